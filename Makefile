@@ -1,0 +1,12 @@
+# Names the commands; each is a script in ci/ and does all of its own set-up. Arguments: make test ARGS="python digests"
+.PHONY: help demo test lint bench
+.NOTPARALLEL:
+
+help:
+	@echo 'make demo    trains a small GPT three times and compares optimizer memory, time and loss'
+	@echo 'make test    the whole test suite'
+	@echo 'make lint    formatting, static checks, file lengths'
+	@echo 'make bench   speed against torch and the limit of the memory'
+
+demo test lint bench:
+	@ci/$@ $(ARGS)

@@ -1,0 +1,76 @@
+"""Owns pyadamw/_cdef.py: the C declarations of include/adamw.h as cffi reads them. `--check` fails if the file is stale.
+
+cffi's ABI mode wants plain C: no comments, no preprocessor. Constants and the struct sizes that the header asserts are
+written as Python numbers, so that the package can compare them with what it loads. It must not know what a step is.
+"""
+
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+SOURCE = ROOT / "include" / "adamw.h"
+TARGET = ROOT / "pyadamw" / "_cdef.py"
+
+
+def without_comments(text):
+    return re.sub(r"//[^\n]*", "", re.sub(r"/\*.*?\*/", "", text, flags=re.S))
+
+
+def numbers(text):
+    """Every `#define ADAMW_X <integer>`, without the prefix."""
+    return {name: int(value) for name, value in re.findall(r"^#define ADAMW_(\w+) (\d+)\s*$", text, flags=re.M)}
+
+
+def asserted(text):
+    """The sizes and offsets that the header asserts: {struct: bytes} and {(struct, field): bytes}."""
+    sizes = {name: int(size) for name, size in re.findall(r"sizeof\((adamw_\w+)\) == (\d+)", text)}
+    offsets = {(s, field): int(at) for s, field, at in re.findall(r"offsetof\((adamw_\w+), (\w+)\) == (\d+)", text)}
+    return sizes, offsets
+
+
+def declarations(text):
+    """The typedefs and prototypes alone."""
+    text = text.replace("\\\n", " ")
+    lines = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
+    text = "\n".join(line for line in lines if not line.startswith("ADAMW_ASSERT_"))
+    text = text.replace('extern "C" {', "").replace("ADAMW_API ", "")
+    text = re.sub(r"^}\s*$", "", text, flags=re.M)  # the end of extern "C": a lone brace, unlike that of a typedef
+    text = "\n".join(line.rstrip() for line in text.splitlines())
+    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+
+
+def generate():
+    text = without_comments(SOURCE.read_text(encoding="utf-8"))
+    constants, (sizes, offsets) = numbers(text), asserted(text)
+    lines = [
+        '"""Generated from include/adamw.h by ci/generate_cdef.py: do not edit. What the C interface of libadamw looks like."""',
+        "",
+        *(f"{name} = {value}" for name, value in constants.items()),
+        "",
+        "SIZES = {",
+        *(f'    "{name}": {size},' for name, size in sizes.items()),
+        "}",
+        "OFFSETS = {",
+        *(f'    ("{name}", "{field}"): {at},' for (name, field), at in offsets.items()),
+        "}",
+        "",
+        'CDEF = """',
+        declarations(text).rstrip("\n"),
+        '"""',
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def main():
+    text = generate()
+    if "--check" in sys.argv[1:]:
+        if not TARGET.exists() or TARGET.read_text(encoding="utf-8") != text:
+            sys.exit(f"{TARGET.relative_to(ROOT)} does not match {SOURCE.relative_to(ROOT)}: run python ci/generate_cdef.py")
+    else:
+        TARGET.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,319 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * adamw.h - the public C interface of libadamw.
+ *
+ * libadamw does the AdamW step (Loshchilov & Hutter, "Decoupled Weight Decay Regularization", ICLR 2019)
+ * in place on the caller's memory, with 32-bit or 8-bit optimizer state. It owns no tensors: the caller
+ * allocates parameters, gradients and state, asks adamw_state_layout() how large the state is, fills a table
+ * with one adamw_tensor row per tensor, and calls adamw_step() once a step for any number of tensors.
+ *
+ * For every element, with gradient g (already unscaled, clipped and negated as the options ask):
+ *
+ *     m   = beta1 * m + (1 - beta1) * g                      exp_avg
+ *     v   = beta2 * v + (1 - beta2) * g^2                    exp_avg_sq
+ *     v^  = max over all steps of v  (AMSGRAD)  or  v
+ *     p   = p * (1 - lr * weight_decay)
+ *           - lr / (1 - beta1^step) * m / (sqrt(v^) / sqrt(1 - beta2^step) + eps)
+ *
+ * Promises (numerics)
+ *   - All arithmetic is IEEE single precision; the scalar coefficients above are computed in double precision
+ *     and rounded once to float. p is rounded once to its own type: to nearest even, or stochastically
+ *     (ADAMW_STEP_STOCHASTIC_ROUNDING).
+ *   - The bits of the result do not depend on the instruction set, the number of threads, the order of the
+ *     rows, or on how tensors are spread over calls. The sign and payload of a NaN are not promised.
+ *   - 8-bit state is described at adamw_state_format.
+ *
+ * Promises (calls)
+ *   - Every function returns adamw_status unless said otherwise; nothing exits, aborts, prints or throws.
+ *   - When the status is not ADAMW_OK because an argument was refused, no buffer has been written.
+ *     adamw_last_error() then holds a sentence that names the row, the field and the value.
+ *   - Thread safety: all functions may be called from any thread at any time, as long as no two running calls
+ *     write the same memory.
+ *   - Options structs begin with their own size, set by the *_INIT macro, so that fields can be appended in
+ *     later versions without breaking compiled programs. Unless said otherwise "pointer" below means host memory,
+ *     8-byte enough alignment is never needed: each buffer is aligned to its own element type.
+ *
+ * Not promised: denormal numbers are handled only while the calling threads' flush-to-zero modes are off; rounding
+ * modes other than to-nearest are not supported.
+ */
+#ifndef ADAMW_H
+#define ADAMW_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define ADAMW_VERSION_MAJOR 1
+#define ADAMW_VERSION_MINOR 0
+#define ADAMW_VERSION_PATCH 0
+
+/* Changes only when a program compiled against an older header can no longer work. */
+#define ADAMW_ABI_VERSION 1
+
+#if defined(ADAMW_STATIC)
+#define ADAMW_API
+#elif defined(_WIN32)
+#define ADAMW_API __declspec(dllimport)
+#else
+#define ADAMW_API __attribute__((visibility("default")))
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---- status ------------------------------------------------------------------------------------------------- */
+
+typedef enum adamw_status {
+  ADAMW_OK = 0,
+  ADAMW_ERROR_INVALID_ARGUMENT = 1, /* a value is out of range, NULL, misaligned, overlapping, ... */
+  ADAMW_ERROR_VERSION = 2,          /* a struct size that this library does not know */
+  ADAMW_ERROR_UNSUPPORTED = 3,      /* valid, but not on this build, device or processor */
+  ADAMW_ERROR_OUT_OF_MEMORY = 4,    /* working memory could not be had; nothing was written */
+  ADAMW_ERROR_INTERNAL = 5          /* a defect of libadamw: please report the text of adamw_last_error() */
+} adamw_status;
+
+/* The name of a status, for example "invalid argument". Never NULL; static storage. */
+ADAMW_API const char *adamw_status_string(adamw_status status);
+
+/* What went wrong in the last call on this thread that did not return ADAMW_OK: one line that names the row, field
+ * and value. "" if nothing did. Valid until the next libadamw call on this thread. Never NULL. */
+ADAMW_API const char *adamw_last_error(void);
+
+/* ---- version ------------------------------------------------------------------------------------------------ */
+
+/* 10000 * major + 100 * minor + patch of the library that is loaded (ADAMW_VERSION_* are those of the header). */
+ADAMW_API int32_t adamw_version(void);
+
+/* ADAMW_ABI_VERSION of the library that is loaded. Refuse to go on if it differs from the header's. */
+ADAMW_API int32_t adamw_abi_version(void);
+
+/* One line for people and bug reports: version, backend, CUDA version and architectures (or "none"), the CPU kernels
+ * built in, and the one in use. Static storage; never NULL. */
+ADAMW_API const char *adamw_build_info(void);
+
+/* ---- threads and instruction sets --------------------------------------------------------------------------- */
+
+/* Number of CPU threads for calls of every thread whose options say num_threads = 0.
+ * 0 (the start value): as many as OpenMP gives (OMP_NUM_THREADS, or what the host program set).
+ * Negative numbers are refused. The result of a step never depends on it. */
+ADAMW_API adamw_status adamw_set_num_threads(int32_t num_threads);
+
+/* The number of threads that a call with num_threads = 0 would use now. At least 1. */
+ADAMW_API int32_t adamw_get_num_threads(void);
+
+/* The name of the CPU kernel in use: "scalar", "avx2", "avx512" or "neon". The best one that the processor has is chosen
+ * at the first call; the environment variable ADAMW_CPU forces one. If it names one that is unknown, not built in or that
+ * this processor lacks, *name is NULL and the status ADAMW_ERROR_UNSUPPORTED, as it is for every step until the process ends. */
+ADAMW_API adamw_status adamw_cpu_kernel(const char **name);
+
+/* ---- types -------------------------------------------------------------------------------------------------- */
+
+typedef enum adamw_dtype {
+  ADAMW_FLOAT32 = 0,
+  ADAMW_BFLOAT16 = 1, /* the upper half of a float32 */
+  ADAMW_FLOAT16 = 2   /* IEEE binary16 */
+} adamw_dtype;
+
+/* How exp_avg and exp_avg_sq are kept.
+ *
+ * ADAMW_STATE_FLOAT32: each moment is a float per element.
+ *
+ * ADAMW_STATE_BLOCK8: each moment is one code byte per element and one float scale ("absmax") per block of 256 elements:
+ *
+ *     exp_avg          = absmax * signed_map[code]           rounded to the nearest code
+ *     sqrt(exp_avg_sq) = absmax * unsigned_map[code]         rounded stochastically, without bias
+ *
+ *   absmax is the exact largest magnitude in the block; the maps are the dynamic maps of Dettmers et al. ("8-bit
+ *   Optimizers via Block-wise Quantization", ICLR 2022) as bitsandbytes uses them, see adamw_codebook(). The root is stored
+ *   because it needs half the dynamic range; rounding it stochastically keeps slow decay unbiased where rounding to nearest
+ *   stalls (with beta2 = 0.999 a step changes v by less than half the distance of two codes). The random bits are a hash of
+ *   (seed, step, global element index), so runs repeat and resume exactly. A zero moment is exactly zero; a non-zero second
+ *   moment is never stored as zero. exp_avg of a block whose largest magnitude is below 2^-126 is stored as zero.
+ *   max_exp_avg_sq (AMSGRAD) is kept like exp_avg_sq, but rounded to the nearest code, because a maximum of stochastically
+ *   rounded values would drift upwards.
+ *   The step itself uses the moments before they are rounded.
+ *   Zero-filled memory is a valid fresh state.
+ *
+ *   Blocks follow rows (see adamw_tensor.row_length): if 64 <= row_length and row_length is no multiple of 256, each row begins
+ *   a new block, so a row has ceil(row_length / 256) blocks; otherwise the blocks are those of the flat tensor.
+ *
+ *   Elements whose gradient is NaN or infinite, or so large that the second moment would overflow (|g| beyond about 1e19), are
+ *   skipped: their parameter does not change at all, their moments are kept (rounded again with the rest of the block), the
+ *   other elements of the block are stepped as usual, and adamw_step_options.skipped counts them.
+ *   (With ADAMW_STATE_FLOAT32 non-finite gradients propagate, as they do in torch.optim.AdamW.)
+ *
+ * ADAMW_STATE_TENSOR8: as BLOCK8 with one scale for the whole tensor (bitsandbytes' block_wise=False). Less exact; two passes.
+ */
+typedef enum adamw_state_format {
+  ADAMW_STATE_FLOAT32 = 0,
+  ADAMW_STATE_BLOCK8 = 1,
+  ADAMW_STATE_TENSOR8 = 2
+} adamw_state_format;
+
+/* Elements in a block of ADAMW_STATE_BLOCK8. */
+#define ADAMW_BLOCK_SIZE 256
+
+/* Entries of adamw_tensor.gnorm_history. */
+#define ADAMW_GNORM_HISTORY 100
+
+/* ---- the size of the state ---------------------------------------------------------------------------------- */
+
+typedef struct adamw_state_layout {
+  int64_t moment_bytes;   /* bytes of exp_avg; exp_avg_sq and max_exp_avg_sq have as many each */
+  int64_t absmax_count;   /* floats of exp_avg_absmax, and of each other *_absmax; 0 for ADAMW_STATE_FLOAT32 */
+  int64_t blocks_per_row; /* blocks in each row, if blocks follow rows; 0 if they are flat */
+  int64_t total_bytes;    /* of the whole state: two moments (three with amsgrad != 0) and their scales */
+} adamw_state_layout;
+
+/* How much state a tensor of `numel` elements in rows of `row_length` (see adamw_tensor) needs. Writes *layout.
+ * Errors: an unknown format, numel < 0, row_length that does not divide numel, a size beyond 2^62 bytes, layout == NULL. */
+ADAMW_API adamw_status adamw_get_state_layout(adamw_state_format format, int64_t numel, int64_t row_length, int32_t amsgrad,
+                                              adamw_state_layout *layout);
+
+/* ---- the step ----------------------------------------------------------------------------------------------- */
+
+/* One row of the table: one tensor. All tensors are dense and contiguous. Buffers may be NULL where numel is 0 or where
+ * the options do not use them; those that are used must be aligned to their element and must not overlap any buffer that is
+ * written, in this row or another. On a CUDA device every pointer is device-accessible memory. */
+typedef struct adamw_tensor {
+  void *param;                 /* numel elements of options.param_dtype, in and out */
+  const void *grad;            /* numel elements of options.grad_dtype, read only */
+  void *exp_avg;               /* state: float or uint8_t codes, see adamw_state_format */
+  void *exp_avg_sq;            /* state: float, or uint8_t codes of its square root */
+  void *max_exp_avg_sq;        /* state, with ADAMW_STEP_AMSGRAD only */
+  float *exp_avg_absmax;       /* state, 8-bit formats only: adamw_state_layout.absmax_count scales */
+  float *exp_avg_sq_absmax;    /* likewise */
+  float *max_exp_avg_sq_absmax; /* likewise, with ADAMW_STEP_AMSGRAD only */
+  float *gnorm_history;        /* state, with percentile_clipping < 100 only: ADAMW_GNORM_HISTORY squared norms */
+  int64_t numel;               /* number of elements, >= 0; may exceed 2^31 */
+  int64_t row_length;          /* elements of one row of dimension 0 (numel / size(0)); numel for 1-D tensors. Divides numel. */
+  int64_t step;                /* the number of this step, from 1 on (state after 0 steps is all zeros) */
+  int64_t global_offset;       /* index of element 0 in the unsharded tensor; 0 if it is not sharded */
+} adamw_tensor;
+
+/* Flags of adamw_step_options. */
+typedef enum adamw_step_flags {
+  ADAMW_STEP_AMSGRAD = 1,             /* v^ = the maximum of v so far (Reddi et al., ICLR 2018) */
+  ADAMW_STEP_MAXIMIZE = 2,            /* g = -g */
+  ADAMW_STEP_STOCHASTIC_ROUNDING = 4, /* round 16-bit parameters stochastically instead of to nearest (no effect on float32) */
+  ADAMW_STEP_SKIP_ZEROS = 8           /* elements whose gradient is exactly 0 are left as they are: parameter and moments */
+} adamw_step_flags;
+
+/* What is the same for all rows of a call. Start from ADAMW_STEP_OPTIONS_INIT. */
+typedef struct adamw_step_options {
+  size_t size;                 /* sizeof(adamw_step_options) */
+  double lr;                   /* learning rate, finite, >= 0 */
+  double beta1;                /* in [0, 1) */
+  double beta2;                /* in [0, 1) */
+  double eps;                  /* finite, >= 0 */
+  double weight_decay;         /* finite, >= 0; decoupled */
+  double max_unorm;            /* 0: off. Else finite and > 0: the update u = (m / bc1) / (sqrt(v^ / bc2) + eps) is scaled by
+                                  max_unorm * |p| / |u| where |u| > max_unorm * |p| (2-norms over the tensor before the step;
+                                  a tensor of zeros therefore never moves, as in bitsandbytes) */
+  int32_t param_dtype;         /* adamw_dtype of param */
+  int32_t grad_dtype;          /* adamw_dtype of grad; need not be the parameter's */
+  int32_t state_format;        /* adamw_state_format */
+  uint32_t flags;              /* adamw_step_flags, or-ed */
+  int32_t percentile_clipping; /* 100: off. 1 ... 99: the gradient is scaled by clip / |g| where its 2-norm |g| exceeds clip =
+                                  sqrt(sort(history)[percentile_clipping]). history holds the squared norms of the last 100 steps:
+                                  step 1 fills all entries, step t writes entry t % 100. A non-finite norm is neither recorded nor
+                                  clipped. */
+  int32_t device;              /* -1: CPU. >= 0: that CUDA device (needs a CUDA build of the library) */
+  int32_t num_threads;         /* CPU threads for this call; 0: see adamw_set_num_threads() */
+  int32_t reserved;            /* 0 */
+  uint64_t seed;               /* of the stochastic rounding */
+  const float *grad_scale;     /* NULL, or one float: gradients are divided by it (GradScaler). Device memory on a device */
+  const float *found_inf;      /* NULL, or one float: if it is not 0 the call changes nothing. Device memory on a device */
+  int64_t *skipped;            /* NULL, or a counter: increased by the elements that 8-bit state skipped, see
+                                  adamw_state_format. Device memory on a device */
+  void *stream;                /* the CUDA stream (cudaStream_t) that the work is queued on; ignored on the CPU */
+} adamw_step_options;
+
+#define ADAMW_STEP_OPTIONS_INIT                                                                          \
+  {                                                                                                      \
+    sizeof(adamw_step_options), 1e-3, 0.9, 0.999, 1e-8, 1e-2, 0.0, ADAMW_FLOAT32, ADAMW_FLOAT32,         \
+        ADAMW_STATE_FLOAT32, 0u, 100, -1, 0, 0, 0u, NULL, NULL, NULL, NULL                               \
+  }
+
+/* One AdamW step of `count` tensors, in place. `tensors` is an array of rows that lie `tensor_size` =
+ * sizeof(adamw_tensor) bytes apart; it is only read, and not kept after the call.
+ * Every field of every row is checked before anything is written. count = 0 is a valid call that does nothing.
+ * On the CPU the call returns when the step is done. It needs at most a few hundred bytes of memory a row, and nothing
+ * that grows with the tensors.
+ * Errors: INVALID_ARGUMENT for any value outside what is said above; VERSION for an unknown size; UNSUPPORTED for a
+ * device that this build has not; OUT_OF_MEMORY. */
+ADAMW_API adamw_status adamw_step(const adamw_step_options *options, const adamw_tensor *tensors, size_t tensor_size,
+                                  int64_t count);
+
+/* ---- quantization ------------------------------------------------------------------------------------------- */
+
+/* The two 256-entry maps from a code to a number in [-1, 1]. Both increase with the code.
+ * SIGNED (exp_avg): code 127 is 0, codes 127 + k and 127 - k are +-value; 255 is 1.
+ *   value(k) = 10^(i - 6) * (0.1 + 0.9 * (k - 2^i + 0.5) / 2^i)   with i = floor(log2(k)), k = 1 ... 127
+ * UNSIGNED (sqrt(exp_avg_sq)): code 0 is 0, 255 is 1.
+ *   value(k) = 10^(i - 7) * (0.1 + 0.9 * (k + 1 - 2^i + 0.5) / 2^i) with i = floor(log2(k + 1)), k = 1 ... 254
+ * The values are those of bitsandbytes' dynamic maps to within a few units in the last place of a float. */
+typedef enum adamw_map { ADAMW_MAP_SIGNED = 0, ADAMW_MAP_UNSIGNED = 1 } adamw_map;
+
+/* Writes the 256 floats of a map to values[0..255]. Errors: an unknown map, NULL. */
+ADAMW_API adamw_status adamw_codebook(adamw_map map, float *values);
+
+typedef enum adamw_rounding {
+  ADAMW_ROUND_NEAREST = 0,
+  ADAMW_ROUND_STOCHASTIC = 1 /* ADAMW_MAP_UNSIGNED only: with the random bits that a step of the same key uses */
+} adamw_rounding;
+
+/* Start from ADAMW_QUANTIZE_OPTIONS_INIT and set numel and row_length. */
+typedef struct adamw_quantize_options {
+  size_t size;           /* sizeof(adamw_quantize_options) */
+  int32_t map;           /* adamw_map */
+  int32_t state_format;  /* ADAMW_STATE_BLOCK8 or ADAMW_STATE_TENSOR8 */
+  int32_t rounding;      /* adamw_rounding */
+  int32_t device;        /* as in adamw_step_options */
+  int32_t num_threads;   /* as in adamw_step_options */
+  int32_t reserved;      /* 0 */
+  int64_t numel;         /* as in adamw_tensor */
+  int64_t row_length;    /* as in adamw_tensor */
+  int64_t step;          /* key of stochastic rounding, with seed and global_offset; >= 0 */
+  int64_t global_offset; /* as in adamw_tensor */
+  uint64_t seed;         /* as in adamw_step_options */
+  void *stream;          /* as in adamw_step_options */
+} adamw_quantize_options;
+
+#define ADAMW_QUANTIZE_OPTIONS_INIT                                                                      \
+  {                                                                                                      \
+    sizeof(adamw_quantize_options), ADAMW_MAP_SIGNED, ADAMW_STATE_BLOCK8, ADAMW_ROUND_NEAREST, -1, 0, 0, \
+        0, 0, 0, 0, 0u, NULL                                                                             \
+  }
+
+/* codes[i], absmax[block] from numel floats. The number of scales is adamw_get_state_layout().absmax_count.
+ * NaN, infinities and, with ADAMW_MAP_UNSIGNED, negative numbers are stored as zero. With ADAMW_MAP_UNSIGNED a number above
+ * zero never becomes code 0. A block whose largest magnitude is below 2^-126 is stored as zero. */
+ADAMW_API adamw_status adamw_quantize(const adamw_quantize_options *options, const float *source, uint8_t *codes, float *absmax);
+
+/* target[i] = absmax[block of i] * map[codes[i]], in single precision. Every byte is a valid code. */
+ADAMW_API adamw_status adamw_dequantize(const adamw_quantize_options *options, const uint8_t *codes, const float *absmax,
+                                        float *target);
+
+#ifdef __cplusplus
+} /* extern "C" */
+#endif
+
+/* The layout that compiled programs rely on (64-bit platforms). */
+#if defined(__cplusplus) && __cplusplus >= 201103L
+#define ADAMW_ASSERT_(condition, name) static_assert(condition, #name)
+#elif defined(__STDC_VERSION__) && __STDC_VERSION__ >= 201112L
+#define ADAMW_ASSERT_(condition, name) _Static_assert(condition, #name)
+#else
+#define ADAMW_ASSERT_(condition, name) typedef char name[(condition) ? 1 : -1]
+#endif
+ADAMW_ASSERT_(sizeof(adamw_status) == 4 && sizeof(adamw_dtype) == 4, adamw_assert_enum_size);
+ADAMW_ASSERT_(sizeof(adamw_state_layout) == 32, adamw_assert_state_layout_size);
+ADAMW_ASSERT_(sizeof(adamw_tensor) == 104 && offsetof(adamw_tensor, numel) == 72, adamw_assert_tensor_size);
+ADAMW_ASSERT_(offsetof(adamw_tensor, global_offset) == 96, adamw_assert_tensor_tail);
+ADAMW_ASSERT_(sizeof(adamw_step_options) == 128 && offsetof(adamw_step_options, param_dtype) == 56, adamw_assert_step_size);
+ADAMW_ASSERT_(offsetof(adamw_step_options, seed) == 88 && offsetof(adamw_step_options, stream) == 120, adamw_assert_step_tail);
+ADAMW_ASSERT_(sizeof(adamw_quantize_options) == 80 && offsetof(adamw_quantize_options, numel) == 32, adamw_assert_quantize_size);
+#undef ADAMW_ASSERT_
+
+#endif /* ADAMW_H */

@@ -1,0 +1,224 @@
+// Owns the entry points of adamw.h: check, derive every coefficient once, hand a plan to the device's backend. Lets no
+// exception out and trusts nobody; does no arithmetic on moments itself.
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <new>
+#include <vector>
+
+#include "codebook.h"
+#include "cpu/kernels.h"
+#include "cpu/parallel.h"
+#include "status.h"
+#include "validate.h"
+
+namespace adamw {
+namespace {
+
+// Backends by device kind. A CUDA build has a second line; checks have refused devices that have none.
+const Backend &backend_of(int32_t /*device*/) { return cpu_backend; }
+
+template <class Body>
+adamw_status guarded(const char *function, const Body &body) {
+  clear_error();
+  try {
+    return body();
+  } catch (const std::bad_alloc &) {
+    return fail(ADAMW_ERROR_OUT_OF_MEMORY, "%s: no memory for the call's own tables", function);
+  } catch (const std::exception &e) {
+    return fail(ADAMW_ERROR_INTERNAL, "%s: %s", function, e.what());
+  } catch (...) {
+    return fail(ADAMW_ERROR_INTERNAL, "%s: unknown exception", function);
+  }
+}
+
+std::uint64_t mix64(std::uint64_t x) {  // the finalizer of splitmix64
+  x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9u;
+  x = (x ^ (x >> 27)) * 0x94D049BB133111EBu;
+  return x ^ (x >> 31);
+}
+
+// Lower half: key of the moments' random words; upper half: of the parameter's.
+std::uint64_t random_keys(std::uint64_t seed, std::int64_t step) {
+  return mix64(mix64(seed + 0x9E3779B97F4A7C15u) + static_cast<std::uint64_t>(step));
+}
+
+Coefficients coefficients(const adamw_step_options &o, std::int64_t step) {
+  const double t = static_cast<double>(step);
+  const double bc1 = 1.0 - std::pow(o.beta1, t), bc2 = 1.0 - std::pow(o.beta2, t);
+  const std::uint64_t keys = random_keys(o.seed, step);
+  Coefficients c;
+  c.gradient_scale = (o.flags & ADAMW_STEP_MAXIMIZE) != 0 ? -1.0f : 1.0f;
+  c.beta2 = static_cast<float>(o.beta2);
+  c.one_minus_beta1 = static_cast<float>(1.0 - o.beta1);
+  c.one_minus_beta2 = static_cast<float>(1.0 - o.beta2);
+  c.inverse_root_bc2 = static_cast<float>(1.0 / std::sqrt(bc2));
+  c.eps = static_cast<float>(o.eps);
+  c.decay = static_cast<float>(1.0 - o.lr * o.weight_decay);
+  c.negative_step_size = static_cast<float>(-o.lr / bc1);
+  c.state_key = static_cast<std::uint32_t>(keys);
+  c.param_key = static_cast<std::uint32_t>(keys >> 32);
+  return c;
+}
+
+adamw_status step(const adamw_step_options *options, const adamw_tensor *tensors, size_t tensor_size, int64_t count) {
+  if (adamw_status s = check_step_options(options)) return s;
+  if (adamw_status s = check_rows(*options, tensors, tensor_size, count)) return s;
+  const adamw_step_options &o = *options;
+  std::vector<Row> rows;
+  rows.reserve(static_cast<std::size_t>(count));
+  for (int64_t i = 0; i < count; ++i) {
+    const adamw_tensor &t = tensors[i];
+    if (t.numel == 0) continue;
+    const bool same = !rows.empty() && rows.back().tensor.step == t.step;
+    rows.push_back({t, block_layout(t.numel, t.row_length), same ? rows.back().coefficients : coefficients(o, t.step)});
+  }
+  if (rows.empty()) return ADAMW_OK;
+  StepPlan plan{};
+  plan.kind = {static_cast<adamw_dtype>(o.param_dtype),
+               static_cast<adamw_dtype>(o.grad_dtype),
+               static_cast<adamw_state_format>(o.state_format),
+               (o.flags & ADAMW_STEP_AMSGRAD) != 0,
+               (o.flags & ADAMW_STEP_STOCHASTIC_ROUNDING) != 0,
+               (o.flags & ADAMW_STEP_SKIP_ZEROS) != 0};
+  plan.rows = rows.data();
+  plan.count = static_cast<std::int64_t>(rows.size());
+  plan.percentile_clipping = o.percentile_clipping;
+  plan.threads = o.num_threads > 0 ? o.num_threads : default_threads();
+  plan.device = o.device;
+  plan.max_unorm = o.max_unorm;
+  plan.grad_scale = o.grad_scale;
+  plan.found_inf = o.found_inf;
+  plan.skipped = o.skipped;
+  plan.stream = o.stream;
+  return backend_of(o.device).step(plan);
+}
+
+QuantizePlan quantize_plan(const adamw_quantize_options &o) {
+  QuantizePlan plan{};
+  plan.map = static_cast<adamw_map>(o.map);
+  plan.blockwise = o.state_format == ADAMW_STATE_BLOCK8;
+  plan.stochastic = o.rounding == ADAMW_ROUND_STOCHASTIC;
+  plan.blocks = block_layout(o.numel, o.row_length);
+  plan.key = static_cast<std::uint32_t>(random_keys(o.seed, o.step));
+  plan.global_offset = o.global_offset;
+  plan.threads = o.num_threads > 0 ? o.num_threads : default_threads();
+  plan.device = o.device;
+  plan.stream = o.stream;
+  return plan;
+}
+
+// The buffers of both directions: floats, codes, scales; `floats_written` tells which way.
+adamw_status check_quantize_buffers(const char *function, const adamw_quantize_options &o, const void *floats, const void *codes,
+                                    const void *absmax, bool floats_written) {
+  const int64_t scales = o.state_format == ADAMW_STATE_TENSOR8 ? 1 : block_layout(o.numel, o.row_length).count;
+  const auto interval = [](const void *p, int64_t bytes, const char *name) {
+    const auto begin = reinterpret_cast<std::uintptr_t>(p);
+    return Interval{begin, begin + static_cast<std::uintptr_t>(bytes), 0, name};
+  };
+  const char *name = floats_written ? "target" : "source";
+  if (adamw_status s = check_buffer(function, -1, name, floats, o.numel * 4, 4)) return s;
+  if (adamw_status s = check_buffer(function, -1, "codes", codes, o.numel, 1)) return s;
+  if (adamw_status s = check_buffer(function, -1, "absmax", absmax, scales * 4, 4)) return s;
+  const Interval values = interval(floats, o.numel * 4, name);
+  const Interval state[] = {interval(codes, o.numel, "codes"), interval(absmax, scales * 4, "absmax")};
+  return floats_written ? check_overlap(function, &values, 1, state, 2) : check_overlap(function, state, 2, &values, 1);
+}
+
+}  // namespace
+}  // namespace adamw
+
+using namespace adamw;
+
+int32_t adamw_version(void) { return ADAMW_VERSION_MAJOR * 10000 + ADAMW_VERSION_MINOR * 100 + ADAMW_VERSION_PATCH; }
+
+int32_t adamw_abi_version(void) { return ADAMW_ABI_VERSION; }
+
+const char *adamw_build_info(void) {
+  struct Text {
+    char text[256];
+    Text() {
+      const char *error;
+      const Kernels *kernels = active_kernels(&error);
+      std::snprintf(text, sizeof text, "libadamw %d.%d.%d, ABI %d, backend cpu, CUDA none, kernels %s, in use: %s",
+                    ADAMW_VERSION_MAJOR, ADAMW_VERSION_MINOR, ADAMW_VERSION_PATCH, ADAMW_ABI_VERSION, built_kernels(),
+                    kernels != nullptr ? kernels->name : "none (see ADAMW_CPU)");
+    }
+  };
+  static const Text info;
+  return info.text;
+}
+
+adamw_status adamw_set_num_threads(int32_t num_threads) {
+  return guarded("adamw_set_num_threads", [&] {
+    if (num_threads < 0) {
+      return fail(ADAMW_ERROR_INVALID_ARGUMENT, "adamw_set_num_threads: num_threads = %d: must be 0 (the default) or above", num_threads);
+    }
+    set_default_threads(num_threads);
+    return ADAMW_OK;
+  });
+}
+
+int32_t adamw_get_num_threads(void) { return default_threads(); }
+
+adamw_status adamw_cpu_kernel(const char **name) {
+  return guarded("adamw_cpu_kernel", [&] {
+    if (name == nullptr) return fail(ADAMW_ERROR_INVALID_ARGUMENT, "adamw_cpu_kernel: name is NULL");
+    const char *error;
+    const Kernels *kernels = active_kernels(&error);
+    *name = kernels != nullptr ? kernels->name : nullptr;
+    return kernels != nullptr ? ADAMW_OK : fail(ADAMW_ERROR_UNSUPPORTED, "adamw_cpu_kernel: %s", error);
+  });
+}
+
+adamw_status adamw_get_state_layout(adamw_state_format format, int64_t numel, int64_t row_length, int32_t amsgrad,
+                                    adamw_state_layout *layout) {
+  return guarded("adamw_get_state_layout", [&] {
+    constexpr const char *function = "adamw_get_state_layout";
+    if (layout == nullptr) return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: layout is NULL", function);
+    if (format < 0 || format > ADAMW_STATE_TENSOR8) {
+      return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: format = %d: must be an adamw_state_format", function, static_cast<int>(format));
+    }
+    if (adamw_status s = check_layout(function, numel, row_length)) return s;
+    const BlockLayout blocks = block_layout(numel, row_length);
+    const bool blockwise = format == ADAMW_STATE_BLOCK8;
+    layout->moment_bytes = format == ADAMW_STATE_FLOAT32 ? numel * 4 : numel;
+    layout->absmax_count = blockwise ? blocks.count : format == ADAMW_STATE_TENSOR8 ? std::min<int64_t>(numel, 1) : 0;
+    layout->blocks_per_row = blockwise ? blocks.blocks_per_row : 0;
+    layout->total_bytes = (layout->moment_bytes + layout->absmax_count * 4) * (amsgrad != 0 ? 3 : 2);
+    return ADAMW_OK;
+  });
+}
+
+adamw_status adamw_step(const adamw_step_options *options, const adamw_tensor *tensors, size_t tensor_size, int64_t count) {
+  return guarded("adamw_step", [&] { return step(options, tensors, tensor_size, count); });
+}
+
+adamw_status adamw_codebook(adamw_map map, float *values) {
+  return guarded("adamw_codebook", [&] {
+    if (map != ADAMW_MAP_SIGNED && map != ADAMW_MAP_UNSIGNED) {
+      return fail(ADAMW_ERROR_INVALID_ARGUMENT, "adamw_codebook: map = %d: must be an adamw_map", static_cast<int>(map));
+    }
+    if (adamw_status s = check_buffer("adamw_codebook", -1, "values", values, 256 * 4, 4)) return s;
+    std::copy_n(map == ADAMW_MAP_SIGNED ? signed_values : unsigned_values, 256, values);
+    return ADAMW_OK;
+  });
+}
+
+adamw_status adamw_quantize(const adamw_quantize_options *options, const float *source, uint8_t *codes, float *absmax) {
+  return guarded("adamw_quantize", [&] {
+    if (adamw_status s = check_quantize_options("adamw_quantize", options)) return s;
+    if (options->numel == 0) return ADAMW_OK;
+    if (adamw_status s = check_quantize_buffers("adamw_quantize", *options, source, codes, absmax, false)) return s;
+    return backend_of(options->device).quantize(quantize_plan(*options), source, codes, absmax);
+  });
+}
+
+adamw_status adamw_dequantize(const adamw_quantize_options *options, const uint8_t *codes, const float *absmax, float *target) {
+  return guarded("adamw_dequantize", [&] {
+    if (adamw_status s = check_quantize_options("adamw_dequantize", options)) return s;
+    if (options->numel == 0) return ADAMW_OK;
+    if (adamw_status s = check_quantize_buffers("adamw_dequantize", *options, target, codes, absmax, true)) return s;
+    return backend_of(options->device).dequantize(quantize_plan(*options), codes, absmax, target);
+  });
+}

@@ -1,0 +1,231 @@
+// Owns the CPU backend: which passes a step takes and how blocks are shared out over threads. Knows no arithmetic on elements.
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <vector>
+
+#include "../status.h"
+#include "kernels.h"
+#include "parallel.h"
+
+namespace adamw {
+namespace {
+
+// ---- sharing out ----
+
+// Below this many elements a second thread costs more than it saves.
+constexpr std::int64_t elements_per_thread = 16384;
+
+// Calls body(row, first, last) so that every item of every row is covered once, on several threads. Items are taken in runs
+// from one counter, so that one huge tensor and thousands of tiny ones both keep every thread busy to the end.
+template <class Body>
+class SharedLoop {
+ public:
+  // offsets[row] is the number of items before a row; it has rows + 1 entries.
+  SharedLoop(const std::vector<std::int64_t> &offsets, std::int64_t run, Body &body)
+      : offsets_(offsets), run_(std::max<std::int64_t>(run, 1)), body_(body) {}
+
+  void go(int threads) { run_on_threads(threads, work, this); }
+
+ private:
+  static void work(void *self) { static_cast<SharedLoop *>(self)->work(); }
+
+  void work() {
+    const std::int64_t total = offsets_.back();
+    for (std::int64_t at; (at = next_.fetch_add(run_, std::memory_order_relaxed)) < total;) {
+      const std::int64_t end = std::min(at + run_, total);
+      auto row = std::upper_bound(offsets_.begin(), offsets_.end(), at) - offsets_.begin() - 1;
+      for (; at < end; ++row) {
+        const std::int64_t last = std::min(end, offsets_[static_cast<std::size_t>(row) + 1]);
+        const std::int64_t before = offsets_[static_cast<std::size_t>(row)];
+        if (last > at) body_(row, at - before, last - before);
+        at = last;
+      }
+    }
+  }
+
+  const std::vector<std::int64_t> &offsets_;
+  const std::int64_t run_;
+  Body &body_;
+  std::atomic<std::int64_t> next_{0};
+};
+
+int useful_threads(int threads, std::int64_t blocks) {
+  // All or one: OpenMP pools that change their size from call to call start threads anew.
+  return blocks * ADAMW_BLOCK_SIZE >= 2 * elements_per_thread ? threads : 1;
+}
+
+template <class Body>
+void over_blocks(const std::vector<std::int64_t> &offsets, int threads, Body body) {
+  const std::int64_t blocks = offsets.back();
+  threads = useful_threads(threads, blocks);
+  // Runs of at most 64 K elements, and enough of them that the last ones end together.
+  SharedLoop<Body>(offsets, std::min<std::int64_t>(blocks / (32 * threads), 256), body).go(threads);
+}
+
+// For sums, whose order must not depend on the threads: each row in at most 1024 segments of whole blocks, each summed in order.
+constexpr std::int64_t segment_blocks = 64, most_segments = 1024;
+
+std::int64_t segments(const BlockLayout &layout) {
+  return std::clamp<std::int64_t>(layout.count / segment_blocks, 1, most_segments);
+}
+
+// results[i] = body(row, first block, last block) for each segment i, rows in order.
+template <class Result, class Body>
+std::vector<Result> over_segments(const StepPlan &plan, std::vector<std::int64_t> &offsets, const Body &body) {
+  offsets.assign(1, 0);
+  std::int64_t blocks = 0;
+  for (std::int64_t i = 0; i < plan.count; ++i) {
+    offsets.push_back(offsets.back() + segments(plan.rows[i].blocks));
+    blocks += plan.rows[i].blocks.count;
+  }
+  std::vector<Result> results(static_cast<std::size_t>(offsets.back()));
+  const auto run = [&](std::int64_t row, std::int64_t first, std::int64_t last) {
+    const std::int64_t all = segments(plan.rows[row].blocks), count = plan.rows[row].blocks.count;
+    for (std::int64_t s = first; s < last; ++s) {
+      const std::int64_t begin = count / all * s + std::min(s, count % all);
+      const std::int64_t length = count / all + (s < count % all);
+      results[static_cast<std::size_t>(offsets[static_cast<std::size_t>(row)] + s)] = body(plan.rows[row], begin, begin + length);
+    }
+  };
+  SharedLoop<decltype(run)>(offsets, 1, run).go(useful_threads(plan.threads, blocks));
+  return results;
+}
+
+// ---- the passes of a step ----
+
+// Records the squared norm and returns the factor that the gradient is scaled by (percentile clipping).
+float clip_factor(float *history, std::int64_t step, double squares, int percentile) {
+  if (!std::isfinite(static_cast<float>(squares))) return 1.0f;
+  const bool empty = std::all_of(history, history + ADAMW_GNORM_HISTORY, [](float x) { return x == 0.0f; });
+  if (empty || step == 1) {
+    std::fill_n(history, ADAMW_GNORM_HISTORY, static_cast<float>(squares));
+  } else {
+    history[step % ADAMW_GNORM_HISTORY] = static_cast<float>(squares);
+  }
+  float sorted[ADAMW_GNORM_HISTORY];
+  std::copy_n(history, ADAMW_GNORM_HISTORY, sorted);
+  std::nth_element(sorted, sorted + percentile, sorted + ADAMW_GNORM_HISTORY);
+  const double clip = sorted[percentile];
+  return static_cast<float>(squares) > sorted[percentile] ? static_cast<float>(std::sqrt(clip / squares)) : 1.0f;
+}
+
+void clip_gradients(const Kernels &kernels, const StepPlan &plan) {
+  std::vector<std::int64_t> offsets;
+  const auto squares = over_segments<double>(plan, offsets, [&](const Row &row, std::int64_t first, std::int64_t last) {
+    return kernels.gradient_squares(plan.kind, row, first, last);
+  });
+  for (std::int64_t i = 0; i < plan.count; ++i) {
+    Row &row = plan.rows[i];
+    double sum = 0.0;
+    for (std::int64_t s = offsets[static_cast<std::size_t>(i)]; s < offsets[static_cast<std::size_t>(i) + 1]; ++s) {
+      sum += squares[static_cast<std::size_t>(s)];
+    }
+    row.coefficients.gradient_scale *= clip_factor(row.tensor.gnorm_history, row.tensor.step, sum, plan.percentile_clipping);
+  }
+}
+
+// Scales the rows' step sizes for max_unorm; returns the tensor-wise scales of the new moments.
+std::vector<TensorScales> measure_rows(const Kernels &kernels, const StepPlan &plan) {
+  std::vector<std::int64_t> offsets;
+  const auto parts = over_segments<Measures>(plan, offsets, [&](const Row &row, std::int64_t first, std::int64_t last) {
+    return kernels.measure(plan.kind, row, first, last);
+  });
+  std::vector<TensorScales> scales(static_cast<std::size_t>(plan.count));
+  for (std::int64_t i = 0; i < plan.count; ++i) {
+    Measures all{};
+    for (std::int64_t s = offsets[static_cast<std::size_t>(i)]; s < offsets[static_cast<std::size_t>(i) + 1]; ++s) {
+      const Measures &part = parts[static_cast<std::size_t>(s)];
+      all.direction_squares += part.direction_squares;
+      all.param_squares += part.param_squares;
+      all.exp_avg = std::max(all.exp_avg, part.exp_avg);
+      all.root = std::max(all.root, part.root);
+      all.max_root = std::max(all.max_root, part.max_root);
+    }
+    scales[static_cast<std::size_t>(i)] = {block_scale(all.exp_avg), block_scale(all.root), block_scale(all.max_root)};
+    const double direction = std::sqrt(all.direction_squares), most = plan.max_unorm * std::sqrt(all.param_squares);
+    if (plan.max_unorm > 0.0 && direction > most) {
+      plan.rows[i].coefficients.negative_step_size *= static_cast<float>(most / direction);
+    }
+  }
+  return scales;
+}
+
+adamw_status step(const StepPlan &plan) {
+  const char *error;
+  const Kernels *kernels = active_kernels(&error);
+  if (kernels == nullptr) return fail(ADAMW_ERROR_UNSUPPORTED, "adamw_step: %s", error);
+  if (plan.found_inf != nullptr && *plan.found_inf != 0.0f) return ADAMW_OK;
+  if (plan.grad_scale != nullptr) {
+    for (std::int64_t i = 0; i < plan.count; ++i) plan.rows[i].coefficients.gradient_scale /= *plan.grad_scale;
+  }
+  // All memory is had before anything is written.
+  std::vector<std::int64_t> offsets{0};
+  offsets.reserve(static_cast<std::size_t>(plan.count) + 1);
+  for (std::int64_t i = 0; i < plan.count; ++i) offsets.push_back(offsets.back() + plan.rows[i].blocks.count);
+
+  const bool tensorwise = plan.kind.state_format == ADAMW_STATE_TENSOR8;
+  if (plan.percentile_clipping < 100) clip_gradients(*kernels, plan);
+  std::vector<TensorScales> scales;
+  if (tensorwise || plan.max_unorm > 0.0) scales = measure_rows(*kernels, plan);
+
+  std::atomic<std::int64_t> skipped{0};
+  over_blocks(offsets, plan.threads, [&](std::int64_t i, std::int64_t first, std::int64_t last) {
+    const TensorScales *given = tensorwise ? &scales[static_cast<std::size_t>(i)] : nullptr;
+    const std::int64_t n = kernels->step(plan.kind, plan.rows[i], given, first, last);
+    if (n != 0) skipped.fetch_add(n, std::memory_order_relaxed);
+  });
+  if (tensorwise) {
+    for (std::int64_t i = 0; i < plan.count; ++i) {
+      const adamw_tensor &t = plan.rows[i].tensor;
+      const TensorScales &s = scales[static_cast<std::size_t>(i)];
+      *t.exp_avg_absmax = s.exp_avg.absmax;
+      *t.exp_avg_sq_absmax = s.root.absmax;
+      if (plan.kind.amsgrad) *t.max_exp_avg_sq_absmax = s.max_root.absmax;
+    }
+  }
+  if (plan.skipped != nullptr) *plan.skipped += skipped;
+  return ADAMW_OK;
+}
+
+// ---- quantization alone ----
+
+adamw_status quantize(const QuantizePlan &plan, const float *source, std::uint8_t *codes, float *absmax) {
+  const char *error;
+  const Kernels *kernels = active_kernels(&error);
+  if (kernels == nullptr) return fail(ADAMW_ERROR_UNSUPPORTED, "adamw_quantize: %s", error);
+  const std::vector<std::int64_t> offsets{0, plan.blocks.count};
+  Scale scale{}, *given = nullptr;
+  if (!plan.blockwise) {
+    std::atomic<float> largest{0.0f};
+    over_blocks(offsets, plan.threads, [&](std::int64_t, std::int64_t first, std::int64_t last) {
+      const float candidate = kernels->largest(plan, source, first, last);
+      float seen = largest;
+      while (candidate > seen && !largest.compare_exchange_weak(seen, candidate)) {
+      }
+    });
+    scale = block_scale(largest);
+    given = &scale;
+    *absmax = scale.absmax;
+  }
+  over_blocks(offsets, plan.threads, [&](std::int64_t, std::int64_t first, std::int64_t last) {
+    kernels->quantize(plan, source, codes, absmax, given, first, last);
+  });
+  return ADAMW_OK;
+}
+
+adamw_status dequantize(const QuantizePlan &plan, const std::uint8_t *codes, const float *absmax, float *target) {
+  const char *error;
+  const Kernels *kernels = active_kernels(&error);
+  if (kernels == nullptr) return fail(ADAMW_ERROR_UNSUPPORTED, "adamw_dequantize: %s", error);
+  over_blocks({0, plan.blocks.count}, plan.threads, [&](std::int64_t, std::int64_t first, std::int64_t last) {
+    kernels->dequantize(plan, codes, absmax, target, first, last);
+  });
+  return ADAMW_OK;
+}
+
+}  // namespace
+
+const Backend cpu_backend = {"cpu", step, quantize, dequantize};
+
+}  // namespace adamw

@@ -1,0 +1,48 @@
+// Owns what an instruction set supplies: one table of functions over blocks of a row. Knows nothing of threads.
+#pragma once
+
+#include <cstdint>
+
+#include "../backend.h"
+
+namespace adamw {
+
+// One scale per moment for the whole tensor (ADAMW_STATE_TENSOR8).
+struct TensorScales {
+  Scale exp_avg, root, max_root;
+};
+
+// What a pass over a tensor measures before the step: for max_unorm the squared norms of the update direction and of the
+// parameter, for tensor-wise scales the largest magnitudes of the new moments.
+struct Measures {
+  double direction_squares, param_squares;
+  float exp_avg, root, max_root;
+};
+
+struct Kernels {
+  const char *name;
+  // Steps blocks [first, last) of a row; `scales` is null unless the state is tensor-wise. Returns the skipped elements.
+  std::int64_t (*step)(const StepKind &, const Row &, const TensorScales *scales, std::int64_t first, std::int64_t last);
+  // The same arithmetic, nothing written.
+  Measures (*measure)(const StepKind &, const Row &, std::int64_t first, std::int64_t last);
+  // Sum of squares of the scaled gradient.
+  double (*gradient_squares)(const StepKind &, const Row &, std::int64_t first, std::int64_t last);
+  // `scale` is null for block-wise state.
+  void (*quantize)(const QuantizePlan &, const float *source, std::uint8_t *codes, float *absmax, const Scale *scale,
+                   std::int64_t first, std::int64_t last);
+  void (*dequantize)(const QuantizePlan &, const std::uint8_t *codes, const float *absmax, float *target, std::int64_t first,
+                     std::int64_t last);
+  // Largest magnitude among the finite elements.
+  float (*largest)(const QuantizePlan &, const float *source, std::int64_t first, std::int64_t last);
+};
+
+// Built into this library and usable on this processor, best first; returns how many.
+int usable_kernels(const Kernels *list[4]);
+
+// The names built in, best first, separated by spaces.
+const char *built_kernels();
+
+// The table in use, or null with *error set to why there is none.
+const Kernels *active_kernels(const char **error);
+
+}  // namespace adamw

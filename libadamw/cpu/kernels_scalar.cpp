@@ -1,0 +1,6 @@
+// Owns the portable kernels, for any processor. Compiled with that instruction set: nothing else may be added here.
+#include "parts_scalar.h"
+// The parts come first: the loops are written against them.
+#include "blocks.h"
+
+ADAMW_KERNELS(scalar)

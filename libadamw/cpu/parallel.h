@@ -1,0 +1,14 @@
+// Owns threads: how many, and running one function on each. Knows nothing of what they do.
+#pragma once
+
+namespace adamw {
+
+// Runs function(context) on up to `threads` threads at once, this one included, with default floating-point modes, and waits. Fewer
+// threads than asked for may run, so work must be taken from a shared counter, not by number.
+void run_on_threads(int threads, void (*function)(void *context), void *context);
+
+// What a call that names no number of threads uses. At least 1.
+int default_threads();
+void set_default_threads(int threads);
+
+}  // namespace adamw

@@ -1,0 +1,101 @@
+// Owns the operations on one register of x86-64 with AVX-512 (F, BW, DQ, VL): sixteen lanes. Matches parts_scalar.h.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+#include "../math.h"
+
+namespace adamw {
+namespace {
+
+using FloatPart = __m512;
+using IntPart = __m512i;
+using TablePart = __m512;
+struct MaskPart {
+  __mmask16 m;
+};
+constexpr int part_lanes = 16;
+
+ADAMW_INLINE __m512 part_set(float x) { return _mm512_set1_ps(x); }
+ADAMW_INLINE __m512i part_set(std::uint32_t x) { return _mm512_set1_epi32(static_cast<int>(x)); }
+ADAMW_INLINE __m512i part_bits(__m512 a) { return _mm512_castps_si512(a); }
+ADAMW_INLINE __m512 part_from_bits(__m512i a) { return _mm512_castsi512_ps(a); }
+
+ADAMW_INLINE __m512 part_fma(__m512 a, __m512 b, __m512 c) { return _mm512_fmadd_ps(a, b, c); }
+ADAMW_INLINE __m512 part_add(__m512 a, __m512 b) { return _mm512_add_ps(a, b); }
+ADAMW_INLINE __m512 part_sub(__m512 a, __m512 b) { return _mm512_sub_ps(a, b); }
+ADAMW_INLINE __m512 part_mul(__m512 a, __m512 b) { return _mm512_mul_ps(a, b); }
+ADAMW_INLINE __m512 part_div(__m512 a, __m512 b) { return _mm512_div_ps(a, b); }
+ADAMW_INLINE __m512 part_max(__m512 a, __m512 b) { return _mm512_max_ps(a, b); }
+ADAMW_INLINE __m512 part_min(__m512 a, __m512 b) { return _mm512_min_ps(a, b); }
+ADAMW_INLINE __m512 part_sqrt(__m512 a) { return _mm512_sqrt_ps(a); }
+ADAMW_INLINE __m512i part_add(__m512i a, __m512i b) { return _mm512_add_epi32(a, b); }
+ADAMW_INLINE __m512i part_sub(__m512i a, __m512i b) { return _mm512_sub_epi32(a, b); }
+ADAMW_INLINE __m512i part_mul(__m512i a, __m512i b) { return _mm512_mullo_epi32(a, b); }
+ADAMW_INLINE __m512i part_and(__m512i a, __m512i b) { return _mm512_and_si512(a, b); }
+ADAMW_INLINE __m512i part_or(__m512i a, __m512i b) { return _mm512_or_si512(a, b); }
+ADAMW_INLINE __m512i part_xor(__m512i a, __m512i b) { return _mm512_xor_si512(a, b); }
+ADAMW_INLINE __m512i part_max(__m512i a, __m512i b) { return _mm512_max_epu32(a, b); }
+ADAMW_INLINE __m512i part_shift_left(__m512i a, int n) { return _mm512_slli_epi32(a, static_cast<unsigned>(n)); }
+ADAMW_INLINE __m512i part_shift_right(__m512i a, int n) { return _mm512_srli_epi32(a, static_cast<unsigned>(n)); }
+
+ADAMW_INLINE MaskPart part_less(__m512 a, __m512 b) { return {_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ)}; }
+ADAMW_INLINE MaskPart part_less_equal(__m512 a, __m512 b) { return {_mm512_cmp_ps_mask(a, b, _CMP_LE_OQ)}; }
+ADAMW_INLINE MaskPart part_not_equal(__m512 a, __m512 b) { return {_mm512_cmp_ps_mask(a, b, _CMP_NEQ_UQ)}; }
+ADAMW_INLINE MaskPart part_and(MaskPart a, MaskPart b) { return {static_cast<__mmask16>(a.m & b.m)}; }
+ADAMW_INLINE int part_count(MaskPart a) { return __builtin_popcount(a.m); }
+ADAMW_INLINE __m512 part_select(MaskPart m, __m512 a, __m512 b) { return _mm512_mask_blend_ps(m.m, b, a); }
+ADAMW_INLINE __m512i part_select(MaskPart m, __m512i a, __m512i b) { return _mm512_mask_blend_epi32(m.m, b, a); }
+ADAMW_INLINE __m512 part_zero_unless(MaskPart m, __m512 a) { return _mm512_maskz_mov_ps(m.m, a); }
+ADAMW_INLINE __m512i part_increment(__m512i a, MaskPart m) { return _mm512_mask_add_epi32(a, m.m, a, _mm512_set1_epi32(1)); }
+
+ADAMW_INLINE __m512 part_to_float(__m512i a) { return _mm512_cvtepi32_ps(a); }
+ADAMW_INLINE __m512i part_truncate(__m512 a) { return _mm512_cvttps_epi32(a); }
+
+// The permutation reads four index bits: a table that stands twice makes the fourth one irrelevant.
+ADAMW_INLINE TablePart part_table(const float *table) { return _mm512_broadcast_f32x8(_mm256_loadu_ps(table)); }
+ADAMW_INLINE __m512 part_lookup(TablePart t, __m512i index) { return _mm512_permutexvar_ps(index, t); }
+
+// In the upper 16-bit half of each lane, where subtraction saturates; the lower half is made zero.
+ADAMW_INLINE __m512i part_zone_estimate(__m512i bits, std::uint32_t base, std::uint32_t factor) {
+  const __m512i distance = _mm512_subs_epu16(bits, part_set(base << 16 | 0xFFFFu));
+  return _mm512_srli_epi32(_mm512_mulhi_epu16(distance, part_set(factor << 16)), 16);
+}
+ADAMW_INLINE __m512i part_spread(const std::uint32_t *p) {
+  return _mm512_mask_set1_epi32(part_set(p[0]), 0xFF00, static_cast<int>(p[1]));
+}
+ADAMW_INLINE std::uint32_t part_reduce_max(__m512i a) { return _mm512_reduce_max_epu32(a); }
+
+// ---- memory ----
+
+ADAMW_INLINE __m512 part_load(const float *p) { return _mm512_loadu_ps(p); }
+ADAMW_INLINE __m512i part_load(const std::uint32_t *p) { return _mm512_loadu_si512(p); }
+ADAMW_INLINE __m512i part_load(const std::uint16_t *p) {
+  return _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(p)));
+}
+ADAMW_INLINE __m512i part_load(const std::uint8_t *p) {
+  return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i *>(p)));
+}
+ADAMW_INLINE void part_store(float *p, __m512 a) { _mm512_storeu_ps(p, a); }
+ADAMW_INLINE void part_store(std::uint32_t *p, __m512i a) { _mm512_storeu_si512(p, a); }
+ADAMW_INLINE void part_store(std::uint16_t *p, __m512i a) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i *>(p), _mm512_cvtepi32_epi16(a));
+}
+ADAMW_INLINE void parts_store_saturated(std::uint8_t *p, const __m512i *a) {
+  for (int i = 0; i < 2; ++i) {
+    const __m512i not_negative = _mm512_max_epi32(a[i], _mm512_setzero_si512());
+    _mm_storeu_si128(reinterpret_cast<__m128i *>(p + 16 * i), _mm512_cvtusepi32_epi8(not_negative));
+  }
+}
+
+// ---- binary16 ----
+
+ADAMW_INLINE __m512 part_float16_to_float(__m512i a) { return _mm512_cvtph_ps(_mm512_cvtepi32_epi16(a)); }
+ADAMW_INLINE __m512i part_float_to_float16(__m512 a) {
+  return _mm512_cvtepu16_epi32(_mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+
+}  // namespace
+}  // namespace adamw

@@ -1,0 +1,106 @@
+// Owns the operations on one register of AArch64 with NEON: four lanes. Matches parts_scalar.h.
+#pragma once
+
+#include <arm_neon.h>
+
+#include <cstdint>
+
+#include "../math.h"
+
+namespace adamw {
+namespace {
+
+using FloatPart = float32x4_t;
+using IntPart = uint32x4_t;
+using TablePart = uint8x16x2_t;
+struct MaskPart {
+  uint32x4_t m;
+};
+constexpr int part_lanes = 4;
+
+ADAMW_INLINE float32x4_t part_set(float x) { return vdupq_n_f32(x); }
+ADAMW_INLINE uint32x4_t part_set(std::uint32_t x) { return vdupq_n_u32(x); }
+ADAMW_INLINE uint32x4_t part_bits(float32x4_t a) { return vreinterpretq_u32_f32(a); }
+ADAMW_INLINE float32x4_t part_from_bits(uint32x4_t a) { return vreinterpretq_f32_u32(a); }
+
+ADAMW_INLINE float32x4_t part_fma(float32x4_t a, float32x4_t b, float32x4_t c) { return vfmaq_f32(c, a, b); }
+ADAMW_INLINE float32x4_t part_add(float32x4_t a, float32x4_t b) { return vaddq_f32(a, b); }
+ADAMW_INLINE float32x4_t part_sub(float32x4_t a, float32x4_t b) { return vsubq_f32(a, b); }
+ADAMW_INLINE float32x4_t part_mul(float32x4_t a, float32x4_t b) { return vmulq_f32(a, b); }
+ADAMW_INLINE float32x4_t part_div(float32x4_t a, float32x4_t b) { return vdivq_f32(a, b); }
+// By comparison, not vmaxq and vminq: those treat NaN and signed zeros in another way than x86 does.
+ADAMW_INLINE float32x4_t part_max(float32x4_t a, float32x4_t b) { return vbslq_f32(vcgtq_f32(a, b), a, b); }
+ADAMW_INLINE float32x4_t part_min(float32x4_t a, float32x4_t b) { return vbslq_f32(vcltq_f32(a, b), a, b); }
+ADAMW_INLINE float32x4_t part_sqrt(float32x4_t a) { return vsqrtq_f32(a); }
+ADAMW_INLINE uint32x4_t part_add(uint32x4_t a, uint32x4_t b) { return vaddq_u32(a, b); }
+ADAMW_INLINE uint32x4_t part_sub(uint32x4_t a, uint32x4_t b) { return vsubq_u32(a, b); }
+ADAMW_INLINE uint32x4_t part_mul(uint32x4_t a, uint32x4_t b) { return vmulq_u32(a, b); }
+ADAMW_INLINE uint32x4_t part_and(uint32x4_t a, uint32x4_t b) { return vandq_u32(a, b); }
+ADAMW_INLINE uint32x4_t part_or(uint32x4_t a, uint32x4_t b) { return vorrq_u32(a, b); }
+ADAMW_INLINE uint32x4_t part_xor(uint32x4_t a, uint32x4_t b) { return veorq_u32(a, b); }
+ADAMW_INLINE uint32x4_t part_max(uint32x4_t a, uint32x4_t b) { return vmaxq_u32(a, b); }
+ADAMW_INLINE uint32x4_t part_shift_left(uint32x4_t a, int n) { return vshlq_u32(a, vdupq_n_s32(n)); }
+ADAMW_INLINE uint32x4_t part_shift_right(uint32x4_t a, int n) { return vshlq_u32(a, vdupq_n_s32(-n)); }
+
+ADAMW_INLINE MaskPart part_less(float32x4_t a, float32x4_t b) { return {vcltq_f32(a, b)}; }
+ADAMW_INLINE MaskPart part_less_equal(float32x4_t a, float32x4_t b) { return {vcleq_f32(a, b)}; }
+ADAMW_INLINE MaskPart part_not_equal(float32x4_t a, float32x4_t b) { return {vmvnq_u32(vceqq_f32(a, b))}; }
+ADAMW_INLINE MaskPart part_and(MaskPart a, MaskPart b) { return {vandq_u32(a.m, b.m)}; }
+ADAMW_INLINE int part_count(MaskPart a) { return static_cast<int>(vaddvq_u32(vshrq_n_u32(a.m, 31))); }
+ADAMW_INLINE float32x4_t part_select(MaskPart m, float32x4_t a, float32x4_t b) { return vbslq_f32(m.m, a, b); }
+ADAMW_INLINE uint32x4_t part_select(MaskPart m, uint32x4_t a, uint32x4_t b) { return vbslq_u32(m.m, a, b); }
+ADAMW_INLINE float32x4_t part_zero_unless(MaskPart m, float32x4_t a) { return part_from_bits(vandq_u32(m.m, part_bits(a))); }
+ADAMW_INLINE uint32x4_t part_increment(uint32x4_t a, MaskPart m) { return vsubq_u32(a, m.m); }
+
+ADAMW_INLINE float32x4_t part_to_float(uint32x4_t a) { return vcvtq_f32_s32(vreinterpretq_s32_u32(a)); }
+ADAMW_INLINE uint32x4_t part_truncate(float32x4_t a) { return vreinterpretq_u32_s32(vcvtq_s32_f32(a)); }
+
+// A byte permutation of the 32-byte table: entry e is its bytes 4 e ... 4 e + 3.
+ADAMW_INLINE TablePart part_table(const float *table) {
+  const std::uint8_t *bytes = reinterpret_cast<const std::uint8_t *>(table);
+  return {{vld1q_u8(bytes), vld1q_u8(bytes + 16)}};
+}
+ADAMW_INLINE float32x4_t part_lookup(TablePart t, uint32x4_t index) {
+  const uint32x4_t entry = vandq_u32(index, vdupq_n_u32(7));
+  const uint32x4_t places = vaddq_u32(vmulq_u32(entry, vdupq_n_u32(0x04040404u)), vdupq_n_u32(0x03020100u));
+  return vreinterpretq_f32_u8(vqtbl2q_u8(t, vreinterpretq_u8_u32(places)));
+}
+
+ADAMW_INLINE uint32x4_t part_zone_estimate(uint32x4_t bits, std::uint32_t base, std::uint32_t factor) {
+  const uint32x4_t distance = vqsubq_u32(vshrq_n_u32(bits, 16), vdupq_n_u32(base));
+  return vshrq_n_u32(vmulq_n_u32(distance, factor), 16);
+}
+ADAMW_INLINE uint32x4_t part_spread(const std::uint32_t *p) { return vdupq_n_u32(*p); }
+ADAMW_INLINE std::uint32_t part_reduce_max(uint32x4_t a) { return vmaxvq_u32(a); }
+
+// ---- memory ----
+
+ADAMW_INLINE float32x4_t part_load(const float *p) { return vld1q_f32(p); }
+ADAMW_INLINE uint32x4_t part_load(const std::uint32_t *p) { return vld1q_u32(p); }
+ADAMW_INLINE uint32x4_t part_load(const std::uint16_t *p) { return vmovl_u16(vld1_u16(p)); }
+ADAMW_INLINE uint32x4_t part_load(const std::uint8_t *p) {
+  std::uint32_t four;
+  __builtin_memcpy(&four, p, 4);
+  return vmovl_u16(vget_low_u16(vmovl_u8(vcreate_u8(four))));
+}
+ADAMW_INLINE void part_store(float *p, float32x4_t a) { vst1q_f32(p, a); }
+ADAMW_INLINE void part_store(std::uint32_t *p, uint32x4_t a) { vst1q_u32(p, a); }
+ADAMW_INLINE void part_store(std::uint16_t *p, uint32x4_t a) { vst1_u16(p, vmovn_u32(a)); }
+ADAMW_INLINE void parts_store_saturated(std::uint8_t *p, const uint32x4_t *a) {
+  for (int i = 0; i < 8; i += 2) {
+    const uint16x4_t low = vqmovun_s32(vreinterpretq_s32_u32(a[i])), high = vqmovun_s32(vreinterpretq_s32_u32(a[i + 1]));
+    vst1_u8(p + 4 * i, vqmovn_u16(vcombine_u16(low, high)));
+  }
+}
+
+// ---- binary16 ----
+
+ADAMW_INLINE float32x4_t part_float16_to_float(uint32x4_t a) {
+  return vcvt_f32_f16(vreinterpret_f16_u16(vmovn_u32(a)));
+}
+ADAMW_INLINE uint32x4_t part_float_to_float16(float32x4_t a) {
+  return vmovl_u16(vreinterpret_u16_f16(vcvt_f16_f32(a)));
+}
+
+}  // namespace
+}  // namespace adamw

@@ -1,0 +1,151 @@
+// Owns the vector type of the block loops: V, I and M hold 32 lanes as an array of a target's registers ("parts"), and every
+// operation is lifted from one part to all. Include a parts_*.h first. 32 lanes rather than one register, because the chains of
+// an element are long: several independent ones side by side keep the processor's ports busy.
+#pragma once
+
+#include "../math.h"
+
+#define ADAMW_PARTS for (int i = 0; i < parts; ++i)
+
+namespace adamw {
+namespace {
+
+constexpr int lanes = 32, parts = lanes / part_lanes;
+
+struct I {
+  IntPart v[parts];
+  I() = default;
+  ADAMW_INLINE I(std::uint32_t x) { ADAMW_PARTS v[i] = part_set(x); }
+};
+
+struct V {
+  FloatPart v[parts];
+  V() = default;
+  ADAMW_INLINE V(float x) { ADAMW_PARTS v[i] = part_set(x); }
+};
+
+struct M {
+  MaskPart v[parts];
+};
+
+#define ADAMW_LIFT1(R, name, A, part)       \
+  ADAMW_INLINE R name(A a) {                \
+    R r;                                    \
+    ADAMW_PARTS r.v[i] = part(a.v[i]);      \
+    return r;                               \
+  }
+#define ADAMW_LIFT2(R, name, A, B, part)           \
+  ADAMW_INLINE R name(A a, B b) {                  \
+    R r;                                           \
+    ADAMW_PARTS r.v[i] = part(a.v[i], b.v[i]);     \
+    return r;                                      \
+  }
+#define ADAMW_LIFT3(R, name, A, B, C, part)                \
+  ADAMW_INLINE R name(A a, B b, C c) {                     \
+    R r;                                                   \
+    ADAMW_PARTS r.v[i] = part(a.v[i], b.v[i], c.v[i]);     \
+    return r;                                              \
+  }
+#define ADAMW_LIFT_SHIFT(name, part)             \
+  ADAMW_INLINE I name(I a, int n) {              \
+    I r;                                         \
+    ADAMW_PARTS r.v[i] = part(a.v[i], n);        \
+    return r;                                    \
+  }
+// Memory: part i begins part_lanes * i elements on.
+#define ADAMW_LIFT_LOAD(R, T)                                 \
+  ADAMW_INLINE R load(const T *p) {                           \
+    R r;                                                      \
+    ADAMW_PARTS r.v[i] = part_load(p + part_lanes * i);       \
+    return r;                                                 \
+  }
+#define ADAMW_LIFT_STORE(T, A) \
+  ADAMW_INLINE void store(T *p, A a) { ADAMW_PARTS part_store(p + part_lanes * i, a.v[i]); }
+
+ADAMW_LIFT2(V, operator+, V, V, part_add)
+ADAMW_LIFT2(V, operator-, V, V, part_sub)
+ADAMW_LIFT2(V, operator*, V, V, part_mul)
+ADAMW_LIFT2(V, operator/, V, V, part_div)
+ADAMW_LIFT2(V, max, V, V, part_max)  // a > b ? a : b: the second where either is NaN
+ADAMW_LIFT2(V, min, V, V, part_min)  // a < b ? a : b
+ADAMW_LIFT1(V, sqrt, V, part_sqrt)
+ADAMW_LIFT3(V, fma, V, V, V, part_fma)  // a * b + c, rounded once
+ADAMW_LIFT2(I, operator+, I, I, part_add)
+ADAMW_LIFT2(I, operator-, I, I, part_sub)
+ADAMW_LIFT2(I, operator*, I, I, part_mul)
+ADAMW_LIFT2(I, operator&, I, I, part_and)
+ADAMW_LIFT2(I, operator|, I, I, part_or)
+ADAMW_LIFT2(I, operator^, I, I, part_xor)
+ADAMW_LIFT2(I, max, I, I, part_max)  // unsigned
+ADAMW_LIFT_SHIFT(shift_left, part_shift_left)
+ADAMW_LIFT_SHIFT(shift_right, part_shift_right)  // logical
+ADAMW_LIFT2(M, less, V, V, part_less)
+ADAMW_LIFT2(M, less_equal, V, V, part_less_equal)
+ADAMW_LIFT2(M, not_equal, V, V, part_not_equal)  // true for NaN
+ADAMW_LIFT2(M, operator&, M, M, part_and)
+ADAMW_LIFT3(V, select, M, V, V, part_select)  // a ? b : c
+ADAMW_LIFT3(I, select, M, I, I, part_select)
+ADAMW_LIFT2(V, zero_unless, M, V, part_zero_unless)
+ADAMW_LIFT2(I, increment, I, M, part_increment)  // + 1 where the mask is set
+ADAMW_LIFT1(I, bits, V, part_bits)
+ADAMW_LIFT1(V, from_bits, I, part_from_bits)
+ADAMW_LIFT1(V, to_float, I, part_to_float)  // signed
+ADAMW_LIFT1(I, truncate, V, part_truncate)
+ADAMW_LIFT1(V, float16_to_float, I, part_float16_to_float)
+ADAMW_LIFT1(I, float_to_float16, V, part_float_to_float16)
+ADAMW_LIFT_LOAD(V, float)
+ADAMW_LIFT_LOAD(I, std::uint32_t)
+ADAMW_LIFT_LOAD(I, std::uint16_t)
+ADAMW_LIFT_LOAD(I, std::uint8_t)
+ADAMW_LIFT_STORE(float, V)
+ADAMW_LIFT_STORE(std::uint32_t, I)
+ADAMW_LIFT_STORE(std::uint16_t, I)
+
+// Signed lanes, limited to 0 ... 255.
+ADAMW_INLINE void store_saturated(std::uint8_t *p, I a) { parts_store_saturated(p, a.v); }
+
+// table[index & 7]
+ADAMW_INLINE V lookup8(const float *table, I index) {
+  const TablePart t = part_table(table);
+  V r;
+  ADAMW_PARTS r.v[i] = part_lookup(t, index.v[i]);
+  return r;
+}
+
+// (max(bits(a) >> 16, base) - base) * factor >> 16
+ADAMW_INLINE I zone_estimate(V a, std::uint32_t base, std::uint32_t factor) {
+  I r;
+  ADAMW_PARTS r.v[i] = part_zone_estimate(part_bits(a.v[i]), base, factor);
+  return r;
+}
+
+// Lanes 8 k ... 8 k + 7 get p[k].
+ADAMW_INLINE I spread(const std::uint32_t *p) {
+  I r;
+  ADAMW_PARTS r.v[i] = part_spread(p + part_lanes * i / 8);
+  return r;
+}
+
+// The number of lanes that are set.
+ADAMW_INLINE int count(M m) {
+  int n = 0;
+  ADAMW_PARTS n += part_count(m.v[i]);
+  return n;
+}
+
+// Unsigned.
+ADAMW_INLINE std::uint32_t reduce_max(I a) {
+  for (int i = 1; i < parts; ++i) a.v[0] = part_max(a.v[0], a.v[i]);
+  return part_reduce_max(a.v[0]);
+}
+
+#undef ADAMW_LIFT1
+#undef ADAMW_LIFT2
+#undef ADAMW_LIFT3
+#undef ADAMW_LIFT_SHIFT
+#undef ADAMW_LIFT_LOAD
+#undef ADAMW_LIFT_STORE
+#undef ADAMW_PARTS
+
+}  // namespace
+}  // namespace adamw

@@ -1,0 +1,13 @@
+// Owns the text behind a status. Knows nothing of what failed.
+#pragma once
+
+#include "../include/adamw.h"
+
+namespace adamw {
+
+// Keeps the formatted sentence for adamw_last_error() on this thread and returns `status`.
+__attribute__((format(printf, 2, 3))) adamw_status fail(adamw_status status, const char *format, ...);
+
+void clear_error();
+
+}  // namespace adamw

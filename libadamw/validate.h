@@ -1,0 +1,28 @@
+// Owns every check of what a caller passes. Nothing below it checks again; nothing here writes a caller's memory.
+#pragma once
+
+#include "backend.h"
+
+namespace adamw {
+
+// Each returns ADAMW_OK or fails with a sentence that names the function, row, field and value.
+adamw_status check_step_options(const adamw_step_options *options);
+adamw_status check_rows(const adamw_step_options &options, const adamw_tensor *tensors, size_t tensor_size, int64_t count);
+adamw_status check_quantize_options(const char *function, const adamw_quantize_options *options);
+adamw_status check_layout(const char *function, int64_t numel, int64_t row_length);
+adamw_status check_buffer(const char *function, int64_t row, const char *field, const void *pointer, int64_t bytes, size_t alignment);
+
+// A stretch of memory that a call uses.
+struct Interval {
+  std::uintptr_t begin, end;
+  int64_t row;
+  const char *field;
+};
+
+// Fails if two written stretches overlap, or one that is read overlaps one that is written.
+adamw_status check_overlap(const char *function, const Interval *written, size_t written_count, const Interval *read,
+                           size_t read_count);
+
+inline int64_t dtype_size(int32_t dtype) { return dtype == ADAMW_FLOAT32 ? 4 : 2; }
+
+}  // namespace adamw

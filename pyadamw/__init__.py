@@ -1,0 +1,43 @@
+"""Owns the public names of pyadamw: AdamW for PyTorch with 32-bit, 8-bit and paged state, on the libadamw C library."""
+
+from importlib import metadata
+
+from . import functional, optim
+from ._cdef import VERSION_MAJOR, VERSION_MINOR, VERSION_PATCH
+from ._errors import (
+    AdamWError,
+    InternalError,
+    InvalidArgumentError,
+    LibraryNotFoundError,
+    OutOfMemoryError,
+    UnsupportedError,
+    VersionError,
+)
+from .functional import codebook, dequantize, quantize
+from .optim import AdamW, AdamW8bit, AdamW32bit, PagedAdamW, PagedAdamW8bit, PagedAdamW32bit
+
+try:
+    __version__ = metadata.version("pyadamw")
+except metadata.PackageNotFoundError:  # run from the source tree
+    __version__ = f"{VERSION_MAJOR}.{VERSION_MINOR}.{VERSION_PATCH}"
+
+__all__ = [
+    "AdamW",
+    "AdamW8bit",
+    "AdamW32bit",
+    "AdamWError",
+    "InternalError",
+    "InvalidArgumentError",
+    "LibraryNotFoundError",
+    "OutOfMemoryError",
+    "PagedAdamW",
+    "PagedAdamW8bit",
+    "PagedAdamW32bit",
+    "UnsupportedError",
+    "VersionError",
+    "codebook",
+    "dequantize",
+    "functional",
+    "optim",
+    "quantize",
+]

@@ -1,0 +1,150 @@
+"""Owns being a torch.optim.Optimizer: step, state, checkpoints, copies. Must not know the names or signatures of classes.
+"""
+
+from collections import defaultdict
+
+import numpy as np
+import torch
+
+from . import _checkpoint
+from ._errors import InternalError
+from ._library import library
+from ._plan import Plan
+from ._rows import collect
+from ._validate import check_options
+
+
+class _Cache:
+    """What an optimizer knows beyond its state; shared by the shallow copies that wrappers such as Lightning's make."""
+
+    def __init__(self):
+        self.plan = None
+        self.exposed = False  # somebody may hold the state and replace what is in it
+        self.skipped = np.zeros(1, dtype=np.int64)
+
+
+class Base(torch.optim.Optimizer):
+    # GradScaler leaves unscaling and the test for infinities to step(), through grad_scale and found_inf.
+    _step_supports_amp_scaling = True
+
+    def __init__(self, params, options):
+        check_options(options)
+        library()
+        self._cache = _Cache()
+        super().__init__(params, options)
+        self._cache.exposed = False  # nobody has seen it yet
+
+    # ---- state ---------------------------------------------------------------------------------------------------
+
+    @property
+    def state(self):
+        """The state of each parameter, a dict of plain tensors; empty before its first step.
+
+        It may be edited at any time: once it has been looked at, every step compares it with what the last step saw.
+        """
+        self._cache.exposed = True
+        return self._state
+
+    @state.setter
+    def state(self, state):
+        self._state = state
+        self._cache.plan, self._cache.exposed = None, True
+
+    @property
+    def skipped_elements(self):
+        """How many elements 8-bit state has skipped since construction because their gradient was not finite."""
+        return int(self._cache.skipped[0])
+
+    # ---- step ----------------------------------------------------------------------------------------------------
+
+    def step(self, closure=None):
+        """Steps every parameter that has a gradient, and returns what `closure` returned.
+
+        Args:
+            closure: called first, with gradients enabled, to compute the loss and the gradients again.
+
+        Raises:
+            ValueError: a parameter, gradient, option or state is not what it must be; nothing has been changed.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        found_inf = getattr(self, "found_inf", None)
+        if found_inf is not None and float(found_inf) != 0:
+            return loss
+        plan = self._current_plan()
+        plan.set_options(self.param_groups)
+        plan.run(_float32(getattr(self, "grad_scale", None)))
+        return loss
+
+    def _current_plan(self):
+        cache = self._cache
+        if cache.plan is None or not cache.plan.refresh(self.param_groups, self._state, cache.exposed):
+            plan, cache.plan = cache.plan, None
+            for number, group in enumerate(self.param_groups):
+                check_options(group, f"group {number}: ")
+            grad_dtypes = {} if plan is None else {id(row.param): row.grad_dtype for row in plan.rows}
+            rows, waiting = collect(self.param_groups, self._state, grad_dtypes)
+            cache.plan = Plan(self.param_groups, self._state, rows, waiting, cache.skipped)
+            if not cache.plan.refresh(self.param_groups, self._state, cache.exposed):
+                raise InternalError("pyadamw: a parameter changed while step() was looking at it")
+        return cache.plan
+
+    # ---- groups --------------------------------------------------------------------------------------------------
+
+    def add_param_group(self, param_group):
+        """Adds a group. It may override every option, optim_bits and min_8bit_size included. See torch.optim.Optimizer."""
+        if isinstance(param_group, dict):
+            check_options(param_group, f"group {len(self.param_groups)}: ")
+        super().add_param_group(param_group)
+
+    # ---- checkpoints and copies ----------------------------------------------------------------------------------
+
+    def load_state_dict(self, state_dict):
+        """Loads the state of another optimizer, and copies it: the two share no memory.
+
+        State of the other width (8 or 32 bits) is converted to the one that this optimizer is configured for. That, and
+        what else decides where state lives (min_8bit_size, block_wise, is_paged), stays as it is here; every other option
+        is taken from `state_dict`.
+
+        Args:
+            state_dict: from state_dict() of these classes, or of torch.optim.AdamW.
+
+        Raises:
+            ValueError: something is missing, not finite or of the wrong shape or type; the message names parameter and
+                key, and the optimizer is as it was.
+        """
+        # The base class casts every tensor to the parameter's dtype. A hook of our own, after the user's, hides the state
+        # from it; __setstate__ brings it back before the user's post hooks run.
+        handle = self.register_load_state_dict_pre_hook(_checkpoint.prepare)
+        try:
+            super().load_state_dict(state_dict)
+        finally:
+            handle.remove()
+
+    def __getstate__(self):
+        # The base class keeps only these three, and would count this as a look at the state.
+        return {
+            "defaults": self.defaults,
+            "state": self._state,
+            "param_groups": self.param_groups,
+            "skipped": self.skipped_elements,
+        }
+
+    def __setstate__(self, state):
+        state = dict(state)
+        cache, previous = self.__dict__.get("_cache", _Cache()), self.__dict__.get("param_groups")
+        cache.skipped[0] = state.pop("skipped", cache.skipped[0])
+        entries = state.pop("state", {})
+        self.__dict__["_cache"] = cache
+        super().__setstate__(state)
+        self._state = defaultdict(dict, {param: _checkpoint.reveal(entry) for param, entry in entries.items()})
+        cache.plan, cache.exposed = None, False
+        _checkpoint.restore_options(self.param_groups, previous, self.defaults)
+
+
+def _float32(scale):
+    if scale is None:
+        return None
+    return scale.detach().to(device="cpu", dtype=torch.float32)

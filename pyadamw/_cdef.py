@@ -1,0 +1,153 @@
+"""Generated from include/adamw.h by ci/generate_cdef.py: do not edit. What the C interface of libadamw looks like."""
+
+VERSION_MAJOR = 1
+VERSION_MINOR = 0
+VERSION_PATCH = 0
+ABI_VERSION = 1
+BLOCK_SIZE = 256
+GNORM_HISTORY = 100
+
+SIZES = {
+    "adamw_status": 4,
+    "adamw_dtype": 4,
+    "adamw_state_layout": 32,
+    "adamw_tensor": 104,
+    "adamw_step_options": 128,
+    "adamw_quantize_options": 80,
+}
+OFFSETS = {
+    ("adamw_tensor", "numel"): 72,
+    ("adamw_tensor", "global_offset"): 96,
+    ("adamw_step_options", "param_dtype"): 56,
+    ("adamw_step_options", "seed"): 88,
+    ("adamw_step_options", "stream"): 120,
+    ("adamw_quantize_options", "numel"): 32,
+}
+
+CDEF = """
+typedef enum adamw_status {
+  ADAMW_OK = 0,
+  ADAMW_ERROR_INVALID_ARGUMENT = 1,
+  ADAMW_ERROR_VERSION = 2,
+  ADAMW_ERROR_UNSUPPORTED = 3,
+  ADAMW_ERROR_OUT_OF_MEMORY = 4,
+  ADAMW_ERROR_INTERNAL = 5
+} adamw_status;
+
+const char *adamw_status_string(adamw_status status);
+
+const char *adamw_last_error(void);
+
+int32_t adamw_version(void);
+
+int32_t adamw_abi_version(void);
+
+const char *adamw_build_info(void);
+
+adamw_status adamw_set_num_threads(int32_t num_threads);
+
+int32_t adamw_get_num_threads(void);
+
+adamw_status adamw_cpu_kernel(const char **name);
+
+typedef enum adamw_dtype {
+  ADAMW_FLOAT32 = 0,
+  ADAMW_BFLOAT16 = 1,
+  ADAMW_FLOAT16 = 2
+} adamw_dtype;
+
+typedef enum adamw_state_format {
+  ADAMW_STATE_FLOAT32 = 0,
+  ADAMW_STATE_BLOCK8 = 1,
+  ADAMW_STATE_TENSOR8 = 2
+} adamw_state_format;
+
+typedef struct adamw_state_layout {
+  int64_t moment_bytes;
+  int64_t absmax_count;
+  int64_t blocks_per_row;
+  int64_t total_bytes;
+} adamw_state_layout;
+
+adamw_status adamw_get_state_layout(adamw_state_format format, int64_t numel, int64_t row_length, int32_t amsgrad,
+                                              adamw_state_layout *layout);
+
+typedef struct adamw_tensor {
+  void *param;
+  const void *grad;
+  void *exp_avg;
+  void *exp_avg_sq;
+  void *max_exp_avg_sq;
+  float *exp_avg_absmax;
+  float *exp_avg_sq_absmax;
+  float *max_exp_avg_sq_absmax;
+  float *gnorm_history;
+  int64_t numel;
+  int64_t row_length;
+  int64_t step;
+  int64_t global_offset;
+} adamw_tensor;
+
+typedef enum adamw_step_flags {
+  ADAMW_STEP_AMSGRAD = 1,
+  ADAMW_STEP_MAXIMIZE = 2,
+  ADAMW_STEP_STOCHASTIC_ROUNDING = 4,
+  ADAMW_STEP_SKIP_ZEROS = 8
+} adamw_step_flags;
+
+typedef struct adamw_step_options {
+  size_t size;
+  double lr;
+  double beta1;
+  double beta2;
+  double eps;
+  double weight_decay;
+  double max_unorm;
+  int32_t param_dtype;
+  int32_t grad_dtype;
+  int32_t state_format;
+  uint32_t flags;
+  int32_t percentile_clipping;
+  int32_t device;
+  int32_t num_threads;
+  int32_t reserved;
+  uint64_t seed;
+  const float *grad_scale;
+  const float *found_inf;
+  int64_t *skipped;
+  void *stream;
+} adamw_step_options;
+
+adamw_status adamw_step(const adamw_step_options *options, const adamw_tensor *tensors, size_t tensor_size,
+                                  int64_t count);
+
+typedef enum adamw_map { ADAMW_MAP_SIGNED = 0, ADAMW_MAP_UNSIGNED = 1 } adamw_map;
+
+adamw_status adamw_codebook(adamw_map map, float *values);
+
+typedef enum adamw_rounding {
+  ADAMW_ROUND_NEAREST = 0,
+  ADAMW_ROUND_STOCHASTIC = 1
+} adamw_rounding;
+
+typedef struct adamw_quantize_options {
+  size_t size;
+  int32_t map;
+  int32_t state_format;
+  int32_t rounding;
+  int32_t device;
+  int32_t num_threads;
+  int32_t reserved;
+  int64_t numel;
+  int64_t row_length;
+  int64_t step;
+  int64_t global_offset;
+  uint64_t seed;
+  void *stream;
+} adamw_quantize_options;
+
+adamw_status adamw_quantize(const adamw_quantize_options *options, const float *source, uint8_t *codes, float *absmax);
+
+adamw_status adamw_dequantize(const adamw_quantize_options *options, const uint8_t *codes, const float *absmax,
+                                        float *target);
+"""

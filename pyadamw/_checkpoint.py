@@ -1,0 +1,88 @@
+"""Owns loading: recognising, checking, converting and copying state that comes from a state_dict. Must not know of steps.
+"""
+
+import torch
+
+from . import _state
+from ._rows import describe, state_spec
+from ._validate import OPTIONS, check_options
+
+# Where state lives and how wide it is: decided by this optimizer, whatever a checkpoint says.
+OURS = ("optim_bits", "min_8bit_size", "block_wise", "is_paged")
+
+
+class Hidden:
+    """State of one parameter that the base class must not touch."""
+
+    def __init__(self, state):
+        self.state = state
+
+
+def reveal(entry):
+    return entry.state if isinstance(entry, Hidden) else entry
+
+
+def restore_options(groups, previous, defaults):
+    """Gives loaded groups the options that they lack, and back those that stay: as in `previous` (the groups before, or
+    None) or else as in `defaults`."""
+    for number, group in enumerate(groups):
+        before = defaults if previous is None else previous[number]
+        for name in OPTIONS:
+            if name in OURS and previous is not None:
+                group[name] = before[name]
+            else:
+                group.setdefault(name, before[name])
+
+
+def prepare(optimizer, state_dict):
+    """A hook of load_state_dict: `state_dict` with the state of each parameter as the optimizer wants it, hidden."""
+    groups, saved = optimizer.param_groups, state_dict["param_groups"]
+    if [len(group["params"]) for group in groups] != [len(group["params"]) for group in saved]:
+        return None  # the base class says what is wrong
+    places, merged = {}, []
+    for number, (group, saved_group) in enumerate(zip(groups, saved, strict=True)):
+        options = {**saved_group, "params": group["params"]}
+        restore_options([options], [group], None)
+        check_options(options, f"group {number}: ")
+        merged.append(options)
+        places.update({key: (number, position) for position, key in enumerate(saved_group["params"])})
+    state = {}
+    for key, entry in state_dict["state"].items():
+        if key not in places:
+            raise ValueError(f"the state dict has state for parameter {key!r}, which is in none of its groups")
+        state[key] = Hidden(_loaded(entry, merged, *places[key]))
+    return {**state_dict, "state": state}
+
+
+def _loaded(entry, groups, number, position):
+    """A copy of the state of one parameter, converted to the format of its group."""
+    group = groups[number]
+    param, what = group["params"][position], describe(groups, number, position)
+    if not isinstance(entry, dict):
+        raise ValueError(f"{what}: the state is {type(entry).__name__}: must be a dict of tensors")
+    if not entry:
+        return {}
+    unknown = sorted(map(str, set(entry) - _state.KEYS))
+    if unknown:
+        raise ValueError(f"{what}: the state has {', '.join(unknown)}, which no known format has")
+    if "step" not in entry:
+        raise ValueError(f"{what}: the state has no step")
+    spec = state_spec(param, group)
+    if spec.amsgrad and "max_exp_avg_sq" not in entry:
+        raise ValueError(f"{what}: the state has no max_exp_avg_sq, but its group has amsgrad=True")
+    step = torch.tensor(_state.step_count(entry["step"], what), dtype=torch.float32)
+    state = _state.conform(entry, spec, what)
+    _state.check_finite(state, what)
+    memory = {_address(value) for value in entry.values()}
+    return {"step": step, **{key: _own(value, spec, memory) for key, value in state.items()}}
+
+
+def _address(value):
+    return value.untyped_storage().data_ptr() if isinstance(value, torch.Tensor) else None
+
+
+def _own(tensor, spec, memory):
+    """The tensor in memory of this optimizer's own: pages if the parameter is paged, and never the checkpoint's."""
+    if not spec.paged and _address(tensor) not in memory:
+        return tensor
+    return spec.zeros(tensor.shape, tensor.dtype).copy_(tensor)

@@ -1,0 +1,38 @@
+"""Owns the exceptions of the package, one per status of the C interface. Must not know what caused them."""
+
+
+class AdamWError(Exception):
+    """What libadamw refused or could not do. The message is the library's own: it names the row, the field and the value."""
+
+
+class InvalidArgumentError(AdamWError, ValueError):
+    """A value is out of range, missing, misaligned or overlapping (ADAMW_ERROR_INVALID_ARGUMENT)."""
+
+
+class VersionError(AdamWError, RuntimeError):
+    """Library and package do not belong together (ADAMW_ERROR_VERSION)."""
+
+
+class UnsupportedError(AdamWError, NotImplementedError):
+    """Valid, but not on this build, device or processor (ADAMW_ERROR_UNSUPPORTED)."""
+
+
+class OutOfMemoryError(AdamWError, MemoryError):
+    """Working memory could not be had; nothing was written (ADAMW_ERROR_OUT_OF_MEMORY)."""
+
+
+class InternalError(AdamWError, RuntimeError):
+    """A defect of libadamw: please report the message (ADAMW_ERROR_INTERNAL)."""
+
+
+class LibraryNotFoundError(AdamWError, OSError):
+    """The shared library is missing or cannot be loaded."""
+
+
+BY_STATUS = {
+    1: InvalidArgumentError,
+    2: VersionError,
+    3: UnsupportedError,
+    4: OutOfMemoryError,
+    5: InternalError,
+}

@@ -1,0 +1,125 @@
+"""Owns finding, loading and checking libadamw, and turning its statuses into exceptions. Must not know what a step is.
+
+torch is imported before the library is opened, so that both use one OpenMP thread pool. Nothing here calls CUDA.
+"""
+
+import functools
+import os
+from pathlib import Path
+
+import cffi
+import torch
+
+from . import _cdef
+from ._errors import BY_STATUS, InternalError, InvalidArgumentError, LibraryNotFoundError, UnsupportedError, VersionError
+
+ENVIRONMENT = "PYADAMW_LIBRARY"
+PACKAGED = Path(__file__).resolve().parent / "lib"
+
+ffi = cffi.FFI()
+ffi.cdef(_cdef.CDEF)
+
+DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}  # adamw_dtype
+DTYPE_NAMES = "float32, bfloat16 or float16"
+
+
+def _check_declarations():
+    """The structs as cffi lays them out must be those that the header asserts."""
+    for name, size in _cdef.SIZES.items():
+        if ffi.sizeof(name) != size:
+            raise VersionError(f"pyadamw: sizeof({name}) is {ffi.sizeof(name)} here, but {size} in adamw.h")
+    for (name, field), offset in _cdef.OFFSETS.items():
+        if ffi.offsetof(name, field) != offset:
+            raise VersionError(f"pyadamw: {name}.{field} is at {ffi.offsetof(name, field)} here, but at {offset} in adamw.h")
+
+
+def candidates():
+    """Where the library is looked for, in this order. The environment variable PYADAMW_LIBRARY silences the rest."""
+    chosen = os.environ.get(ENVIRONMENT)
+    if chosen:
+        return [Path(chosen)]
+    cuda = torch.version.cuda
+    names = [f"libadamw_cuda{cuda.split('.')[0]}.so"] if cuda else []
+    return [PACKAGED / name for name in [*names, "libadamw_cpu.so"]]
+
+
+def _open():
+    paths = candidates()
+    path = next((p for p in paths if p.exists()), None)
+    if path is None:
+        looked = " or ".join(str(p) for p in paths)
+        if os.environ.get(ENVIRONMENT):
+            raise LibraryNotFoundError(f"{ENVIRONMENT} = {looked}: there is no such file")
+        raise LibraryNotFoundError(
+            f"libadamw is not at {looked}: build it with `pip install .`, or set {ENVIRONMENT} to a libadamw.so"
+        )
+    try:
+        return path, ffi.dlopen(str(path))
+    except OSError as error:
+        where = f"{ENVIRONMENT} = {path}" if os.environ.get(ENVIRONMENT) else str(path)
+        raise LibraryNotFoundError(f"{where}: not a shared library that can be loaded here: {error}") from error
+
+
+def _check_abi(path, lib):
+    try:
+        version = lib.adamw_abi_version()
+    except AttributeError as error:
+        raise VersionError(f"{path} is not libadamw: it has no adamw_abi_version()") from error
+    if version != _cdef.ABI_VERSION:
+        raise VersionError(
+            f"{path} has ABI version {version}, but this pyadamw needs {_cdef.ABI_VERSION}: "
+            "install a pyadamw and a libadamw that belong together"
+        )
+
+
+class Library:
+    """The loaded library. `lib` has the C functions, `path` is where it came from."""
+
+    def __init__(self):
+        _check_declarations()
+        self.path, self.lib = _open()
+        _check_abi(self.path, self.lib)
+
+    def check(self, status):
+        """Raises the exception of a status other than ADAMW_OK, with the library's message."""
+        if status:
+            message = text(self.lib.adamw_last_error()) or text(self.lib.adamw_status_string(status))
+            raise BY_STATUS.get(int(status), InternalError)(message)
+
+    def version(self):
+        number = self.lib.adamw_version()
+        return f"{number // 10000}.{number // 100 % 100}.{number % 100}"
+
+    def build_info(self):
+        """One line: version, backend, CUDA version and architectures, CPU kernels built in and in use."""
+        return text(self.lib.adamw_build_info())
+
+    def cpu_kernel(self):
+        """The name of the CPU kernel in use. Raises UnsupportedError if ADAMW_CPU names one that cannot run here."""
+        name = ffi.new("const char **")
+        self.check(self.lib.adamw_cpu_kernel(name))
+        return text(name[0])
+
+    def device_number(self, device, what):
+        """adamw_step_options.device of a torch device; `what` begins the error message if the library has none for it."""
+        if device.type == "cpu":
+            return -1
+        raise UnsupportedError(f"{what} is on {device}, but this library steps tensors on the CPU only ({self.build_info()})")
+
+
+def text(pointer):
+    return ffi.string(pointer).decode("utf-8", "replace")
+
+
+@functools.cache
+def library():
+    """The library, loaded at the first call."""
+    return Library()
+
+
+def dtype_number(dtype, what):
+    """adamw_dtype of a torch dtype; `what` begins the error message if there is none."""
+    number = DTYPES.get(dtype)
+    if number is None:
+        raise InvalidArgumentError(f"{what} has dtype {str(dtype).removeprefix('torch.')}: must be {DTYPE_NAMES}")
+    return number

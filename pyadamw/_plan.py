@@ -1,0 +1,232 @@
+"""Owns what stays the same from one step to the next: the row table, its pointers, and the calls that step it; and finding
+out cheaply that something did change. Must not know how rows are chosen (_rows.py) or what state looks like (_state.py).
+
+The cost of refresh() and run() is the cost of a step beyond the C call, so they handle whole lists in single C-level
+operations: about six such passes over the parameters.
+"""
+
+from itertools import chain
+from operator import is_, itemgetter
+
+import numpy as np
+import torch
+
+from ._library import DTYPES, library
+from ._local import local_gradient, local_view
+from ._rows import STRUCTURE, describe
+from ._table import Call, get_values, new_rows, pointer_to, rows_pointer
+from ._validate import check_options, scalar
+from ._watch import Watch, data_ptr, increment_version, is_contiguous
+
+_get_structure = itemgetter(*STRUCTURE)
+_numel = torch.Tensor.numel
+
+
+def same_objects(these, those):
+    return len(these) == len(those) and all(map(is_, these, those))
+
+
+class _Group:
+    """A parameter group as it was last seen."""
+
+    def __init__(self, group, params):
+        self.params, self.structure = params, _get_structure(group)
+        self.values = self.lr = None  # not looked at yet
+
+    def same(self, group):
+        return same_objects(group["params"], self.params) and _get_structure(group) == self.structure
+
+
+class _Bucket:
+    """Rows [start, stop) of the table, which one call steps."""
+
+    def __init__(self, number, start, stop, rows, steps, call):
+        self.group, self.start, self.stop, self.call = number, start, stop, call
+        self.pointer, self.steps = rows_pointer(rows[start:stop]), steps[start:stop]
+
+
+class Plan:
+    def __init__(self, groups, states, rows, waiting, skipped):
+        self.described = groups
+        self.groups = [_Group(group, list(group["params"])) for group in groups]
+        self.rows, self.waiting = rows, waiting
+        self.params = [row.param for row in rows]
+        self.tensors = [row.local.tensor for row in rows]
+        self.sharded = any(tensor is not param for tensor, param in zip(self.tensors, self.params, strict=True))
+        self.grad_dtypes = [row.grad_dtype for row in rows]
+        self.numels = list(map(_numel, self.tensors))
+        self.contiguous = list(map(is_contiguous, self.tensors))
+        self.strided = [i for i, contiguous in enumerate(self.contiguous) if not contiguous]
+        self.memory = Watch(self.tensors)
+        # An alias shares the version counter, and is of torch's own class: three times as fast to pass as a Parameter.
+        self.versions = self.params if self.sharded else self.memory.aliases
+        self.without_version = {i for i, tensor in enumerate(self.versions) if tensor.is_inference()}
+        self._take_state(states)
+        self._check_overlap()
+        self._fill_table()
+        self._make_calls(skipped)
+
+    # ---- building ------------------------------------------------------------------------------------------------
+
+    def _take_state(self, states):
+        """Makes the step counts views of one tensor, and remembers every tensor of the state."""
+        mine = [states[param] for param in self.params]
+        self.steps = torch.tensor([float(state["step"]) for state in mine], dtype=torch.float32)
+        self.steps_array = self.steps.numpy()
+        for state, step in zip(mine, self.steps.unbind(), strict=True):
+            state["step"] = step
+        self.states = mine
+        self.state_dicts = list(states.values())
+        self.state_tensors = [value for state in mine for value in state.values()]
+        self.state_memory = Watch([value for value in self.state_tensors if isinstance(value, torch.Tensor)])
+
+    def _check_overlap(self):
+        """The library checks the rows of one call; this checks those of all calls, before the first."""
+        written = [(tensor, i) for i, tensor in enumerate(self.tensors) if self.contiguous[i]]
+        for i, state in enumerate(self.states):
+            written += [(value, i) for key, value in state.items() if key != "step" and isinstance(value, torch.Tensor)]
+        written = [(tensor, i) for tensor, i in written if tensor.numel()]
+        begin = np.array([tensor.data_ptr() for tensor, _ in written], dtype=np.uint64)
+        end = begin + np.array([tensor.numel() * tensor.element_size() for tensor, _ in written], dtype=np.uint64)
+        order = np.argsort(begin, kind="stable")
+        for k in np.flatnonzero(begin[order][1:] < end[order][:-1])[:1]:
+            rows = [self.rows[written[order[j]][1]] for j in (k, k + 1)]
+            one, other = (describe(self.described, row.group, row.position) for row in rows)
+            raise ValueError(f"{one} and {other} share memory: each must have its own")
+
+    def _fill_table(self):
+        table = self.table = new_rows(len(self.rows))
+        table["param"] = self.memory.pointers
+        table["numel"] = self.numels
+        table["row_length"] = [row.local.row_length for row in self.rows]
+        table["global_offset"] = [row.local.global_offset for row in self.rows]
+        for key in {key for state in self.states for key in state} & set(table.dtype.names) - {"step"}:
+            table[key] = [state[key].data_ptr() if key in state else 0 for state in self.states]
+
+    def _make_calls(self, skipped):
+        self.buckets = []
+        keys = [row.bucket() for row in self.rows]
+        ends = [i for i in range(1, len(keys)) if keys[i] != keys[i - 1]] + [len(keys)] * bool(keys)
+        for start, stop in zip([0, *ends], ends, strict=False):
+            row = self.rows[start]
+            device = library().device_number(row.local.tensor.device, "a parameter")
+            call = Call(DTYPES[row.local.tensor.dtype], DTYPES[row.grad_dtype], row.spec.format, device, skipped)
+            self.buckets.append(_Bucket(row.group, start, stop, self.table, self.steps, call))
+
+    # ---- every step ----------------------------------------------------------------------------------------------
+
+    def refresh(self, groups, states, exposed):
+        """Points the table at this step's gradients. False if the plan is out of date; nothing has been written then.
+
+        `exposed`: somebody outside has seen `states`, and may have replaced what is in it.
+        """
+        if len(groups) != len(self.groups) or not all(map(_Group.same, self.groups, groups)):
+            return False
+        if self.waiting and any(param.grad is not None for param in self.waiting):
+            return False
+        tensors = [local_view(param).tensor for param in self.params] if self.sharded else self.tensors
+        if not self.memory.unchanged(tensors) or list(map(is_contiguous, tensors)) != self.contiguous:
+            return False
+        return self._take_gradients() and not (exposed and self._state_changed(states))
+
+    def _take_gradients(self):
+        grads = [param.grad for param in self.params]
+        self.present = None
+        numels, dtypes = self.numels, self.grad_dtypes
+        try:
+            if self.sharded:
+                grads = [grad if grad is None else local_gradient(grad) for grad in grads]
+            pointers = list(map(data_ptr, grads))
+        except RuntimeError:  # a sparse one has no address: _rows.py says so
+            return False
+        except TypeError:  # some parameters have none
+            self.present = [i for i, grad in enumerate(grads) if grad is not None]
+            grads = [grads[i] for i in self.present]
+            numels, dtypes = [numels[i] for i in self.present], [dtypes[i] for i in self.present]
+            pointers = None
+        if list(map(_numel, grads)) != numels or [grad.dtype for grad in grads] != dtypes:
+            return False
+        if pointers is None and any(grad.layout != torch.strided for grad in grads):
+            return False
+        if not all(map(is_contiguous, grads)):
+            grads, pointers = [grad.contiguous() for grad in grads], None
+        self.temporary = grads  # until the calls are done
+        if pointers is None:
+            pointers = list(map(data_ptr, grads))
+        if self.present is None:
+            self.table["grad"] = pointers
+        else:
+            self.table["grad"][self.present] = pointers
+        return True
+
+    def _state_changed(self, states):
+        if not same_objects(list(states.values()), self.state_dicts):
+            return True
+        tensors = list(chain.from_iterable(map(dict.values, self.states)))
+        if not same_objects(tensors, self.state_tensors):
+            return True
+        return not self.state_memory.unchanged([value for value in tensors if isinstance(value, torch.Tensor)])
+
+    def set_options(self, groups):
+        """Takes lr and the other numbers of the groups. ValueError if one is wrong; nothing has been written then."""
+        for number, (group, known) in enumerate(zip(groups, self.groups, strict=True)):
+            values, lr = get_values(group), group["lr"]
+            if type(lr) is not float:
+                check_options({"lr": lr})
+                lr = scalar(lr)
+            if values != known.values or lr != known.lr:
+                check_options(group, f"group {number}: ")
+                for bucket in self.buckets:
+                    if bucket.group == number:
+                        bucket.call.set_values(values)
+                        bucket.call.options.lr = lr
+                known.values, known.lr = values, lr
+
+    def run(self, grad_scale):
+        """Steps every parameter that has a gradient. `grad_scale`: None, or a float32 tensor of one element."""
+        threads = torch.get_num_threads()
+        scale = pointer_to("float *", 0 if grad_scale is None else grad_scale.data_ptr())
+        np.add(self.steps_array, 1, out=self.table["step"], casting="unsafe")
+        copies = self._copies_of_strided()
+        try:
+            for bucket in self.buckets:
+                bucket.call.options.num_threads, bucket.call.options.grad_scale = threads, scale
+                if self.present is None:
+                    self._call(bucket, range(bucket.start, bucket.stop), bucket.pointer)
+                    bucket.steps.add_(1)
+                else:
+                    self._call_some(bucket)
+        finally:
+            self._finish(copies)
+
+    def _finish(self, copies):
+        self.temporary = None
+        with torch.no_grad():
+            for i, copy in copies.items():
+                self.tensors[i].copy_(copy)
+        if self.present is None and not self.without_version:
+            increment_version(self.versions)
+        else:
+            stepped = range(len(self.rows)) if self.present is None else self.present
+            increment_version([self.versions[i] for i in stepped if i not in self.without_version])
+
+    def _copies_of_strided(self):
+        """The table steps contiguous copies of parameters that are not contiguous themselves."""
+        copies = {}
+        for i in self.strided if self.present is None else set(self.strided).intersection(self.present):
+            copies[i] = self.tensors[i].detach().contiguous()
+            self.table["param"][i] = copies[i].data_ptr()
+        return copies
+
+    def _call_some(self, bucket):
+        some = [i for i in self.present if bucket.start <= i < bucket.stop]
+        if some:
+            self._call(bucket, some, rows_pointer(self.table[some]))
+            self.steps[some] += 1
+
+    def _call(self, bucket, indices, pointer):
+        def name(i):
+            row = self.rows[indices[i]]
+            return describe(self.described, row.group, row.position)
+
+        bucket.call.step(pointer, len(indices), name)

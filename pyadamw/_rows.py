@@ -1,0 +1,127 @@
+"""Owns finding out what a step consists of: one checked Row per parameter that has a gradient or state, sorted into the
+buckets that one C call can take. Creates missing state. Must not know how often a step is taken, or how fast.
+"""
+
+from typing import NamedTuple
+
+import torch
+
+from . import _paging, _state
+from ._library import DTYPES, dtype_number, library
+from ._local import Local, local_gradient, local_view
+from .functional import BLOCK8, TENSOR8
+
+# The options of a group that decide what its state is made of.
+STRUCTURE = ("optim_bits", "min_8bit_size", "block_wise", "is_paged", "amsgrad", "percentile_clipping")
+
+
+class Row(NamedTuple):
+    param: torch.Tensor
+    group: int  # index of its parameter group
+    position: int  # its place in the group
+    local: Local
+    grad_dtype: torch.dtype
+    spec: _state.Spec
+
+    def bucket(self):
+        """What rows of one call have in common."""
+        tensor = self.local.tensor
+        return (self.group, str(tensor.device), DTYPES[tensor.dtype], DTYPES[self.grad_dtype], self.spec.format)
+
+
+def describe(groups, group, position):
+    """A parameter, by its name where it has one."""
+    options = groups[group]
+    shape = tuple(options["params"][position].shape)
+    if "param_names" in options and position < len(options["param_names"]):
+        return f"parameter {options['param_names'][position]!r} (shape {shape})"
+    return f"parameter {position} of group {group} (shape {shape})"
+
+
+def state_spec(param, group):
+    """What the state of `param` is to be, as its group says."""
+    local = local_view(param)
+    large = local.numel >= group["min_8bit_size"]
+    if group["optim_bits"] == 8 and large:
+        state_format = BLOCK8 if group["block_wise"] else TENSOR8
+    else:
+        state_format = _state.FLOAT32
+    return _state.Spec(
+        local.tensor.shape,
+        local.tensor.device,
+        state_format,
+        group["amsgrad"],
+        group["percentile_clipping"] < 100,
+        _paging.is_paged(group["is_paged"], local.numel),
+    )
+
+
+def _check_param(tensor, what):
+    dtype_number(tensor.dtype, what)
+    library().device_number(tensor.device, what)
+    if tensor.layout != torch.strided:
+        raise ValueError(f"{what} is sparse: parameters must be dense")
+    if any(stride == 0 and size > 1 for stride, size in zip(tensor.stride(), tensor.shape, strict=True)):
+        raise ValueError(f"{what} is expanded: several of its elements share one memory location")
+
+
+def _check_grad(grad, tensor, what):
+    if grad.layout != torch.strided:
+        raise ValueError(f"{what} has a sparse gradient: gradients must be dense (sparse=False in an embedding)")
+    if grad.shape != tensor.shape:
+        raise ValueError(f"{what} has a gradient of shape {tuple(grad.shape)}: must be that of the parameter")
+    if grad.device != tensor.device:
+        raise ValueError(f"{what} is on {tensor.device}, but its gradient on {grad.device}")
+    dtype_number(grad.dtype, f"the gradient of {what}")
+
+
+def collect(groups, states, grad_dtypes):
+    """The rows of all groups, in bucket order, and the parameters that have neither a gradient nor state.
+
+    Checks everything first, then creates or converts state in `states` {parameter: state}, so that an error leaves all
+    as it was. `grad_dtypes` {id of parameter: dtype} are used for parameters that have state but no gradient now.
+    """
+    rows, waiting, seen = [], [], set()
+    for number, group in enumerate(groups):
+        for position, param in enumerate(group["params"]):
+            if param.grad is None and not states.get(param):
+                waiting.append(param)
+                continue
+            what = describe(groups, number, position)
+            if id(param) in seen:
+                raise ValueError(f"{what} is there twice: a parameter can be stepped once a step")
+            seen.add(id(param))
+            local = local_view(param)
+            _check_param(local.tensor, what)
+            if param.grad is not None:
+                grad = local_gradient(param.grad)
+                _check_grad(grad, local.tensor, what)
+                grad_dtype = grad.dtype
+            else:
+                grad_dtype = grad_dtypes.get(id(param), local.tensor.dtype)
+            rows.append(Row(param, number, position, local, grad_dtype, state_spec(param, group)))
+    prepared = [_prepared(row, states, groups) for row in rows]
+    for row, state in zip(rows, prepared, strict=True):
+        if state is not None:
+            current = states.setdefault(row.param, {})
+            current.clear()
+            current.update(state)
+    rows.sort(key=Row.bucket)
+    return rows, waiting
+
+
+def _prepared(row, states, groups):
+    """The state that the row needs, if it is not what `states` holds already."""
+    state = states.get(row.param)
+    if not state:
+        return {"step": torch.tensor(0.0), **_state.fresh(row.spec)}
+    what = describe(groups, row.group, row.position)
+    right = _state.conform(state, row.spec, what)
+    step = state.get("step", 0.0)
+    count = _state.step_count(step, what)
+    if not (isinstance(step, torch.Tensor) and step.dtype == torch.float32 and step.shape == () and step.is_cpu):
+        right["step"] = torch.tensor(count)
+    if all(state.get(key) is value for key, value in right.items()):
+        return None
+    kept = {key: value for key, value in state.items() if key not in _state.KEYS or key == "step"}
+    return {**kept, **right}

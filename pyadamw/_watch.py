@@ -1,0 +1,43 @@
+"""Owns noticing that the memory of a tensor is not what it was: `tensor.data = ...`, set_(), resize_(). Must not know
+what the tensors are for.
+
+A step writes through raw addresses that were looked up in an earlier step. They are still right if the address is the same
+and the memory behind it has not been given back and handed out again. A second reference to the memory (a detached alias,
+which also shares the version counter) rules that out, so that comparing addresses is enough. It keeps replaced memory
+alive until the next step.
+"""
+
+import torch
+
+data_ptr = torch.Tensor.data_ptr
+is_contiguous = torch.Tensor.is_contiguous
+
+
+class Watch:
+    """The memory of a list of tensors."""
+
+    def __init__(self, tensors):
+        self.pointers = list(map(data_ptr, tensors))
+        self.aliases = [tensor.detach() for tensor in tensors]
+
+    def unchanged(self, tensors):
+        """Whether these tensors, the same as at first, still have the same memory."""
+        return list(map(data_ptr, tensors)) == self.pointers
+
+
+def _accepts_lists():
+    """torch.autograd.graph.increment_version() takes one tensor before torch 2.5, and any number since."""
+    try:
+        torch.autograd.graph.increment_version([torch.zeros(1)])
+    except (AttributeError, TypeError):
+        return False
+    return True
+
+
+if _accepts_lists():
+    increment_version = torch.autograd.graph.increment_version
+else:
+
+    def increment_version(tensors):
+        for tensor in tensors:
+            torch.autograd.graph.increment_version(tensor)

@@ -1,0 +1,101 @@
+"""Owns the processes: does one training in a child and keeps what it reports. It must not know how that is shown."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from .text import DemoError
+
+# How they are called in bars, table and picture; training.py has the optimizer of each name.
+NAMES = ("torch AdamW", "AdamW32bit", "AdamW8bit")
+SECONDS_TO_END = 5
+
+
+@dataclass
+class Result:
+    """What a run measured: bytes, milliseconds (a median), and (step, bits per character) on validation text."""
+
+    name: str
+    parameters: int = 0
+    curve: list[tuple[int, float]] = field(default_factory=list)
+    state_bytes: int = 0
+    step_milliseconds: float = 0.0
+    memory_before: int = 0
+    peak_memory: int = 0
+
+    @property
+    def bits_per_character(self) -> float:
+        return self.curve[-1][1]
+
+
+def run(result: Result, steps: int, seed: int, text: str) -> Iterator[int]:
+    """Trains with the optimizer `result.name`, filling `result`. Yields the number of steps done, now and then.
+
+    The child ends with this generator, however it is left. Raises DemoError if it fails.
+    """
+    for event in _events({"optimizer": result.name, "steps": steps, "seed": seed}, text):
+        kind, step = event.pop("event"), event.pop("step", 0)
+        if kind == "validation":
+            result.curve.append((step, event["bits_per_character"]))
+        else:
+            for name, value in event.items():
+                setattr(result, name, value)
+        if kind != "done":
+            yield step
+
+
+def _events(settings: dict[str, Any], text: str) -> Iterator[dict[str, Any]]:
+    with tempfile.TemporaryFile() as messages:
+        child = subprocess.Popen(
+            [sys.executable, "-m", f"{__package__}.training"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=messages,
+            env=_environment(),
+        )
+        try:
+            try:
+                with child.stdin as pipe:
+                    pipe.write(json.dumps(settings).encode() + b"\n" + text.encode())
+            except BrokenPipeError:
+                pass  # It died while starting; its exit status says so below.
+            for line in child.stdout:
+                yield json.loads(line)
+            status = child.wait()
+        finally:
+            _end(child)
+        if status != 0:
+            raise DemoError(f"the {settings['optimizer']} run failed (exit status {status}): {_last_line(messages)}")
+
+
+def _environment() -> dict[str, str]:
+    """The child imports exactly what this process would, wherever pyadamw was found, and yields a busy machine's cores.
+
+    OpenMP threads wait for each other some thousand times a second here. By default they spin all the while, which on
+    idle cores is as fast as this shorter spinning, and many times slower as soon as other programs want the cores.
+    """
+    path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
+    return {"GOMP_SPINCOUNT": "10000", **os.environ, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
+
+
+def _end(child: subprocess.Popen) -> None:
+    child.stdout.close()
+    child.terminate()  # Does nothing to a child that has been waited for.
+    try:
+        child.wait(SECONDS_TO_END)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
+
+
+def _last_line(messages: Any) -> str:
+    messages.seek(0)
+    lines = messages.read().decode(errors="replace").strip().splitlines()
+    return lines[-1] if lines else "it left no message"

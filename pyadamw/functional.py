@@ -1,0 +1,120 @@
+"""Owns the public quantize, dequantize and codebook functions on torch tensors. Must not know of optimizers.
+
+    codes, absmax = quantize(x)                   # x is about absmax[block] * codebook("signed")[codes]
+    y = dequantize(codes, absmax)
+
+Blocks are those of 8-bit optimizer state: 256 elements, beginning anew with each row of dimension 0 where rows have at
+least 64 elements; the maps are the dynamic maps of Dettmers et al., "8-bit Optimizers via Block-wise Quantization",
+ICLR 2022, as bitsandbytes uses them.
+"""
+
+import math
+
+import torch
+
+from . import _cdef
+from ._library import ffi, library
+
+BLOCK8, TENSOR8 = 1, 2  # adamw_state_format
+MAPS = {"signed": 0, "unsigned": 1}  # adamw_map
+ROUNDINGS = {"nearest": 0, "stochastic": 1}  # adamw_rounding
+SHORTEST_ROW = 64  # shorter rows do not begin a block of their own
+
+
+def row_length(shape):
+    """adamw_tensor.row_length: elements of one row of dimension 0, or all of a tensor of one dimension."""
+    return math.prod(shape[1:]) if len(shape) > 1 else math.prod(shape)
+
+
+def absmax_shape(shape, block_wise=True):
+    """The shape of the scales of 8-bit codes of `shape`: (rows, blocks of a row), or (blocks,) where blocks are flat."""
+    numel, row = math.prod(shape), row_length(shape)
+    if not block_wise:
+        return (min(numel, 1),)
+    if len(shape) > 1 and row >= SHORTEST_ROW:
+        return (shape[0], -(-row // _cdef.BLOCK_SIZE))
+    return (-(-numel // _cdef.BLOCK_SIZE),)
+
+
+def _choice(name, value, allowed):
+    if value not in allowed:
+        raise ValueError(f"{name} = {value!r}: must be {' or '.join(map(repr, allowed))}")
+    return allowed[value]
+
+
+def _options(tensor, map, block_wise, rounding, step=0, seed=0, global_offset=0):  # noqa: A002
+    options = ffi.new("adamw_quantize_options *")
+    options.size = ffi.sizeof("adamw_quantize_options")
+    options.map = _choice("map", map, MAPS)
+    options.state_format = BLOCK8 if block_wise else TENSOR8
+    options.rounding = _choice("rounding", rounding, ROUNDINGS)
+    options.device = library().device_number(tensor.device, "the tensor")
+    options.num_threads = torch.get_num_threads()
+    options.numel, options.row_length = tensor.numel(), row_length(tensor.shape)
+    options.step, options.seed, options.global_offset = step, seed, global_offset
+    return options
+
+
+def _pointer(kind, tensor):
+    return ffi.cast(kind, tensor.data_ptr())
+
+
+def quantize(tensor, map="signed", *, block_wise=True, rounding="nearest", step=0, seed=0):  # noqa: A002
+    """Quantizes a tensor to 8 bits: (codes, absmax).
+
+    Args:
+        tensor: numbers of any floating dtype and shape; taken as float32. NaN, infinities and, with the unsigned map,
+            negative numbers are stored as zero.
+        map: "signed" or "unsigned". With "unsigned" a number above zero is never stored as zero.
+        block_wise: one scale for each block of 256 elements (True) or one for the tensor (False).
+        rounding: "nearest", or "stochastic" (unsigned only): the random bits depend on `step`, `seed` and the element's
+            index alone.
+
+    Returns:
+        codes: uint8, the shape of `tensor`.
+        absmax: float32, the largest magnitude of each block; its shape is (rows, blocks of a row) where blocks follow
+            rows, else (blocks,), and (1,) without `block_wise`.
+    """
+    source = tensor.detach().to(torch.float32).contiguous()
+    options = _options(source, map, block_wise, rounding, step, seed)
+    codes = torch.empty(source.shape, dtype=torch.uint8, device=source.device)
+    absmax = torch.empty(absmax_shape(source.shape, block_wise), dtype=torch.float32, device=source.device)
+    lib = library()
+    lib.check(
+        lib.lib.adamw_quantize(
+            options, _pointer("float *", source), _pointer("uint8_t *", codes), _pointer("float *", absmax)
+        )
+    )
+    return codes, absmax
+
+
+def dequantize(codes, absmax, map="signed", *, block_wise=True):  # noqa: A002
+    """The float32 tensor absmax[block] * codebook(map)[codes], of the shape of `codes`. See quantize()."""
+    shape = absmax_shape(codes.shape, block_wise)
+    if codes.dtype != torch.uint8:
+        raise ValueError(f"codes has dtype {codes.dtype}: must be uint8")
+    if absmax.dtype != torch.float32 or absmax.numel() != math.prod(shape) or absmax.device != codes.device:
+        raise ValueError(
+            f"absmax is {absmax.dtype} of shape {tuple(absmax.shape)} on {absmax.device}: "
+            f"must be float32 of shape {shape} on {codes.device}"
+        )
+    codes, absmax = codes.detach().contiguous(), absmax.detach().contiguous()
+    target = torch.empty(codes.shape, dtype=torch.float32, device=codes.device)
+    lib = library()
+    lib.check(
+        lib.lib.adamw_dequantize(
+            _options(codes, map, block_wise, "nearest"),
+            _pointer("uint8_t *", codes),
+            _pointer("float *", absmax),
+            _pointer("float *", target),
+        )
+    )
+    return target
+
+
+def codebook(map="signed"):  # noqa: A002
+    """The 256 float32 values of a map, in the order of their codes: "signed" from -1 to 1, "unsigned" from 0 to 1."""
+    values = torch.empty(256, dtype=torch.float32)
+    lib = library()
+    lib.check(lib.lib.adamw_codebook(_choice("map", map, MAPS), _pointer("float *", values)))
+    return values

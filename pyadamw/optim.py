@@ -1,0 +1,168 @@
+"""Owns the six optimizer classes: their names, signatures and documentation. Must not know how a step is done.
+
+The positional arguments are those of bitsandbytes' documentation, in its order; what is new is keyword-only behind them.
+"""
+
+import functools
+import inspect
+
+from ._base import Base
+from ._validate import carried, check_width
+
+_SUMMARY = """AdamW with {state}.
+
+    Every step does, for each element p with gradient g::
+
+        m  = beta1 * m + (1 - beta1) * g                                   exp_avg
+        v  = beta2 * v + (1 - beta2) * g**2                                exp_avg_sq
+        v' = the largest v so far if amsgrad, else v
+        p  = p * (1 - lr * weight_decay)
+             - lr / (1 - beta1**step) * m / (sqrt(v') / sqrt(1 - beta2**step) + eps)
+
+    in float32, rounded once to the dtype of p (float32, bfloat16 or float16; g may have another of these). 8-bit state keeps
+    m and sqrt(v) as one byte an element and one float32 scale for every 256: 2.03 bytes a parameter instead of 8.
+    {note}
+    Args:
+        params: tensors, (name, tensor) pairs, or dicts of a group's "params" and its own value for any option below.
+        lr: learning rate, >= 0: a number, or a tensor of one element that a scheduler may change in place.
+        betas: decay rates of m and v, each in [0, 1).
+        eps: added to the denominator, >= 0.
+        weight_decay: >= 0; decoupled from the gradient.
+        amsgrad: divide by the largest v so far.
+        optim_bits: {widths}
+        args: None, or a mapping or object that may carry optim_bits, min_8bit_size, percentile_clipping, block_wise,
+            max_unorm and skip_zeros; what it carries wins. max_unorm (0.0: off) scales the update of a tensor down to
+            max_unorm times the tensor's norm; skip_zeros (False) leaves elements alone whose gradient is exactly zero.
+        min_8bit_size: tensors with fewer elements keep 32-bit state.
+        percentile_clipping: 100 is off. 1 ... 99: a gradient whose norm exceeds this percentile of the last 100 norms of
+            its tensor is scaled down to it.
+        block_wise: a scale for every 256 elements of 8-bit state (True), or one for the tensor (False: less exact).
+{paged}        maximize: step uphill.
+        stochastic_rounding: round 16-bit parameters stochastically instead of to nearest, so that updates smaller than
+            half a unit in the last place are not lost.
+        seed: of all stochastic rounding, in [0, 2**64): equal seeds repeat equal runs.
+
+    Raises:
+        ValueError: an argument is not what it may be; the message has the value and what is allowed.
+
+    Elements whose gradient is NaN or infinite are skipped by 8-bit state and counted in `skipped_elements`; with 32-bit
+    state they propagate, as in torch.optim.AdamW.
+
+    Sources: Loshchilov & Hutter, "Decoupled Weight Decay Regularization", ICLR 2019; Dettmers et al., "8-bit Optimizers via
+    Block-wise Quantization", ICLR 2022; Reddi et al., "On the Convergence of Adam and Beyond", ICLR 2018 (amsgrad).
+    """
+
+_IS_PAGED = """        is_paged: keep the state of tensors of 100,000 elements or more in pages, outside the device.
+"""
+_PAGED_NOTE = """
+    State of tensors of 100,000 elements or more is kept in pages, outside the device's memory.
+"""
+
+
+class _AdamW(Base):
+    """The argument list, once. A class says which values of optim_bits it accepts and which width it then has."""
+
+    _accepted = (8, 32)
+    _width = None  # the class's own; None: optim_bits decides
+
+    def __init__(
+        self,
+        params,
+        lr=1e-3,
+        betas=(0.9, 0.999),
+        eps=1e-8,
+        weight_decay=1e-2,
+        amsgrad=False,
+        optim_bits=32,
+        args=None,
+        min_8bit_size=4096,
+        percentile_clipping=100,
+        block_wise=True,
+        is_paged=False,
+        *,
+        maximize=False,
+        stochastic_rounding=False,
+        seed=0,
+    ):
+        options = {
+            "lr": lr,
+            "betas": betas,
+            "eps": eps,
+            "weight_decay": weight_decay,
+            "amsgrad": amsgrad,
+            "optim_bits": optim_bits,
+            "min_8bit_size": min_8bit_size,
+            "percentile_clipping": percentile_clipping,
+            "block_wise": block_wise,
+            "is_paged": is_paged,
+            "maximize": maximize,
+            "stochastic_rounding": stochastic_rounding,
+            "seed": seed,
+            "max_unorm": 0.0,
+            "skip_zeros": False,
+            **carried(args),
+        }
+        check_width(type(self).__name__, self._accepted)(options["optim_bits"])
+        options["optim_bits"] = self._width or options["optim_bits"]
+        super().__init__(params, options)
+
+
+def _document(state, widths, paged):
+    return _SUMMARY.format(
+        state=state, widths=widths, paged="" if paged else _IS_PAGED, note=_PAGED_NOTE if paged else ""
+    )
+
+
+def _always_paged(init):
+    """`init` without its argument is_paged, which is True."""
+    signature = inspect.signature(init)
+    without = signature.replace(parameters=[p for name, p in signature.parameters.items() if name != "is_paged"])
+
+    @functools.wraps(init)
+    def paged(self, *arguments, **keywords):
+        bound = without.bind(self, *arguments, **keywords)
+        init(**bound.arguments, is_paged=True)
+
+    paged.__signature__ = without
+    return paged
+
+
+_EITHER = "32 or 8: the width of the state."
+_ONLY_32 = "32."
+_ONLY_8 = '32 (the documented default, "for compatibility") or 8; the state has 8 bits in either case.'
+
+
+class AdamW(_AdamW):
+    __doc__ = _document("32-bit or 8-bit state, as optim_bits says", _EITHER, False)
+
+
+class AdamW32bit(_AdamW):
+    __doc__ = _document("32-bit state", _ONLY_32, False)
+    _accepted = (32,)
+    _width = 32
+
+
+class AdamW8bit(_AdamW):
+    __doc__ = _document("8-bit state", _ONLY_8, False)
+    _width = 8
+
+
+class PagedAdamW(_AdamW):
+    __doc__ = _document("paged 32-bit or 8-bit state, as optim_bits says", _EITHER, True)
+    __init__ = _always_paged(_AdamW.__init__)
+
+
+class PagedAdamW32bit(_AdamW):
+    __doc__ = _document("paged 32-bit state", _ONLY_32, True)
+    _accepted = (32,)
+    _width = 32
+    __init__ = _always_paged(_AdamW.__init__)
+
+
+class PagedAdamW8bit(_AdamW):
+    __doc__ = _document("paged 8-bit state", _ONLY_8, True)
+    _width = 8
+    __init__ = _always_paged(_AdamW.__init__)
+
+
+__all__ = ["AdamW", "AdamW32bit", "AdamW8bit", "PagedAdamW", "PagedAdamW32bit", "PagedAdamW8bit"]

@@ -1,0 +1,17 @@
+"""Owns what every Python test shares: seeds, thread counts, the property-test profile. Must not know any law."""
+
+import hypothesis
+import pytest
+import torch
+
+hypothesis.settings.register_profile("suite", deadline=None, print_blob=True, derandomize=True, max_examples=60)
+hypothesis.settings.load_profile("suite")
+
+
+@pytest.fixture(autouse=True)
+def _repeatable():
+    """Every test starts from the same random numbers and leaves the thread count as it was."""
+    torch.manual_seed(0)
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)

@@ -1,0 +1,92 @@
+"""Owns making parameters, feeding gradients and comparing results for all Python tests. Must not know any law."""
+
+import os
+import subprocess
+import sys
+
+import torch
+
+import pyadamw
+
+CLASSES = (
+    pyadamw.AdamW,
+    pyadamw.AdamW8bit,
+    pyadamw.AdamW32bit,
+    pyadamw.PagedAdamW,
+    pyadamw.PagedAdamW8bit,
+    pyadamw.PagedAdamW32bit,
+)
+# Options that between them reach every state format, with sizes small enough for tests.
+CONFIGURATIONS = {
+    "32": (pyadamw.AdamW32bit, {}),
+    "32 amsgrad": (pyadamw.AdamW32bit, {"amsgrad": True}),
+    "8": (pyadamw.AdamW8bit, {"min_8bit_size": 1000}),
+    "8 amsgrad clipped": (pyadamw.AdamW8bit, {"min_8bit_size": 0, "amsgrad": True, "percentile_clipping": 40}),
+    "8 tensor-wise": (pyadamw.AdamW8bit, {"min_8bit_size": 0, "block_wise": False}),
+    "paged": (pyadamw.PagedAdamW8bit, {"min_8bit_size": 1000}),
+    "16-bit stochastic": (pyadamw.AdamW8bit, {"min_8bit_size": 1000, "stochastic_rounding": True, "seed": 7}),
+}
+SHAPES = ((1,), (300,), (5000,), (3, 700), (40, 100), (70, 256), (600, 5), (2, 3, 100, 4), ())
+
+
+def parameters(shapes=SHAPES, dtype=torch.float32, seed=0):
+    """Parameters of the given shapes with normal numbers."""
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.nn.Parameter(torch.randn(shape, generator=generator).to(dtype)) for shape in shapes]
+
+
+def clones(params):
+    return [torch.nn.Parameter(p.detach().clone(memory_format=torch.preserve_format)) for p in params]
+
+
+def give_gradients(params, seed, scale=1.0, dtype=None):
+    """Sets normal gradients that depend on the seed alone."""
+    generator = torch.Generator().manual_seed(1000 + seed)
+    for p in params:
+        p.grad = (torch.randn(p.shape, generator=generator) * scale).to(p.dtype)
+        if dtype is not None:
+            p.grad.data = p.grad.to(dtype)
+
+
+def train(optimizer, params, steps, first=0, **keywords):
+    for step in range(first, first + steps):
+        give_gradients(params, step, **keywords)
+        optimizer.step()
+
+
+def bits(tensor):
+    """A tensor's memory in logical order, as bytes."""
+    copy = torch.empty(tensor.numel(), dtype=tensor.dtype)  # numpy() makes memory that cannot be resized afterwards
+    copy.copy_(tensor.detach().reshape(-1))
+    return copy.view(torch.uint8).numpy().tobytes()
+
+
+def state_bits(optimizer, param):
+    """The whole state of a parameter, as bytes by key."""
+    return {key: bits(value) for key, value in optimizer.state[param].items()}
+
+
+def assert_same_bits(one, other):
+    """`one` and `other` are (optimizer, parameters): parameters and state are equal, byte for byte."""
+    for p, q in zip(one[1], other[1], strict=True):
+        assert bits(p) == bits(q)
+        assert state_bits(one[0], p) == state_bits(other[0], q)
+
+
+def run_python(script, *arguments, **environment):
+    """Runs a script in a fresh interpreter with changed environment variables (None removes one)."""
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), **environment}
+    return subprocess.run(
+        [sys.executable, "-c", script, *map(str, arguments)],
+        env={name: value for name, value in env.items() if value is not None},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def ulps(tensor):
+    """16-bit floats as integers that count representable numbers, so that neighbours differ by 1."""
+    raw = tensor.detach().contiguous().view(torch.int16).to(torch.int32)
+    return torch.where(raw >= 0, raw, -(raw & 0x7FFF))

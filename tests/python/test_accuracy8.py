@@ -1,0 +1,100 @@
+"""Owns the laws on how close 8-bit state stays to 32-bit state."""
+
+import pytest
+import torch
+from harness import bits, clones
+
+import pyadamw
+
+ELEMENTS = 10_007
+
+
+def normal():
+    return torch.randn(ELEMENTS)
+
+
+def sparse():
+    return torch.randn(ELEMENTS) * (torch.rand(ELEMENTS) < 0.3)
+
+
+def heavy_tailed():
+    return torch.randn(ELEMENTS) * torch.exp(3 * torch.randn(ELEMENTS))
+
+
+def ten_steps(gradients, seed):
+    """The largest difference between the parameters of an 8-bit and a 32-bit run."""
+    torch.manual_seed(seed)
+    wide = [torch.nn.Parameter(torch.randn(ELEMENTS))]
+    narrow = clones(wide)
+    optimizers = pyadamw.AdamW32bit(wide, lr=1e-3), pyadamw.AdamW8bit(narrow, lr=1e-3)
+    for _ in range(10):
+        wide[0].grad = gradients()
+        narrow[0].grad = wide[0].grad.clone()
+        for optimizer in optimizers:
+            optimizer.step()
+    assert optimizers[1].state[narrow[0]]["exp_avg"].dtype == torch.uint8
+    return (wide[0] - narrow[0]).abs().max().item()
+
+
+# The figures of issue 2; peers reach 3.4e3 on the last. The error is the extreme of 10,007 elements, so it differs from seed
+# to seed: the law is on its median, and no seed may exceed ten times the figure (a parameter cannot move further at lr 1e-3
+# than about lr a step).
+@pytest.mark.parametrize(("gradients", "bound"), [(normal, 5e-4), (sparse, 2e-3), (heavy_tailed, 1e-2)])
+def test_ten_steps(gradients, bound):
+    """After 10 steps at lr 1e-3 no parameter differs from the 32-bit run's by more than the bound: the median of 9 seeds."""
+    errors = sorted(ten_steps(gradients, seed) for seed in range(9))
+    assert 0 < errors[4] <= bound
+    assert errors[-1] <= 10 * bound
+
+
+def test_second_moment_follows_falling_gradients():
+    """Where the gradients of half of each block fall tenfold, v8 / v32 of those elements is 0.9 to 1.1 (median) 3000 steps
+    later. Rounding to nearest stalls at 12.9: a step with beta2 = 0.999 moves v by less than half the distance of two codes."""
+    torch.set_num_threads(1)  # 8000 steps too small to share
+    n, beta2 = 8192, 0.999
+    small = (torch.arange(n) % 2).bool()
+    wide = [torch.nn.Parameter(torch.zeros(n))]
+    narrow = clones(wide)
+    optimizers = [
+        pyadamw.AdamW32bit(wide, betas=(0.9, beta2)),
+        pyadamw.AdamW8bit(narrow, betas=(0.9, beta2)),
+    ]
+    for step in range(4000):
+        grad = torch.randn(n)
+        if step >= 1000:
+            grad[small] *= 0.1
+        for param, optimizer in zip((wide[0], narrow[0]), optimizers, strict=True):
+            param.grad = grad
+            optimizer.step()
+    state = optimizers[1].state[narrow[0]]
+    v8 = pyadamw.dequantize(state["exp_avg_sq"], state["exp_avg_sq_absmax"], "unsigned").square()
+    v32 = optimizers[0].state[wide[0]]["exp_avg_sq"]
+    assert 0.9 <= (v8 / v32)[small].median() <= 1.1
+    assert 0.9 <= (v8 / v32)[~small].median() <= 1.1
+
+
+@pytest.mark.parametrize("amsgrad", [False, True])
+def test_zero_gradients_move_nothing(amsgrad):
+    """With weight_decay 0, elements whose gradient is exactly zero keep their bits for 200 steps, whatever their block does."""
+    param = torch.nn.Parameter(torch.randn(ELEMENTS))
+    start, idle = param.detach().clone(), torch.rand(ELEMENTS) < 0.5
+    optimizer = pyadamw.AdamW8bit([param], weight_decay=0.0, amsgrad=amsgrad)
+    for _ in range(200):
+        param.grad = torch.randn(ELEMENTS).masked_fill(idle, 0.0)
+        optimizer.step()
+    assert bits(param[idle]) == bits(start[idle])
+    assert (param[~idle] != start[~idle]).all()
+
+
+@pytest.mark.parametrize("block_wise", [True, False])
+def test_one_step_is_exact_before_it_is_quantized(block_wise):
+    """The step uses the moments before they are rounded: the first step of 8-bit and 32-bit state has the same bits."""
+    wide = [torch.nn.Parameter(torch.randn(3, 5000))]
+    narrow = clones(wide)
+    for params, optimizer in (
+        (wide, pyadamw.AdamW32bit(wide)),
+        (narrow, pyadamw.AdamW8bit(narrow, block_wise=block_wise)),
+    ):
+        params[0].grad = torch.full((3, 5000), 0.5).cos_().mul_(torch.linspace(-3, 3, 15000).view(3, 5000))
+        optimizer.step()
+    assert bits(wide[0]) == bits(narrow[0])

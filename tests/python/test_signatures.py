@@ -1,0 +1,46 @@
+"""Owns the law: the classes' signatures are those of the bitsandbytes documentation, with everything new behind them."""
+
+import inspect
+
+import pytest
+import torch
+from harness import CLASSES
+
+import pyadamw
+
+DOCUMENTED = (
+    "params, lr=0.001, betas=(0.9, 0.999), eps=1e-08, weight_decay=0.01, amsgrad=False, optim_bits=32, args=None, "
+    "min_8bit_size=4096, percentile_clipping=100, block_wise=True"
+)
+NEW = "*, maximize=False, stochastic_rounding=False, seed=0"
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_signature_is_the_documented_one(cls):
+    """Names, order and defaults of the positional arguments are bitsandbytes'; is_paged is the last of unpaged classes."""
+    paged = cls.__name__.startswith("Paged")
+    assert str(inspect.signature(cls)) == f"({DOCUMENTED}{'' if paged else ', is_paged=False'}, {NEW})"
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_arguments_can_be_given_by_position(cls):
+    """Every documented argument may be given by position and arrives where it belongs."""
+    arguments = [0.1, (0.8, 0.9), 1e-6, 0.2, True, 32, None, 17, 50, False]
+    if not cls.__name__.startswith("Paged"):
+        arguments.append(True)
+    optimizer = cls([torch.nn.Parameter(torch.zeros(1))], *arguments)
+    group = optimizer.param_groups[0]
+    found = [group[name] for name in ("lr", "betas", "eps", "weight_decay", "amsgrad", "min_8bit_size")]
+    assert found == [0.1, (0.8, 0.9), 1e-6, 0.2, True, 17]
+    assert (group["percentile_clipping"], group["block_wise"], group["is_paged"]) == (50, False, True)
+    with pytest.raises(TypeError):
+        cls([torch.nn.Parameter(torch.zeros(1))], *arguments, False)  # what is new has no position
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_classes_are_where_bitsandbytes_has_them(cls):
+    """`pyadamw.X` and `pyadamw.optim.X` are the same class, a torch optimizer with documentation of every argument."""
+    assert getattr(pyadamw, cls.__name__) is getattr(pyadamw.optim, cls.__name__) is cls
+    assert issubclass(cls, torch.optim.Optimizer)
+    for name in inspect.signature(cls).parameters:
+        assert f"{name}:" in cls.__doc__

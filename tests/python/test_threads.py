@@ -1,0 +1,64 @@
+"""Owns the law: thread count and instruction set change no bit."""
+
+import json
+
+import pytest
+from harness import run_python
+
+# Prints a digest of parameters and state for each thread count; sizes are uneven, so that no split is a round number.
+SCRIPT = """
+import hashlib, json, sys, torch, pyadamw
+sys.path.insert(0, sys.argv[1])
+from harness import CONFIGURATIONS, SHAPES, parameters, state_bits, bits, train
+result = {}
+for threads in (1, 2, 7):
+    torch.set_num_threads(threads)
+    for name, (cls, options) in CONFIGURATIONS.items():
+        digest = hashlib.sha256()
+        for dtype in (torch.float32, torch.bfloat16, torch.float16):
+            params = parameters([*SHAPES, (100_003,), (257, 400)], dtype)
+            optimizer = cls(params, **options)
+            train(optimizer, params, 4)
+            params[2].grad = None
+            optimizer.step()
+            for p in params:
+                digest.update(bits(p))
+                for value in state_bits(optimizer, p).values():
+                    digest.update(value)
+        result[f"{name}, {threads} threads"] = digest.hexdigest()
+try:
+    kernel = pyadamw._library.library().cpu_kernel()
+except pyadamw.UnsupportedError:
+    kernel = None
+print(json.dumps([kernel, result]))
+"""
+KERNELS = ("scalar", "avx2", "avx512", "neon")
+
+
+def digests(directory, kernel):
+    """{configuration and threads: digest} with that kernel (None: the default), or None if this machine has it not."""
+    done = run_python(SCRIPT, directory, ADAMW_CPU=kernel)
+    if "UnsupportedError" in done.stderr:
+        return None
+    assert done.returncode == 0, done.stderr
+    used, result = json.loads(done.stdout)
+    assert kernel in (None, used)
+    return result
+
+
+def test_threads_and_kernels_change_no_bit(request):
+    """1, 2 and 7 threads, and every kernel that this machine has, give the same bytes in every configuration."""
+    directory = request.path.parent
+    default = digests(directory, None)
+    by_configuration = {}
+    for name, digest in default.items():
+        by_configuration.setdefault(name.split(", ")[0], set()).add(digest)
+    assert all(len(found) == 1 for found in by_configuration.values()), by_configuration
+    assert len({next(iter(found)) for found in by_configuration.values()}) > 3  # configurations do differ
+    found = {kernel: result for kernel in KERNELS if (result := digests(directory, kernel)) is not None}
+    assert "scalar" in found
+    for kernel, result in found.items():
+        assert result == default, kernel
+    missing = sorted(set(KERNELS) - set(found))
+    if missing:
+        pytest.skip(f"the same bits with {', '.join(found)}; this machine has no {', '.join(missing)}")
