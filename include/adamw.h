@@ -30,11 +30,12 @@
  *   - Thread safety: all functions may be called from any thread at any time, as long as no two running calls
  *     write the same memory.
  *   - Options structs begin with their own size, set by the *_INIT macro, so that fields can be appended in
- *     later versions without breaking compiled programs. Unless said otherwise "pointer" below means host memory,
- *     8-byte enough alignment is never needed: each buffer is aligned to its own element type.
+ *     later versions without breaking compiled programs.
+ *   - A buffer needs the alignment of its element type, no more.
+ *   - The caller's rounding mode and flush-to-zero flags have no influence, and are as they were after the call.
  *
- * Not promised: denormal numbers are handled only while the calling threads' flush-to-zero modes are off; rounding
- * modes other than to-nearest are not supported.
+ * Not promised: anything about memory that other threads write during a call; atomicity (a call that returns
+ * ADAMW_ERROR_INTERNAL may have stepped some rows); that new versions choose the same bits (CHANGELOG.md says when not).
  */
 #ifndef ADAMW_H
 #define ADAMW_H
@@ -120,15 +121,17 @@ typedef enum adamw_dtype {
  *
  * ADAMW_STATE_BLOCK8: each moment is one code byte per element and one float scale ("absmax") per block of 256 elements:
  *
- *     exp_avg          = absmax * signed_map[code]           rounded to the nearest code
- *     sqrt(exp_avg_sq) = absmax * unsigned_map[code]         rounded stochastically, without bias
+ *     exp_avg          = absmax * signed_map[code]     nearest code from absmax / 10 up, below it stochastically
+ *     sqrt(exp_avg_sq) = absmax * unsigned_map[code]   stochastically
  *
  *   absmax is the exact largest magnitude in the block; the maps are the dynamic maps of Dettmers et al. ("8-bit
  *   Optimizers via Block-wise Quantization", ICLR 2022) as bitsandbytes uses them, see adamw_codebook(). The root is stored
- *   because it needs half the dynamic range; rounding it stochastically keeps slow decay unbiased where rounding to nearest
- *   stalls (with beta2 = 0.999 a step changes v by less than half the distance of two codes). The random bits are a hash of
- *   (seed, step, global element index), so runs repeat and resume exactly. A zero moment is exactly zero; a non-zero second
- *   moment is never stored as zero. exp_avg of a block whose largest magnitude is below 2^-126 is stored as zero.
+ *   because it needs half the dynamic range. Stochastic rounding goes up with a probability equal to the distance from the code
+ *   below, so that it is right on average: rounding to the nearest code stalls wherever a step changes a moment by less than
+ *   half the distance of two codes (v always, with beta2 = 0.999; small m, because small codes lie far apart). The random bits
+ *   are a hash of (seed, step, global element index), so runs repeat and resume exactly. A zero moment is exactly zero; a
+ *   non-zero second moment is never stored as zero, a non-zero first moment only below 4.5e-7 of its absmax or by the draw, and
+ *   where the block's absmax is below 2^-126.
  *   max_exp_avg_sq (AMSGRAD) is kept like exp_avg_sq, but rounded to the nearest code, because a maximum of stochastically
  *   rounded values would drift upwards.
  *   The step itself uses the moments before they are rounded.
@@ -216,13 +219,14 @@ typedef struct adamw_step_options {
   uint32_t flags;              /* adamw_step_flags, or-ed */
   int32_t percentile_clipping; /* 100: off. 1 ... 99: the gradient is scaled by clip / |g| where its 2-norm |g| exceeds clip =
                                   sqrt(sort(history)[percentile_clipping]). history holds the squared norms of the last 100 steps:
-                                  step 1 fills all entries, step t writes entry t % 100. A non-finite norm is neither recorded nor
-                                  clipped. */
+                                  step 1 fills all entries (as does the first norm above zero), step t writes entry t % 100. A
+                                  norm that is not finite is neither recorded nor clipped. */
   int32_t device;              /* -1: CPU. >= 0: that CUDA device (needs a CUDA build of the library) */
   int32_t num_threads;         /* CPU threads for this call; 0: see adamw_set_num_threads() */
   int32_t reserved;            /* 0 */
   uint64_t seed;               /* of the stochastic rounding */
-  const float *grad_scale;     /* NULL, or one float: gradients are divided by it (GradScaler). Device memory on a device */
+  const float *grad_scale;     /* NULL, or one float > 0: gradients are multiplied by its reciprocal (GradScaler). Device memory
+                                  on a device */
   const float *found_inf;      /* NULL, or one float: if it is not 0 the call changes nothing. Device memory on a device */
   int64_t *skipped;            /* NULL, or a counter: increased by the elements that 8-bit state skipped, see
                                   adamw_state_format. Device memory on a device */
@@ -238,8 +242,8 @@ typedef struct adamw_step_options {
 /* One AdamW step of `count` tensors, in place. `tensors` is an array of rows that lie `tensor_size` =
  * sizeof(adamw_tensor) bytes apart; it is only read, and not kept after the call.
  * Every field of every row is checked before anything is written. count = 0 is a valid call that does nothing.
- * On the CPU the call returns when the step is done. It needs at most a few hundred bytes of memory a row, and nothing
- * that grows with the tensors.
+ * On the CPU the call returns when the step is done. It needs less than a kilobyte of working memory a row (33 with
+ * percentile_clipping, max_unorm or ADAMW_STATE_TENSOR8), and nothing that grows with the tensors.
  * Errors: INVALID_ARGUMENT for any value outside what is said above; VERSION for an unknown size; UNSUPPORTED for a
  * device that this build has not; OUT_OF_MEMORY. */
 ADAMW_API adamw_status adamw_step(const adamw_step_options *options, const adamw_tensor *tensors, size_t tensor_size,
@@ -252,7 +256,7 @@ ADAMW_API adamw_status adamw_step(const adamw_step_options *options, const adamw
  *   value(k) = 10^(i - 6) * (0.1 + 0.9 * (k - 2^i + 0.5) / 2^i)   with i = floor(log2(k)), k = 1 ... 127
  * UNSIGNED (sqrt(exp_avg_sq)): code 0 is 0, 255 is 1.
  *   value(k) = 10^(i - 7) * (0.1 + 0.9 * (k + 1 - 2^i + 0.5) / 2^i) with i = floor(log2(k + 1)), k = 1 ... 254
- * The values are those of bitsandbytes' dynamic maps to within a few units in the last place of a float. */
+ * evaluated as one fused multiply-add in single precision, so within 1e-6 (relative) of these and of bitsandbytes' tables. */
 typedef enum adamw_map { ADAMW_MAP_SIGNED = 0, ADAMW_MAP_UNSIGNED = 1 } adamw_map;
 
 /* Writes the 256 floats of a map to values[0..255]. Errors: an unknown map, NULL. */
@@ -260,7 +264,7 @@ ADAMW_API adamw_status adamw_codebook(adamw_map map, float *values);
 
 typedef enum adamw_rounding {
   ADAMW_ROUND_NEAREST = 0,
-  ADAMW_ROUND_STOCHASTIC = 1 /* ADAMW_MAP_UNSIGNED only: with the random bits that a step of the same key uses */
+  ADAMW_ROUND_STOCHASTIC = 1 /* as a step of the same key rounds that moment */
 } adamw_rounding;
 
 /* Start from ADAMW_QUANTIZE_OPTIONS_INIT and set numel and row_length. */
@@ -288,7 +292,8 @@ typedef struct adamw_quantize_options {
 
 /* codes[i], absmax[block] from numel floats. The number of scales is adamw_get_state_layout().absmax_count.
  * NaN, infinities and, with ADAMW_MAP_UNSIGNED, negative numbers are stored as zero. With ADAMW_MAP_UNSIGNED a number above
- * zero never becomes code 0. A block whose largest magnitude is below 2^-126 is stored as zero. */
+ * zero never becomes code 0; rounding to the nearest code of ADAMW_MAP_SIGNED takes magnitudes below 4.5e-7 of the scale to
+ * zero. A block whose largest magnitude is below 2^-126 is stored as zero. */
 ADAMW_API adamw_status adamw_quantize(const adamw_quantize_options *options, const float *source, uint8_t *codes, float *absmax);
 
 /* target[i] = absmax[block of i] * map[codes[i]], in single precision. Every byte is a valid code. */

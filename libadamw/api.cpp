@@ -70,8 +70,15 @@ adamw_status step(const adamw_step_options *options, const adamw_tensor *tensors
   for (int64_t i = 0; i < count; ++i) {
     const adamw_tensor &t = tensors[i];
     if (t.numel == 0) continue;
-    const bool same = !rows.empty() && rows.back().tensor.step == t.step;
-    rows.push_back({t, block_layout(t.numel, t.row_length), same ? rows.back().coefficients : coefficients(o, t.step)});
+    Row row{t, block_layout(t.numel, t.row_length), {}, 0.0};
+    if (!rows.empty() && rows.back().tensor.step == t.step) {  // as a rule: the powers are not worth taking again
+      row.coefficients = rows.back().coefficients;
+      row.inverse_bc1 = rows.back().inverse_bc1;
+    } else {
+      row.coefficients = coefficients(o, t.step);
+      row.inverse_bc1 = 1.0 / (1.0 - std::pow(o.beta1, static_cast<double>(t.step)));
+    }
+    rows.push_back(row);
   }
   if (rows.empty()) return ADAMW_OK;
   StepPlan plan{};

@@ -39,6 +39,7 @@ struct Row {
   adamw_tensor tensor;
   BlockLayout blocks;
   Coefficients coefficients;
+  double inverse_bc1;  // 1 / (1 - beta1^step), which coefficients.negative_step_size contains
 };
 
 // What a step does to every row.

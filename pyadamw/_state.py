@@ -45,8 +45,13 @@ def fresh(spec):
     for moment in spec.moments():
         state.update(_zero_moment(moment, spec))
     if spec.clipping:
-        state[HISTORY] = torch.zeros(_cdef.GNORM_HISTORY, device=spec.device)
+        state[HISTORY] = _empty_history(spec)
     return state
+
+
+def _empty_history(spec):
+    """Zeros: the next step fills all of it with its own squared norm."""
+    return torch.zeros(_cdef.GNORM_HISTORY, device=spec.device)
 
 
 def _zero_moment(moment, spec):
@@ -98,9 +103,7 @@ def conform(state, spec, where):
         history = _check(state, HISTORY, (_cdef.GNORM_HISTORY,), where)
         result[HISTORY] = _moved(history, torch.float32, spec.device)
     elif spec.clipping:
-        # Not known, so that nothing is clipped before as many steps as the percentile have been seen.
-        started = step_count(state.get("step", 0), where) > 0
-        result[HISTORY] = torch.full((_cdef.GNORM_HISTORY,), math.inf if started else 0.0, device=spec.device)
+        result[HISTORY] = _empty_history(spec)
     return result
 
 
@@ -165,8 +168,7 @@ def check_finite(state, where):
         if value.dtype == torch.uint8 or value.numel() == 0:
             continue
         least, most = (bound.item() for bound in value.aminmax())  # NaN if there is one
-        unknown = key == HISTORY and most == math.inf  # as conform() makes it
-        if not (math.isfinite(least) and math.isfinite(most) or unknown):
+        if not (math.isfinite(least) and math.isfinite(most)):
             raise ValueError(f"{where}: {key} is not finite")
         if least < 0 and key != "exp_avg":
             raise ValueError(f"{where}: {key} has a negative number, {least}")

@@ -67,8 +67,8 @@ def quantize(tensor, map="signed", *, block_wise=True, rounding="nearest", step=
             negative numbers are stored as zero.
         map: "signed" or "unsigned". With "unsigned" a number above zero is never stored as zero.
         block_wise: one scale for each block of 256 elements (True) or one for the tensor (False).
-        rounding: "nearest", or "stochastic" (unsigned only): the random bits depend on `step`, `seed` and the element's
-            index alone.
+        rounding: "nearest", or "stochastic", as a step rounds: unbiased (signed: below a tenth of the block's scale, from
+            there up to nearest), with random bits that depend on `step`, `seed` and the element's index alone.
 
     Returns:
         codes: uint8, the shape of `tensor`.

@@ -66,30 +66,42 @@ void over_blocks(const std::vector<std::int64_t> &offsets, int threads, Body bod
 // For sums, whose order must not depend on the threads: each row in at most 1024 segments of whole blocks, each summed in order.
 constexpr std::int64_t segment_blocks = 64, most_segments = 1024;
 
-std::int64_t segments(const BlockLayout &layout) {
+std::int64_t segment_count(const BlockLayout &layout) {
   return std::clamp<std::int64_t>(layout.count / segment_blocks, 1, most_segments);
 }
 
+// The working memory of a step, all of it had before anything is written.
+struct Scratch {
+  std::vector<std::int64_t> blocks{0}, segments{0};  // items before each row
+  std::vector<double> squares;                       // per segment
+  std::vector<Measures> measures;                    // per segment
+  std::vector<TensorScales> scales;                  // per row
+
+  Scratch(const StepPlan &plan, bool clips, bool measured) {
+    const auto rows = static_cast<std::size_t>(plan.count);
+    blocks.reserve(rows + 1);
+    for (std::int64_t i = 0; i < plan.count; ++i) blocks.push_back(blocks.back() + plan.rows[i].blocks.count);
+    if (!clips && !measured) return;
+    segments.reserve(rows + 1);
+    for (std::int64_t i = 0; i < plan.count; ++i) segments.push_back(segments.back() + segment_count(plan.rows[i].blocks));
+    if (clips) squares.resize(static_cast<std::size_t>(segments.back()));
+    if (measured) measures.resize(static_cast<std::size_t>(segments.back()));
+    if (measured) scales.resize(rows);
+  }
+};
+
 // results[i] = body(row, first block, last block) for each segment i, rows in order.
 template <class Result, class Body>
-std::vector<Result> over_segments(const StepPlan &plan, std::vector<std::int64_t> &offsets, const Body &body) {
-  offsets.assign(1, 0);
-  std::int64_t blocks = 0;
-  for (std::int64_t i = 0; i < plan.count; ++i) {
-    offsets.push_back(offsets.back() + segments(plan.rows[i].blocks));
-    blocks += plan.rows[i].blocks.count;
-  }
-  std::vector<Result> results(static_cast<std::size_t>(offsets.back()));
+void over_segments(const StepPlan &plan, const Scratch &scratch, std::vector<Result> &results, const Body &body) {
   const auto run = [&](std::int64_t row, std::int64_t first, std::int64_t last) {
-    const std::int64_t all = segments(plan.rows[row].blocks), count = plan.rows[row].blocks.count;
+    const std::int64_t count = plan.rows[row].blocks.count, all = segment_count(plan.rows[row].blocks);
+    Result *out = results.data() + scratch.segments[static_cast<std::size_t>(row)];
     for (std::int64_t s = first; s < last; ++s) {
       const std::int64_t begin = count / all * s + std::min(s, count % all);
-      const std::int64_t length = count / all + (s < count % all);
-      results[static_cast<std::size_t>(offsets[static_cast<std::size_t>(row)] + s)] = body(plan.rows[row], begin, begin + length);
+      out[s] = body(plan.rows[row], begin, begin + count / all + (s < count % all));
     }
   };
-  SharedLoop<decltype(run)>(offsets, 1, run).go(useful_threads(plan.threads, blocks));
-  return results;
+  SharedLoop<decltype(run)>(scratch.segments, 1, run).go(useful_threads(plan.threads, scratch.blocks.back()));
 }
 
 // ---- the passes of a step ----
@@ -110,45 +122,41 @@ float clip_factor(float *history, std::int64_t step, double squares, int percent
   return static_cast<float>(squares) > sorted[percentile] ? static_cast<float>(std::sqrt(clip / squares)) : 1.0f;
 }
 
-void clip_gradients(const Kernels &kernels, const StepPlan &plan) {
-  std::vector<std::int64_t> offsets;
-  const auto squares = over_segments<double>(plan, offsets, [&](const Row &row, std::int64_t first, std::int64_t last) {
+void clip_gradients(const Kernels &kernels, const StepPlan &plan, Scratch &scratch) {
+  over_segments(plan, scratch, scratch.squares, [&](const Row &row, std::int64_t first, std::int64_t last) {
     return kernels.gradient_squares(plan.kind, row, first, last);
   });
   for (std::int64_t i = 0; i < plan.count; ++i) {
-    Row &row = plan.rows[i];
+    const double *part = scratch.squares.data() + scratch.segments[static_cast<std::size_t>(i)];
+    const double *end = scratch.squares.data() + scratch.segments[static_cast<std::size_t>(i) + 1];
     double sum = 0.0;
-    for (std::int64_t s = offsets[static_cast<std::size_t>(i)]; s < offsets[static_cast<std::size_t>(i) + 1]; ++s) {
-      sum += squares[static_cast<std::size_t>(s)];
-    }
+    while (part < end) sum += *part++;
+    Row &row = plan.rows[i];
     row.coefficients.gradient_scale *= clip_factor(row.tensor.gnorm_history, row.tensor.step, sum, plan.percentile_clipping);
   }
 }
 
-// Scales the rows' step sizes for max_unorm; returns the tensor-wise scales of the new moments.
-std::vector<TensorScales> measure_rows(const Kernels &kernels, const StepPlan &plan) {
-  std::vector<std::int64_t> offsets;
-  const auto parts = over_segments<Measures>(plan, offsets, [&](const Row &row, std::int64_t first, std::int64_t last) {
+// Scales the rows' step sizes for max_unorm and finds the tensor-wise scales of the new moments.
+void measure_rows(const Kernels &kernels, const StepPlan &plan, Scratch &scratch) {
+  over_segments(plan, scratch, scratch.measures, [&](const Row &row, std::int64_t first, std::int64_t last) {
     return kernels.measure(plan.kind, row, first, last);
   });
-  std::vector<TensorScales> scales(static_cast<std::size_t>(plan.count));
   for (std::int64_t i = 0; i < plan.count; ++i) {
+    const Measures *part = scratch.measures.data() + scratch.segments[static_cast<std::size_t>(i)];
+    const Measures *end = scratch.measures.data() + scratch.segments[static_cast<std::size_t>(i) + 1];
     Measures all{};
-    for (std::int64_t s = offsets[static_cast<std::size_t>(i)]; s < offsets[static_cast<std::size_t>(i) + 1]; ++s) {
-      const Measures &part = parts[static_cast<std::size_t>(s)];
-      all.direction_squares += part.direction_squares;
-      all.param_squares += part.param_squares;
-      all.exp_avg = std::max(all.exp_avg, part.exp_avg);
-      all.root = std::max(all.root, part.root);
-      all.max_root = std::max(all.max_root, part.max_root);
+    for (; part < end; ++part) {
+      all.direction_squares += part->direction_squares;
+      all.param_squares += part->param_squares;
+      all.exp_avg = std::max(all.exp_avg, part->exp_avg);
+      all.root = std::max(all.root, part->root);
+      all.max_root = std::max(all.max_root, part->max_root);
     }
-    scales[static_cast<std::size_t>(i)] = {block_scale(all.exp_avg), block_scale(all.root), block_scale(all.max_root)};
-    const double direction = std::sqrt(all.direction_squares), most = plan.max_unorm * std::sqrt(all.param_squares);
-    if (plan.max_unorm > 0.0 && direction > most) {
-      plan.rows[i].coefficients.negative_step_size *= static_cast<float>(most / direction);
-    }
+    scratch.scales[static_cast<std::size_t>(i)] = {block_scale(all.exp_avg), block_scale(all.root), block_scale(all.max_root)};
+    Row &row = plan.rows[i];
+    const double update = std::sqrt(all.direction_squares) * row.inverse_bc1, most = plan.max_unorm * std::sqrt(all.param_squares);
+    if (plan.max_unorm > 0.0 && update > most) row.coefficients.negative_step_size *= static_cast<float>(most / update);
   }
-  return scales;
 }
 
 adamw_status step(const StepPlan &plan) {
@@ -159,26 +167,22 @@ adamw_status step(const StepPlan &plan) {
   if (plan.grad_scale != nullptr) {
     for (std::int64_t i = 0; i < plan.count; ++i) plan.rows[i].coefficients.gradient_scale /= *plan.grad_scale;
   }
-  // All memory is had before anything is written.
-  std::vector<std::int64_t> offsets{0};
-  offsets.reserve(static_cast<std::size_t>(plan.count) + 1);
-  for (std::int64_t i = 0; i < plan.count; ++i) offsets.push_back(offsets.back() + plan.rows[i].blocks.count);
-
-  const bool tensorwise = plan.kind.state_format == ADAMW_STATE_TENSOR8;
-  if (plan.percentile_clipping < 100) clip_gradients(*kernels, plan);
-  std::vector<TensorScales> scales;
-  if (tensorwise || plan.max_unorm > 0.0) scales = measure_rows(*kernels, plan);
+  const bool tensorwise = plan.kind.state_format == ADAMW_STATE_TENSOR8, clips = plan.percentile_clipping < 100;
+  const bool measured = tensorwise || plan.max_unorm > 0.0;
+  Scratch scratch(plan, clips, measured);
+  if (clips) clip_gradients(*kernels, plan, scratch);
+  if (measured) measure_rows(*kernels, plan, scratch);
 
   std::atomic<std::int64_t> skipped{0};
-  over_blocks(offsets, plan.threads, [&](std::int64_t i, std::int64_t first, std::int64_t last) {
-    const TensorScales *given = tensorwise ? &scales[static_cast<std::size_t>(i)] : nullptr;
+  over_blocks(scratch.blocks, plan.threads, [&](std::int64_t i, std::int64_t first, std::int64_t last) {
+    const TensorScales *given = tensorwise ? &scratch.scales[static_cast<std::size_t>(i)] : nullptr;
     const std::int64_t n = kernels->step(plan.kind, plan.rows[i], given, first, last);
     if (n != 0) skipped.fetch_add(n, std::memory_order_relaxed);
   });
   if (tensorwise) {
     for (std::int64_t i = 0; i < plan.count; ++i) {
       const adamw_tensor &t = plan.rows[i].tensor;
-      const TensorScales &s = scales[static_cast<std::size_t>(i)];
+      const TensorScales &s = scratch.scales[static_cast<std::size_t>(i)];
       *t.exp_avg_absmax = s.exp_avg.absmax;
       *t.exp_avg_sq_absmax = s.root.absmax;
       if (plan.kind.amsgrad) *t.max_exp_avg_sq_absmax = s.max_root.absmax;

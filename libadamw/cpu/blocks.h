@@ -107,22 +107,22 @@ struct Fresh {
 
 template <bool Amsgrad, bool Masked>
 ADAMW_INLINE void compute8(Fresh &f, const Operands &o, const Coefficients &c, bool skip_zeros) {
-  I largest_m(0u), largest_r(0u), largest_x(0u);
+  Largest largest_m, largest_r, largest_x;
   for (int i = 0; i < o.padded; i += lanes) {
     const Stepped s = step_operands8<Amsgrad, Masked>(o, i, c, skip_zeros);
     store(f.param + i, s.param);
     store(f.exp_avg + i, s.exp_avg);
     store(f.root + i, s.root);
-    largest_m = max(largest_m, bits(s.exp_avg) & 0x7FFFFFFFu);
-    largest_r = max(largest_r, bits(s.root));
+    largest_m.see(bits(s.exp_avg) & 0x7FFFFFFFu);
+    largest_r.see(bits(s.root));
     if (Amsgrad) {
       store(f.max_root + i, s.max_root);
-      largest_x = max(largest_x, bits(s.max_root));
+      largest_x.see(bits(s.max_root));
     }
   }
-  f.largest_exp_avg = reduce_max(largest_m);
-  f.largest_root = reduce_max(largest_r);
-  f.largest_max_root = reduce_max(largest_x);
+  f.largest_exp_avg = largest_m.value();
+  f.largest_root = largest_r.value();
+  f.largest_max_root = largest_x.value();
 }
 
 // Elements whose second moment overflows or is NaN.
@@ -256,7 +256,7 @@ Measures measure_as(const StepKind &kind, const Row &row, std::int64_t first, st
   Operands o;
   Staged<float> m, v, x;
   Measures all{};
-  I largest_m(0u), largest_r(0u), largest_x(0u);
+  Largest largest_m, largest_r, largest_x;
   for (std::int64_t block = first; block < last; ++block) {
     o.place(row, block);
     load_param_and_grad(o, kind, row);
@@ -273,9 +273,9 @@ Measures measure_as(const StepKind &kind, const Row &row, std::int64_t first, st
       Stepped s;
       if (Eight) {
         s = step_operands8<Amsgrad, true>(o, i, c, kind.skip_zeros);
-        largest_m = max(largest_m, bits(s.exp_avg) & 0x7FFFFFFFu);
-        largest_r = max(largest_r, bits(s.root));
-        largest_x = max(largest_x, bits(s.max_root));
+        largest_m.see(bits(s.exp_avg) & 0x7FFFFFFFu);
+        largest_r.see(bits(s.root));
+        largest_x.see(bits(s.max_root));
       } else {
         s = step_vector32<Amsgrad>(p, load(o.grad.at + i), load(m.at + i), load(v.at + i),
                                    Amsgrad ? load(x.at + i) : V(0.0f), c, kind.skip_zeros);
@@ -286,9 +286,9 @@ Measures measure_as(const StepKind &kind, const Row &row, std::int64_t first, st
     all.direction_squares += sum_lanes(directions);
     all.param_squares += sum_lanes(params);
   }
-  all.exp_avg = as_float(reduce_max(largest_m));
-  all.root = as_float(reduce_max(largest_r));
-  all.max_root = as_float(reduce_max(largest_x));
+  all.exp_avg = as_float(largest_m.value());
+  all.root = as_float(largest_r.value());
+  all.max_root = as_float(largest_x.value());
   return all;
 }
 
@@ -324,9 +324,9 @@ ADAMW_INLINE V sanitized(V x, adamw_map map) {
 }
 
 ADAMW_INLINE float largest_of_block(const float *x, int padded, adamw_map map) {
-  I largest(0u);
-  for (int i = 0; i < padded; i += lanes) largest = max(largest, bits(magnitude(sanitized(load(x + i), map))));
-  return as_float(reduce_max(largest));
+  Largest largest;
+  for (int i = 0; i < padded; i += lanes) largest.see(bits(magnitude(sanitized(load(x + i), map))));
+  return as_float(largest.value());
 }
 
 float largest(const QuantizePlan &plan, const float *source, std::int64_t first, std::int64_t last) {

@@ -76,7 +76,6 @@ ADAMW_LIFT2(I, operator*, I, I, part_mul)
 ADAMW_LIFT2(I, operator&, I, I, part_and)
 ADAMW_LIFT2(I, operator|, I, I, part_or)
 ADAMW_LIFT2(I, operator^, I, I, part_xor)
-ADAMW_LIFT2(I, max, I, I, part_max)  // unsigned
 ADAMW_LIFT_SHIFT(shift_left, part_shift_left)
 ADAMW_LIFT_SHIFT(shift_right, part_shift_right)  // logical
 ADAMW_LIFT2(M, less, V, V, part_less)
@@ -133,11 +132,18 @@ ADAMW_INLINE int count(M m) {
   return n;
 }
 
-// Unsigned.
-ADAMW_INLINE std::uint32_t reduce_max(I a) {
-  for (int i = 1; i < parts; ++i) a.v[0] = part_max(a.v[0], a.v[i]);
-  return part_reduce_max(a.v[0]);
-}
+// The largest of all lanes seen so far, unsigned. One part, however many a vector has: registers are short where it is used.
+struct Largest {
+  IntPart part = part_set(0u);
+
+  ADAMW_INLINE void see(I a) {
+    for (int width = parts / 2; width > 0; width /= 2) {
+      for (int i = 0; i < width; ++i) a.v[i] = part_max(a.v[i], a.v[i + width]);
+    }
+    part = part_max(part, a.v[0]);
+  }
+  ADAMW_INLINE std::uint32_t value() const { return part_reduce_max(part); }
+};
 
 #undef ADAMW_LIFT1
 #undef ADAMW_LIFT2

@@ -52,7 +52,7 @@ def _compare(text: str, source: str, steps: int, seed: int, picture: Path) -> No
     from . import report
     from .progress import train_all
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False, emoji=False)  # A file may be called anything.
     console.print(f"A character-level GPT learns {source} ({len(text):,} characters), once with each optimizer.")
     results = train_all(text, steps, seed, console)
     title = f"{results[0].parameters / 1e6:.2f} M parameters, {steps:,} steps, seed {seed}, text: {source}"
@@ -73,8 +73,10 @@ def _check_extras() -> None:
 def _picture_path(out: str) -> Path:
     """Where the picture goes, its folder made and found writable now rather than after minutes of training."""
     path = Path(out)
-    if path.is_dir() or path.suffix.lower() not in PICTURE_SUFFIXES:
+    if path.is_dir() or out.endswith("/") or not path.suffix:
         path = path / PICTURE_NAME
+    elif path.suffix.lower() not in PICTURE_SUFFIXES:
+        raise DemoError(f"the picture can be {', '.join(PICTURE_SUFFIXES)}, not {path.suffix!r}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -22,10 +22,10 @@ MEGA = 1e6
 # band and the others are drawn on top of it, each in a pattern of its own.
 STYLES = (
     {"color": "#56B4E9", "linewidth": 7, "alpha": 0.55, "solid_capstyle": "round"},
-    {"color": "#222222", "linewidth": 1.8, "linestyle": (0, (5, 2))},
+    {"color": "#333333", "linewidth": 1.8, "linestyle": (0, (5, 2))},
     {"color": "#D55E00", "linewidth": 1.2, "marker": "o", "markersize": 4.5},
 )
-BAR_COLORS = ("#56B4E9", "#222222", "#D55E00")
+BAR_COLORS = ("#56B4E9", "#333333", "#D55E00")
 GREY = "#555555"
 
 
@@ -65,7 +65,7 @@ def draw(results: list[Result], title: str, picture: Path) -> None:
         )
         _draw_curves(curves, results)
         _draw_bars(bars, results)
-        figure.suptitle(title, fontsize=11, color=GREY)
+        figure.suptitle(title, fontsize=11, color=GREY, parse_math=False)
         figure.savefig(picture, dpi=150)
         pyplot.close(figure)
 
@@ -92,7 +92,7 @@ def _draw_bars(axes: Axes, results: list[Result]) -> None:
     ]
     axes.bar_label(drawn, labels=labels, padding=3)
     axes.set_title("Optimizer state held", loc="left", fontweight="bold")
-    axes.set_xlim(0, 1.55 * max(sizes))
+    axes.set_xlim(0, 1.75 * max(sizes))
     axes.set_xlabel("MB")
     axes.tick_params(axis="y", length=0)
     axes.invert_yaxis()

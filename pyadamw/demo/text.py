@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import os
 
 # A run sees under half a million characters; a larger file would only cost memory.
 MAX_BYTES = 16 << 20
@@ -24,7 +25,7 @@ def load_text(path: str | None) -> tuple[str, str]:
             data = file.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:
         raise DemoError(f"cannot read {path!r}: {getattr(error, 'strerror', None) or error}") from None
-    return _decode(data, path), repr(path)
+    return _decode(data, path), repr(os.path.basename(path))
 
 
 def _decode(data: bytes, path: str) -> str:

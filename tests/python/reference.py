@@ -34,9 +34,9 @@ class Reference:
         self.step_count = 0
 
     def clip(self, grad):
-        """percentile_clipping: the first squared norm fills the history, the t-th replaces entry t % 100."""
+        """percentile_clipping: the first squared norm above zero fills the history, the t-th replaces entry t % 100."""
         squared = grad.square().sum()
-        if self.history is None:
+        if self.history is None or not self.history.any():
             self.history = torch.full((100,), squared.item()).double()
         else:
             self.history[self.step_count % 100] = squared

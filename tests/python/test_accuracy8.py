@@ -50,7 +50,6 @@ def test_ten_steps(gradients, bound):
 def test_second_moment_follows_falling_gradients():
     """Where the gradients of half of each block fall tenfold, v8 / v32 of those elements is 0.9 to 1.1 (median) 3000 steps
     later. Rounding to nearest stalls at 12.9: a step with beta2 = 0.999 moves v by less than half the distance of two codes."""
-    torch.set_num_threads(1)  # 8000 steps too small to share
     n, beta2 = 8192, 0.999
     small = (torch.arange(n) % 2).bool()
     wide = [torch.nn.Parameter(torch.zeros(n))]

@@ -34,7 +34,7 @@ def prose(tmp_path):
 def test_ends_with_a_table_and_a_picture(prose, tmp_path):
     """Three trainings of five steps: every optimizer is in the table, the picture is a PNG in the folder asked for."""
     done = demo("--text", prose, "--steps", 5, "--out", tmp_path / "new" / "folder")
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0, done.stderr
     for name in runs.NAMES:
         assert any(line.strip().startswith(name) and line.count(".") >= 3 for line in done.stdout.splitlines()), name
     picture = tmp_path / "new" / "folder" / app.PICTURE_NAME
@@ -91,6 +91,20 @@ def test_an_unreadable_file_is_one_line_and_status_2(prose, capsys):
 
 def test_a_picture_that_cannot_be_written_is_known_before_training(prose, capsys):
     refused(["--out", str(prose / "picture.png")], "cannot", capsys)
+
+
+def test_a_picture_of_an_unknown_kind_is_refused(capsys):
+    refused(["--out", "picture.jpg"], ".png, .svg, .pdf, not '.jpg'", capsys)
+
+
+def test_a_file_may_be_called_anything(tmp_path):
+    """Neither the table's markup nor the picture's mathematics takes a name for a command."""
+    path = tmp_path / "[bold]:smile: $\\frac$ {x}.txt"
+    path.write_text(PROSE, encoding="utf-8")
+    done = demo("--text", path, "--steps", 1, "--out", tmp_path / "picture.svg")
+    assert done.returncode == 0, done.stderr
+    assert repr(path.name)[1:8] in done.stdout
+    assert (tmp_path / "picture.svg").stat().st_size > 1000
 
 
 def test_a_missing_extra_names_the_command_that_installs_it(monkeypatch, capsys):

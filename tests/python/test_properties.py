@@ -119,7 +119,8 @@ def test_32_bit_is_the_reference(tensors, options):
             tiny = torch.finfo(p.dtype).smallest_normal
             update = (expected - old).abs() + options["lr"]
             error = (p.detach().double() - expected).abs()
-            assert (error <= 1.01 * unit + 1e-4 * update + tiny).all()
+            same = p.detach().double() == expected  # infinities, where m meets v = 0 and a small eps
+            assert (same | (error <= 1.01 * unit + 1e-4 * update + tiny)).all()
 
 
 @given(TENSORS, OPTIONS, EIGHT, st.data())

@@ -1,0 +1,61 @@
+"""Owns the host's own time of a step: what step() takes beyond the C call. Must not know the figures of figures.py."""
+
+import time
+
+import measure
+import workloads
+
+import pyadamw
+import pyadamw._table as table
+
+COUNTS = (304, 2000)
+ELEMENTS = 16  # so that the C call is short and the caches are not disturbed
+STEPS = 200
+
+
+class _Timed:
+    """Stands for the C function, and adds up the time in it."""
+
+    def __init__(self, function):
+        self.function, self.seconds = function, 0.0
+
+    def __call__(self, *arguments):
+        start = time.perf_counter()
+        status = self.function(*arguments)
+        self.seconds += time.perf_counter() - start
+        return status
+
+
+def _in_python(side):
+    """Seconds of one step of `side` outside the C call."""
+    timed = _Timed(table.library().lib.adamw_step)
+    for bucket in side.optimizer._cache.plan.buckets:
+        bucket.call._step = timed
+    side.fresh_gradients()
+    whole = measure.seconds(side.step)
+    return whole - timed.seconds
+
+
+def measure_host(count, settings):
+    """Of AdamW32bit and torch fused with `count` tiny tensors: of torch the whole step."""
+    shapes = [(ELEMENTS,)] * count
+    sides = [
+        workloads.Side(make, shapes, workloads.torch.float32, settings.keep_gradients)
+        for make in (lambda params: pyadamw.AdamW32bit(params, lr=workloads.LR), workloads.torch_fused)
+    ]
+    for side in sides:
+        side.fresh_gradients()
+        side.step()
+    ours, whole, rival = [], [], []
+    for _ in range(20 if settings.quick else STEPS):
+        ours.append(_in_python(sides[0]))
+        for side, times in zip(sides, (whole, rival), strict=True):
+            side.fresh_gradients()
+            times.append(measure.seconds(side.step))
+    return {
+        "tensors": count,
+        "elements_each": ELEMENTS,
+        "python_seconds": measure.Quartiles.of(ours)._asdict(),
+        "step_seconds": measure.Quartiles.of(whole)._asdict(),
+        "rival_step_seconds": measure.Quartiles.of(rival)._asdict(),
+    }

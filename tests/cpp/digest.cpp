@@ -1,0 +1,177 @@
+// Owns the record of the bits: prints a hash of what one kernel table writes for every kind of step and quantization.
+// usage: digest --list | NAME. ci/digests compares the lines of every kernel with tests/golden/digests.txt.
+#include <cstdio>
+#include <cstring>
+#include <string>
+
+#include "cpu/kernels.h"
+#include "inputs.h"
+
+using namespace adamw;
+
+namespace {
+
+class Hash {  // FNV-1a, 64 bits
+ public:
+  void add(const void *memory, std::size_t bytes) {
+    for (std::size_t i = 0; i < bytes; ++i) state_ = (state_ ^ static_cast<const std::uint8_t *>(memory)[i]) * 0x100000001B3u;
+  }
+  void add(const Bytes &bytes) { add(bytes.memory.data(), bytes.memory.size()); }
+  void add(double x) {  // the sign and payload of a NaN are not promised
+    if (x != x) x = -1.0;
+    add(&x, sizeof x);
+  }
+  unsigned long long value() const { return state_; }
+
+ private:
+  std::uint64_t state_ = 0xCBF29CE484222325u;
+};
+
+constexpr struct Shape {
+  int rows, row_length;
+  std::int64_t global_offset;
+} shapes[] = {{1, 1, 0},   {1, 7, 3},    {1, 31, 256},  {1, 32, (std::int64_t{1} << 35) + 24},
+              {1, 33, 0},  {1, 255, 8},  {1, 256, 5},   {1, 257, 0},
+              {1, 1000, (std::int64_t{1} << 40) + 13},  {1, 4099, (std::int64_t{1} << 35) - 2048},
+              {5, 100, 0}, {3, 300, 17}, {7, 64, 8000}, {9, 63, 0},  {2, 512, 1}};
+
+// As api.cpp derives them for lr 1e-3, betas 0.9 and 0.999, eps 1e-8, weight decay 1e-2 and steps 1, 2, 3; in literals, so that no
+// platform's pow() takes part.
+Coefficients coefficients(int step, std::uint32_t key, float gradient_scale) {
+  constexpr float inverse_root_bc2[] = {31.6227766f, 22.3662714f, 18.2665355f};
+  constexpr float negative_step_size[] = {-0.01f, -0.00526315789f, -0.00369003690f};
+  return {gradient_scale, 0.999f, 0.1f, 0.001f, inverse_root_bc2[step - 1], 1e-8f, 0.99999f, negative_step_size[step - 1],
+          key * 0x9E3779B9u + static_cast<std::uint32_t>(step), key * 0x85EBCA6Bu + static_cast<std::uint32_t>(step)};
+}
+
+// The buffers of one tensor; `shift` elements before the first keep it off a vector's alignment.
+struct Tensor {
+  Bytes param, grad, moments[3], scales[3];
+
+  Tensor(const StepKind &kind, const BlockLayout &blocks, std::size_t shift) {
+    const std::size_t state = kind.state_format == ADAMW_STATE_FLOAT32 ? 4 : 1;
+    param = Bytes(blocks.numel, size_of(kind.param_dtype), shift);
+    grad = Bytes(blocks.numel, size_of(kind.grad_dtype), shift + 1);
+    for (Bytes &moment : moments) moment = Bytes(blocks.numel, state, shift + 2);
+    for (Bytes &scale : scales) scale = Bytes(kind.state_format == ADAMW_STATE_TENSOR8 ? 1 : blocks.count, 4, shift);
+  }
+  adamw_tensor row(const Shape &shape, int step) {
+    return {param.at(), grad.at(), moments[0].at(), moments[1].at(), moments[2].at(), scales[0].floats(), scales[1].floats(),
+            scales[2].floats(), nullptr, shape.rows * std::int64_t{shape.row_length}, shape.row_length, step, shape.global_offset};
+  }
+};
+
+// The passes of cpu/backend.cpp on one row, in two runs of blocks.
+void step_tensor(Hash &hash, const Kernels &kernels, const StepKind &kind, const Row &row) {
+  const std::int64_t last = row.blocks.count, middle = last / 3;
+  hash.add(kernels.gradient_squares(kind, row, 0, last));
+  const Measures m = kernels.measure(kind, row, 0, last);
+  for (double x : {m.direction_squares, m.param_squares, double{m.exp_avg}, double{m.root}, double{m.max_root}}) hash.add(x);
+  const TensorScales scales = {block_scale(m.exp_avg), block_scale(m.root), block_scale(m.max_root)};
+  const bool tensorwise = kind.state_format == ADAMW_STATE_TENSOR8;
+  const TensorScales *given = tensorwise ? &scales : nullptr;
+  std::int64_t skipped = kernels.step(kind, row, given, 0, middle);
+  skipped += kernels.step(kind, row, given, middle, last);
+  hash.add(static_cast<double>(skipped));
+  if (tensorwise) {
+    *row.tensor.exp_avg_absmax = scales.exp_avg.absmax;
+    *row.tensor.exp_avg_sq_absmax = scales.root.absmax;
+    *row.tensor.max_exp_avg_sq_absmax = scales.max_root.absmax;
+  }
+}
+
+unsigned long long digest_steps(const Kernels &kernels, const StepKind &kind) {
+  Hash hash;
+  Random random(1);
+  std::size_t shift = 0;
+  for (const Shape &shape : shapes) {
+    const BlockLayout blocks = block_layout(shape.rows * std::int64_t{shape.row_length}, shape.row_length);
+    Tensor tensor(kind, blocks, shift);
+    fill(tensor.param.at(), kind.param_dtype, blocks.numel, random);
+    for (int step = 1; step <= 3; ++step) {
+      fill(tensor.grad.at(), kind.grad_dtype, blocks.numel, random, kind.state_format != ADAMW_STATE_FLOAT32);
+      const float gradient_scale = shift % 3 == 0 ? 1.0f : shift % 3 == 1 ? -0.37f : 0.0009765625f;
+      step_tensor(hash, kernels, kind,
+                  {tensor.row(shape, step), blocks, coefficients(step, static_cast<std::uint32_t>(shift), gradient_scale)});
+      hash.add(tensor.param);
+      for (int i = 0; i < (kind.amsgrad ? 3 : 2); ++i) {
+        hash.add(tensor.moments[i]);
+        hash.add(tensor.scales[i]);
+      }
+    }
+    ++shift;
+  }
+  return hash.value();
+}
+
+unsigned long long digest_quantizer(const Kernels &kernels, adamw_map map, bool blockwise, bool stochastic) {
+  Hash hash;
+  Random random(2);
+  std::size_t shift = 0;
+  for (const Shape &shape : shapes) {
+    QuantizePlan plan{};
+    plan.map = map;
+    plan.blockwise = blockwise;
+    plan.stochastic = stochastic;
+    plan.blocks = block_layout(shape.rows * std::int64_t{shape.row_length}, shape.row_length);
+    plan.key = 77;
+    plan.global_offset = shape.global_offset;
+    const std::int64_t last = plan.blocks.count, middle = last / 2;
+    Bytes source(plan.blocks.numel, 4, shift), codes(plan.blocks.numel, 1, shift), target(plan.blocks.numel, 4, shift + 1);
+    Bytes absmax(blockwise ? plan.blocks.count : 1, 4, shift);
+    fill(source.at(), ADAMW_FLOAT32, plan.blocks.numel, random, true);
+    const float largest = kernels.largest(plan, source.floats(), 0, last);
+    hash.add(double{largest});
+    const Scale scale = block_scale(largest), *given = blockwise ? nullptr : &scale;
+    auto *bytes = static_cast<std::uint8_t *>(codes.at());
+    if (!blockwise) *absmax.floats() = scale.absmax;
+    kernels.quantize(plan, source.floats(), bytes, absmax.floats(), given, 0, middle);
+    kernels.quantize(plan, source.floats(), bytes, absmax.floats(), given, middle, last);
+    kernels.dequantize(plan, bytes, absmax.floats(), target.floats(), 0, middle);
+    kernels.dequantize(plan, bytes, absmax.floats(), target.floats(), middle, last);
+    for (const Bytes *written : {&codes, &absmax, &target}) hash.add(*written);
+    ++shift;
+  }
+  return hash.value();
+}
+
+void print_digests(const Kernels &kernels) {
+  constexpr const char *dtypes[] = {"float32", "bfloat16", "float16"}, *formats[] = {"float32", "block8", "tensor8"};
+  constexpr const char *modes[] = {"", "-stochastic", "-skip_zeros"};
+  for (int p = 0; p < 3; ++p)
+    for (int g = 0; g < 3; ++g)
+      for (int f = 0; f < 3; ++f)
+        for (int amsgrad = 0; amsgrad < 2; ++amsgrad)
+          for (int mode = 0; mode < 3; ++mode) {
+            const StepKind kind = {static_cast<adamw_dtype>(p), static_cast<adamw_dtype>(g), static_cast<adamw_state_format>(f),
+                                   amsgrad == 1, mode == 1, mode == 2};
+            std::printf("param_%s-grad_%s-state_%s%s%s %016llx\n", dtypes[p], dtypes[g], formats[f], amsgrad ? "-amsgrad" : "",
+                        modes[mode], digest_steps(kernels, kind));
+          }
+  for (int map = 0; map < 2; ++map)
+    for (int blockwise = 0; blockwise < 2; ++blockwise)
+      for (int stochastic = 0; stochastic < 2; ++stochastic) {
+        std::printf("quantize_%s-%s-%s %016llx\n", map == ADAMW_MAP_SIGNED ? "signed" : "unsigned",
+                    blockwise ? "block" : "tensor", stochastic ? "stochastic" : "nearest",
+                    digest_quantizer(kernels, static_cast<adamw_map>(map), blockwise == 1, stochastic == 1));
+      }
+}
+
+}  // namespace
+
+int main(int argc, char **argv) {
+  const Kernels *list[4];
+  const int count = usable_kernels(list);
+  const char *wanted = argc == 2 ? argv[1] : "";
+  for (int i = 0; i < count; ++i) {
+    if (std::strcmp(wanted, "--list") == 0) {
+      std::puts(list[i]->name);
+    } else if (std::strcmp(wanted, list[i]->name) == 0) {
+      print_digests(*list[i]);
+      return 0;
+    }
+  }
+  if (std::strcmp(wanted, "--list") == 0) return 0;
+  std::fprintf(stderr, "usage: digest --list | NAME (a kernel that this processor has)\n");
+  return 2;
+}

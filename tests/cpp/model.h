@@ -1,0 +1,87 @@
+// Owns a set of tensors with gradients and state that tests step through the public C API, and compare byte by byte.
+#pragma once
+
+#include <utility>
+#include <vector>
+
+#include "../../include/adamw.h"
+#include "check.h"
+#include "inputs.h"
+
+struct TensorShape {
+  std::int64_t rows, row_length, global_offset;
+};
+
+inline adamw_step_options step_options(adamw_state_format format = ADAMW_STATE_FLOAT32, std::uint32_t flags = 0,
+                                       adamw_dtype param = ADAMW_FLOAT32, adamw_dtype grad = ADAMW_FLOAT32) {
+  adamw_step_options o = ADAMW_STEP_OPTIONS_INIT;
+  o.state_format = format;
+  o.flags = flags;
+  o.param_dtype = param;
+  o.grad_dtype = grad;
+  o.seed = 42;
+  return o;
+}
+
+struct Model {
+  enum Buffer { param, grad, exp_avg, exp_avg_sq, max_exp_avg_sq, absmax0, absmax1, absmax2, history, buffer_count };
+  adamw_step_options options;
+  std::vector<std::vector<Bytes>> memory;  // [tensor][buffer]
+  std::vector<adamw_tensor> rows;
+
+  // Ordinary parameters in [-1, 1), state zero. Every buffer is exactly as long as it must be, for the address sanitizer.
+  Model(const adamw_step_options &o, const std::vector<TensorShape> &shapes, std::uint64_t seed = 1) : options(o) {
+    for (const TensorShape &s : shapes) {
+      const std::int64_t n = s.rows * s.row_length;
+      adamw_state_layout layout;
+      CHECK(adamw_get_state_layout(static_cast<adamw_state_format>(o.state_format), n, s.row_length, 1, &layout) == ADAMW_OK, "layout");
+      const std::size_t p = size_of(static_cast<adamw_dtype>(o.param_dtype)), g = size_of(static_cast<adamw_dtype>(o.grad_dtype));
+      std::vector<Bytes> b(buffer_count);
+      b[param] = Bytes(n, p, 0);
+      b[grad] = Bytes(n, g, 0);
+      for (int i = exp_avg; i <= max_exp_avg_sq; ++i) b[static_cast<std::size_t>(i)] = Bytes(layout.moment_bytes, 1, 0);
+      for (int i = absmax0; i <= absmax2; ++i) b[static_cast<std::size_t>(i)] = Bytes(layout.absmax_count, 4, 0);
+      b[history] = Bytes(ADAMW_GNORM_HISTORY, 4, 0);
+      Random random(seed + static_cast<std::uint64_t>(n));
+      put_uniform(b[param], n, static_cast<adamw_dtype>(o.param_dtype), random, 0);
+      memory.push_back(std::move(b));
+    }
+    for (std::size_t i = 0; i < memory.size(); ++i) {
+      std::vector<Bytes> &b = memory[i];
+      rows.push_back({b[0].at(), b[1].at(), b[2].at(), b[3].at(), b[4].at(), b[5].floats(), b[6].floats(), b[7].floats(),
+                      b[8].floats(), shapes[i].rows * shapes[i].row_length, shapes[i].row_length, 1, shapes[i].global_offset});
+    }
+  }
+
+  // Numbers of magnitude 2^(-1 - below(spread)) and less, with some zeros if spread > 0.
+  static void put_uniform(Bytes &bytes, std::int64_t n, adamw_dtype dtype, Random &random, int spread) {
+    for (std::int64_t i = 0; i < n; ++i) {
+      void *at = static_cast<char *>(bytes.at()) + static_cast<std::size_t>(i) * size_of(dtype);
+      const bool zero = spread > 0 && random.below(9) == 0;
+      put(at, dtype, random.bits() & 1, zero ? -1000 : -1 - random.below(spread + 1), zero ? 0 : random.bits());
+    }
+  }
+  void new_gradients(std::uint64_t seed, int spread = 8) {
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+      Random random(seed * 1000003 + static_cast<std::uint64_t>(rows[i].numel));
+      put_uniform(memory[i][grad], rows[i].numel, static_cast<adamw_dtype>(options.grad_dtype), random, spread);
+    }
+  }
+  adamw_status call(std::int64_t step) {
+    for (adamw_tensor &row : rows) row.step = step;
+    return adamw_step(&options, rows.data(), sizeof rows[0], static_cast<std::int64_t>(rows.size()));
+  }
+  void run(int steps) {
+    for (int step = 1; step <= steps; ++step) {
+      new_gradients(static_cast<std::uint64_t>(step));
+      CHECK(call(step) == ADAMW_OK, "step %d: %s", step, adamw_last_error());
+    }
+  }
+  // Everything that a step may write, and the gradients.
+  std::vector<std::uint8_t> contents() const {
+    std::vector<std::uint8_t> all;
+    for (const auto &buffers : memory)
+      for (const Bytes &b : buffers) all.insert(all.end(), b.memory.begin(), b.memory.end());
+    return all;
+  }
+};
