@@ -1,4 +1,4 @@
-"""Owns pyadamw/_cdef.py: the C declarations of include/adamw.h as cffi reads them. `--check` fails if the file is stale.
+"""Owns pyadamw/_cdef.py: the C declarations of include/adamw.h as cffi reads them. `--check` fails if it is stale.
 
 cffi's ABI mode wants plain C: no comments, no preprocessor. Constants and the struct sizes that the header asserts are
 written as Python numbers, so that the package can compare them with what it loads. It must not know what a step is.
@@ -44,7 +44,7 @@ def generate():
     text = without_comments(SOURCE.read_text(encoding="utf-8"))
     constants, (sizes, offsets) = numbers(text), asserted(text)
     lines = [
-        '"""Generated from include/adamw.h by ci/generate_cdef.py: do not edit. What the C interface of libadamw looks like."""',
+        '"""Generated from include/adamw.h by ci/generate_cdef.py: do not edit. The C interface of libadamw."""',
         "",
         *(f"{name} = {value}" for name, value in constants.items()),
         "",
@@ -67,7 +67,9 @@ def main():
     text = generate()
     if "--check" in sys.argv[1:]:
         if not TARGET.exists() or TARGET.read_text(encoding="utf-8") != text:
-            sys.exit(f"{TARGET.relative_to(ROOT)} does not match {SOURCE.relative_to(ROOT)}: run python ci/generate_cdef.py")
+            sys.exit(
+                f"{TARGET.relative_to(ROOT)} does not match {SOURCE.relative_to(ROOT)}: run python ci/generate_cdef.py"
+            )
     else:
         TARGET.write_text(text, encoding="utf-8")
 

@@ -93,7 +93,7 @@ def position(a, m):
     """The library's code_position(a) in exact arithmetic with the same roundings."""
     z = sum(a >= s for s in m.starts)
     line = f32(a * m.slopes[z] + m.offsets[z])
-    return min(line, f32(line * THIRD + m.gaps[z])) + m.shift
+    return f32(min(line, f32(line * THIRD + m.gaps[z])) + m.shift)
 
 
 def nearest(a, m):

@@ -82,12 +82,9 @@ adamw_status step(const adamw_step_options *options, const adamw_tensor *tensors
   }
   if (rows.empty()) return ADAMW_OK;
   StepPlan plan{};
-  plan.kind = {static_cast<adamw_dtype>(o.param_dtype),
-               static_cast<adamw_dtype>(o.grad_dtype),
-               static_cast<adamw_state_format>(o.state_format),
-               (o.flags & ADAMW_STEP_AMSGRAD) != 0,
-               (o.flags & ADAMW_STEP_STOCHASTIC_ROUNDING) != 0,
-               (o.flags & ADAMW_STEP_SKIP_ZEROS) != 0};
+  plan.kind = {static_cast<adamw_dtype>(o.param_dtype),         static_cast<adamw_dtype>(o.grad_dtype),
+               static_cast<adamw_state_format>(o.state_format), (o.flags & ADAMW_STEP_AMSGRAD) != 0,
+               (o.flags & ADAMW_STEP_STOCHASTIC_ROUNDING) != 0, (o.flags & ADAMW_STEP_SKIP_ZEROS) != 0};
   plan.rows = rows.data();
   plan.count = static_cast<std::int64_t>(rows.size());
   plan.percentile_clipping = o.percentile_clipping;
@@ -116,8 +113,8 @@ QuantizePlan quantize_plan(const adamw_quantize_options &o) {
 }
 
 // The buffers of both directions: floats, codes, scales; `floats_written` tells which way.
-adamw_status check_quantize_buffers(const char *function, const adamw_quantize_options &o, const void *floats, const void *codes,
-                                    const void *absmax, bool floats_written) {
+adamw_status check_quantize_buffers(const char *function, const adamw_quantize_options &o, const void *floats,
+                                    const void *codes, const void *absmax, bool floats_written) {
   const int64_t scales = o.state_format == ADAMW_STATE_TENSOR8 ? 1 : block_layout(o.numel, o.row_length).count;
   const auto interval = [](const void *p, int64_t bytes, const char *name) {
     const auto begin = reinterpret_cast<std::uintptr_t>(p);
@@ -159,7 +156,8 @@ const char *adamw_build_info(void) {
 adamw_status adamw_set_num_threads(int32_t num_threads) {
   return guarded("adamw_set_num_threads", [&] {
     if (num_threads < 0) {
-      return fail(ADAMW_ERROR_INVALID_ARGUMENT, "adamw_set_num_threads: num_threads = %d: must be 0 (the default) or above", num_threads);
+      return fail(ADAMW_ERROR_INVALID_ARGUMENT,
+                  "adamw_set_num_threads: num_threads = %d: must be 0 (the default) or above", num_threads);
     }
     set_default_threads(num_threads);
     return ADAMW_OK;
@@ -184,7 +182,8 @@ adamw_status adamw_get_state_layout(adamw_state_format format, int64_t numel, in
     constexpr const char *function = "adamw_get_state_layout";
     if (layout == nullptr) return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: layout is NULL", function);
     if (format < 0 || format > ADAMW_STATE_TENSOR8) {
-      return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: format = %d: must be an adamw_state_format", function, static_cast<int>(format));
+      return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: format = %d: must be an adamw_state_format", function,
+                  static_cast<int>(format));
     }
     if (adamw_status s = check_layout(function, numel, row_length)) return s;
     const BlockLayout blocks = block_layout(numel, row_length);
@@ -197,14 +196,16 @@ adamw_status adamw_get_state_layout(adamw_state_format format, int64_t numel, in
   });
 }
 
-adamw_status adamw_step(const adamw_step_options *options, const adamw_tensor *tensors, size_t tensor_size, int64_t count) {
+adamw_status adamw_step(const adamw_step_options *options, const adamw_tensor *tensors, size_t tensor_size,
+                        int64_t count) {
   return guarded("adamw_step", [&] { return step(options, tensors, tensor_size, count); });
 }
 
 adamw_status adamw_codebook(adamw_map map, float *values) {
   return guarded("adamw_codebook", [&] {
     if (map != ADAMW_MAP_SIGNED && map != ADAMW_MAP_UNSIGNED) {
-      return fail(ADAMW_ERROR_INVALID_ARGUMENT, "adamw_codebook: map = %d: must be an adamw_map", static_cast<int>(map));
+      return fail(ADAMW_ERROR_INVALID_ARGUMENT, "adamw_codebook: map = %d: must be an adamw_map",
+                  static_cast<int>(map));
     }
     if (adamw_status s = check_buffer("adamw_codebook", -1, "values", values, 256 * 4, 4)) return s;
     std::copy_n(map == ADAMW_MAP_SIGNED ? signed_values : unsigned_values, 256, values);
@@ -221,7 +222,8 @@ adamw_status adamw_quantize(const adamw_quantize_options *options, const float *
   });
 }
 
-adamw_status adamw_dequantize(const adamw_quantize_options *options, const uint8_t *codes, const float *absmax, float *target) {
+adamw_status adamw_dequantize(const adamw_quantize_options *options, const uint8_t *codes, const float *absmax,
+                              float *target) {
   return guarded("adamw_dequantize", [&] {
     if (adamw_status s = check_quantize_options("adamw_dequantize", options)) return s;
     if (options->numel == 0) return ADAMW_OK;

@@ -18,8 +18,8 @@ struct BlockLayout {
     return block / blocks_per_row * row_length + block % blocks_per_row * ADAMW_BLOCK_SIZE;
   }
   int length(std::int64_t block) const {
-    const std::int64_t rest = blocks_per_row == 0 ? numel - block * ADAMW_BLOCK_SIZE
-                                                  : row_length - block % blocks_per_row * ADAMW_BLOCK_SIZE;
+    const std::int64_t rest =
+        blocks_per_row == 0 ? numel - block * ADAMW_BLOCK_SIZE : row_length - block % blocks_per_row * ADAMW_BLOCK_SIZE;
     return static_cast<int>(rest < ADAMW_BLOCK_SIZE ? rest : ADAMW_BLOCK_SIZE);
   }
 };

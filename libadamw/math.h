@@ -1,9 +1,9 @@
-// Owns the arithmetic: THE update, the quantizers, dtype conversion and the random bits, each defined once and compiled for
-// every target. Knows nothing of memory layout, threads or blocks.
+// Owns the arithmetic: THE update, the quantizers, dtype conversion and the random bits, each defined once and compiled
+// for every target. Knows nothing of memory layout, threads or blocks.
 //
 // V is a float vector, I an int32 vector of as many lanes, M their comparison mask; a target supplies them with the
-// operations used here (cpu/vector.h; a GPU supplies plain float and int). All are IEEE single precision with explicit fma;
-// the translation units are compiled without contraction, so every target computes the same bits.
+// operations used here (cpu/vector.h; a GPU supplies plain float and int). All are IEEE single precision with explicit
+// fma; the translation units are compiled without contraction, so every target computes the same bits.
 #pragma once
 
 #include <cstdint>
@@ -20,11 +20,11 @@ namespace adamw {
 
 // What is the same for all elements of a tensor in one step, derived in double precision and narrowed once.
 struct Coefficients {
-  float gradient_scale;      // +-1 / grad_scale * clipping: g = raw * gradient_scale
-  float beta2;               // v = beta2 * v + one_minus_beta2 * g^2
-  float one_minus_beta1;     // m = m + one_minus_beta1 * (g - m)
+  float gradient_scale;   // +-1 / grad_scale * clipping: g = raw * gradient_scale
+  float beta2;            // v = beta2 * v + one_minus_beta2 * g^2
+  float one_minus_beta1;  // m = m + one_minus_beta1 * (g - m)
   float one_minus_beta2;
-  float inverse_root_bc2;    // 1 / sqrt(1 - beta2^step)
+  float inverse_root_bc2;  // 1 / sqrt(1 - beta2^step)
   float eps;
   float decay;               // 1 - lr * weight_decay
   float negative_step_size;  // -lr / (1 - beta1^step), times the max_unorm scale
@@ -59,8 +59,8 @@ ADAMW_INLINE V update_param(V p, V direction, const Coefficients &c) {
 }
 
 // ---- random words: one 32-bit word per (key, global element index) ----
-// One hash serves eight neighbours, each of which multiplies it by its own odd constant: that keeps every word uniform and
-// costs an eighth of the hash.
+// One hash serves eight neighbours, each of which multiplies it by its own odd constant: that keeps every word uniform
+// and costs an eighth of the hash.
 
 constexpr std::uint32_t word_multipliers[8] = {0x9E3779B1u, 0x85EBCA77u, 0xC2B2AE3Du, 0x27D4EB2Fu,
                                                0x165667B1u, 0xD3A2646Du, 0xFD7046C5u, 0xB55A4F09u};
@@ -78,11 +78,14 @@ ADAMW_INLINE I mix32(I x) {
 }
 
 // The key of the groups (of eight elements) whose number has these upper 32 bits.
-ADAMW_INLINE std::uint32_t group_key(std::uint32_t key, std::uint32_t upper) { return mix32(key ^ (upper * 0x85EBCA6Bu)); }
+ADAMW_INLINE std::uint32_t group_key(std::uint32_t key, std::uint32_t upper) {
+  return mix32(key ^ (upper * 0x85EBCA6Bu));
+}
 
 ADAMW_INLINE std::uint32_t random_word(std::uint32_t key, std::uint64_t index) {
   const std::uint64_t group = index >> 3;
-  const std::uint32_t hash = mix32(static_cast<std::uint32_t>(group) ^ group_key(key, static_cast<std::uint32_t>(group >> 32)));
+  const std::uint32_t hash =
+      mix32(static_cast<std::uint32_t>(group) ^ group_key(key, static_cast<std::uint32_t>(group >> 32)));
   return hash * word_multipliers[index & 7];
 }
 
@@ -115,7 +118,8 @@ ADAMW_INLINE V decode_unsigned(I code) {
   return fma(k, lookup8(unsigned_map.decode_slope, entry), lookup8(unsigned_map.decode_offset, entry));
 }
 
-// The magnitude a in [0, 1] in units of codes, less 1.5: k - 1.5 where a is the value of magnitude k, linear in between.
+// The magnitude a in [0, 1] in units of codes, less 1.5: k - 1.5 where a is the value of magnitude k, linear in
+// between.
 template <class V>
 ADAMW_INLINE V code_position(V a, const MapTables &t) {
   auto zone = zone_estimate(a, t.zone_base, t.zone_factor);
@@ -133,8 +137,8 @@ ADAMW_INLINE auto round_to_int(V x, float plus) {
 // Both encoders: x * inverse_scale lies in [-1, 1] up to rounding; `rounding` is in (1, 2): 1.5 rounds to nearest,
 // rounding_number() stochastically. Codes may exceed [0, 255] by one at the ends: stores saturate. Zero stays zero.
 
-// Stochastic below magnitude 64 only (a tenth of the scale): there neighbours are so far apart that nearest rounding would undo
-// the decay of exp_avg in every step; above, it is the more exact of the two.
+// Stochastic below magnitude 64 only (a tenth of the scale): there neighbours are so far apart that nearest rounding
+// would undo the decay of exp_avg in every step; above, it is the more exact of the two.
 template <class V>
 ADAMW_INLINE auto encode_signed(V x, V inverse_scale, V rounding) {
   const auto sign = bits(x) & 0x80000000u;
@@ -189,7 +193,8 @@ template <class V, class I>
 ADAMW_INLINE I float_to_float16_stochastic(V x, I word) {
   const V normal = from_bits((bits(x) + shift_right(word, 19)) & 0xFFFFE000u);
   // Below 2^-14 binary16 is fixed point with a unit of 2^-24: 24 - 11 bits to drop are not enough.
-  const V units = to_float(truncate(min(magnitude(x), V(1.0f)) * V(16777216.0f) + (rounding_number<V>(word) - V(1.0f))));
+  const V units =
+      to_float(truncate(min(magnitude(x), V(1.0f)) * V(16777216.0f) + (rounding_number<V>(word) - V(1.0f))));
   const V denormal = from_bits(bits(units * V(5.9604644775390625e-8f)) | (bits(x) & 0x80000000u));
   const V rounded = select(less(magnitude(x), V(6.103515625e-5f)), denormal, normal);
   return float_to_float16(select(is_finite(x), rounded, x));

@@ -11,8 +11,8 @@ namespace {
 
 bool by_address(const Interval &a, const Interval &b) { return a.begin < b.begin; }
 
-// Sorts by address. An optimizer calls with the same buffers in the same order step after step, so the order found last time
-// is tried first: then this is one pass instead of a sort. A wrong guess costs time, never correctness.
+// Sorts by address. An optimizer calls with the same buffers in the same order step after step, so the order found last
+// time is tried first: then this is one pass instead of a sort. A wrong guess costs time, never correctness.
 class Sorter {
  public:
   const std::vector<Interval> &sort(const Interval *intervals, size_t count) {
@@ -33,7 +33,8 @@ class Sorter {
   std::vector<Interval> sorted_;
 };
 
-// A few tables alternate in one optimizer (8-bit and 32-bit tensors, groups): each size has its own memory of the order.
+// A few tables alternate in one optimizer (8-bit and 32-bit tensors, groups): each size has its own memory of the
+// order.
 struct Sorters {
   static constexpr size_t count = 4;
   Sorter sorters[count];
@@ -44,8 +45,8 @@ adamw_status overlap(const char *function, const Interval &a, const Interval &b)
   return fail(ADAMW_ERROR_INVALID_ARGUMENT,
               "%s: row %" PRId64 ": %s (%zu bytes at %p) overlaps %s of row %" PRId64
               " (%zu bytes at %p): every buffer that is written needs memory of its own",
-              function, a.row, a.field, static_cast<size_t>(a.end - a.begin), reinterpret_cast<void *>(a.begin), b.field, b.row,
-              static_cast<size_t>(b.end - b.begin), reinterpret_cast<void *>(b.begin));
+              function, a.row, a.field, static_cast<size_t>(a.end - a.begin), reinterpret_cast<void *>(a.begin),
+              b.field, b.row, static_cast<size_t>(b.end - b.begin), reinterpret_cast<void *>(b.begin));
 }
 
 }  // namespace

@@ -26,12 +26,18 @@ const char *adamw_last_error(void) { return last_error; }
 
 const char *adamw_status_string(adamw_status status) {
   switch (status) {
-    case ADAMW_OK: return "ok";
-    case ADAMW_ERROR_INVALID_ARGUMENT: return "invalid argument";
-    case ADAMW_ERROR_VERSION: return "unknown struct version";
-    case ADAMW_ERROR_UNSUPPORTED: return "unsupported";
-    case ADAMW_ERROR_OUT_OF_MEMORY: return "out of memory";
-    case ADAMW_ERROR_INTERNAL: return "internal error";
+    case ADAMW_OK:
+      return "ok";
+    case ADAMW_ERROR_INVALID_ARGUMENT:
+      return "invalid argument";
+    case ADAMW_ERROR_VERSION:
+      return "unknown struct version";
+    case ADAMW_ERROR_UNSUPPORTED:
+      return "unsupported";
+    case ADAMW_ERROR_OUT_OF_MEMORY:
+      return "out of memory";
+    case ADAMW_ERROR_INTERNAL:
+      return "internal error";
   }
   return "unknown status";
 }

@@ -2,8 +2,8 @@
 #include "validate.h"
 
 #include <cinttypes>
-#include <cstdio>
 #include <cmath>
+#include <cstdio>
 #include <vector>
 
 #include "status.h"
@@ -22,10 +22,11 @@ adamw_status invalid(const char *function, const char *field, double value, cons
 
 adamw_status check_struct(const char *function, const char *what, size_t size, size_t expected) {
   if (size == expected) return ADAMW_OK;
-  return fail(ADAMW_ERROR_VERSION,
-              "%s: %s = %zu, but this library (version %d.%d.%d, ABI %d) knows %zu: start from the *_INIT macro of the adamw.h "
-              "that belongs to it",
-              function, what, size, ADAMW_VERSION_MAJOR, ADAMW_VERSION_MINOR, ADAMW_VERSION_PATCH, ADAMW_ABI_VERSION, expected);
+  return fail(
+      ADAMW_ERROR_VERSION,
+      "%s: %s = %zu, but this library (version %d.%d.%d, ABI %d) knows %zu: start from the *_INIT macro of the adamw.h "
+      "that belongs to it",
+      function, what, size, ADAMW_VERSION_MAJOR, ADAMW_VERSION_MINOR, ADAMW_VERSION_PATCH, ADAMW_ABI_VERSION, expected);
 }
 
 bool is_finite_at_least_zero(double x) { return x >= 0.0 && std::isfinite(x); }
@@ -42,7 +43,9 @@ adamw_status check_step_options(const adamw_step_options *options) {
   if (options == nullptr) return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: options is NULL", step_name);
   if (adamw_status s = check_struct(step_name, "options.size", options->size, sizeof *options)) return s;
   const adamw_step_options &o = *options;
-  const auto bad = [](const char *field, double value, const char *need) { return invalid(step_name, field, value, need); };
+  const auto bad = [](const char *field, double value, const char *need) {
+    return invalid(step_name, field, value, need);
+  };
   if (!is_finite_at_least_zero(o.lr)) return bad("lr", o.lr, "finite and at least 0");
   if (!(o.beta1 >= 0.0 && o.beta1 < 1.0)) return bad("beta1", o.beta1, "in [0, 1)");
   if (!(o.beta2 >= 0.0 && o.beta2 < 1.0)) return bad("beta2", o.beta2, "in [0, 1)");
@@ -60,10 +63,11 @@ adamw_status check_step_options(const adamw_step_options *options) {
   }
   if (o.device < -1) return bad("device", o.device, "-1 (CPU) or a CUDA device number");
   if (o.device >= 0) {
-    return fail(ADAMW_ERROR_UNSUPPORTED,
-                "%s: options.device = %d, but this library is the CPU build: load libadamw_cuda12 or libadamw_cuda13, or pass "
-                "-1 and host memory",
-                step_name, o.device);
+    return fail(
+        ADAMW_ERROR_UNSUPPORTED,
+        "%s: options.device = %d, but this library is the CPU build: load libadamw_cuda12 or libadamw_cuda13, or pass "
+        "-1 and host memory",
+        step_name, o.device);
   }
   if (adamw_status s = check_common(step_name, o.num_threads, o.reserved)) return s;
   if (adamw_status s = check_buffer(step_name, -1, "options.grad_scale", o.grad_scale, 0, 4)) return s;
@@ -82,15 +86,16 @@ adamw_status check_buffer(const char *function, int64_t row, const char *field, 
   if (row >= 0) std::snprintf(where, sizeof where, "row %" PRId64 ": ", row);
   const auto address = reinterpret_cast<std::uintptr_t>(pointer);
   if (pointer == nullptr && bytes > 0) {
-    return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: %s%s is NULL: must point to %" PRId64 " bytes", function, where, field, bytes);
+    return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: %s%s is NULL: must point to %" PRId64 " bytes", function, where,
+                field, bytes);
   }
   if (address % alignment != 0) {
-    return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: %s%s = %p is misaligned: must be a multiple of %zu bytes", function, where, field,
-                pointer, alignment);
+    return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: %s%s = %p is misaligned: must be a multiple of %zu bytes", function,
+                where, field, pointer, alignment);
   }
   if (address + static_cast<std::uintptr_t>(bytes) < address) {
-    return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: %s%s = %p: %" PRId64 " bytes from there pass the end of memory", function, where,
-                field, pointer, bytes);
+    return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: %s%s = %p: %" PRId64 " bytes from there pass the end of memory",
+                function, where, field, pointer, bytes);
   }
   return ADAMW_OK;
 }
@@ -102,23 +107,27 @@ adamw_status check_layout(const char *function, int64_t numel, int64_t row_lengt
   if (numel == 0) return ADAMW_OK;
   if (row_length < 1 || row_length > numel || numel % row_length != 0) {
     return fail(ADAMW_ERROR_INVALID_ARGUMENT,
-                "%s: row_length = %" PRId64 ": must divide numel = %" PRId64 " (numel / size(0), or numel for one dimension)", function,
-                row_length, numel);
+                "%s: row_length = %" PRId64 ": must divide numel = %" PRId64
+                " (numel / size(0), or numel for one dimension)",
+                function, row_length, numel);
   }
   return ADAMW_OK;
 }
 
-adamw_status check_rows(const adamw_step_options &options, const adamw_tensor *tensors, size_t tensor_size, int64_t count) {
+adamw_status check_rows(const adamw_step_options &options, const adamw_tensor *tensors, size_t tensor_size,
+                        int64_t count) {
   if (adamw_status s = check_struct(step_name, "tensor_size", tensor_size, sizeof(adamw_tensor))) return s;
   if (count < 0 || count > most_bytes / static_cast<int64_t>(sizeof(adamw_tensor))) {
     return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: count = %" PRId64 ": must be the number of rows", step_name, count);
   }
   if (count == 0) return ADAMW_OK;
-  if (adamw_status s = check_buffer(step_name, -1, "tensors", tensors, count * static_cast<int64_t>(sizeof(adamw_tensor)), 8)) {
+  if (adamw_status s =
+          check_buffer(step_name, -1, "tensors", tensors, count * static_cast<int64_t>(sizeof(adamw_tensor)), 8)) {
     return s;
   }
   const bool eight = options.state_format != ADAMW_STATE_FLOAT32, amsgrad = (options.flags & ADAMW_STEP_AMSGRAD) != 0;
-  const int64_t param_size = dtype_size(options.param_dtype), grad_size = dtype_size(options.grad_dtype), state_size = eight ? 1 : 4;
+  const int64_t param_size = dtype_size(options.param_dtype), grad_size = dtype_size(options.grad_dtype),
+                state_size = eight ? 1 : 4;
   static thread_local std::vector<Interval> written, read;
   written.clear();
   read.clear();
@@ -129,16 +138,18 @@ adamw_status check_rows(const adamw_step_options &options, const adamw_tensor *t
   for (int64_t i = 0; i < count; ++i) {
     const adamw_tensor &t = tensors[i];
     const auto bad = [i](const char *field, int64_t value, const char *need) {
-      return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: row %" PRId64 ": %s = %" PRId64 ": must be %s", step_name, i, field, value, need);
+      return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: row %" PRId64 ": %s = %" PRId64 ": must be %s", step_name, i,
+                  field, value, need);
     };
     if (t.numel < 0 || t.numel > most_bytes / 16) return bad("numel", t.numel, "in 0 ... 2^58");
     if (t.step < 1) return bad("step", t.step, "1 for the first step");
-    if (t.global_offset < 0 || t.global_offset > most_bytes - t.numel) return bad("global_offset", t.global_offset, "in 0 ... 2^62");
+    if (t.global_offset < 0 || t.global_offset > most_bytes - t.numel)
+      return bad("global_offset", t.global_offset, "in 0 ... 2^62");
     if (t.numel == 0) continue;
     if (t.row_length < 1 || t.row_length > t.numel || t.numel % t.row_length != 0) {
       return bad("row_length", t.row_length, "a divisor of numel (numel / size(0), or numel for one dimension)");
     }
-    const int64_t scales = !eight                                              ? 0
+    const int64_t scales = !eight                                        ? 0
                            : options.state_format == ADAMW_STATE_TENSOR8 ? 1
                                                                          : block_layout(t.numel, t.row_length).count;
     const struct {
@@ -146,18 +157,21 @@ adamw_status check_rows(const adamw_step_options &options, const adamw_tensor *t
       const void *pointer;
       int64_t count, size;
       bool write;
-    } buffers[] = {{"param", t.param, t.numel, param_size, true},
-                   {"grad", t.grad, t.numel, grad_size, false},
-                   {"exp_avg", t.exp_avg, t.numel, state_size, true},
-                   {"exp_avg_sq", t.exp_avg_sq, t.numel, state_size, true},
-                   {"max_exp_avg_sq", t.max_exp_avg_sq, amsgrad ? t.numel : 0, state_size, true},
-                   {"exp_avg_absmax", t.exp_avg_absmax, scales, 4, true},
-                   {"exp_avg_sq_absmax", t.exp_avg_sq_absmax, scales, 4, true},
-                   {"max_exp_avg_sq_absmax", t.max_exp_avg_sq_absmax, amsgrad ? scales : 0, 4, true},
-                   {"gnorm_history", t.gnorm_history, options.percentile_clipping < 100 ? ADAMW_GNORM_HISTORY : 0, 4, true}};
+    } buffers[] = {
+        {"param", t.param, t.numel, param_size, true},
+        {"grad", t.grad, t.numel, grad_size, false},
+        {"exp_avg", t.exp_avg, t.numel, state_size, true},
+        {"exp_avg_sq", t.exp_avg_sq, t.numel, state_size, true},
+        {"max_exp_avg_sq", t.max_exp_avg_sq, amsgrad ? t.numel : 0, state_size, true},
+        {"exp_avg_absmax", t.exp_avg_absmax, scales, 4, true},
+        {"exp_avg_sq_absmax", t.exp_avg_sq_absmax, scales, 4, true},
+        {"max_exp_avg_sq_absmax", t.max_exp_avg_sq_absmax, amsgrad ? scales : 0, 4, true},
+        {"gnorm_history", t.gnorm_history, options.percentile_clipping < 100 ? ADAMW_GNORM_HISTORY : 0, 4, true}};
     for (const auto &b : buffers) {
       if (b.count == 0) continue;
-      if (adamw_status s = check_buffer(step_name, i, b.field, b.pointer, b.count * b.size, static_cast<size_t>(b.size))) return s;
+      if (adamw_status s =
+              check_buffer(step_name, i, b.field, b.pointer, b.count * b.size, static_cast<size_t>(b.size)))
+        return s;
       const auto begin = reinterpret_cast<std::uintptr_t>(b.pointer);
       (b.write ? written : read).push_back({begin, begin + static_cast<std::uintptr_t>(b.count * b.size), i, b.field});
     }
@@ -175,18 +189,23 @@ adamw_status check_quantize_options(const char *function, const adamw_quantize_o
   if (options == nullptr) return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: options is NULL", function);
   if (adamw_status s = check_struct(function, "options.size", options->size, sizeof *options)) return s;
   const adamw_quantize_options &o = *options;
-  const auto bad = [=](const char *field, double value, const char *need) { return invalid(function, field, value, need); };
+  const auto bad = [=](const char *field, double value, const char *need) {
+    return invalid(function, field, value, need);
+  };
   if (o.map != ADAMW_MAP_SIGNED && o.map != ADAMW_MAP_UNSIGNED) return bad("map", o.map, "an adamw_map");
   if (o.state_format != ADAMW_STATE_BLOCK8 && o.state_format != ADAMW_STATE_TENSOR8) {
     return bad("state_format", o.state_format, "ADAMW_STATE_BLOCK8 or ADAMW_STATE_TENSOR8");
   }
-  if (o.rounding != ADAMW_ROUND_NEAREST && o.rounding != ADAMW_ROUND_STOCHASTIC) return bad("rounding", o.rounding, "an adamw_rounding");
+  if (o.rounding != ADAMW_ROUND_NEAREST && o.rounding != ADAMW_ROUND_STOCHASTIC)
+    return bad("rounding", o.rounding, "an adamw_rounding");
   if (o.device < -1) return bad("device", o.device, "-1 (CPU) or a CUDA device number");
   if (o.device >= 0) {
-    return fail(ADAMW_ERROR_UNSUPPORTED, "%s: options.device = %d, but this library is the CPU build", function, o.device);
+    return fail(ADAMW_ERROR_UNSUPPORTED, "%s: options.device = %d, but this library is the CPU build", function,
+                o.device);
   }
   if (o.step < 0) return bad("step", static_cast<double>(o.step), "at least 0");
-  if (o.global_offset < 0 || o.global_offset > most_bytes) return bad("global_offset", static_cast<double>(o.global_offset), "at least 0");
+  if (o.global_offset < 0 || o.global_offset > most_bytes)
+    return bad("global_offset", static_cast<double>(o.global_offset), "at least 0");
   if (adamw_status s = check_common(function, o.num_threads, o.reserved)) return s;
   return check_layout(function, o.numel, o.row_length);
 }

@@ -1,5 +1,4 @@
-"""Owns being a torch.optim.Optimizer: step, state, checkpoints, copies. Must not know the names or signatures of classes.
-"""
+"""Owns being a torch.optim.Optimizer: step, state, checkpoints, copies. Must not know the names of the classes."""
 
 from collections import defaultdict
 
@@ -73,9 +72,7 @@ class Base(torch.optim.Optimizer):
         found_inf = getattr(self, "found_inf", None)
         if found_inf is not None and float(found_inf) != 0:
             return loss
-        plan = self._current_plan()
-        plan.set_options(self.param_groups)
-        plan.run(_float32(getattr(self, "grad_scale", None)))
+        self._current_plan().step(self.param_groups, _float32(getattr(self, "grad_scale", None)))
         return loss
 
     def _current_plan(self):
@@ -94,19 +91,46 @@ class Base(torch.optim.Optimizer):
     # ---- groups --------------------------------------------------------------------------------------------------
 
     def add_param_group(self, param_group):
-        """Adds a group. It may override every option, optim_bits and min_8bit_size included. See torch.optim.Optimizer."""
+        """Adds a group, which may override every option, optim_bits and min_8bit_size included."""
         if isinstance(param_group, dict):
             check_options(param_group, f"group {len(self.param_groups)}: ")
         super().add_param_group(param_group)
 
     # ---- checkpoints and copies ----------------------------------------------------------------------------------
 
+    def state_dict(self):
+        """The state of all parameters and the options of all groups; see torch.optim.Optimizer.
+
+        The tensors share memory with the optimizer's: they change with its steps until they are copied or saved.
+        """
+        cache = self._cache
+        before = []
+
+        def remember(_optimizer):
+            before.append(cache.exposed)
+
+        def seal(_optimizer, state_dict):
+            # Nobody can replace the optimizer's own tensors through this dict, so the state has not been exposed by it.
+            cache.exposed = before.pop()
+            return _checkpoint.aliased(state_dict)
+
+        # Between these two hooks, which lie inside the user's own, only the base class looks at the state.
+        handles = [
+            self.register_state_dict_pre_hook(remember),
+            self.register_state_dict_post_hook(seal, prepend=True),
+        ]
+        try:
+            return super().state_dict()
+        finally:
+            for handle in handles:
+                handle.remove()
+
     def load_state_dict(self, state_dict):
         """Loads the state of another optimizer, and copies it: the two share no memory.
 
-        State of the other width (8 or 32 bits) is converted to the one that this optimizer is configured for. That, and
-        what else decides where state lives (min_8bit_size, block_wise, is_paged), stays as it is here; every other option
-        is taken from `state_dict`.
+        State of the other width (8 or 32 bits) is converted to the one that this optimizer is configured for. That,
+        and what else decides where state lives (min_8bit_size, block_wise, is_paged), stays as it is here; every other
+        option is taken from `state_dict`.
 
         Args:
             state_dict: from state_dict() of these classes, or of torch.optim.AdamW.
@@ -115,8 +139,8 @@ class Base(torch.optim.Optimizer):
             ValueError: something is missing, not finite or of the wrong shape or type; the message names parameter and
                 key, and the optimizer is as it was.
         """
-        # The base class casts every tensor to the parameter's dtype. A hook of our own, after the user's, hides the state
-        # from it; __setstate__ brings it back before the user's post hooks run.
+        # The base class casts every tensor to the parameter's dtype. A hook of our own, after the user's, hides the
+        # state from it; __setstate__ brings it back before the user's post hooks run.
         handle = self.register_load_state_dict_pre_hook(_checkpoint.prepare)
         try:
             super().load_state_dict(state_dict)
@@ -124,10 +148,10 @@ class Base(torch.optim.Optimizer):
             handle.remove()
 
     def __getstate__(self):
-        # The base class keeps only these three, and would count this as a look at the state.
+        # The base class keeps only the first three.
         return {
             "defaults": self.defaults,
-            "state": self._state,
+            "state": self.state,
             "param_groups": self.param_groups,
             "skipped": self.skipped_elements,
         }
@@ -140,7 +164,7 @@ class Base(torch.optim.Optimizer):
         self.__dict__["_cache"] = cache
         super().__setstate__(state)
         self._state = defaultdict(dict, {param: _checkpoint.reveal(entry) for param, entry in entries.items()})
-        cache.plan, cache.exposed = None, False
+        cache.plan, cache.exposed = None, previous is None  # a copy may share its state with the original
         _checkpoint.restore_options(self.param_groups, previous, self.defaults)
 
 

@@ -1,4 +1,4 @@
-"""Generated from include/adamw.h by ci/generate_cdef.py: do not edit. What the C interface of libadamw looks like."""
+"""Generated from include/adamw.h by ci/generate_cdef.py: do not edit. The C interface of libadamw."""
 
 VERSION_MAJOR = 1
 VERSION_MINOR = 0

@@ -1,5 +1,4 @@
-"""Owns loading: recognising, checking, converting and copying state that comes from a state_dict. Must not know of steps.
-"""
+"""Owns loading: checking, converting and copying state that comes from a state_dict. Must not know of steps."""
 
 import torch
 
@@ -20,6 +19,17 @@ class Hidden:
 
 def reveal(entry):
     return entry.state if isinstance(entry, Hidden) else entry
+
+
+def aliased(state_dict):
+    """`state_dict` with other dicts and tensor objects, of the same memory."""
+    state = {
+        key: {name: value.detach() if isinstance(value, torch.Tensor) else value for name, value in entry.items()}
+        if isinstance(entry, dict)
+        else entry
+        for key, entry in state_dict["state"].items()
+    }
+    return {**state_dict, "state": state}
 
 
 def restore_options(groups, previous, defaults):

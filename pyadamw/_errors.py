@@ -2,7 +2,7 @@
 
 
 class AdamWError(Exception):
-    """What libadamw refused or could not do. The message is the library's own: it names the row, the field and the value."""
+    """What libadamw refused or could not do. The message is the library's own: it names row, field and value."""
 
 
 class InvalidArgumentError(AdamWError, ValueError):

@@ -11,7 +11,14 @@ import cffi
 import torch
 
 from . import _cdef
-from ._errors import BY_STATUS, InternalError, InvalidArgumentError, LibraryNotFoundError, UnsupportedError, VersionError
+from ._errors import (
+    BY_STATUS,
+    InternalError,
+    InvalidArgumentError,
+    LibraryNotFoundError,
+    UnsupportedError,
+    VersionError,
+)
 
 ENVIRONMENT = "PYADAMW_LIBRARY"
 PACKAGED = Path(__file__).resolve().parent / "lib"
@@ -30,7 +37,9 @@ def _check_declarations():
             raise VersionError(f"pyadamw: sizeof({name}) is {ffi.sizeof(name)} here, but {size} in adamw.h")
     for (name, field), offset in _cdef.OFFSETS.items():
         if ffi.offsetof(name, field) != offset:
-            raise VersionError(f"pyadamw: {name}.{field} is at {ffi.offsetof(name, field)} here, but at {offset} in adamw.h")
+            raise VersionError(
+                f"pyadamw: {name}.{field} is at {ffi.offsetof(name, field)} here, but at {offset} in adamw.h"
+            )
 
 
 def candidates():
@@ -101,10 +110,12 @@ class Library:
         return text(name[0])
 
     def device_number(self, device, what):
-        """adamw_step_options.device of a torch device; `what` begins the error message if the library has none for it."""
+        """adamw_step_options.device of a torch device; `what` begins the error if the library has none for it."""
         if device.type == "cpu":
             return -1
-        raise UnsupportedError(f"{what} is on {device}, but this library steps tensors on the CPU only ({self.build_info()})")
+        raise UnsupportedError(
+            f"{what} is on {device}, but this library steps tensors on the CPU only ({self.build_info()})"
+        )
 
 
 def text(pointer):

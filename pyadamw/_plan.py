@@ -1,7 +1,7 @@
-"""Owns what stays the same from one step to the next: the row table, its pointers, and the calls that step it; and finding
-out cheaply that something did change. Must not know how rows are chosen (_rows.py) or what state looks like (_state.py).
+"""Owns what stays the same from one step to the next: the row table, its pointers, and the calls that step it; and
+finding out cheaply that something did change. Must not know how rows are chosen or what state is made of.
 
-The cost of refresh() and run() is the cost of a step beyond the C call, so they handle whole lists in single C-level
+The cost of refresh() and step() is the cost of a step beyond the C call, so they handle whole lists in single C-level
 operations: about six such passes over the parameters.
 """
 
@@ -167,8 +167,18 @@ class Plan:
             return True
         return not self.state_memory.unchanged([value for value in tensors if isinstance(value, torch.Tensor)])
 
-    def set_options(self, groups):
-        """Takes lr and the other numbers of the groups. ValueError if one is wrong; nothing has been written then."""
+    def step(self, groups, grad_scale):
+        """Steps every parameter that has a gradient. `grad_scale`: None, or a float32 tensor of one element.
+
+        ValueError if an option of `groups` is wrong; nothing has been written then.
+        """
+        try:
+            self._set_options(groups)
+            self._run(grad_scale)
+        finally:
+            self.temporary = None
+
+    def _set_options(self, groups):
         for number, (group, known) in enumerate(zip(groups, self.groups, strict=True)):
             values, lr = get_values(group), group["lr"]
             if type(lr) is not float:
@@ -182,8 +192,7 @@ class Plan:
                         bucket.call.options.lr = lr
                 known.values, known.lr = values, lr
 
-    def run(self, grad_scale):
-        """Steps every parameter that has a gradient. `grad_scale`: None, or a float32 tensor of one element."""
+    def _run(self, grad_scale):
         threads = torch.get_num_threads()
         scale = pointer_to("float *", 0 if grad_scale is None else grad_scale.data_ptr())
         np.add(self.steps_array, 1, out=self.table["step"], casting="unsafe")
@@ -200,7 +209,6 @@ class Plan:
             self._finish(copies)
 
     def _finish(self, copies):
-        self.temporary = None
         with torch.no_grad():
             for i, copy in copies.items():
                 self.tensors[i].copy_(copy)

@@ -1,7 +1,7 @@
 """Owns what optimizer state of one parameter is made of: its keys, shapes and dtypes; making, checking, converting it.
 
-Must not know of parameter groups, checkpoints or steps. Everything is in the parameter's logical order. The second moment
-of 8-bit state is stored as its square root (adamw.h, adamw_state_format).
+Must not know of parameter groups, checkpoints or steps. Everything is in the parameter's logical order. The second
+moment of 8-bit state is stored as its square root (adamw.h, adamw_state_format).
 """
 
 import math

@@ -1,10 +1,10 @@
 """Owns noticing that the memory of a tensor is not what it was: `tensor.data = ...`, set_(), resize_(). Must not know
 what the tensors are for.
 
-A step writes through raw addresses that were looked up in an earlier step. They are still right if the address is the same
-and the memory behind it has not been given back and handed out again. A second reference to the memory (a detached alias,
-which also shares the version counter) rules that out, so that comparing addresses is enough. It keeps replaced memory
-alive until the next step.
+A step writes through raw addresses that were looked up in an earlier step. They are still right if the address is the
+same and the memory behind it has not been given back and handed out again. A second reference to the memory (a detached
+alias, which also shares the version counter) rules that out, so that comparing addresses is enough. It keeps replaced
+memory alive until the next step.
 """
 
 import torch

@@ -38,7 +38,7 @@ def _parser(with_demo):
     commands.add_parser("info", help="versions, library, kernel and threads").set_defaults(run=info)
     demo = commands.add_parser("demo", help="train a small GPT with torch, 32-bit and 8-bit AdamW and compare")
     if with_demo:
-        from . import demo as package  # noqa: PLC0415: only this command needs its dependencies
+        from . import demo as package  # only this command needs its dependencies
 
         package.add_arguments(demo)
         demo.set_defaults(run=package.main)

@@ -27,7 +27,7 @@ def row_length(shape):
 
 
 def absmax_shape(shape, block_wise=True):
-    """The shape of the scales of 8-bit codes of `shape`: (rows, blocks of a row), or (blocks,) where blocks are flat."""
+    """The shape of the scales of 8-bit codes of `shape`: (rows, blocks of a row), or (blocks,) if blocks are flat."""
     numel, row = math.prod(shape), row_length(shape)
     if not block_wise:
         return (min(numel, 1),)
@@ -42,7 +42,7 @@ def _choice(name, value, allowed):
     return allowed[value]
 
 
-def _options(tensor, map, block_wise, rounding, step=0, seed=0, global_offset=0):  # noqa: A002
+def _options(tensor, map, block_wise, rounding, step=0, seed=0, global_offset=0):
     options = ffi.new("adamw_quantize_options *")
     options.size = ffi.sizeof("adamw_quantize_options")
     options.map = _choice("map", map, MAPS)
@@ -59,7 +59,7 @@ def _pointer(kind, tensor):
     return ffi.cast(kind, tensor.data_ptr())
 
 
-def quantize(tensor, map="signed", *, block_wise=True, rounding="nearest", step=0, seed=0):  # noqa: A002
+def quantize(tensor, map="signed", *, block_wise=True, rounding="nearest", step=0, seed=0):
     """Quantizes a tensor to 8 bits: (codes, absmax).
 
     Args:
@@ -67,8 +67,8 @@ def quantize(tensor, map="signed", *, block_wise=True, rounding="nearest", step=
             negative numbers are stored as zero.
         map: "signed" or "unsigned". With "unsigned" a number above zero is never stored as zero.
         block_wise: one scale for each block of 256 elements (True) or one for the tensor (False).
-        rounding: "nearest", or "stochastic", as a step rounds: unbiased (signed: below a tenth of the block's scale, from
-            there up to nearest), with random bits that depend on `step`, `seed` and the element's index alone.
+        rounding: "nearest", or "stochastic", as a step rounds: unbiased (signed: below a tenth of the block's scale,
+            from there up to nearest), with random bits that depend on `step`, `seed` and the element's index alone.
 
     Returns:
         codes: uint8, the shape of `tensor`.
@@ -88,7 +88,7 @@ def quantize(tensor, map="signed", *, block_wise=True, rounding="nearest", step=
     return codes, absmax
 
 
-def dequantize(codes, absmax, map="signed", *, block_wise=True):  # noqa: A002
+def dequantize(codes, absmax, map="signed", *, block_wise=True):
     """The float32 tensor absmax[block] * codebook(map)[codes], of the shape of `codes`. See quantize()."""
     shape = absmax_shape(codes.shape, block_wise)
     if codes.dtype != torch.uint8:
@@ -112,7 +112,7 @@ def dequantize(codes, absmax, map="signed", *, block_wise=True):  # noqa: A002
     return target
 
 
-def codebook(map="signed"):  # noqa: A002
+def codebook(map="signed"):
     """The 256 float32 values of a map, in the order of their codes: "signed" from -1 to 1, "unsigned" from 0 to 1."""
     values = torch.empty(256, dtype=torch.float32)
     lib = library()

@@ -1,6 +1,6 @@
 """Owns the six optimizer classes: their names, signatures and documentation. Must not know how a step is done.
 
-The positional arguments are those of bitsandbytes' documentation, in its order; what is new is keyword-only behind them.
+The positional arguments are those of bitsandbytes' documentation, in its order; what is new is keyword-only.
 """
 
 import functools
@@ -19,8 +19,8 @@ _SUMMARY = """AdamW with {state}.
         p  = p * (1 - lr * weight_decay)
              - lr / (1 - beta1**step) * m / (sqrt(v') / sqrt(1 - beta2**step) + eps)
 
-    in float32, rounded once to the dtype of p (float32, bfloat16 or float16; g may have another of these). 8-bit state keeps
-    m and sqrt(v) as one byte an element and one float32 scale for every 256: 2.03 bytes a parameter instead of 8.
+    in float32, rounded once to the dtype of p (float32, bfloat16 or float16; g may have another of these). 8-bit state
+    keeps m and sqrt(v) as one byte an element and one float32 scale for every 256: 2.03 bytes a parameter instead of 8.
     {note}
     Args:
         params: tensors, (name, tensor) pairs, or dicts of a group's "params" and its own value for any option below.
@@ -34,8 +34,8 @@ _SUMMARY = """AdamW with {state}.
             max_unorm and skip_zeros; what it carries wins. max_unorm (0.0: off) scales the update of a tensor down to
             max_unorm times the tensor's norm; skip_zeros (False) leaves elements alone whose gradient is exactly zero.
         min_8bit_size: tensors with fewer elements keep 32-bit state.
-        percentile_clipping: 100 is off. 1 ... 99: a gradient whose norm exceeds this percentile of the last 100 norms of
-            its tensor is scaled down to it.
+        percentile_clipping: 100 is off. 1 ... 99: a gradient whose norm exceeds this percentile of the last 100 norms
+            of its tensor is scaled down to it.
         block_wise: a scale for every 256 elements of 8-bit state (True), or one for the tensor (False: less exact).
 {paged}        maximize: step uphill.
         stochastic_rounding: round 16-bit parameters stochastically instead of to nearest, so that updates smaller than
@@ -48,8 +48,8 @@ _SUMMARY = """AdamW with {state}.
     Elements whose gradient is NaN or infinite are skipped by 8-bit state and counted in `skipped_elements`; with 32-bit
     state they propagate, as in torch.optim.AdamW.
 
-    Sources: Loshchilov & Hutter, "Decoupled Weight Decay Regularization", ICLR 2019; Dettmers et al., "8-bit Optimizers via
-    Block-wise Quantization", ICLR 2022; Reddi et al., "On the Convergence of Adam and Beyond", ICLR 2018 (amsgrad).
+    Sources: Loshchilov & Hutter, "Decoupled Weight Decay Regularization", ICLR 2019; Dettmers et al., "8-bit Optimizers
+    via Block-wise Quantization", ICLR 2022; Reddi et al., "On the Convergence of Adam and Beyond", ICLR 2018 (amsgrad).
     """
 
 _IS_PAGED = """        is_paged: keep the state of tensors of 100,000 elements or more in pages, outside the device.
@@ -165,4 +165,4 @@ class PagedAdamW8bit(_AdamW):
     __init__ = _always_paged(_AdamW.__init__)
 
 
-__all__ = ["AdamW", "AdamW32bit", "AdamW8bit", "PagedAdamW", "PagedAdamW32bit", "PagedAdamW8bit"]
+__all__ = ["AdamW", "AdamW8bit", "AdamW32bit", "PagedAdamW", "PagedAdamW8bit", "PagedAdamW32bit"]

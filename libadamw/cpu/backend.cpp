@@ -1,4 +1,5 @@
-// Owns the CPU backend: which passes a step takes and how blocks are shared out over threads. Knows no arithmetic on elements.
+// Owns the CPU backend: which passes a step takes and how blocks are shared out over threads. Knows no arithmetic on
+// elements.
 #include <algorithm>
 #include <atomic>
 #include <cmath>
@@ -16,8 +17,8 @@ namespace {
 // Below this many elements a second thread costs more than it saves.
 constexpr std::int64_t elements_per_thread = 16384;
 
-// Calls body(row, first, last) so that every item of every row is covered once, on several threads. Items are taken in runs
-// from one counter, so that one huge tensor and thousands of tiny ones both keep every thread busy to the end.
+// Calls body(row, first, last) so that every item of every row is covered once, on several threads. Items are taken in
+// runs from one counter, so that one huge tensor and thousands of tiny ones both keep every thread busy to the end.
 template <class Body>
 class SharedLoop {
  public:
@@ -63,7 +64,8 @@ void over_blocks(const std::vector<std::int64_t> &offsets, int threads, Body bod
   SharedLoop<Body>(offsets, std::min<std::int64_t>(blocks / (32 * threads), 256), body).go(threads);
 }
 
-// For sums, whose order must not depend on the threads: each row in at most 1024 segments of whole blocks, each summed in order.
+// For sums, whose order must not depend on the threads: each row in at most 1024 segments of whole blocks, each summed
+// in order.
 constexpr std::int64_t segment_blocks = 64, most_segments = 1024;
 
 std::int64_t segment_count(const BlockLayout &layout) {
@@ -83,7 +85,8 @@ struct Scratch {
     for (std::int64_t i = 0; i < plan.count; ++i) blocks.push_back(blocks.back() + plan.rows[i].blocks.count);
     if (!clips && !measured) return;
     segments.reserve(rows + 1);
-    for (std::int64_t i = 0; i < plan.count; ++i) segments.push_back(segments.back() + segment_count(plan.rows[i].blocks));
+    for (std::int64_t i = 0; i < plan.count; ++i)
+      segments.push_back(segments.back() + segment_count(plan.rows[i].blocks));
     if (clips) squares.resize(static_cast<std::size_t>(segments.back()));
     if (measured) measures.resize(static_cast<std::size_t>(segments.back()));
     if (measured) scales.resize(rows);
@@ -132,7 +135,8 @@ void clip_gradients(const Kernels &kernels, const StepPlan &plan, Scratch &scrat
     double sum = 0.0;
     while (part < end) sum += *part++;
     Row &row = plan.rows[i];
-    row.coefficients.gradient_scale *= clip_factor(row.tensor.gnorm_history, row.tensor.step, sum, plan.percentile_clipping);
+    row.coefficients.gradient_scale *=
+        clip_factor(row.tensor.gnorm_history, row.tensor.step, sum, plan.percentile_clipping);
   }
 }
 
@@ -152,9 +156,11 @@ void measure_rows(const Kernels &kernels, const StepPlan &plan, Scratch &scratch
       all.root = std::max(all.root, part->root);
       all.max_root = std::max(all.max_root, part->max_root);
     }
-    scratch.scales[static_cast<std::size_t>(i)] = {block_scale(all.exp_avg), block_scale(all.root), block_scale(all.max_root)};
+    scratch.scales[static_cast<std::size_t>(i)] = {block_scale(all.exp_avg), block_scale(all.root),
+                                                   block_scale(all.max_root)};
     Row &row = plan.rows[i];
-    const double update = std::sqrt(all.direction_squares) * row.inverse_bc1, most = plan.max_unorm * std::sqrt(all.param_squares);
+    const double update = std::sqrt(all.direction_squares) * row.inverse_bc1,
+                 most = plan.max_unorm * std::sqrt(all.param_squares);
     if (plan.max_unorm > 0.0 && update > most) row.coefficients.negative_step_size *= static_cast<float>(most / update);
   }
 }

@@ -1,15 +1,17 @@
-// Owns how a block's elements come into reach of the vector loops and go back: whole vectors in place, rests through a padded
-// copy, 16-bit dtypes through floats; and the block's random words. Knows nothing of what is computed.
+// Owns how a block's elements come into reach of the vector loops and go back: whole vectors in place, rests through a
+// padded copy, 16-bit dtypes through floats; and the block's random words. Knows nothing of what is computed.
 #pragma once
 
 #include <cstring>
 
 #include "../backend.h"
+#include "vector.h"
 
 namespace adamw {
 namespace {
 
-// `padded` elements at `at`: the memory itself where n is a multiple of the vector, else a copy that commit() takes back.
+// `padded` elements at `at`: the memory itself where n is a multiple of the vector, else a copy that commit() takes
+// back.
 template <class T>
 struct Staged {
   alignas(64) T copy[ADAMW_BLOCK_SIZE];
@@ -38,7 +40,8 @@ ADAMW_INLINE V halves_to_floats(const std::uint16_t *half, adamw_dtype dtype) {
 }
 
 // Elements begin .. begin + n of an array of any dtype, as floats.
-ADAMW_INLINE void load_floats(Staged<float> &s, const void *base, adamw_dtype dtype, std::int64_t begin, int n, int padded) {
+ADAMW_INLINE void load_floats(Staged<float> &s, const void *base, adamw_dtype dtype, std::int64_t begin, int n,
+                              int padded) {
   if (dtype == ADAMW_FLOAT32) {
     s.load(const_cast<float *>(static_cast<const float *>(base)) + begin, n, padded, 0.0f);
     return;
@@ -82,9 +85,10 @@ ADAMW_INLINE I floats_to_halves(V x, adamw_dtype dtype, I word) {
   return dtype == ADAMW_BFLOAT16 ? float_to_bfloat16_stochastic(x, word) : float_to_float16_stochastic(x, word);
 }
 
-// Writes the stepped parameters of one block back; `index` is the global index of its first element. `words` is scratch.
-ADAMW_INLINE void store_params(const float *values, void *base, const StepKind &kind, const Coefficients &c, std::int64_t index,
-                               std::int64_t begin, int n, int padded, std::uint32_t *words) {
+// Writes the stepped parameters of one block back; `index` is the global index of its first element. `words` is
+// scratch.
+ADAMW_INLINE void store_params(const float *values, void *base, const StepKind &kind, const Coefficients &c,
+                               std::int64_t index, std::int64_t begin, int n, int padded, std::uint32_t *words) {
   if (kind.param_dtype == ADAMW_FLOAT32) {
     float *home = static_cast<float *>(base) + begin;
     if (values != home) std::memcpy(home, values, static_cast<std::size_t>(n) * sizeof(float));

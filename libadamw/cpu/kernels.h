@@ -12,8 +12,8 @@ struct TensorScales {
   Scale exp_avg, root, max_root;
 };
 
-// What a pass over a tensor measures before the step: for max_unorm the squared norms of the update direction and of the
-// parameter, for tensor-wise scales the largest magnitudes of the new moments.
+// What a pass over a tensor measures before the step: for max_unorm the squared norms of the update direction and of
+// the parameter, for tensor-wise scales the largest magnitudes of the new moments.
 struct Measures {
   double direction_squares, param_squares;
   float exp_avg, root, max_root;
@@ -21,8 +21,10 @@ struct Measures {
 
 struct Kernels {
   const char *name;
-  // Steps blocks [first, last) of a row; `scales` is null unless the state is tensor-wise. Returns the skipped elements.
-  std::int64_t (*step)(const StepKind &, const Row &, const TensorScales *scales, std::int64_t first, std::int64_t last);
+  // Steps blocks [first, last) of a row; `scales` is null unless the state is tensor-wise. Returns the skipped
+  // elements.
+  std::int64_t (*step)(const StepKind &, const Row &, const TensorScales *scales, std::int64_t first,
+                       std::int64_t last);
   // The same arithmetic, nothing written.
   Measures (*measure)(const StepKind &, const Row &, std::int64_t first, std::int64_t last);
   // Sum of squares of the scaled gradient.
@@ -30,8 +32,8 @@ struct Kernels {
   // `scale` is null for block-wise state.
   void (*quantize)(const QuantizePlan &, const float *source, std::uint8_t *codes, float *absmax, const Scale *scale,
                    std::int64_t first, std::int64_t last);
-  void (*dequantize)(const QuantizePlan &, const std::uint8_t *codes, const float *absmax, float *target, std::int64_t first,
-                     std::int64_t last);
+  void (*dequantize)(const QuantizePlan &, const std::uint8_t *codes, const float *absmax, float *target,
+                     std::int64_t first, std::int64_t last);
   // Largest magnitude among the finite elements.
   float (*largest)(const QuantizePlan &, const float *source, std::int64_t first, std::int64_t last);
 };

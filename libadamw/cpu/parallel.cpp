@@ -1,5 +1,6 @@
-// Owns threads: OpenMP, so that a process has one pool (torch's, once it is loaded); or std::thread where ADAMW_THREADS_STD is
-// defined, because ThreadSanitizer cannot see libgomp's synchronisation. Knows nothing of what the threads do.
+// Owns threads: OpenMP, so that a process has one pool (torch's, once it is loaded); or std::thread where
+// ADAMW_THREADS_STD is defined, because ThreadSanitizer cannot see libgomp's synchronisation. Knows nothing of what the
+// threads do.
 #include "parallel.h"
 
 #include <atomic>
@@ -21,8 +22,8 @@ namespace {
 
 std::atomic<int> chosen_threads{0};
 
-// The caller's rounding mode and flush-to-zero flags are those of one thread: with the defaults on all of them the result
-// depends on none.
+// The caller's rounding mode and flush-to-zero flags are those of one thread: with the defaults on all of them the
+// result depends on none.
 class DefaultFloatMode {
 #if defined(__x86_64__)
  public:

@@ -3,8 +3,8 @@
 
 namespace adamw {
 
-// Runs function(context) on up to `threads` threads at once, this one included, with default floating-point modes, and waits. Fewer
-// threads than asked for may run, so work must be taken from a shared counter, not by number.
+// Runs function(context) on up to `threads` threads at once, this one included, with default floating-point modes, and
+// waits. Fewer threads than asked for may run, so work must be taken from a shared counter, not by number.
 void run_on_threads(int threads, void (*function)(void *context), void *context);
 
 // What a call that names no number of threads uses. At least 1.

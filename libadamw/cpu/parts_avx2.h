@@ -58,8 +58,8 @@ ADAMW_INLINE __m256i part_truncate(__m256 a) { return _mm256_cvttps_epi32(a); }
 
 ADAMW_INLINE TablePart part_table(const float *table) {
   __m256 t = _mm256_loadu_ps(table);
-  // Into a register right before use: the permutation takes twice as long with a memory operand (measured on Zen 3), which is
-  // what a hoisted table becomes when registers run out.
+  // Into a register right before use: the permutation takes twice as long with a memory operand (measured on Zen 3),
+  // which is what a hoisted table becomes when registers run out.
   __asm__ volatile("" : "+x"(t));
   return t;
 }
@@ -80,7 +80,9 @@ ADAMW_INLINE std::uint32_t part_reduce_max(__m256i a) {
 // ---- memory ----
 
 ADAMW_INLINE __m256 part_load(const float *p) { return _mm256_loadu_ps(p); }
-ADAMW_INLINE __m256i part_load(const std::uint32_t *p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i *>(p)); }
+ADAMW_INLINE __m256i part_load(const std::uint32_t *p) {
+  return _mm256_loadu_si256(reinterpret_cast<const __m256i *>(p));
+}
 ADAMW_INLINE __m256i part_load(const std::uint16_t *p) {
   return _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i *>(p)));
 }
@@ -92,7 +94,9 @@ ADAMW_INLINE void part_store(std::uint32_t *p, __m256i a) { _mm256_storeu_si256(
 ADAMW_INLINE __m128i low_halves(__m256i a) {  // lanes that fit 16 bits
   return _mm256_castsi256_si128(_mm256_permute4x64_epi64(_mm256_packus_epi32(a, a), 0xD8));
 }
-ADAMW_INLINE void part_store(std::uint16_t *p, __m256i a) { _mm_storeu_si128(reinterpret_cast<__m128i *>(p), low_halves(a)); }
+ADAMW_INLINE void part_store(std::uint16_t *p, __m256i a) {
+  _mm_storeu_si128(reinterpret_cast<__m128i *>(p), low_halves(a));
+}
 ADAMW_INLINE void parts_store_saturated(std::uint8_t *p, const __m256i *a) {
   const __m256i bytes = _mm256_packus_epi16(_mm256_packs_epi32(a[0], a[1]), _mm256_packs_epi32(a[2], a[3]));
   // Packing works within 128-bit halves: this repairs the order.

@@ -49,7 +49,9 @@ ADAMW_INLINE int part_count(MaskPart a) { return __builtin_popcount(a.m); }
 ADAMW_INLINE __m512 part_select(MaskPart m, __m512 a, __m512 b) { return _mm512_mask_blend_ps(m.m, b, a); }
 ADAMW_INLINE __m512i part_select(MaskPart m, __m512i a, __m512i b) { return _mm512_mask_blend_epi32(m.m, b, a); }
 ADAMW_INLINE __m512 part_zero_unless(MaskPart m, __m512 a) { return _mm512_maskz_mov_ps(m.m, a); }
-ADAMW_INLINE __m512i part_increment(__m512i a, MaskPart m) { return _mm512_mask_add_epi32(a, m.m, a, _mm512_set1_epi32(1)); }
+ADAMW_INLINE __m512i part_increment(__m512i a, MaskPart m) {
+  return _mm512_mask_add_epi32(a, m.m, a, _mm512_set1_epi32(1));
+}
 
 ADAMW_INLINE __m512 part_to_float(__m512i a) { return _mm512_cvtepi32_ps(a); }
 ADAMW_INLINE __m512i part_truncate(__m512 a) { return _mm512_cvttps_epi32(a); }

@@ -49,7 +49,9 @@ ADAMW_INLINE MaskPart part_and(MaskPart a, MaskPart b) { return {vandq_u32(a.m, 
 ADAMW_INLINE int part_count(MaskPart a) { return static_cast<int>(vaddvq_u32(vshrq_n_u32(a.m, 31))); }
 ADAMW_INLINE float32x4_t part_select(MaskPart m, float32x4_t a, float32x4_t b) { return vbslq_f32(m.m, a, b); }
 ADAMW_INLINE uint32x4_t part_select(MaskPart m, uint32x4_t a, uint32x4_t b) { return vbslq_u32(m.m, a, b); }
-ADAMW_INLINE float32x4_t part_zero_unless(MaskPart m, float32x4_t a) { return part_from_bits(vandq_u32(m.m, part_bits(a))); }
+ADAMW_INLINE float32x4_t part_zero_unless(MaskPart m, float32x4_t a) {
+  return part_from_bits(vandq_u32(m.m, part_bits(a)));
+}
 ADAMW_INLINE uint32x4_t part_increment(uint32x4_t a, MaskPart m) { return vsubq_u32(a, m.m); }
 
 ADAMW_INLINE float32x4_t part_to_float(uint32x4_t a) { return vcvtq_f32_s32(vreinterpretq_s32_u32(a)); }
@@ -88,7 +90,8 @@ ADAMW_INLINE void part_store(std::uint32_t *p, uint32x4_t a) { vst1q_u32(p, a); 
 ADAMW_INLINE void part_store(std::uint16_t *p, uint32x4_t a) { vst1_u16(p, vmovn_u32(a)); }
 ADAMW_INLINE void parts_store_saturated(std::uint8_t *p, const uint32x4_t *a) {
   for (int i = 0; i < 8; i += 2) {
-    const uint16x4_t low = vqmovun_s32(vreinterpretq_s32_u32(a[i])), high = vqmovun_s32(vreinterpretq_s32_u32(a[i + 1]));
+    const uint16x4_t low = vqmovun_s32(vreinterpretq_s32_u32(a[i])),
+                     high = vqmovun_s32(vreinterpretq_s32_u32(a[i + 1]));
     vst1_u8(p + 4 * i, vqmovn_u16(vcombine_u16(low, high)));
   }
 }

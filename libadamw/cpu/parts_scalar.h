@@ -1,5 +1,5 @@
-// Owns the operations on one lane in portable C++, which compilers turn into their baseline SIMD once vector.h loops over them.
-// It is the definition that the other parts_*.h must match bit for bit.
+// Owns the operations on one lane in portable C++, which compilers turn into their baseline SIMD once vector.h loops
+// over them. It is the definition that the other parts_*.h must match bit for bit.
 #pragma once
 
 #include <cmath>
@@ -34,7 +34,8 @@ ADAMW_INLINE float part_from_bits(std::uint32_t b) {
 }
 
 // fma without the instruction: the product of two floats is exact in double; rounding the sum to odd there makes the
-// second rounding, to float, the only one that counts (Boldo & Melquiond, "Emulation of FMA and correctly rounded sums").
+// second rounding, to float, the only one that counts (Boldo & Melquiond, "Emulation of FMA and correctly rounded
+// sums").
 ADAMW_INLINE float part_fma(float a, float b, float c) {
 #if defined(__FP_FAST_FMAF)
   return std::fma(a, b, c);
@@ -43,7 +44,8 @@ ADAMW_INLINE float part_fma(float a, float b, float c) {
   const double back = sum - product, error = (product - (sum - back)) + (addend - back);
   std::uint64_t s;
   std::memcpy(&s, &sum, 8);
-  // Towards the exact value if that makes the last bit odd. error is NaN where the sum is not finite: then nothing moves.
+  // Towards the exact value if that makes the last bit odd. error is NaN where the sum is not finite: then nothing
+  // moves.
   const bool even = (s & 1) == 0, up = error > 0, down = error < 0, negative = (s >> 63) != 0;
   if (even && (up || down)) s = (up != negative) ? s + 1 : s - 1;
   double odd;
@@ -74,7 +76,9 @@ ADAMW_INLINE MaskPart part_less_equal(float a, float b) { return {a <= b ? ~0u :
 ADAMW_INLINE MaskPart part_not_equal(float a, float b) { return {a != b ? ~0u : 0u}; }
 ADAMW_INLINE MaskPart part_and(MaskPart a, MaskPart b) { return {a.all & b.all}; }
 ADAMW_INLINE int part_count(MaskPart m) { return static_cast<int>(m.all & 1); }
-ADAMW_INLINE std::uint32_t part_select(MaskPart m, std::uint32_t a, std::uint32_t b) { return (m.all & a) | (~m.all & b); }
+ADAMW_INLINE std::uint32_t part_select(MaskPart m, std::uint32_t a, std::uint32_t b) {
+  return (m.all & a) | (~m.all & b);
+}
 ADAMW_INLINE float part_select(MaskPart m, float a, float b) {
   return part_from_bits(part_select(m, part_bits(a), part_bits(b)));
 }
@@ -119,7 +123,8 @@ ADAMW_INLINE std::uint32_t part_float_to_float16(float x) {
   const std::uint32_t b = part_bits(x), a = b & 0x7FFFFFFFu, sign = (b >> 16) & 0x8000u;
   const std::uint32_t special = a > 0x7F800000u ? 0x7E00u | ((a >> 13) & 0x3FFu) : 0x7C00u;
   const std::uint32_t normal = (a - 0x38000000u + 0xFFFu + ((a >> 13) & 1u)) >> 13;
-  const std::uint32_t denormal = part_bits(part_from_bits(a) + 0.5f) - 0x3F000000u;  // 0.5's unit is binary16's smallest
+  const std::uint32_t denormal =
+      part_bits(part_from_bits(a) + 0.5f) - 0x3F000000u;  // 0.5's unit is binary16's smallest
   return sign | (a >= 0x47800000u ? special : a < 0x38800000u ? denormal : normal);
 }
 

@@ -1,6 +1,6 @@
-// Owns the vector type of the block loops: V, I and M hold 32 lanes as an array of a target's registers ("parts"), and every
-// operation is lifted from one part to all. Include a parts_*.h first. 32 lanes rather than one register, because the chains of
-// an element are long: several independent ones side by side keep the processor's ports busy.
+// Owns the vector type of the block loops: V, I and M hold 32 lanes as an array of a target's registers ("parts"), and
+// every operation is lifted from one part to all. Include a parts_*.h first. 32 lanes rather than one register, because
+// the chains of an element are long: several independent ones side by side keep the processor's ports busy.
 #pragma once
 
 #include "../math.h"
@@ -28,36 +28,36 @@ struct M {
   MaskPart v[parts];
 };
 
-#define ADAMW_LIFT1(R, name, A, part)       \
-  ADAMW_INLINE R name(A a) {                \
-    R r;                                    \
-    ADAMW_PARTS r.v[i] = part(a.v[i]);      \
-    return r;                               \
+#define ADAMW_LIFT1(R, name, A, part)  \
+  ADAMW_INLINE R name(A a) {           \
+    R r;                               \
+    ADAMW_PARTS r.v[i] = part(a.v[i]); \
+    return r;                          \
   }
-#define ADAMW_LIFT2(R, name, A, B, part)           \
-  ADAMW_INLINE R name(A a, B b) {                  \
-    R r;                                           \
-    ADAMW_PARTS r.v[i] = part(a.v[i], b.v[i]);     \
-    return r;                                      \
+#define ADAMW_LIFT2(R, name, A, B, part)       \
+  ADAMW_INLINE R name(A a, B b) {              \
+    R r;                                       \
+    ADAMW_PARTS r.v[i] = part(a.v[i], b.v[i]); \
+    return r;                                  \
   }
-#define ADAMW_LIFT3(R, name, A, B, C, part)                \
-  ADAMW_INLINE R name(A a, B b, C c) {                     \
-    R r;                                                   \
-    ADAMW_PARTS r.v[i] = part(a.v[i], b.v[i], c.v[i]);     \
-    return r;                                              \
+#define ADAMW_LIFT3(R, name, A, B, C, part)            \
+  ADAMW_INLINE R name(A a, B b, C c) {                 \
+    R r;                                               \
+    ADAMW_PARTS r.v[i] = part(a.v[i], b.v[i], c.v[i]); \
+    return r;                                          \
   }
-#define ADAMW_LIFT_SHIFT(name, part)             \
-  ADAMW_INLINE I name(I a, int n) {              \
-    I r;                                         \
-    ADAMW_PARTS r.v[i] = part(a.v[i], n);        \
-    return r;                                    \
+#define ADAMW_LIFT_SHIFT(name, part)      \
+  ADAMW_INLINE I name(I a, int n) {       \
+    I r;                                  \
+    ADAMW_PARTS r.v[i] = part(a.v[i], n); \
+    return r;                             \
   }
 // Memory: part i begins part_lanes * i elements on.
-#define ADAMW_LIFT_LOAD(R, T)                                 \
-  ADAMW_INLINE R load(const T *p) {                           \
-    R r;                                                      \
-    ADAMW_PARTS r.v[i] = part_load(p + part_lanes * i);       \
-    return r;                                                 \
+#define ADAMW_LIFT_LOAD(R, T)                           \
+  ADAMW_INLINE R load(const T *p) {                     \
+    R r;                                                \
+    ADAMW_PARTS r.v[i] = part_load(p + part_lanes * i); \
+    return r;                                           \
   }
 #define ADAMW_LIFT_STORE(T, A) \
   ADAMW_INLINE void store(T *p, A a) { ADAMW_PARTS part_store(p + part_lanes * i, a.v[i]); }
@@ -132,7 +132,8 @@ ADAMW_INLINE int count(M m) {
   return n;
 }
 
-// The largest of all lanes seen so far, unsigned. One part, however many a vector has: registers are short where it is used.
+// The largest of all lanes seen so far, unsigned. One part, however many a vector has: registers are short where it is
+// used.
 struct Largest {
   IntPart part = part_set(0u);
 

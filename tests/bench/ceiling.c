@@ -34,7 +34,7 @@ static uint64_t touch(const stream *s, int64_t first, int64_t elements, uint64_t
   return sum;
 }
 
-/* streams: streams_per_row of each row. first_block[row] counts the blocks of the rows before it, first_block[rows] all.
+/* streams: streams_per_row of each row. first_block[row]: the blocks of the rows before it; first_block[rows]: of all.
  * Blocks are split evenly over the threads, as adamw_step() does. Returns a sum, so that nothing is optimized away. */
 uint64_t ceiling_run(const stream *streams, const int64_t *elements, const int64_t *first_block, int64_t rows,
                      int64_t streams_per_row, int32_t threads, uint64_t key) {

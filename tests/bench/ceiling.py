@@ -1,4 +1,4 @@
-"""Owns building ceiling.c with the system's compiler and running it on an optimizer's tensors. Must not know figures."""
+"""Owns building ceiling.c with the system's compiler, running it on an optimizer's tensors. Must not know figures."""
 
 import os
 import shutil

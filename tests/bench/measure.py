@@ -39,7 +39,7 @@ def paired(first, second, prepare, least, most, budget):
     """Times first, second, first, second ...: at least `least` pairs, then more until `budget` seconds or `most` pairs.
 
     `prepare(0)` is called before each `first`, `prepare(1)` before each `second`, outside the time. What ran last
-    before a turn is always the other one, so both find the caches in the same state. The very first pair is not counted.
+    before a turn is always the other one, so both find the caches in the same state. The first pair is not counted.
     """
     calls, times = (first, second), ([], [])
     gc.collect()

@@ -1,4 +1,4 @@
-"""Owns what is stepped: shapes, random numbers, the contestants, whether they agree. Must not know how time is taken."""
+"""Owns what is stepped: shapes, random numbers, the contestants, whether they agree. Must not know how time passes."""
 
 import math
 

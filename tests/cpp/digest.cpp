@@ -91,8 +91,11 @@ unsigned long long digest_steps(const Kernels &kernels, const StepKind &kind) {
     for (int step = 1; step <= 3; ++step) {
       fill(tensor.grad.at(), kind.grad_dtype, blocks.numel, random, kind.state_format != ADAMW_STATE_FLOAT32);
       const float gradient_scale = shift % 3 == 0 ? 1.0f : shift % 3 == 1 ? -0.37f : 0.0009765625f;
-      step_tensor(hash, kernels, kind,
-                  {tensor.row(shape, step), blocks, coefficients(step, static_cast<std::uint32_t>(shift), gradient_scale)});
+      Row row{};
+      row.tensor = tensor.row(shape, step);
+      row.blocks = blocks;
+      row.coefficients = coefficients(step, static_cast<std::uint32_t>(shift), gradient_scale);
+      step_tensor(hash, kernels, kind, row);
       hash.add(tensor.param);
       for (int i = 0; i < (kind.amsgrad ? 3 : 2); ++i) {
         hash.add(tensor.moments[i]);

@@ -8,8 +8,8 @@ import torch
 class Reference:
     """AdamW of one tensor in float64: the parameter is rounded once per step, to its own dtype.
 
-    Sources: Loshchilov & Hutter 2019 (AdamW), Reddi et al. 2018 (amsgrad), bitsandbytes (percentile_clipping, max_unorm,
-    skip_zeros).
+    Sources: Loshchilov & Hutter 2019 (AdamW), Reddi et al. 2018 (amsgrad), bitsandbytes (percentile_clipping,
+    max_unorm, skip_zeros).
     """
 
     def __init__(
@@ -87,8 +87,9 @@ def dynamic_map(signed):
 
 
 def blocks(shape, size=256, shortest_row=64):
-    """The block number of every element of a tensor of `shape`, flat: a row of dimension 0 that has at least 64 elements
-    begins a new block; otherwise every 256 elements do."""
+    """The block number of every element of a tensor of `shape`, flat: a row of dimension 0 that has at least 64
+    elements begins a new block; otherwise every 256 elements do.
+    """
     numel = torch.Size(shape).numel()
     index = torch.arange(numel)
     row = numel // shape[0] if len(shape) > 1 and shape[0] else numel

@@ -15,9 +15,10 @@ STEPS, ELEMENTS = 100, 100_003
 def test_float32_equals_torch(amsgrad, maximize, weight_decay):
     """After 100 steps on 100,003 elements the relative error is at most 1e-6.
 
-    Relative error here: the largest |ours - torch's| over the largest |torch's|, for the parameters; and the same for the
-    sum of all updates, which hides nothing behind a large parameter. Each step rounds the parameter once (half a unit in the
-    last place, 6e-8 of its size, independent in sign), so 100 steps drift apart by about 6e-8 * sqrt(100) of one unit.
+    Relative error here: the largest |ours - torch's| over the largest |torch's|, for the parameters; and the same for
+    the sum of all updates, which hides nothing behind a large parameter. Each step rounds the parameter once (half a
+    unit in the last place, 6e-8 of its size, independent in sign), so 100 steps drift apart by about 6e-8 * sqrt(100)
+    of one unit.
     """
     ours = parameters([(ELEMENTS,)])
     theirs, start = clones(ours), ours[0].detach().clone()

@@ -1,4 +1,4 @@
-"""Owns the law: every documented argument works, and a wrong value is a ValueError that names it, in the constructor."""
+"""Owns the law: every documented argument works, and a wrong value is a ValueError of the constructor that names it."""
 
 from types import SimpleNamespace
 
@@ -108,7 +108,9 @@ def test_args_wins(kind):
     """`args` is a mapping or an object; what it carries replaces the argument, what it lacks does not."""
     params = parameters([(5000,)])
     args = kind(optim_bits=8, percentile_clipping=30, max_unorm=0.5, skip_zeros=True, learning_rate=3)
-    optimizer = pyadamw.AdamW(params, optim_bits=32, args=args, min_8bit_size=100, percentile_clipping=100, block_wise=False)
+    optimizer = pyadamw.AdamW(
+        params, optim_bits=32, args=args, min_8bit_size=100, percentile_clipping=100, block_wise=False
+    )
     group = optimizer.param_groups[0]
     found = {name: group[name] for name in ("optim_bits", "percentile_clipping", "max_unorm", "skip_zeros")}
     assert found == {"optim_bits": 8, "percentile_clipping": 30, "max_unorm": 0.5, "skip_zeros": True}
@@ -116,14 +118,23 @@ def test_args_wins(kind):
     assert "learning_rate" not in group
     train(optimizer, params, 1)
     assert optimizer.state[params[0]]["exp_avg_absmax"].shape == (1,)
-    everything = kind(optim_bits=8, min_8bit_size=9, percentile_clipping=7, block_wise=True, max_unorm=1, skip_zeros=False)
+    everything = kind(
+        optim_bits=8, min_8bit_size=9, percentile_clipping=7, block_wise=True, max_unorm=1, skip_zeros=False
+    )
     group = pyadamw.AdamW8bit(one(), args=everything).param_groups[0]
     assert (group["min_8bit_size"], group["percentile_clipping"], group["block_wise"]) == (9, 7, True)
 
 
 @pytest.mark.parametrize(
     "args",
-    [{"optim_bits": 16}, {"min_8bit_size": -1}, {"percentile_clipping": 0}, {"block_wise": 2}, {"max_unorm": -1.0}, {"skip_zeros": 0}],
+    [
+        {"optim_bits": 16},
+        {"min_8bit_size": -1},
+        {"percentile_clipping": 0},
+        {"block_wise": 2},
+        {"max_unorm": -1.0},
+        {"skip_zeros": 0},
+    ],
 )
 def test_wrong_args_are_refused(args):
     """A wrong value that `args` carries is refused like an argument."""

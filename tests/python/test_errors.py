@@ -27,7 +27,9 @@ def test_unsupported_parameter_dtypes(dtype, named):
     for p in params:
         p.grad = torch.ones_like(p)
     what = "'head.weight'" if named else "1 of group 0"
-    expect_refusal(params, optimizer, rf"parameter {what} \(shape \(2, 3\)\) has dtype {str(dtype)[6:]}: must be float32")
+    expect_refusal(
+        params, optimizer, rf"parameter {what} \(shape \(2, 3\)\) has dtype {str(dtype)[6:]}: must be float32"
+    )
 
 
 def test_unsupported_devices():
@@ -56,7 +58,8 @@ def test_sparse_gradients(first):
 
 # (The same number of elements in another shape is noticed when a gradient is first seen, not in every step.)
 @pytest.mark.parametrize(
-    ("first", "shape"), [(True, (7,)), (True, (300, 1)), (True, (301,)), (True, (3, 100)), (False, (7,)), (False, (301,))]
+    ("first", "shape"),
+    [(True, (7,)), (True, (300, 1)), (True, (301,)), (True, (3, 100)), (False, (7,)), (False, (301,))],
 )
 def test_gradients_of_another_shape(first, shape):
     """A gradient of another shape is refused: torch forbids it, but `.data` can be set."""
@@ -138,7 +141,9 @@ def test_every_status_has_an_exception():
 
 
 def test_non_finite_gradients():
-    """8-bit state skips elements with a non-finite gradient and counts them; 32-bit state propagates them, as torch does."""
+    """8-bit state skips elements with a non-finite gradient and counts them; 32-bit state propagates them, as torch
+    does.
+    """
     params = parameters([(5000,)])
     optimizer = pyadamw.AdamW8bit(params)
     train(optimizer, params, 1)

@@ -37,7 +37,9 @@ def test_groups_equal_separate_optimizers():
 def test_group_overrides_of_the_width():
     """A group may override optim_bits and min_8bit_size, in every class."""
     params = parameters([(5000,), (5000,), (300,)])
-    optimizer = pyadamw.AdamW32bit([{"params": params[:1]}, {"params": params[1:], "optim_bits": 8, "min_8bit_size": 200}])
+    optimizer = pyadamw.AdamW32bit(
+        [{"params": params[:1]}, {"params": params[1:], "optim_bits": 8, "min_8bit_size": 200}]
+    )
     train(optimizer, params, 1)
     widths = [optimizer.state[p]["exp_avg"].dtype for p in params]
     assert widths == [torch.float32, torch.uint8, torch.uint8]
@@ -59,8 +61,9 @@ def test_batching_changes_no_bit():
 
 
 def test_parameters_without_gradients_stand_still():
-    """A parameter whose gradient is None in a step keeps its bits, its state and its step count; the others are stepped as if it
-    were not there."""
+    """A parameter whose gradient is None in a step keeps its bits, its state and its step count; the others are stepped
+    as if it were not there.
+    """
     params = parameters()
     others = clones(params)
     mixed = pyadamw.AdamW8bit(params, min_8bit_size=1000)
@@ -176,8 +179,9 @@ CHANGES = (
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_memory_may_be_replaced(change):
-    """Parameters and state may get other memory with the same numbers at any time, once or in every step: no bit changes, and
-    the old memory is not written."""
+    """Parameters and state may get other memory with the same numbers at any time, once or in every step: no bit
+    changes, and the old memory is not written.
+    """
     params = parameters()
     others = clones(params)
     changed, left = pyadamw.AdamW8bit(params, min_8bit_size=1000), pyadamw.AdamW8bit(others, min_8bit_size=1000)
@@ -195,6 +199,21 @@ def test_memory_may_be_replaced(change):
         if change in (replace_state, replace_tensors, swap_state_data, replace_everything):
             assert [bits(two) for _, two in held] == [two for _, two in kept]
     assert_same_bits((changed, params), (left, others))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_dtype_may_change_during_a_run(dtype):
+    """model.half() or .bfloat16() in the middle of a run keeps the state, and the next step is in the new dtype."""
+    model = torch.nn.Linear(100, 70)
+    optimizer = pyadamw.AdamW8bit(model.parameters())
+    train(optimizer, list(model.parameters()), 2)
+    before = bits(optimizer.state[model.weight]["exp_avg"])
+    model.to(dtype)
+    assert bits(optimizer.state[model.weight]["exp_avg"]) == before
+    train(optimizer, list(model.parameters()), 1)
+    assert model.weight.dtype == dtype
+    assert int(optimizer.state[model.weight]["step"]) == 3
+    assert model.weight.isfinite().all()
 
 
 def test_replaced_parameters_start_anew():

@@ -92,7 +92,7 @@ for cls in (pyadamw.AdamW8bit, pyadamw.AdamW32bit):
 
 
 def test_torch_is_loaded_first():
-    """The library is not opened before torch is imported, so that both share one OpenMP pool; importing touches no GPU."""
+    """The library is opened after torch is imported, so that both share one OpenMP pool; importing touches no GPU."""
     script = """
 import sys, pyadamw
 assert "torch" in sys.modules

@@ -9,7 +9,9 @@ import pyadamw
 LAYOUTS = {
     "transposed": lambda t: t.t().contiguous().t(),
     "every second column": lambda t: torch.empty(t.shape[0], 2 * t.shape[1], dtype=t.dtype)[:, ::2].copy_(t),
-    "part of a larger tensor": lambda t: torch.empty(t.shape[0] + 3, t.shape[1] + 5, dtype=t.dtype)[1:-2, 2:-3].copy_(t),
+    "part of a larger tensor": lambda t: torch.empty(t.shape[0] + 3, t.shape[1] + 5, dtype=t.dtype)[1:-2, 2:-3].copy_(
+        t
+    ),
 }
 
 
@@ -18,7 +20,7 @@ LAYOUTS = {
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("what", ["parameter", "gradient", "both"])
 def test_layout_changes_no_bit(layout, cls, dtype, what):
-    """A strided parameter or gradient gives the bits of a contiguous one; state is in logical order; the storage stays."""
+    """A strided parameter or gradient gives the bits of a contiguous one; state is in logical order; storage stays."""
     plain = parameters([(70, 100), (9,)], dtype)
     strided = clones(plain)
     if what != "gradient":
@@ -54,7 +56,7 @@ def test_memory_between_the_elements_is_not_touched():
 
 
 def test_channels_last_and_expanded_gradients():
-    """A channels_last weight with channels_last gradients trains as a contiguous one, and so does an expanded gradient."""
+    """A channels_last weight with such gradients trains as a contiguous one, and so does an expanded gradient."""
     plain = parameters([(8, 16, 3, 3)])
     last = [torch.nn.Parameter(plain[0].detach().clone().to(memory_format=torch.channels_last))]
     one, other = pyadamw.AdamW8bit(plain, min_8bit_size=0), pyadamw.AdamW8bit(last, min_8bit_size=0)

@@ -1,14 +1,16 @@
-"""Owns the laws on percentile_clipping, max_unorm and skip_zeros: they do what the references written from bitsandbytes'
-documentation do."""
+"""Owns the laws on percentile_clipping, max_unorm and skip_zeros: they do what the references written from
+bitsandbytes' documentation do.
+"""
 
 import pytest
 import torch
-from harness import bits, clones, give_gradients, parameters, train
+from harness import bits, give_gradients, parameters, train
 from reference import Reference
 
 import pyadamw
 
-# 32-bit moments against float64: a norm over n elements is off by a few float32 units (6e-8), and so is each of the steps.
+# 32-bit moments against float64: a norm over n elements is off by a few float32 units (6e-8), and so is each of the
+# steps.
 TOLERANCE = 2e-6
 
 
@@ -57,7 +59,9 @@ def test_clipping_clips():
 
 @pytest.mark.parametrize("percentile", [5, 60])
 def test_clipping_with_8_bit_state(percentile):
-    """8-bit state clips alike: within the distance of 8-bit from 32-bit state (5e-4 in 10 steps at lr 1e-3, test_accuracy8)."""
+    """8-bit state clips alike: within the distance of 8-bit from 32-bit state (5e-4 in 10 steps at lr 1e-3,
+    test_accuracy8).
+    """
     param, expected, _ = follow(10, bursts(10), percentile_clipping=percentile, cls=pyadamw.AdamW8bit)
     assert (param - expected).abs().max() <= 5e-4
 
@@ -78,7 +82,9 @@ def test_history_holds_squared_norms():
 
 
 def test_history_that_begins_late():
-    """Clipping that is switched on in the middle of a run begins with the norm of that step, like a run that starts there."""
+    """Clipping that is switched on in the middle of a run begins with the norm of that step, like a run that starts
+    there.
+    """
     params = parameters([(300,)])
     optimizer = pyadamw.AdamW32bit(params)
     train(optimizer, params, 3)
@@ -88,7 +94,9 @@ def test_history_that_begins_late():
     history = optimizer.state[params[0]]["gnorm_history"]
     assert torch.allclose(history, norm.expand(100), rtol=1e-6, atol=0)
     before = params[0].detach().clone()
-    train(optimizer, params, 1, first=4, scale=1e6)  # without clipping, a step of m / sqrt(v) = 0.1 / sqrt(0.001) = 3 lr
+    train(
+        optimizer, params, 1, first=4, scale=1e6
+    )  # without clipping, a step of m / sqrt(v) = 0.1 / sqrt(0.001) = 3 lr
     assert (params[0] - before).abs().max() < 2e-3
 
 

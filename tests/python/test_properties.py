@@ -72,12 +72,15 @@ def same_numbers(params):
 
 @given(TENSORS, OPTIONS, EIGHT)
 def test_layout_batching_and_copies_change_no_bit(tensors, options, eight):
-    """Strided = contiguous, together = one by one, resumed in the middle = uninterrupted: the same bits, in every format."""
+    """Strided = contiguous, together = one by one, resumed in the middle = uninterrupted: the same bits, in every
+    format.
+    """
     torch.manual_seed(1)
     params = make(tensors)
     plain = same_numbers(params)
     together = pyadamw.AdamW(params, **options, **eight)
     apart = [pyadamw.AdamW([p], **options, **eight) for p in plain]
+    saved = []
     for step in range(3):
         feed(params, tensors, step)
         feed(plain, tensors, step, plain=True)
@@ -97,9 +100,9 @@ def test_layout_batching_and_copies_change_no_bit(tensors, options, eight):
 def test_32_bit_is_the_reference(tensors, options):
     """AdamW32bit is the float64 reference, step by step.
 
-    A step in float32 is off by a few units (6e-8) of the parameter and of lr times the update. The update is at most about
-    1 / sqrt(1 - beta2), 32 here; clipping scales by a norm that is itself off by 1e-6. Rounding to the parameter's dtype may turn
-    that into one unit in its last place, eps of the dtype.
+    A step in float32 is off by a few units (6e-8) of the parameter and of lr times the update. The update is at most
+    about 1 / sqrt(1 - beta2), 32 here; clipping scales by a norm that is itself off by 1e-6. Rounding to the
+    parameter's dtype may turn that into one unit in its last place, eps of the dtype.
     """
     torch.manual_seed(1)
     params = make(tensors)

@@ -7,7 +7,22 @@ from reference import blocks, dynamic_map
 
 import pyadamw
 
-SHAPES = [(), (1,), (0,), (255,), (256,), (257,), (10_007,), (5, 64), (5, 63), (7, 300), (3, 512), (4, 5, 60), (0, 100), (3, 0)]
+SHAPES = [
+    (),
+    (1,),
+    (0,),
+    (255,),
+    (256,),
+    (257,),
+    (10_007,),
+    (5, 64),
+    (5, 63),
+    (7, 300),
+    (3, 512),
+    (4, 5, 60),
+    (0, 100),
+    (3, 0),
+]
 
 
 def scales_of(tensor, block_wise):
@@ -36,7 +51,9 @@ def test_codebook_is_bitsandbytes(name):
 @pytest.mark.parametrize("name", ["signed", "unsigned"])
 @pytest.mark.parametrize("block_wise", [True, False])
 def test_the_nearest_code_is_stored(shape, name, block_wise):
-    """absmax is the exact block maximum, and no other code decodes nearer (ties and the division's rounding: 1e-6 aside)."""
+    """absmax is the exact block maximum, and no other code decodes nearer (ties and the division's rounding: 1e-6
+    aside).
+    """
     tensor = torch.randn(shape) * torch.exp(3 * torch.randn(shape))
     if name == "unsigned":
         tensor = tensor.abs()
@@ -53,7 +70,8 @@ def test_the_nearest_code_is_stored(shape, name, block_wise):
     found = (decoded / scales).double()
     book = pyadamw.codebook(name).double()
     best = (wanted[:, None] - book[None, :]).abs().min(dim=1).values
-    # Next to zero the header says something else: unsigned numbers above it are never zero, signed ones are below 4.5e-7.
+    # Next to zero the header says something else: unsigned numbers above it are never zero, signed ones are below
+    # 4.5e-7.
     special = (wanted > 0) & (wanted < book[1]) if name == "unsigned" else wanted.abs() < 4.6e-7
     assert ((wanted - found).abs() <= best + 1e-6 * wanted.abs().clamp_min(1e-6))[~special].all()
     if name == "unsigned":
@@ -64,15 +82,24 @@ def test_the_nearest_code_is_stored(shape, name, block_wise):
 
 def test_scales_have_a_shape():
     """Scales follow rows of 64 elements and more; shorter rows and flat tensors have flat blocks."""
-    expected = {(7, 300): (7, 2), (3, 512): (3, 2), (4, 5, 60): (4, 2), (5, 64): (5, 1), (5, 63): (2,), (257,): (2,), (): (1,)}
+    expected = {
+        (7, 300): (7, 2),
+        (3, 512): (3, 2),
+        (4, 5, 60): (4, 2),
+        (5, 64): (5, 1),
+        (5, 63): (2,),
+        (257,): (2,),
+        (): (1,),
+    }
     for shape, scales in expected.items():
         assert tuple(pyadamw.quantize(torch.ones(shape))[1].shape) == scales
         assert tuple(pyadamw.quantize(torch.ones(shape), block_wise=False)[1].shape) == (1,)
 
 
 def test_quantizing_again_changes_nothing():
-    """What was decoded is stored with the same codes and scales, where the largest number of a block is positive: the signed
-    map has 1, but its lowest value is -0.993."""
+    """What was decoded is stored with the same codes and scales, where the largest number of a block is positive: the
+    signed map has 1, but its lowest value is -0.993.
+    """
     for name in ("signed", "unsigned"):
         tensor = torch.randn(70, 300).abs() if name == "unsigned" else torch.randn(70, 300)
         tensor[:, [0, 256]] = 10.0
@@ -97,7 +124,8 @@ def test_stochastic_rounding_is_unbiased(name):
     for step in range(keys):
         codes, absmax = pyadamw.quantize(tensor, name, rounding="stochastic", step=step, seed=5)
         total += pyadamw.dequantize(codes, absmax, name).double()
-    # The widest gaps: 0.9 / 128 (unsigned), a tenth of 0.9 / 32 (signed); the deviation of one rounding is at most half of that.
+    # The widest gaps: 0.9 / 128 (unsigned), a tenth of 0.9 / 32 (signed); the deviation of one rounding is at most half
+    # of that.
     gap = 0.9 / 128 if name == "unsigned" else 0.09 / 32
     error = total / keys - tensor
     assert error.abs().max() <= 5 * gap / 2 / keys**0.5

@@ -14,8 +14,9 @@ import pyadamw
 def test_16_bit_parameters_equal_a_reference_rounded_once(dtype, amsgrad, grad_dtype):
     """In every step more than 99.9% of the elements have the reference's bits, and none is further than 1 ulp away.
 
-    float32 arithmetic is off by about 1e-7 of a number; a 16-bit float keeps 8 or 11 bits, so the two disagree only where the
-    exact result lies within 1e-7 of a rounding boundary: about 1e-7 / 2^-11 = 2 of 10,000 elements, and then by 1 ulp.
+    float32 arithmetic is off by about 1e-7 of a number; a 16-bit float keeps 8 or 11 bits, so the two disagree only
+    where the exact result lies within 1e-7 of a rounding boundary: about 1e-7 / 2^-11 = 2 of 10,000 elements, and then
+    by 1 ulp.
     """
     params = parameters([(20_001,)], dtype)
     options = {"lr": 1e-2, "weight_decay": 0.1, "amsgrad": amsgrad}
@@ -35,8 +36,9 @@ def test_16_bit_parameters_equal_a_reference_rounded_once(dtype, amsgrad, grad_d
 def test_stochastic_rounding_keeps_small_updates(dtype):
     """Updates far below half an ulp are lost with rounding to nearest, and kept on average with stochastic rounding.
 
-    lr = 1e-5 against an ulp of 2^-7 (bfloat16) or 2^-10 (float16) at 1.0. The mean of n = 100,000 parameters moves by steps * lr;
-    each parameter's rounding has a variance of at most ulp * moved, so the mean is within 5 * sqrt(ulp * moved / n).
+    lr = 1e-5 against an ulp of 2^-7 (bfloat16) or 2^-10 (float16) at 1.0. The mean of n = 100,000 parameters moves by
+    steps * lr; each parameter's rounding has a variance of at most ulp * moved, so the mean is within 5 * sqrt(ulp *
+    moved / n).
     """
     steps, lr, n = 50, 1e-5, 100_000
     for stochastic in (False, True):

@@ -1,4 +1,4 @@
-"""Owns the law: the classes' signatures are those of the bitsandbytes documentation, with everything new behind them."""
+"""Owns the law: signatures are those of the bitsandbytes documentation, with everything new behind them."""
 
 import inspect
 
@@ -17,7 +17,7 @@ NEW = "*, maximize=False, stochastic_rounding=False, seed=0"
 
 @pytest.mark.parametrize("cls", CLASSES)
 def test_signature_is_the_documented_one(cls):
-    """Names, order and defaults of the positional arguments are bitsandbytes'; is_paged is the last of unpaged classes."""
+    """Names, order and defaults of positional arguments are bitsandbytes'; is_paged is the last, of unpaged classes."""
     paged = cls.__name__.startswith("Paged")
     assert str(inspect.signature(cls)) == f"({DOCUMENTED}{'' if paged else ', is_paged=False'}, {NEW})"
 

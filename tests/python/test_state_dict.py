@@ -133,7 +133,8 @@ def test_width_is_converted(source, target):
             assert value.dtype == torch.float32
             decoded = pyadamw.dequantize(eight[moment], eight[f"{moment}_absmax"], sign)
             root = value if sign == "signed" else value.sqrt()
-            # The widest gap of the maps is in the top decade: 0.9 / 64 signed, 0.9 / 128 unsigned. Half of it, and rounding.
+            # The widest gap of the maps is in the top decade: 0.9 / 64 signed, 0.9 / 128 unsigned. Half of it, and
+            # rounding.
             gap = 0.9 / 64 if sign == "signed" else 0.9 / 128
             assert (decoded - root).abs().max() <= (gap / 2 + 1e-6) * root.abs().max()
     train(other, other.param_groups[0]["params"], 1)
@@ -146,7 +147,12 @@ def test_loading_keeps_what_this_optimizer_decides():
     target.load_state_dict(source.state_dict())
     group = target.param_groups[0]
     assert (group["lr"], group["seed"]) == (0.5, 9)
-    assert (group["optim_bits"], group["min_8bit_size"], group["block_wise"], group["is_paged"]) == (32, 4096, True, True)
+    assert (group["optim_bits"], group["min_8bit_size"], group["block_wise"], group["is_paged"]) == (
+        32,
+        4096,
+        True,
+        True,
+    )
 
 
 def test_hooks_see_tensors():
@@ -161,6 +167,36 @@ def test_hooks_see_tensors():
     optimizer.register_state_dict_post_hook(lambda o, s: seen.append("post"))
     optimizer.load_state_dict(state_dict=optimizer.state_dict())
     assert seen == ["pre", "post", torch.Tensor, torch.Tensor]
+
+
+def test_state_dict_is_a_view():
+    """state_dict() shares memory with the optimizer, but replacing its tensors does not touch the optimizer."""
+    params = parameters([(5000,)])
+    others = clones(params)
+    optimizer, other = pyadamw.AdamW8bit(params), pyadamw.AdamW8bit(others)
+    train(optimizer, params, 1)
+    saved = optimizer.state_dict()["state"][0]
+    train(optimizer, params, 1, first=1)
+    assert {key: bits(value) for key, value in saved.items()} == state_bits(optimizer, params[0])
+    for key, value in list(saved.items()):
+        value.data = value.data.clone().zero_()
+        saved[key] = None
+    train(optimizer, params, 1, first=2)
+    train(other, others, 3)
+    assert_same_bits((optimizer, params), (other, others))
+
+
+def test_shallow_copies_share_their_state():
+    """copy.copy gives an optimizer over the same parameters and state: stepping either continues the other."""
+    params = parameters([(5000,)])
+    others = clones(params)
+    one, other = pyadamw.AdamW8bit(params), pyadamw.AdamW8bit(others)
+    train(one, params, 2)
+    two = copy.copy(one)
+    for step in range(2, 6):
+        train(one if step % 2 else two, params, 1, first=step)
+    train(other, others, 6)
+    assert_same_bits((one, params), (other, others))
 
 
 def damage(key, value):

@@ -1,0 +1,161 @@
+// Owns what is done with blocks beside the step: the sums and maxima that a step may need first, and quantization
+// alone.
+#pragma once
+
+#include "block_step.h"
+
+namespace adamw {
+namespace {
+
+// ---- passes before the step ----
+
+// The lane sums of a block are floats, everything above is double: good to 1e-6 and the same on every target.
+ADAMW_INLINE double sum_lanes(V x) {
+  alignas(64) float lane[lanes];
+  store(lane, x);
+  double sum = 0.0;
+  for (int i = 0; i < lanes; ++i) sum += lane[i];
+  return sum;
+}
+
+template <bool Amsgrad, bool Eight>
+Measures measure_as(const StepKind &kind, const Row &row, std::int64_t first, std::int64_t last) {
+  const Coefficients &c = row.coefficients;
+  const adamw_tensor &t = row.tensor;
+  Operands o;
+  Staged<float> m, v, x;
+  Measures all{};
+  Largest largest_m, largest_r, largest_x;
+  for (std::int64_t block = first; block < last; ++block) {
+    o.place(row, block);
+    load_param_and_grad(o, kind, row);
+    if (Eight) {
+      load_state8<Amsgrad>(o, kind, row, block);
+    } else {
+      m.load(static_cast<float *>(t.exp_avg) + o.begin, o.n, o.padded, 0.0f);
+      v.load(static_cast<float *>(t.exp_avg_sq) + o.begin, o.n, o.padded, 0.0f);
+      if (Amsgrad) x.load(static_cast<float *>(t.max_exp_avg_sq) + o.begin, o.n, o.padded, 0.0f);
+    }
+    V directions(0.0f), params(0.0f);
+    for (int i = 0; i < o.padded; i += lanes) {
+      const V p = load(o.param.at + i);
+      Stepped s;
+      if (Eight) {
+        s = step_operands8<Amsgrad, true>(o, i, c, kind.skip_zeros);
+        largest_m.see(bits(s.exp_avg) & 0x7FFFFFFFu);
+        largest_r.see(bits(s.root));
+        largest_x.see(bits(s.max_root));
+      } else {
+        s = step_vector32<Amsgrad>(p, load(o.grad.at + i), load(m.at + i), load(v.at + i),
+                                   Amsgrad ? load(x.at + i) : V(0.0f), c, kind.skip_zeros);
+      }
+      // 0 / 0 where eps is 0 and an element never had a gradient, as the padding has none: it does not count.
+      const V direction = select(not_equal(s.direction, s.direction), V(0.0f), s.direction);
+      directions = fma(direction, direction, directions);
+      params = fma(p, p, params);
+    }
+    all.direction_squares += sum_lanes(directions);
+    all.param_squares += sum_lanes(params);
+  }
+  all.exp_avg = as_float(largest_m.value());
+  all.root = as_float(largest_r.value());
+  all.max_root = as_float(largest_x.value());
+  return all;
+}
+
+Measures measure(const StepKind &kind, const Row &row, std::int64_t first, std::int64_t last) {
+  if (kind.state_format == ADAMW_STATE_FLOAT32) {
+    return kind.amsgrad ? measure_as<true, false>(kind, row, first, last)
+                        : measure_as<false, false>(kind, row, first, last);
+  }
+  return kind.amsgrad ? measure_as<true, true>(kind, row, first, last)
+                      : measure_as<false, true>(kind, row, first, last);
+}
+
+double gradient_squares(const StepKind &kind, const Row &row, std::int64_t first, std::int64_t last) {
+  Operands o;
+  double sum = 0.0;
+  for (std::int64_t block = first; block < last; ++block) {
+    o.place(row, block);
+    load_floats(o.grad, row.tensor.grad, kind.grad_dtype, o.begin, o.n, o.padded);
+    V squares(0.0f);
+    for (int i = 0; i < o.padded; i += lanes) {
+      const V g = load(o.grad.at + i) * V(row.coefficients.gradient_scale);
+      squares = fma(g, g, squares);
+    }
+    sum += sum_lanes(squares);
+  }
+  return sum;
+}
+
+// ---- quantization alone ----
+
+// NaN and infinities, and for the unsigned map what is negative, count as zero.
+ADAMW_INLINE V sanitized(V x, adamw_map map) {
+  const V zero(0.0f), finite = select(is_finite(x), x, zero);
+  return map == ADAMW_MAP_SIGNED ? finite : max(finite, zero);
+}
+
+ADAMW_INLINE float largest_of_block(const float *x, int padded, adamw_map map) {
+  Largest largest;
+  for (int i = 0; i < padded; i += lanes) largest.see(bits(magnitude(sanitized(load(x + i), map))));
+  return as_float(largest.value());
+}
+
+float largest(const QuantizePlan &plan, const float *source, std::int64_t first, std::int64_t last) {
+  float result = 0.0f;
+  Staged<float> x;
+  for (std::int64_t block = first; block < last; ++block) {
+    const int n = plan.blocks.length(block), padded = (n + lanes - 1) & ~(lanes - 1);
+    x.load(const_cast<float *>(source) + plan.blocks.begin(block), n, padded, 0.0f);
+    const float candidate = largest_of_block(x.at, padded, plan.map);
+    result = candidate > result ? candidate : result;
+  }
+  return result;
+}
+
+void quantize(const QuantizePlan &plan, const float *source, std::uint8_t *codes, float *absmax, const Scale *given,
+              std::int64_t first, std::int64_t last) {
+  alignas(64) std::uint32_t words[ADAMW_BLOCK_SIZE];
+  Staged<float> x;
+  Staged<std::uint8_t> out;
+  for (std::int64_t block = first; block < last; ++block) {
+    const std::int64_t begin = plan.blocks.begin(block);
+    const int n = plan.blocks.length(block), padded = (n + lanes - 1) & ~(lanes - 1);
+    x.load(const_cast<float *>(source) + begin, n, padded, 0.0f);
+    out.place(codes + begin, n, padded);
+    const Scale scale = given != nullptr ? *given : block_scale(largest_of_block(x.at, padded, plan.map));
+    if (given == nullptr) absmax[block] = scale.absmax;
+    if (plan.stochastic) fill_words(words, plan.key, static_cast<std::uint64_t>(plan.global_offset + begin), padded);
+    for (int i = 0; i < padded; i += lanes) {
+      // A scale of zero stands for a block whose numbers are too small to keep: they must not become code 1.
+      const V value = scale.absmax > 0.0f ? sanitized(load(x.at + i), plan.map) : V(0.0f);
+      const V rounding = plan.stochastic ? rounding_number<V>(load(words + i)) : V(1.5f);
+      store_saturated(out.at + i, plan.map == ADAMW_MAP_SIGNED ? encode_signed(value, V(scale.inverse), rounding)
+                                                               : encode_unsigned(value, V(scale.inverse), rounding));
+    }
+    out.commit();
+  }
+}
+
+void dequantize(const QuantizePlan &plan, const std::uint8_t *codes, const float *absmax, float *target,
+                std::int64_t first, std::int64_t last) {
+  Staged<std::uint8_t> in;
+  Staged<float> out;
+  for (std::int64_t block = first; block < last; ++block) {
+    const std::int64_t begin = plan.blocks.begin(block);
+    const int n = plan.blocks.length(block), padded = (n + lanes - 1) & ~(lanes - 1);
+    in.load(const_cast<std::uint8_t *>(codes) + begin, n, padded, 0);
+    out.place(target + begin, n, padded);
+    const V scale(absmax[plan.blockwise ? block : 0]);
+    for (int i = 0; i < padded; i += lanes) {
+      const I code = load(in.at + i);
+      const V value = plan.map == ADAMW_MAP_SIGNED ? decode_signed<V>(code) : decode_unsigned<V>(code);
+      store(out.at + i, value * scale);
+    }
+    out.commit();
+  }
+}
+
+}  // namespace
+}  // namespace adamw

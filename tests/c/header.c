@@ -1,0 +1,127 @@
+/* Owns the law that adamw.h is all a C99 program needs, and that the layout it was compiled with is the one that is recorded:
+ * every offset of every struct on 64-bit machines. CMake builds this file alone, with -std=c99 -pedantic -Werror. */
+#include <adamw.h>
+
+#include <stdio.h>
+#include <string.h>
+
+/* In this order: no other header came first, and including it twice is harmless. */
+#include <adamw.h>
+
+static int failed;
+
+static void expect(const char *what, size_t is, size_t must) {
+  if (is == must) return;
+  printf("%s is %lu, must be %lu\n", what, (unsigned long)is, (unsigned long)must);
+  failed = 1;
+}
+
+#define OFFSET(type, field, must) expect("offset of " #type "." #field, offsetof(type, field), must)
+#define SIZE(type, must) expect("size of " #type, sizeof(type), must)
+#define VALUE(name, must) expect(#name, (size_t)(name), must)
+
+static void check_layout(void) {
+  SIZE(adamw_status, 4);
+  SIZE(adamw_state_layout, 32);
+  OFFSET(adamw_state_layout, moment_bytes, 0);
+  OFFSET(adamw_state_layout, absmax_count, 8);
+  OFFSET(adamw_state_layout, blocks_per_row, 16);
+  OFFSET(adamw_state_layout, total_bytes, 24);
+  SIZE(adamw_tensor, 104);
+  OFFSET(adamw_tensor, param, 0);
+  OFFSET(adamw_tensor, grad, 8);
+  OFFSET(adamw_tensor, exp_avg, 16);
+  OFFSET(adamw_tensor, exp_avg_sq, 24);
+  OFFSET(adamw_tensor, max_exp_avg_sq, 32);
+  OFFSET(adamw_tensor, exp_avg_absmax, 40);
+  OFFSET(adamw_tensor, exp_avg_sq_absmax, 48);
+  OFFSET(adamw_tensor, max_exp_avg_sq_absmax, 56);
+  OFFSET(adamw_tensor, gnorm_history, 64);
+  OFFSET(adamw_tensor, numel, 72);
+  OFFSET(adamw_tensor, row_length, 80);
+  OFFSET(adamw_tensor, step, 88);
+  OFFSET(adamw_tensor, global_offset, 96);
+  SIZE(adamw_step_options, 128);
+  OFFSET(adamw_step_options, size, 0);
+  OFFSET(adamw_step_options, lr, 8);
+  OFFSET(adamw_step_options, beta1, 16);
+  OFFSET(adamw_step_options, beta2, 24);
+  OFFSET(adamw_step_options, eps, 32);
+  OFFSET(adamw_step_options, weight_decay, 40);
+  OFFSET(adamw_step_options, max_unorm, 48);
+  OFFSET(adamw_step_options, param_dtype, 56);
+  OFFSET(adamw_step_options, grad_dtype, 60);
+  OFFSET(adamw_step_options, state_format, 64);
+  OFFSET(adamw_step_options, flags, 68);
+  OFFSET(adamw_step_options, percentile_clipping, 72);
+  OFFSET(adamw_step_options, device, 76);
+  OFFSET(adamw_step_options, num_threads, 80);
+  OFFSET(adamw_step_options, reserved, 84);
+  OFFSET(adamw_step_options, seed, 88);
+  OFFSET(adamw_step_options, grad_scale, 96);
+  OFFSET(adamw_step_options, found_inf, 104);
+  OFFSET(adamw_step_options, skipped, 112);
+  OFFSET(adamw_step_options, stream, 120);
+  SIZE(adamw_quantize_options, 80);
+  OFFSET(adamw_quantize_options, size, 0);
+  OFFSET(adamw_quantize_options, map, 8);
+  OFFSET(adamw_quantize_options, state_format, 12);
+  OFFSET(adamw_quantize_options, rounding, 16);
+  OFFSET(adamw_quantize_options, device, 20);
+  OFFSET(adamw_quantize_options, num_threads, 24);
+  OFFSET(adamw_quantize_options, reserved, 28);
+  OFFSET(adamw_quantize_options, numel, 32);
+  OFFSET(adamw_quantize_options, row_length, 40);
+  OFFSET(adamw_quantize_options, step, 48);
+  OFFSET(adamw_quantize_options, global_offset, 56);
+  OFFSET(adamw_quantize_options, seed, 64);
+  OFFSET(adamw_quantize_options, stream, 72);
+}
+
+static void check_values(void) {
+  VALUE(ADAMW_OK, 0);
+  VALUE(ADAMW_ERROR_INVALID_ARGUMENT, 1);
+  VALUE(ADAMW_ERROR_VERSION, 2);
+  VALUE(ADAMW_ERROR_UNSUPPORTED, 3);
+  VALUE(ADAMW_ERROR_OUT_OF_MEMORY, 4);
+  VALUE(ADAMW_ERROR_INTERNAL, 5);
+  VALUE(ADAMW_FLOAT32, 0);
+  VALUE(ADAMW_BFLOAT16, 1);
+  VALUE(ADAMW_FLOAT16, 2);
+  VALUE(ADAMW_STATE_FLOAT32, 0);
+  VALUE(ADAMW_STATE_BLOCK8, 1);
+  VALUE(ADAMW_STATE_TENSOR8, 2);
+  VALUE(ADAMW_STEP_AMSGRAD, 1);
+  VALUE(ADAMW_STEP_MAXIMIZE, 2);
+  VALUE(ADAMW_STEP_STOCHASTIC_ROUNDING, 4);
+  VALUE(ADAMW_STEP_SKIP_ZEROS, 8);
+  VALUE(ADAMW_MAP_SIGNED, 0);
+  VALUE(ADAMW_MAP_UNSIGNED, 1);
+  VALUE(ADAMW_ROUND_NEAREST, 0);
+  VALUE(ADAMW_ROUND_STOCHASTIC, 1);
+  VALUE(ADAMW_BLOCK_SIZE, 256);
+  VALUE(ADAMW_GNORM_HISTORY, 100);
+}
+
+/* The INIT macros set what they say, and the library that is loaded is the header's. */
+static void check_defaults(void) {
+  const adamw_step_options s = ADAMW_STEP_OPTIONS_INIT;
+  const adamw_quantize_options q = ADAMW_QUANTIZE_OPTIONS_INIT;
+  int status;
+  expect("options.size", s.size, sizeof s);
+  expect("options.size", q.size, sizeof q);
+  expect("defaults", s.lr == 1e-3 && s.beta1 == 0.9 && s.beta2 == 0.999 && s.eps == 1e-8 && s.weight_decay == 1e-2, 1);
+  expect("off", s.max_unorm == 0.0 && s.percentile_clipping == 100 && s.flags == 0u && s.device == -1 && q.device == -1, 1);
+  expect("pointers", s.grad_scale == NULL && s.found_inf == NULL && s.skipped == NULL && s.stream == NULL && q.stream == NULL, 1);
+  expect("step of no rows", (size_t)adamw_step(&s, NULL, sizeof(adamw_tensor), 0), ADAMW_OK);
+  expect("version", (size_t)adamw_version(), ADAMW_VERSION_MAJOR * 10000 + ADAMW_VERSION_MINOR * 100 + ADAMW_VERSION_PATCH);
+  expect("ABI version", (size_t)adamw_abi_version(), ADAMW_ABI_VERSION);
+  for (status = 0; status < 8; ++status) expect("status text", strlen(adamw_status_string((adamw_status)status)) > 1, 1);
+}
+
+int main(void) {
+  check_layout();
+  check_values();
+  check_defaults();
+  return failed;
+}
