@@ -101,6 +101,10 @@ void check(const Case &c, int steps) {
       std::sort(sorted.begin(), sorted.end());
       const double clip = std::sqrt(sorted[static_cast<std::size_t>(o.percentile_clipping)]);
       if (gnorm > clip * (1 + 1e-6)) scale *= clip / gnorm;
+      for (int k = 0; k < ADAMW_GNORM_HISTORY; ++k) {
+        const double kept = model.memory[0][Model::history].floats()[k], recorded = history[static_cast<std::size_t>(k)];
+        CHECK(std::fabs(kept - recorded) <= 2e-6 * recorded, "step %d: history[%d] is %g, not %g", step, k, kept, recorded);
+      }
     }
     const double bc1 = 1 - std::pow(o.beta1, step), bc2 = 1 - std::pow(o.beta2, step);
     const std::size_t n = before.p.size();

@@ -201,6 +201,18 @@ def test_memory_may_be_replaced(change):
     assert_same_bits((changed, params), (left, others))
 
 
+def test_layout_may_change_in_place():
+    """A parameter whose `.data` becomes its own transposed view, at the same address, is stepped in its new layout."""
+    params, others = parameters([(70, 70)]), parameters([(70, 70)])
+    one, other = pyadamw.AdamW8bit(params), pyadamw.AdamW8bit(others)
+    for step in range(3):
+        params[0].data = params[0].data.t()
+        others[0].data = others[0].data.t().contiguous()
+        train(one, params, 1, first=step)
+        train(other, others, 1, first=step)
+    assert_same_bits((one, params), (other, others))
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_dtype_may_change_during_a_run(dtype):
     """model.half() or .bfloat16() in the middle of a run keeps the state, and the next step is in the new dtype."""
