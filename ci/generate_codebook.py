@@ -31,7 +31,7 @@ THIRD = f32(Fraction(1, 3))
 
 
 class Map:
-    """One map: `decades` of (first k, number of codes n, scale): value(first + j) = scale * (0.1 + 0.9 * (j + 1/2) / n)."""
+    """`decades` of (first k, number of codes n, scale): value(first + j) = scale * (0.1 + 0.9 * (j + 1/2) / n)."""
 
     def __init__(self, name, decades, top):
         self.name, self.decades, self.top = name, decades, top  # top: the k whose value is 1
@@ -42,7 +42,7 @@ class Map:
 
     @staticmethod
     def line(x0, y0, x1, y1):
-        """Slope and offset of the line through two points; the offset makes up for the slope's rounding in the middle."""
+        """Slope and offset of the line through two points; in the middle the offset corrects the slope's rounding."""
         slope = f32((y1 - y0) / (x1 - x0))
         return slope, f32((y0 + y1) / 2 - slope * (x0 + x1) / 2)
 
@@ -59,11 +59,11 @@ class Map:
     def encode_tables(self, shift):
         """Zones 0..6 are the decades with the gap above each, zone 7 the gap below 1.
 
-        line = slope * a + offset is the position within the decade. The slope of every gap is a third of its decade's, so
-        the gap's line is line / 3 + gap_offset, and the lower of the two is the position; `shift` is subtracted from it.
+        line = slope * a + offset is the position within the decade. The slope of every gap is a third of its
+        decade's, so the gap's line is line / 3 + gap_offset, and the lower of the two is the position, less `shift`.
         """
         slopes, offsets, gaps = [], [], []
-        for z, (first, n, scale) in enumerate(self.decades):
+        for first, n, scale in self.decades:
             lo = self.exact[first]
             slope, offset = self.line(lo, first - shift, lo + scale * Fraction(9, 10), first + n - shift)
             if n == 1:  # a decade of one code has no line of its own: this one leads to zero
@@ -78,7 +78,7 @@ class Map:
         return [*starts, Fraction(2)], [*slopes, slope], [*offsets, offset], [*gaps, Fraction(512)]
 
     def zone_estimate(self, starts):
-        """base, factor with (max(bits(a) >> 16, base) - base) * factor >> 16 in {zone - 1, zone}: one comparison decides."""
+        """base, factor with (max(bits(a) >> 16, base) - base) * factor >> 16 in {zone - 1, zone}."""
         upper = [bits(s) >> 16 for s in starts[:7]]
         factor = round(Fraction(6 << 16, upper[6] - upper[0]))
         base = upper[0] - (1 << 15) // factor
@@ -97,7 +97,7 @@ def position(a, m):
 
 
 def nearest(a, m):
-    """Position rounded to the nearest code; ties as m.tie says (the library adds a constant before it rounds to even)."""
+    """Position rounded to the nearest code, ties to the parity that the library's added constant leaves even."""
     k = position(a, m)
     floor = math.floor(k)
     rest = k - floor
@@ -139,11 +139,11 @@ def build():
         "// Owns the numbers of the two 8-bit maps; knows nothing of how they are applied (math.h).\n"
         "#pragma once\n\nnamespace adamw {\n\n"
         "struct MapTables {\n"
-        "  float decode_slope[8], decode_offset[8];            // value = fma(k', slope, offset)\n"
-        "  float next_start[8];                                // where zone z + 1 begins\n"
-        "  float slope[8], offset[8];                          // line = fma(a, slope, offset)\n"
-        "  float gap_offset[8];                                // position = min(line, fma(line, 1/3, gap_offset)) + 1.5\n"
-        "  unsigned zone_base, zone_factor;                    // (max(bits(a) >> 16, base) - base) * factor >> 16: zone - 1 or zone\n"
+        "  float decode_slope[8], decode_offset[8];  // value = fma(k', slope, offset)\n"
+        "  float next_start[8];              // where zone z + 1 begins\n"
+        "  float slope[8], offset[8];        // line = fma(a, slope, offset)\n"
+        "  float gap_offset[8];              // position = min(line, fma(line, 1/3, gap_offset)) + 1.5\n"
+        "  unsigned zone_base, zone_factor;  // (max(bits(a) >> 16, base) - base) * factor >> 16: zone - 1 or zone\n"
         "};\n\n"
     ]
     shift = Fraction(3, 2)

@@ -5,11 +5,11 @@
 namespace adamw {
 
 struct MapTables {
-  float decode_slope[8], decode_offset[8];            // value = fma(k', slope, offset)
-  float next_start[8];                                // where zone z + 1 begins
-  float slope[8], offset[8];                          // line = fma(a, slope, offset)
-  float gap_offset[8];                                // position = min(line, fma(line, 1/3, gap_offset)) + 1.5
-  unsigned zone_base, zone_factor;                    // (max(bits(a) >> 16, base) - base) * factor >> 16: zone - 1 or zone
+  float decode_slope[8], decode_offset[8];  // value = fma(k', slope, offset)
+  float next_start[8];              // where zone z + 1 begins
+  float slope[8], offset[8];        // line = fma(a, slope, offset)
+  float gap_offset[8];              // position = min(line, fma(line, 1/3, gap_offset)) + 1.5
+  unsigned zone_base, zone_factor;  // (max(bits(a) >> 16, base) - base) * factor >> 16: zone - 1 or zone
 };
 
 constexpr MapTables signed_map = {

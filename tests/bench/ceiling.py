@@ -29,8 +29,8 @@ class NoCompilerError(Exception):
 def build():
     """The compiled kernel, or NoCompilerError with what the compiler said."""
     compiler = os.environ.get("CC") or next(filter(shutil.which, ("cc", "gcc", "clang")), None)
-    if compiler is None:
-        raise NoCompilerError("no C compiler: install gcc, or name one with CC")
+    if compiler is None or not shutil.which(compiler.split()[0]):
+        raise NoCompilerError(f"no C compiler ({compiler or 'cc, gcc, clang'}): install one, or name it with CC")
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "ceiling.so"
         command = [*compiler.split(), "-O3", NATIVE, "-fopenmp", "-fPIC", "-shared", "-o", target, SOURCE]

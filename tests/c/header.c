@@ -1,5 +1,6 @@
-/* Owns the law that adamw.h is all a C99 program needs, and that the layout it was compiled with is the one that is recorded:
- * every offset of every struct on 64-bit machines. CMake builds this file alone, with -std=c99 -pedantic -Werror. */
+/* Owns the law that adamw.h is all a C99 program needs, and that the layout it was compiled with is the one that is
+ * recorded: every offset of every struct on 64-bit machines. CMake builds this file alone, with -std=c99 -pedantic
+ * -Werror. */
 #include <adamw.h>
 
 #include <stdio.h>
@@ -111,12 +112,16 @@ static void check_defaults(void) {
   expect("options.size", s.size, sizeof s);
   expect("options.size", q.size, sizeof q);
   expect("defaults", s.lr == 1e-3 && s.beta1 == 0.9 && s.beta2 == 0.999 && s.eps == 1e-8 && s.weight_decay == 1e-2, 1);
-  expect("off", s.max_unorm == 0.0 && s.percentile_clipping == 100 && s.flags == 0u && s.device == -1 && q.device == -1, 1);
-  expect("pointers", s.grad_scale == NULL && s.found_inf == NULL && s.skipped == NULL && s.stream == NULL && q.stream == NULL, 1);
+  expect("off", s.max_unorm == 0.0 && s.percentile_clipping == 100 && s.flags == 0u && s.device == -1 && q.device == -1,
+         1);
+  expect("pointers",
+         s.grad_scale == NULL && s.found_inf == NULL && s.skipped == NULL && s.stream == NULL && q.stream == NULL, 1);
   expect("step of no rows", (size_t)adamw_step(&s, NULL, sizeof(adamw_tensor), 0), ADAMW_OK);
-  expect("version", (size_t)adamw_version(), ADAMW_VERSION_MAJOR * 10000 + ADAMW_VERSION_MINOR * 100 + ADAMW_VERSION_PATCH);
+  expect("version", (size_t)adamw_version(),
+         ADAMW_VERSION_MAJOR * 10000 + ADAMW_VERSION_MINOR * 100 + ADAMW_VERSION_PATCH);
   expect("ABI version", (size_t)adamw_abi_version(), ADAMW_ABI_VERSION);
-  for (status = 0; status < 8; ++status) expect("status text", strlen(adamw_status_string((adamw_status)status)) > 1, 1);
+  for (status = 0; status < 8; ++status)
+    expect("status text", strlen(adamw_status_string((adamw_status)status)) > 1, 1);
 }
 
 int main(void) {

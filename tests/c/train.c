@@ -1,5 +1,5 @@
-/* Owns the C example of the README: trains a small network on handwritten digits with nothing but adamw.h and the C library, with
- * 32-bit and with 8-bit optimizer state. Fails unless both learn to read. */
+/* Owns the C example of the README: trains a small network on handwritten digits with nothing but adamw.h and the C
+ * library, with 32-bit and with 8-bit optimizer state. Fails unless both learn to read. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,7 +10,8 @@
 
 enum { pixels = digit_pixels, hidden = 32, classes = 10, batch_size = 32, epochs = 25 };
 
-/* ---- the optimizer: one row of the table per tensor, one call a step ---------------------------------------------- */
+/* ---- the optimizer: one row of the table per tensor, one call a step ----------------------------------------------
+ */
 
 enum { weight1, bias1, weight2, bias2, tensor_count };
 static const int64_t tensor_rows[tensor_count] = {hidden, 1, classes, 1};
@@ -66,7 +67,8 @@ static void optimizer_step(const adamw_step_options *options, adamw_tensor *tens
   check(adamw_step(options, tensors, sizeof *tensors, tensor_count));
 }
 
-/* ---- the network: pixels -> hidden (ReLU) -> classes (softmax, cross entropy) ------------------------------------- */
+/* ---- the network: pixels -> hidden (ReLU) -> classes (softmax, cross entropy) -------------------------------------
+ */
 
 static unsigned random_state;
 static unsigned random_below(unsigned n) {
@@ -124,7 +126,8 @@ static void add_gradients(const adamw_tensor *tensors, const char *digit) {
   for (i = 0; i < classes; ++i) grad(tensors, bias2)[i] += error[i];
 }
 
-/* ---- training ----------------------------------------------------------------------------------------------------- */
+/* ---- training -----------------------------------------------------------------------------------------------------
+ */
 
 /* Every fifth image is for testing. */
 static const char *test_image(int i) { return digits[5 * i]; }
@@ -179,7 +182,8 @@ int main(void) {
     for (seed = 1; seed <= 3; ++seed) {
       int64_t bytes;
       const double accuracy = train(formats[i], seed, &bytes);
-      printf("%-26s seed %u: %6.2f%% of %d digits, %5ld bytes of state\n", names[i], seed, 100.0 * accuracy, test_count, (long)bytes);
+      printf("%-26s seed %u: %6.2f%% of %d digits, %5ld bytes of state\n", names[i], seed, 100.0 * accuracy, test_count,
+             (long)bytes);
       failed |= accuracy < needed;
     }
   }

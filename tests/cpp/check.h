@@ -1,4 +1,5 @@
-// Owns how a C++ test says what must hold. A failed CHECK is printed and counted; the test's last line is `return finish();`.
+// Owns how a C++ test says what must hold. A failed CHECK is printed and counted; the test's last line is `return
+// finish();`.
 #pragma once
 
 #include <cstdio>
@@ -10,13 +11,13 @@ inline int &failures() {
 }
 
 // CHECK(condition, printf-style text with the values that matter)
-#define CHECK(condition, ...)                                       \
-  do {                                                              \
-    if (!(condition) && failures()++ < 20) {                        \
-      std::printf("%s:%d: %s: ", __FILE__, __LINE__, #condition);   \
-      std::printf(__VA_ARGS__);                                     \
-      std::printf("\n");                                            \
-    }                                                               \
+#define CHECK(condition, ...)                                     \
+  do {                                                            \
+    if (!(condition) && failures()++ < 20) {                      \
+      std::printf("%s:%d: %s: ", __FILE__, __LINE__, #condition); \
+      std::printf(__VA_ARGS__);                                   \
+      std::printf("\n");                                          \
+    }                                                             \
   } while (0)
 
 inline int finish() {

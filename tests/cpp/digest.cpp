@@ -14,7 +14,8 @@ namespace {
 class Hash {  // FNV-1a, 64 bits
  public:
   void add(const void *memory, std::size_t bytes) {
-    for (std::size_t i = 0; i < bytes; ++i) state_ = (state_ ^ static_cast<const std::uint8_t *>(memory)[i]) * 0x100000001B3u;
+    for (std::size_t i = 0; i < bytes; ++i)
+      state_ = (state_ ^ static_cast<const std::uint8_t *>(memory)[i]) * 0x100000001B3u;
   }
   void add(const Bytes &bytes) { add(bytes.memory.data(), bytes.memory.size()); }
   void add(double x) {  // the sign and payload of a NaN are not promised
@@ -30,18 +31,37 @@ class Hash {  // FNV-1a, 64 bits
 constexpr struct Shape {
   int rows, row_length;
   std::int64_t global_offset;
-} shapes[] = {{1, 1, 0},   {1, 7, 3},    {1, 31, 256},  {1, 32, (std::int64_t{1} << 35) + 24},
-              {1, 33, 0},  {1, 255, 8},  {1, 256, 5},   {1, 257, 0},
-              {1, 1000, (std::int64_t{1} << 40) + 13},  {1, 4099, (std::int64_t{1} << 35) - 2048},
-              {5, 100, 0}, {3, 300, 17}, {7, 64, 8000}, {9, 63, 0},  {2, 512, 1}};
+} shapes[] = {{1, 1, 0},
+              {1, 7, 3},
+              {1, 31, 256},
+              {1, 32, (std::int64_t{1} << 35) + 24},
+              {1, 33, 0},
+              {1, 255, 8},
+              {1, 256, 5},
+              {1, 257, 0},
+              {1, 1000, (std::int64_t{1} << 40) + 13},
+              {1, 4099, (std::int64_t{1} << 35) - 2048},
+              {5, 100, 0},
+              {3, 300, 17},
+              {7, 64, 8000},
+              {9, 63, 0},
+              {2, 512, 1}};
 
-// As api.cpp derives them for lr 1e-3, betas 0.9 and 0.999, eps 1e-8, weight decay 1e-2 and steps 1, 2, 3; in literals, so that no
-// platform's pow() takes part.
+// As api.cpp derives them for lr 1e-3, betas 0.9 and 0.999, eps 1e-8, weight decay 1e-2 and steps 1, 2, 3; in literals,
+// so that no platform's pow() takes part.
 Coefficients coefficients(int step, std::uint32_t key, float gradient_scale) {
   constexpr float inverse_root_bc2[] = {31.6227766f, 22.3662714f, 18.2665355f};
   constexpr float negative_step_size[] = {-0.01f, -0.00526315789f, -0.00369003690f};
-  return {gradient_scale, 0.999f, 0.1f, 0.001f, inverse_root_bc2[step - 1], 1e-8f, 0.99999f, negative_step_size[step - 1],
-          key * 0x9E3779B9u + static_cast<std::uint32_t>(step), key * 0x85EBCA6Bu + static_cast<std::uint32_t>(step)};
+  return {gradient_scale,
+          0.999f,
+          0.1f,
+          0.001f,
+          inverse_root_bc2[step - 1],
+          1e-8f,
+          0.99999f,
+          negative_step_size[step - 1],
+          key * 0x9E3779B9u + static_cast<std::uint32_t>(step),
+          key * 0x85EBCA6Bu + static_cast<std::uint32_t>(step)};
 }
 
 // The buffers of one tensor; `shift` elements before the first keep it off a vector's alignment.
@@ -56,8 +76,19 @@ struct Tensor {
     for (Bytes &scale : scales) scale = Bytes(kind.state_format == ADAMW_STATE_TENSOR8 ? 1 : blocks.count, 4, shift);
   }
   adamw_tensor row(const Shape &shape, int step) {
-    return {param.at(), grad.at(), moments[0].at(), moments[1].at(), moments[2].at(), scales[0].floats(), scales[1].floats(),
-            scales[2].floats(), nullptr, shape.rows * std::int64_t{shape.row_length}, shape.row_length, step, shape.global_offset};
+    return {param.at(),
+            grad.at(),
+            moments[0].at(),
+            moments[1].at(),
+            moments[2].at(),
+            scales[0].floats(),
+            scales[1].floats(),
+            scales[2].floats(),
+            nullptr,
+            shape.rows * std::int64_t{shape.row_length},
+            shape.row_length,
+            step,
+            shape.global_offset};
   }
 };
 
@@ -66,7 +97,8 @@ void step_tensor(Hash &hash, const Kernels &kernels, const StepKind &kind, const
   const std::int64_t last = row.blocks.count, middle = last / 3;
   hash.add(kernels.gradient_squares(kind, row, 0, last));
   const Measures m = kernels.measure(kind, row, 0, last);
-  for (double x : {m.direction_squares, m.param_squares, double{m.exp_avg}, double{m.root}, double{m.max_root}}) hash.add(x);
+  for (double x : {m.direction_squares, m.param_squares, double{m.exp_avg}, double{m.root}, double{m.max_root}})
+    hash.add(x);
   const TensorScales scales = {block_scale(m.exp_avg), block_scale(m.root), block_scale(m.max_root)};
   const bool tensorwise = kind.state_format == ADAMW_STATE_TENSOR8;
   const TensorScales *given = tensorwise ? &scales : nullptr;
@@ -120,7 +152,8 @@ unsigned long long digest_quantizer(const Kernels &kernels, adamw_map map, bool 
     plan.key = 77;
     plan.global_offset = shape.global_offset;
     const std::int64_t last = plan.blocks.count, middle = last / 2;
-    Bytes source(plan.blocks.numel, 4, shift), codes(plan.blocks.numel, 1, shift), target(plan.blocks.numel, 4, shift + 1);
+    Bytes source(plan.blocks.numel, 4, shift), codes(plan.blocks.numel, 1, shift),
+        target(plan.blocks.numel, 4, shift + 1);
     Bytes absmax(blockwise ? plan.blocks.count : 1, 4, shift);
     fill(source.at(), ADAMW_FLOAT32, plan.blocks.numel, random, true);
     const float largest = kernels.largest(plan, source.floats(), 0, last);
@@ -146,10 +179,14 @@ void print_digests(const Kernels &kernels) {
       for (int f = 0; f < 3; ++f)
         for (int amsgrad = 0; amsgrad < 2; ++amsgrad)
           for (int mode = 0; mode < 3; ++mode) {
-            const StepKind kind = {static_cast<adamw_dtype>(p), static_cast<adamw_dtype>(g), static_cast<adamw_state_format>(f),
-                                   amsgrad == 1, mode == 1, mode == 2};
-            std::printf("param_%s-grad_%s-state_%s%s%s %016llx\n", dtypes[p], dtypes[g], formats[f], amsgrad ? "-amsgrad" : "",
-                        modes[mode], digest_steps(kernels, kind));
+            const StepKind kind = {static_cast<adamw_dtype>(p),
+                                   static_cast<adamw_dtype>(g),
+                                   static_cast<adamw_state_format>(f),
+                                   amsgrad == 1,
+                                   mode == 1,
+                                   mode == 2};
+            std::printf("param_%s-grad_%s-state_%s%s%s %016llx\n", dtypes[p], dtypes[g], formats[f],
+                        amsgrad ? "-amsgrad" : "", modes[mode], digest_steps(kernels, kind));
           }
   for (int map = 0; map < 2; ++map)
     for (int blockwise = 0; blockwise < 2; ++blockwise)

@@ -1,4 +1,5 @@
-// Owns the tests' numbers: made from integers alone, so that they are the same on every machine. Knows nothing of what is tested.
+// Owns the tests' numbers: made from integers alone, so that they are the same on every machine. Knows nothing of what
+// is tested.
 #pragma once
 
 #include <cstdint>
@@ -31,10 +32,12 @@ class Random {
   }
   std::uint32_t bits() { return static_cast<std::uint32_t>(next() >> 32); }
   int below(int n) { return static_cast<int>((next() >> 33) % static_cast<std::uint64_t>(n)); }
-  double unit() { return static_cast<double>(next() >> 11) * 0x1p-53; }               // [0, 1)
-  float uniform() { return static_cast<float>(unit() * 2.0 - 1.0); }                  // [-1, 1)
-  float any_float() { return float_from_bits(bits()); }                               // every bit pattern
-  float finite_float() { return float_from_bits((bits() & 0x807FFFFFu) | static_cast<std::uint32_t>(below(255)) << 23); }
+  double unit() { return static_cast<double>(next() >> 11) * 0x1p-53; }  // [0, 1)
+  float uniform() { return static_cast<float>(unit() * 2.0 - 1.0); }     // [-1, 1)
+  float any_float() { return float_from_bits(bits()); }                  // every bit pattern
+  float finite_float() {
+    return float_from_bits((bits() & 0x807FFFFFu) | static_cast<std::uint32_t>(below(255)) << 23);
+  }
 
  private:
   std::uint64_t state_;
@@ -47,8 +50,13 @@ enum Magnitude { ordinary, heavy_tailed, sparse, all_zero, tiny, huge, not_finit
 
 // sign * 2^exponent * (1 + fraction / 2^32), or a special value, written in the dtype's own bits.
 inline void put(void *at, adamw_dtype dtype, std::uint32_t sign, int exponent, std::uint32_t fraction) {
-  const int mantissa = dtype == ADAMW_FLOAT32 ? 23 : dtype == ADAMW_BFLOAT16 ? 7 : 10, bias = dtype == ADAMW_FLOAT16 ? 15 : 127;
-  const int biased = exponent + bias < 0 ? 0 : exponent + bias > 2 * bias ? 2 * bias : exponent + bias;  // never infinite
+  const int mantissa = dtype == ADAMW_FLOAT32    ? 23
+                       : dtype == ADAMW_BFLOAT16 ? 7
+                                                 : 10,
+            bias = dtype == ADAMW_FLOAT16 ? 15 : 127;
+  const int biased = exponent + bias < 0          ? 0
+                     : exponent + bias > 2 * bias ? 2 * bias
+                                                  : exponent + bias;  // never infinite
   const std::uint32_t value = static_cast<std::uint32_t>(biased) << mantissa | fraction >> (32 - mantissa);
   if (dtype == ADAMW_FLOAT32) {
     const std::uint32_t word = sign << 31 | value;
@@ -68,12 +76,24 @@ inline void fill(void *memory, adamw_dtype dtype, std::int64_t count, Random &ra
     const std::uint32_t sign = random.bits() & 1, fraction = random.bits();
     const bool rare = random.below(8) == 0;
     switch (kind) {
-      case heavy_tailed: put(at, dtype, sign, -30 + random.below(40), fraction); break;
-      case sparse: rare ? put(at, dtype, sign, -6, fraction) : put(at, dtype, sign, -1000, 0); break;
-      case all_zero: put(at, dtype, sign, -1000, 0); break;
-      case tiny: put(at, dtype, sign, rare ? -1000 : -126 + random.below(12), fraction); break;
-      case huge: put(at, dtype, sign, 20 + random.below(80), fraction); break;
-      default: put(at, dtype, sign, -1 - random.below(5), fraction); break;
+      case heavy_tailed:
+        put(at, dtype, sign, -30 + random.below(40), fraction);
+        break;
+      case sparse:
+        rare ? put(at, dtype, sign, -6, fraction) : put(at, dtype, sign, -1000, 0);
+        break;
+      case all_zero:
+        put(at, dtype, sign, -1000, 0);
+        break;
+      case tiny:
+        put(at, dtype, sign, rare ? -1000 : -126 + random.below(12), fraction);
+        break;
+      case huge:
+        put(at, dtype, sign, 20 + random.below(80), fraction);
+        break;
+      default:
+        put(at, dtype, sign, -1 - random.below(5), fraction);
+        break;
     }
     if (kind == not_finite && rare) {
       const std::uint16_t half = static_cast<std::uint16_t>(dtype == ADAMW_FLOAT16 ? 0x7C00 : 0x7F80) |

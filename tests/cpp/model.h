@@ -29,13 +29,17 @@ struct Model {
   std::vector<std::vector<Bytes>> memory;  // [tensor][buffer]
   std::vector<adamw_tensor> rows;
 
-  // Ordinary parameters in [-1, 1), state zero. Every buffer is exactly as long as it must be, for the address sanitizer.
+  // Ordinary parameters in [-1, 1), state zero. Every buffer is exactly as long as it must be, for the address
+  // sanitizer.
   Model(const adamw_step_options &o, const std::vector<TensorShape> &shapes, std::uint64_t seed = 1) : options(o) {
     for (const TensorShape &s : shapes) {
       const std::int64_t n = s.rows * s.row_length;
       adamw_state_layout layout;
-      CHECK(adamw_get_state_layout(static_cast<adamw_state_format>(o.state_format), n, s.row_length, 1, &layout) == ADAMW_OK, "layout");
-      const std::size_t p = size_of(static_cast<adamw_dtype>(o.param_dtype)), g = size_of(static_cast<adamw_dtype>(o.grad_dtype));
+      CHECK(adamw_get_state_layout(static_cast<adamw_state_format>(o.state_format), n, s.row_length, 1, &layout) ==
+                ADAMW_OK,
+            "layout");
+      const std::size_t p = size_of(static_cast<adamw_dtype>(o.param_dtype)),
+                        g = size_of(static_cast<adamw_dtype>(o.grad_dtype));
       std::vector<Bytes> b(buffer_count);
       b[param] = Bytes(n, p, 0);
       b[grad] = Bytes(n, g, 0);
@@ -48,8 +52,9 @@ struct Model {
     }
     for (std::size_t i = 0; i < memory.size(); ++i) {
       std::vector<Bytes> &b = memory[i];
-      rows.push_back({b[0].at(), b[1].at(), b[2].at(), b[3].at(), b[4].at(), b[5].floats(), b[6].floats(), b[7].floats(),
-                      b[8].floats(), shapes[i].rows * shapes[i].row_length, shapes[i].row_length, 1, shapes[i].global_offset});
+      rows.push_back({b[0].at(), b[1].at(), b[2].at(), b[3].at(), b[4].at(), b[5].floats(), b[6].floats(),
+                      b[7].floats(), b[8].floats(), shapes[i].rows * shapes[i].row_length, shapes[i].row_length, 1,
+                      shapes[i].global_offset});
     }
   }
 

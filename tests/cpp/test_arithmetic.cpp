@@ -1,12 +1,13 @@
-// Owns the laws of the arithmetic below the update: fma, binary16 and bfloat16 against definitions in exact double arithmetic.
+// Owns the laws of the arithmetic below the update: fma, binary16 and bfloat16 against definitions in exact double
+// arithmetic.
 #include <cmath>
 #include <vector>
 
 #include "check.h"
 #include "cpu/parts_scalar.h"
 // The parts come first: vector.h is written against them.
-#include "cpu/vector.h"
 #include "cpu/kernels.h"
+#include "cpu/vector.h"
 #include "inputs.h"
 
 using namespace adamw;
@@ -42,7 +43,8 @@ float to_float_scalar(const Format &f, std::uint32_t half) {
 }
 
 // `count` floats, a multiple of the lanes, to halves; words: null for nearest.
-std::vector<std::uint16_t> to_halves(const Format &f, const std::vector<float> &x, const std::uint32_t *words = nullptr) {
+std::vector<std::uint16_t> to_halves(const Format &f, const std::vector<float> &x,
+                                     const std::uint32_t *words = nullptr) {
   std::vector<std::uint16_t> out(x.size());
   for (std::size_t i = 0; i < x.size(); i += lanes) {
     const V v = load(x.data() + i);
@@ -50,7 +52,8 @@ std::vector<std::uint16_t> to_halves(const Format &f, const std::vector<float> &
       store(out.data() + i, f.dtype == ADAMW_BFLOAT16 ? float_to_bfloat16(v) : float_to_float16(v));
     } else {
       const I w = load(words + i);
-      store(out.data() + i, f.dtype == ADAMW_BFLOAT16 ? float_to_bfloat16_stochastic(v, w) : float_to_float16_stochastic(v, w));
+      store(out.data() + i,
+            f.dtype == ADAMW_BFLOAT16 ? float_to_bfloat16_stochastic(v, w) : float_to_float16_stochastic(v, w));
     }
   }
   return out;
@@ -67,12 +70,14 @@ void check_halves(const Format &f) {
       continue;
     }
     const double expected = magnitude == f.infinity() ? HUGE_VAL : f.value(magnitude);
-    CHECK(std::fabs(x) == expected && std::signbit(x) == (half >> 15 != 0), "%s: %04x became %a", f.name, half, double{x});
+    CHECK(std::fabs(x) == expected && std::signbit(x) == (half >> 15 != 0), "%s: %04x became %a", f.name, half,
+          double{x});
     CHECK(back == half, "%s: %04x came back as %04x", f.name, half, back);
   }
 }
 
-// Law: a float becomes the nearest half, ties to even, overflow to infinity: three floats beside every boundary and value.
+// Law: a float becomes the nearest half, ties to even, overflow to infinity: three floats beside every boundary and
+// value.
 void check_rounding(const Format &f) {
   std::vector<float> x;
   for (int half = 0; half < f.infinity(); ++half) {
@@ -94,8 +99,9 @@ void check_rounding(const Format &f) {
   }
 }
 
-// Law: stochastic rounding takes the half below or above, so often that the mean is the number: exactly over evenly spaced words
-// (2^16 of them; where float16 is denormal, to the 2^-22 of a rounding number and the 2^-11 of a sum in units below 2^11).
+// Law: stochastic rounding takes the half below or above, so often that the mean is the number: exactly over evenly
+// spaced words (2^16 of them; where float16 is denormal, to the 2^-22 of a rounding number and the 2^-11 of a sum in
+// units below 2^11).
 void check_stochastic(const Format &f) {
   constexpr std::size_t count = 1 << 16;
   std::vector<std::uint32_t> words(count);
@@ -117,13 +123,14 @@ void check_stochastic(const Format &f) {
     }
     // Both formats see as many bits below the kept ones as a float has there, if that is normal.
     const double tolerance = denormal ? 0x1p-11 : f.dtype == ADAMW_BFLOAT16 ? 0x1p-16 : 0x1p-13;
-    CHECK(std::fabs(upper / double{count} - fraction) <= tolerance, "%s: %a went up %d times of 65536, fraction %f", f.name,
-          double{x}, upper, fraction);
+    CHECK(std::fabs(upper / double{count} - fraction) <= tolerance, "%s: %a went up %d times of 65536, fraction %f",
+          f.name, double{x}, upper, fraction);
     if (fraction == 0.0) CHECK(upper == 0, "%s: %a is exact but moved", f.name, double{x});
   }
 }
 
-// Law: each kernel stores a parameter as the nearest half to p * decay: every half, and products that tie and that are denormal.
+// Law: each kernel stores a parameter as the nearest half to p * decay: every half, and products that tie and that are
+// denormal.
 void check_kernel(const Kernels &kernels, const Format &f) {
   constexpr std::int64_t n = 65536;
   std::vector<std::uint16_t> start(n), p(n);
@@ -133,7 +140,8 @@ void check_kernel(const Kernels &kernels, const Format &f) {
   for (float decay : {1.0f, tie, 0.5f, 0.75f, 0.99999f, 0x1p-9f, 0x1.8p-12f}) {
     p = start;
     const StepKind kind = {f.dtype, ADAMW_FLOAT32, ADAMW_STATE_FLOAT32, false, false, false};
-    const adamw_tensor t = {p.data(), grad.data(), m.data(), v.data(), nullptr, nullptr, nullptr, nullptr, nullptr, n, n, 1, 0};
+    const adamw_tensor t = {p.data(), grad.data(), m.data(), v.data(), nullptr, nullptr, nullptr,
+                            nullptr,  nullptr,     n,        n,        1,       0};
     Row row{};
     row.tensor = t;
     row.blocks = block_layout(n, n);
@@ -147,7 +155,8 @@ void check_kernel(const Kernels &kernels, const Format &f) {
       }
       const float x = static_cast<float>(f.value(magnitude)) * decay;
       const int expected = magnitude == f.infinity() ? magnitude : f.nearest(x);
-      CHECK(got == expected, "%s %s: %04zx * %a became %04x, not %04x", kernels.name, f.name, i, double{decay}, p[i], expected);
+      CHECK(got == expected, "%s %s: %04zx * %a became %04x, not %04x", kernels.name, f.name, i, double{decay}, p[i],
+            expected);
     }
   }
 }
@@ -156,23 +165,25 @@ void check_kernel(const Kernels &kernels, const Format &f) {
 void check_fma() {
   const auto check = [](float a, float b, float c) {
     const float got = part_fma(a, b, c), expected = std::fma(a, b, c);
-    CHECK(bits_of(got) == bits_of(expected) || (got != got && expected != expected), "fma(%a, %a, %a) = %a, not %a", double{a},
-          double{b}, double{c}, double{got}, double{expected});
+    CHECK(bits_of(got) == bits_of(expected) || (got != got && expected != expected), "fma(%a, %a, %a) = %a, not %a",
+          double{a}, double{b}, double{c}, double{got}, double{expected});
   };
   Random random(7);
   for (int i = 0; i < 1 << 20; ++i) {
     const float a = random.any_float(), b = random.any_float(), c = random.any_float();
     check(a, b, c);
     const float p = random.uniform(), q = random.uniform(), product = p * q;
-    check(p, q, -product);                                                             // only the rounding error is left
+    check(p, q, -product);  // only the rounding error is left
     check(p, q, -float_from_bits(bits_of(product) + static_cast<std::uint32_t>(random.below(9)) - 4));
     check(p, q, std::ldexp(random.uniform(), -random.below(60)));
-    check(p * 0x1p-70f, q * 0x1p-70f, random.uniform() * 0x1p-130f);                   // denormal results
-    check(p * 0x1p100f, q * 0x1p27f, random.uniform() * 0x1p127f);                     // about to overflow
+    check(p * 0x1p-70f, q * 0x1p-70f, random.uniform() * 0x1p-130f);  // denormal results
+    check(p * 0x1p100f, q * 0x1p27f, random.uniform() * 0x1p127f);    // about to overflow
     // Halfway between two floats up to something far below: where rounding twice goes wrong.
-    check(1.0f + 0x1p-12f * static_cast<float>(random.below(4096)), 1.0f + 0x1p-12f, std::ldexp(random.uniform(), -40 - random.below(80)));
+    check(1.0f + 0x1p-12f * static_cast<float>(random.below(4096)), 1.0f + 0x1p-12f,
+          std::ldexp(random.uniform(), -40 - random.below(80)));
   }
-  const float edges[] = {0.0f, 1.0f, 0x1p-149f, 0x1p-126f, 0x1.fffffcp-127f, 0x1.fffffep127f, 0x1p64f, 0x1p-75f, INFINITY, NAN, 1.0f + 0x1p-23f};
+  const float edges[] = {0.0f,    1.0f,     0x1p-149f, 0x1p-126f, 0x1.fffffcp-127f, 0x1.fffffep127f,
+                         0x1p64f, 0x1p-75f, INFINITY,  NAN,       1.0f + 0x1p-23f};
   for (float a : edges)
     for (float b : edges)
       for (float c : edges)

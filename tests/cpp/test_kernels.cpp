@@ -1,5 +1,5 @@
-// Owns the laws of the 8-bit quantizer and of the random words: every kernel of this processor against the tables of codebook.h
-// and definitions in double precision. (dtype conversions and fma: test_arithmetic.cpp.)
+// Owns the laws of the 8-bit quantizer and of the random words: every kernel of this processor against the tables of
+// codebook.h and definitions in double precision. (dtype conversions and fma: test_arithmetic.cpp.)
 #include <algorithm>
 #include <cmath>
 #include <vector>
@@ -7,9 +7,9 @@
 #include "check.h"
 #include "cpu/parts_scalar.h"
 // The parts come first: vector.h is written against them.
-#include "cpu/vector.h"
 #include "cpu/block_memory.h"
 #include "cpu/kernels.h"
+#include "cpu/vector.h"
 #include "inputs.h"
 
 using namespace adamw;
@@ -30,11 +30,13 @@ int code_of_magnitude(const Map &map, int k, bool negative) { return std::max(ma
 int nearest_code(const Map &map, float x) {
   const float a = std::fabs(x);
   if (a == 0.0f || (x < 0.0f && map.zero == 0)) return map.zero;
-  const int k = static_cast<int>(std::upper_bound(map.midpoints, map.midpoints + map.midpoint_count, a) - map.midpoints);
+  const int k =
+      static_cast<int>(std::upper_bound(map.midpoints, map.midpoints + map.midpoint_count, a) - map.midpoints);
   return code_of_magnitude(map, k + map.first - 1, x < 0.0f);
 }
 
-QuantizePlan plan_of(const Map &map, std::int64_t numel, bool stochastic = false, std::uint32_t key = 0, std::int64_t offset = 0) {
+QuantizePlan plan_of(const Map &map, std::int64_t numel, bool stochastic = false, std::uint32_t key = 0,
+                     std::int64_t offset = 0) {
   QuantizePlan plan{};
   plan.map = map.id;
   plan.stochastic = stochastic;
@@ -53,7 +55,8 @@ std::vector<std::uint8_t> encode(const Kernels &kernels, const QuantizePlan &pla
   return codes;
 }
 
-// Law: rounding to nearest is the search of the midpoints: beside every midpoint and value, and on 2^22 floats of [0, 1].
+// Law: rounding to nearest is the search of the midpoints: beside every midpoint and value, and on 2^22 floats of [0,
+// 1].
 void check_nearest(const Kernels &kernels, const Map &map) {
   std::vector<float> x;
   const auto around = [&x](float centre) {
@@ -68,25 +71,26 @@ void check_nearest(const Kernels &kernels, const Map &map) {
   };
   for (int i = 0; i < map.midpoint_count; ++i) around(map.midpoints[i]);
   for (int i = map.zero; i < 256; ++i) around(map.values[i]);
-  for (std::uint32_t b = 0; b <= 0x3F800000u; b += 254) x.push_back(float_from_bits((b & 256) != 0 ? b | 0x80000000u : b));
+  for (std::uint32_t b = 0; b <= 0x3F800000u; b += 254)
+    x.push_back(float_from_bits((b & 256) != 0 ? b | 0x80000000u : b));
   for (std::uint32_t b = 0; b < 4; ++b) x.push_back(float_from_bits(b));
   const auto codes = encode(kernels, plan_of(map, static_cast<std::int64_t>(x.size())), x);
   for (std::size_t i = 0; i < x.size(); ++i) {
-    CHECK(codes[i] == nearest_code(map, x[i]), "%s %s: %a became %d, nearest is %d", kernels.name, map.name, double{x[i]},
-          codes[i], nearest_code(map, x[i]));
+    CHECK(codes[i] == nearest_code(map, x[i]), "%s %s: %a became %d, nearest is %d", kernels.name, map.name,
+          double{x[i]}, codes[i], nearest_code(map, x[i]));
   }
 }
 
-// Law: the midpoints lie halfway between values: to a millionth of the distance, except that the signed map's first one, which ends
-// the line through zero, is only between 0 and the first value.
+// Law: the midpoints lie halfway between values: to a millionth of the distance, except that the signed map's first
+// one, which ends the line through zero, is only between 0 and the first value.
 void check_midpoints(const Map &map) {
   for (int i = 0; i < map.midpoint_count; ++i) {
     const int k = i + map.first;
     if (map.zero + k > 255) continue;
     const double lo = map.values[map.zero + k - 1], hi = map.values[map.zero + k], middle = (lo + hi) / 2;
     const double tolerance = k == 1 ? (hi - lo) / 2 : (hi - lo) * 1e-4;
-    CHECK(std::fabs(map.midpoints[i] - middle) <= tolerance, "%s: midpoint %d is %a, not %a", map.name, k, double{map.midpoints[i]},
-          middle);
+    CHECK(std::fabs(map.midpoints[i] - middle) <= tolerance, "%s: midpoint %d is %a, not %a", map.name, k,
+          double{map.midpoints[i]}, middle);
   }
 }
 
@@ -99,8 +103,8 @@ void check_decode(const Kernels &kernels, const Map &map) {
     kernels.dequantize(plan_of(map, 256), codes.data(), &absmax, target.data(), 0, 1);
     for (int i = 0; i < 256; ++i) {
       const float expected = map.values[i] * absmax;
-      CHECK(bits_of(target[static_cast<std::size_t>(i)]) == bits_of(expected), "%s %s: code %d decodes to %a, not %a", kernels.name,
-            map.name, i, double{target[static_cast<std::size_t>(i)]}, double{expected});
+      CHECK(bits_of(target[static_cast<std::size_t>(i)]) == bits_of(expected), "%s %s: code %d decodes to %a, not %a",
+            kernels.name, map.name, i, double{target[static_cast<std::size_t>(i)]}, double{expected});
     }
   }
 }
@@ -133,44 +137,51 @@ Between neighbours(const Map &map, float a) {
   return {lower, (a - double{above[-1]}) / (double{above[0]} - above[-1])};
 }
 
-// How far the float arithmetic of a position may be off, in codes: slope and offset (each rounded to 2^-24 of up to 256), the fma,
-// its third, and the sum with the word (2^-17 to 2^-16 each), and the word's own 2^-22: below 2^-13 together.
+// How far the float arithmetic of a position may be off, in codes: slope and offset (each rounded to 2^-24 of up to
+// 256), the fma, its third, and the sum with the word (2^-17 to 2^-16 each), and the word's own 2^-22: below 2^-13
+// together.
 constexpr double position_error = 0x1p-13;
 
-// Rounds up where the word's 22 bits exceed 1 - fraction: then the mean over all words is the value. -1: too close to call.
+// Rounds up where the word's 22 bits exceed 1 - fraction: then the mean over all words is the value. -1: too close to
+// call.
 int stochastic_code(const Map &map, float x, std::uint32_t word) {
   const float a = std::fabs(x);
   const Between b = neighbours(map, a);
   // exp_avg is rounded stochastically below magnitude 64 only; a number above zero never gets the unsigned code 0.
   if (map.zero != 0 && b.lower >= 64) return nearest_code(map, x);
   if (map.zero == 0 && b.lower == 0) return a > 0.0f ? 1 : 0;
-  if (map.zero != 0 && b.lower == 63 && b.fraction > 1 - position_error) return -1;  // nearest or not: the same distance
+  if (map.zero != 0 && b.lower == 63 && b.fraction > 1 - position_error)
+    return -1;  // nearest or not: the same distance
   const double u = (static_cast<double>(word >> 10) + 0.5) / 4194304.0, excess = u - (1.0 - b.fraction);
   if (std::fabs(excess) < position_error) return -1;
   return code_of_magnitude(map, b.lower + (excess > 0), x < 0.0f);
 }
 
-// Law: the code of element i is that of its own word, wherever the tensor starts (aligned, misaligned, across 2^35); so it is one
-// of the two neighbours, and its mean over words is the number itself.
+// Law: the code of element i is that of its own word, wherever the tensor starts (aligned, misaligned, across 2^35); so
+// it is one of the two neighbours, and its mean over words is the number itself.
 void check_stochastic(const Kernels &kernels, const Map &map) {
   constexpr std::int64_t n = 2000;
-  const std::uint64_t offsets[] = {0, 8, 5, 1001, (1ull << 35) - 1024, (1ull << 35) - 1003, 1ull << 35, (3ull << 35) - 512, (1ull << 60) + 3};
+  const std::uint64_t offsets[] = {
+      0, 8, 5, 1001, (1ull << 35) - 1024, (1ull << 35) - 1003, 1ull << 35, (3ull << 35) - 512, (1ull << 60) + 3};
   Random random(3);
   for (std::uint64_t offset : offsets) {
     for (int trial = 0; trial < 8; ++trial) {
       const std::uint32_t key = random.bits();
       std::vector<float> x(n);
-      // Magnitudes from the signed map's second value on: below it that map leads straight to zero (see check_midpoints).
+      // Magnitudes from the signed map's second value on: below it that map leads straight to zero (see
+      // check_midpoints).
       const float smallest = map.zero != 0 ? map.values[map.zero + 2] : 0.0f;
       for (float &e : x) e = std::max(std::ldexp(static_cast<float>(random.unit()), -random.below(20)), smallest);
-      if (map.zero != 0) for (float &e : x) e = (random.bits() & 1) != 0 ? -e : e;
+      if (map.zero != 0)
+        for (float &e : x) e = (random.bits() & 1) != 0 ? -e : e;
       const auto codes = encode(kernels, plan_of(map, n, true, key, static_cast<std::int64_t>(offset)), x);
       for (std::size_t i = 0; i < x.size(); ++i) {
         const int expected = stochastic_code(map, x[i], word_by_definition(key, offset + i));
         const int below = neighbours(map, std::fabs(x[i])).lower, k = std::abs(codes[i] - map.zero);
-        CHECK(k == below || k == below + 1, "%s %s: %a became %d, between other values", kernels.name, map.name, double{x[i]}, codes[i]);
-        CHECK(expected == -1 || codes[i] == expected, "%s %s: %a at %llu became %d, its word says %d", kernels.name, map.name,
-              double{x[i]}, static_cast<unsigned long long>(offset + i), codes[i], expected);
+        CHECK(k == below || k == below + 1, "%s %s: %a became %d, between other values", kernels.name, map.name,
+              double{x[i]}, codes[i]);
+        CHECK(expected == -1 || codes[i] == expected, "%s %s: %a at %llu became %d, its word says %d", kernels.name,
+              map.name, double{x[i]}, static_cast<unsigned long long>(offset + i), codes[i], expected);
       }
     }
   }
@@ -182,15 +193,18 @@ std::vector<int> codes_of_all_words(const Map &map, float x, int count) {
   std::uint32_t words[lanes];
   std::uint8_t codes[lanes];
   for (int at = 0; at < count; at += lanes) {
-    for (int i = 0; i < lanes; ++i) words[i] = static_cast<std::uint32_t>(at + i) * static_cast<std::uint32_t>(0x100000000ll / count);
+    for (int i = 0; i < lanes; ++i)
+      words[i] = static_cast<std::uint32_t>(at + i) * static_cast<std::uint32_t>(0x100000000ll / count);
     const V rounding = rounding_number<V>(load(words));
-    store_saturated(codes, map.zero != 0 ? encode_signed(V(x), V(1.0f), rounding) : encode_unsigned(V(x), V(1.0f), rounding));
+    store_saturated(codes,
+                    map.zero != 0 ? encode_signed(V(x), V(1.0f), rounding) : encode_unsigned(V(x), V(1.0f), rounding));
     for (int i = 0; i < lanes; ++i) result[static_cast<std::size_t>(at + i)] = codes[i];
   }
   return result;
 }
 
-// Law: zero stays zero whatever the word; what is not zero never becomes the unsigned map's zero; 1 stays 1 up to the arithmetic.
+// Law: zero stays zero whatever the word; what is not zero never becomes the unsigned map's zero; 1 stays 1 up to the
+// arithmetic.
 void check_every_word(const Map &map) {
   constexpr int all = 1 << 22;
   const auto every = [&](float x, int lowest, int highest) {
@@ -216,19 +230,23 @@ void check_unbiased(const Map &map) {
     const float x = static_cast<float>(lo + (hi - lo) * random.unit());
     double mean = 0.0;
     for (int code : codes_of_all_words(map, x, count)) mean += double{map.values[code]} / count;
-    CHECK(std::fabs(mean - x) <= (hi - lo) * (position_error + 1.0 / count), "%s: mean of %a is %a", map.name, double{x}, mean);
+    CHECK(std::fabs(mean - x) <= (hi - lo) * (position_error + 1.0 / count), "%s: mean of %a is %a", map.name,
+          double{x}, mean);
   }
 }
 
 // Law: the vector loop of the words gives each element its own word, wherever it starts.
 void check_words() {
   for (std::uint64_t start : {std::uint64_t{0}, std::uint64_t{8}, std::uint64_t{3}, (std::uint64_t{1} << 35) - 64,
-                              (std::uint64_t{1} << 35) - 256, (std::uint64_t{1} << 35) - 61, std::uint64_t{1} << 61, ~std::uint64_t{0} - 500}) {
+                              (std::uint64_t{1} << 35) - 256, (std::uint64_t{1} << 35) - 61, std::uint64_t{1} << 61,
+                              ~std::uint64_t{0} - 500}) {
     std::uint32_t words[ADAMW_BLOCK_SIZE];
     fill_words(words, 0xABCDEF01u, start, ADAMW_BLOCK_SIZE);
     for (unsigned i = 0; i < ADAMW_BLOCK_SIZE; ++i) {
-      CHECK(words[i] == word_by_definition(0xABCDEF01u, start + i), "word %u from %llu", i, static_cast<unsigned long long>(start));
-      CHECK(words[i] == random_word(0xABCDEF01u, start + i), "random_word %u from %llu", i, static_cast<unsigned long long>(start));
+      CHECK(words[i] == word_by_definition(0xABCDEF01u, start + i), "word %u from %llu", i,
+            static_cast<unsigned long long>(start));
+      CHECK(words[i] == random_word(0xABCDEF01u, start + i), "random_word %u from %llu", i,
+            static_cast<unsigned long long>(start));
     }
   }
 }
@@ -244,7 +262,8 @@ void check_sanitizing(const Kernels &kernels, const Map &map) {
   plan.blockwise = true;
   kernels.quantize(plan, x.data(), codes.data(), absmax, nullptr, 0, 2);
   const float largest = map.zero != 0 ? 0.5f : 0.25f;
-  CHECK(absmax[0] == largest && absmax[1] == 0.0f, "%s %s: %a %a", kernels.name, map.name, double{absmax[0]}, double{absmax[1]});
+  CHECK(absmax[0] == largest && absmax[1] == 0.0f, "%s %s: %a %a", kernels.name, map.name, double{absmax[0]},
+        double{absmax[1]});
   for (std::size_t i = 0; i < 300; ++i) {
     const bool nothing = (i >= 5 && i <= 7) || i >= 256 || (i == 8 && map.zero == 0);
     const int expected = nothing ? map.zero : nearest_code(map, x[i] / largest);

@@ -1,5 +1,5 @@
-// Owns the law that a step computes what adamw.h says: each step of each kind against the formulas in double precision, from the
-// state that the library holds before it. Tolerances count the float roundings in between (u = 2^-24 each).
+// Owns the law that a step computes what adamw.h says: each step of each kind against the formulas in double precision,
+// from the state that the library holds before it. Tolerances count the float roundings in between (u = 2^-24 each).
 #include <algorithm>
 #include <cmath>
 
@@ -16,7 +16,8 @@ float value(const Bytes &bytes, std::int64_t i, std::int32_t dtype) {
   if (dtype == ADAMW_FLOAT32) return float_from_bits(word);
   if (dtype == ADAMW_BFLOAT16) return float_from_bits(word << 16);
   const int e = static_cast<int>(word >> 10 & 31), m = static_cast<int>(word & 1023);
-  const float magnitude = e == 31 ? (m != 0 ? NAN : INFINITY) : std::ldexp(static_cast<float>(e == 0 ? m : m + 1024), (e == 0 ? 1 : e) - 25);
+  const float magnitude = e == 31 ? (m != 0 ? NAN : INFINITY)
+                                  : std::ldexp(static_cast<float>(e == 0 ? m : m + 1024), (e == 0 ? 1 : e) - 25);
   return (word & 0x8000) != 0 ? -magnitude : magnitude;
 }
 
@@ -28,7 +29,10 @@ std::vector<double> values(const Bytes &bytes, std::int64_t n, std::int32_t dtyp
 
 // Half a unit in the last place of a parameter's dtype at x.
 double half_ulp(double x, std::int32_t dtype) {
-  const int bits = dtype == ADAMW_FLOAT32 ? 24 : dtype == ADAMW_BFLOAT16 ? 8 : 11, lowest = dtype == ADAMW_FLOAT16 ? -14 : -126;
+  const int bits = dtype == ADAMW_FLOAT32    ? 24
+                   : dtype == ADAMW_BFLOAT16 ? 8
+                                             : 11,
+            lowest = dtype == ADAMW_FLOAT16 ? -14 : -126;
   int e;
   std::frexp(x, &e);
   return std::ldexp(0.5, std::max(e - 1, lowest) - bits + 1);
@@ -57,10 +61,12 @@ State read(Model &model) {
     q.numel = t.numel;
     q.row_length = t.row_length;
     std::vector<float> floats(static_cast<std::size_t>(t.numel));
-    CHECK(adamw_dequantize(&q, b[Model::exp_avg + i].memory.data(), model.memory[0][Model::absmax0 + i].floats(), floats.data()) == ADAMW_OK,
+    CHECK(adamw_dequantize(&q, b[Model::exp_avg + i].memory.data(), model.memory[0][Model::absmax0 + i].floats(),
+                           floats.data()) == ADAMW_OK,
           "%s", adamw_last_error());
     moments[i]->assign(floats.begin(), floats.end());
-    if (i > 0) for (double &root : *moments[i]) root *= root;
+    if (i > 0)
+      for (double &root : *moments[i]) root *= root;
   }
   return s;
 }
@@ -77,7 +83,8 @@ struct Case {
   float grad_scale;
 };
 
-// `steps` steps of one tensor. From what the library held before each step, the formulas of adamw.h give p, m, v after it.
+// `steps` steps of one tensor. From what the library held before each step, the formulas of adamw.h give p, m, v after
+// it.
 void check(const Case &c, int steps) {
   Model model(c.options, {c.shape});
   const adamw_step_options &o = model.options;
@@ -86,7 +93,8 @@ void check(const Case &c, int steps) {
   model.options.grad_scale = &c.grad_scale;
   std::vector<double> history;
   for (int step = 1; step <= steps; ++step) {
-    // Norms that vary from step to step, so that some are clipped; without eps no zeros, whose 0 / 0 is NaN in torch, too.
+    // Norms that vary from step to step, so that some are clipped; without eps no zeros, whose 0 / 0 is NaN in torch,
+    // too.
     model.new_gradients(static_cast<std::uint64_t>(step), o.eps == 0.0 ? 0 : step % 3);
     const State before = read(model);
     CHECK(model.call(step) == ADAMW_OK, "%s", adamw_last_error());
@@ -102,8 +110,10 @@ void check(const Case &c, int steps) {
       const double clip = std::sqrt(sorted[static_cast<std::size_t>(o.percentile_clipping)]);
       if (gnorm > clip * (1 + 1e-6)) scale *= clip / gnorm;
       for (int k = 0; k < ADAMW_GNORM_HISTORY; ++k) {
-        const double kept = model.memory[0][Model::history].floats()[k], recorded = history[static_cast<std::size_t>(k)];
-        CHECK(std::fabs(kept - recorded) <= 2e-6 * recorded, "step %d: history[%d] is %g, not %g", step, k, kept, recorded);
+        const double kept = model.memory[0][Model::history].floats()[k],
+                     recorded = history[static_cast<std::size_t>(k)];
+        CHECK(std::fabs(kept - recorded) <= 2e-6 * recorded, "step %d: history[%d] is %g, not %g", step, k, kept,
+              recorded);
       }
     }
     const double bc1 = 1 - std::pow(o.beta1, step), bc2 = 1 - std::pow(o.beta2, step);
@@ -130,29 +140,37 @@ void check(const Case &c, int steps) {
       const double g = std::fabs(before.g[i] * scale);
       const bool skip = (o.flags & ADAMW_STEP_SKIP_ZEROS) != 0 && g == 0;
       const double p = skip ? before.p[i] : before.p[i] * (1 - o.lr * o.weight_decay) - lr * direction[i];
-      // m: g - m, its product's constant and the fma; norms (clipping, max_unorm) are good to 1e-6. v likewise, then its root.
+      // m: g - m, its product's constant and the fma; norms (clipping, max_unorm) are good to 1e-6. v likewise, then
+      // its root.
       const double norms = o.percentile_clipping < 100 || o.max_unorm > 0 ? 2e-6 : 0.0;
-      const double m_error = (4 * u + norms) * (g + std::fabs(before.m[i])), v_error = (8 * u + 2 * norms) * v[i] + 0x1p-149;
+      const double m_error = (4 * u + norms) * (g + std::fabs(before.m[i])),
+                   v_error = (8 * u + 2 * norms) * v[i] + 0x1p-149;
       // direction = m / denominator: its own relative error, and m's absolute one.
       const double slope = std::fabs(m[i]) > 0 ? std::fabs(direction[i] / m[i]) : 0.0;
-      const double p_error = 3 * u * std::fabs(before.p[i]) + lr * (std::fabs(direction[i]) * (16 * u + 2 * norms) + slope * m_error);
+      const double p_error =
+          3 * u * std::fabs(before.p[i]) + lr * (std::fabs(direction[i]) * (16 * u + 2 * norms) + slope * m_error);
       const double rounding = half_ulp(p, o.param_dtype) * (stochastic ? 2 : 1) * (1 + 1e-6);
       const double p_tolerance = skip ? 0.0 : p_error + rounding;
-      CHECK(std::fabs(after.p[i] - p) <= p_tolerance, "format %d flags %u dtypes %d %d step %d element %zu: p %.9g, not %.9g +- %.2g",
-            o.state_format, o.flags, o.param_dtype, o.grad_dtype, step, i, after.p[i], p, p_tolerance);
+      CHECK(std::fabs(after.p[i] - p) <= p_tolerance,
+            "format %d flags %u dtypes %d %d step %d element %zu: p %.9g, not %.9g +- %.2g", o.state_format, o.flags,
+            o.param_dtype, o.grad_dtype, step, i, after.p[i], p, p_tolerance);
       if (!eight) {
         CHECK(std::fabs(after.m[i] - m[i]) <= m_error, "m %.9g, not %.9g", after.m[i], m[i]);
         CHECK(std::fabs(after.v[i] - v[i]) <= v_error, "v %.9g, not %.9g", after.v[i], v[i]);
-        if (amsgrad) CHECK(after.x[i] == std::max(before.x[i], after.v[i]), "maximum %.9g of %.9g", after.x[i], after.v[i]);
+        if (amsgrad)
+          CHECK(after.x[i] == std::max(before.x[i], after.v[i]), "maximum %.9g of %.9g", after.x[i], after.v[i]);
         continue;
       }
-      // 8 bits: codes are at most 0.9 / 64 (signed) and 0.9 / 128 (unsigned) of the scale apart. m is rounded to half of that, but
-      // below code 64 to a neighbour at up to (0.9 / 64 + 0.09 / 32) / 2; the root to a neighbour. The scale is at most the tensor's.
+      // 8 bits: codes are at most 0.9 / 64 (signed) and 0.9 / 128 (unsigned) of the scale apart. m is rounded to half
+      // of that, but below code 64 to a neighbour at up to (0.9 / 64 + 0.09 / 32) / 2; the root to a neighbour. The
+      // scale is at most the tensor's.
       const double root = std::sqrt(v[i]), stored = std::sqrt(after.v[i]);
-      CHECK(std::fabs(after.m[i] - m[i]) <= (0.9 / 64 + 0.09 / 32) / 2 * 1.001 * largest_m + m_error, "step %d: m %.9g, not %.9g", step, after.m[i], m[i]);
-      CHECK(std::fabs(stored - root) <= 0.9 / 128 * 1.001 * largest_root + root * (8 * u + norms), "root %.9g, not %.9g", stored, root);
-      CHECK((after.m[i] == 0 || m[i] != 0) && (after.v[i] == 0) == (v[i] == 0), "step %d: zeros: m %g -> %g, v %g -> %g", step, m[i],
-            after.m[i], v[i], after.v[i]);
+      CHECK(std::fabs(after.m[i] - m[i]) <= (0.9 / 64 + 0.09 / 32) / 2 * 1.001 * largest_m + m_error,
+            "step %d: m %.9g, not %.9g", step, after.m[i], m[i]);
+      CHECK(std::fabs(stored - root) <= 0.9 / 128 * 1.001 * largest_root + root * (8 * u + norms),
+            "root %.9g, not %.9g", stored, root);
+      CHECK((after.m[i] == 0 || m[i] != 0) && (after.v[i] == 0) == (v[i] == 0),
+            "step %d: zeros: m %g -> %g, v %g -> %g", step, m[i], after.m[i], v[i], after.v[i]);
     }
   }
 }
@@ -164,7 +182,8 @@ void check_all() {
     for (std::uint32_t flags : flag_sets)
       for (int p = 0; p < 3; ++p)
         for (int g = 0; g < 3; ++g) {
-          adamw_step_options o = step_options(static_cast<adamw_state_format>(format), flags, static_cast<adamw_dtype>(p), static_cast<adamw_dtype>(g));
+          adamw_step_options o = step_options(static_cast<adamw_state_format>(format), flags,
+                                              static_cast<adamw_dtype>(p), static_cast<adamw_dtype>(g));
           check({o, {3, 300, 0}, 1.0f}, 6);
           o.lr = 0.05, o.beta1 = 0.8, o.beta2 = 0.95, o.eps = 1e-6, o.weight_decay = 0.3;
           check({o, {1, 1001, 7}, 3.0f}, 6);
@@ -179,7 +198,8 @@ void check_all() {
         }
 }
 
-// Law: found_inf changes nothing; a power-of-two grad_scale only undoes itself; skipped counts each bad element once and spares it.
+// Law: found_inf changes nothing; a power-of-two grad_scale only undoes itself; skipped counts each bad element once
+// and spares it.
 void check_scaler() {
   for (int format = 0; format < 3; ++format) {
     const adamw_step_options o = step_options(static_cast<adamw_state_format>(format));
@@ -191,14 +211,17 @@ void check_scaler() {
       CHECK(plain.call(step) == ADAMW_OK, "%s", adamw_last_error());
       scaled.new_gradients(static_cast<std::uint64_t>(step));
       auto unscaled = scaled.memory;
-      for (auto &b : scaled.memory) for (std::size_t i = 0; i < b[Model::grad].memory.size() / 4; ++i) b[Model::grad].floats()[i] *= scale;
+      for (auto &b : scaled.memory)
+        for (std::size_t i = 0; i < b[Model::grad].memory.size() / 4; ++i) b[Model::grad].floats()[i] *= scale;
       scaled.options.grad_scale = &scale;
       scaled.options.found_inf = &found;
       const auto before = scaled.contents();
-      CHECK(scaled.call(step) == ADAMW_OK && scaled.contents() == before, "format %d: found_inf was not obeyed", format);
+      CHECK(scaled.call(step) == ADAMW_OK && scaled.contents() == before, "format %d: found_inf was not obeyed",
+            format);
       scaled.options.found_inf = &none;
       CHECK(scaled.call(step) == ADAMW_OK, "%s", adamw_last_error());
-      for (std::size_t t = 0; t < shapes.size(); ++t) std::copy_n(unscaled[t][Model::grad].floats(), scaled.rows[t].numel, scaled.memory[t][Model::grad].floats());
+      for (std::size_t t = 0; t < shapes.size(); ++t)
+        std::copy_n(unscaled[t][Model::grad].floats(), scaled.rows[t].numel, scaled.memory[t][Model::grad].floats());
     }
     CHECK(plain.contents() == scaled.contents(), "format %d: grad_scale matters", format);
 
@@ -219,14 +242,16 @@ void check_scaler() {
         }
     const auto start = bad.memory;
     CHECK(bad.call(1) == ADAMW_OK && good.call(1) == ADAMW_OK, "%s", adamw_last_error());
-    CHECK(counter == 1000 + (format == ADAMW_STATE_FLOAT32 ? 0 : placed), "format %d: counted %lld, placed %lld", format,
-          static_cast<long long>(counter - 1000), static_cast<long long>(placed));
+    CHECK(counter == 1000 + (format == ADAMW_STATE_FLOAT32 ? 0 : placed), "format %d: counted %lld, placed %lld",
+          format, static_cast<long long>(counter - 1000), static_cast<long long>(placed));
     for (std::size_t t = 0; t < 2; ++t)
       for (std::size_t i = 0; i < hit[t].size(); ++i) {
         if (format == ADAMW_STATE_FLOAT32 && hit[t][i]) continue;
         const float p = bad.memory[t][Model::param].floats()[i];
-        const float expected = hit[t][i] ? const_cast<Bytes &>(start[t][Model::param]).floats()[i] : good.memory[t][Model::param].floats()[i];
-        CHECK(bits_of(p) == bits_of(expected), "format %d tensor %zu element %zu: %a, not %a", format, t, i, double{p}, double{expected});
+        const float expected = hit[t][i] ? const_cast<Bytes &>(start[t][Model::param]).floats()[i]
+                                         : good.memory[t][Model::param].floats()[i];
+        CHECK(bits_of(p) == bits_of(expected), "format %d tensor %zu element %zu: %a, not %a", format, t, i, double{p},
+              double{expected});
       }
   }
 }

@@ -13,15 +13,16 @@
 namespace {
 
 constexpr int steps = 3;
-const std::vector<TensorShape> mixed = {{1, 1, 0},     {5, 100, 0}, {1, 0, 0},  {300, 300, 0}, {1, 33, 0},
+const std::vector<TensorShape> mixed = {{1, 1, 0},     {5, 100, 0},   {1, 0, 0},  {300, 300, 0}, {1, 33, 0},
                                         {7, 256, 512}, {1, 70001, 0}, {0, 64, 0}, {40, 63, 0},   {1, 257, 0}};
 
 // Every kind of state with what reads its random words.
 void for_each_kind(const std::function<void(const adamw_step_options &)> &body) {
   for (int format = ADAMW_STATE_FLOAT32; format <= ADAMW_STATE_TENSOR8; ++format) {
     for (std::uint32_t flags : {0u, unsigned{ADAMW_STEP_AMSGRAD | ADAMW_STEP_STOCHASTIC_ROUNDING}}) {
-      adamw_step_options o = step_options(static_cast<adamw_state_format>(format), flags, flags != 0 ? ADAMW_BFLOAT16 : ADAMW_FLOAT32,
-                                          flags != 0 ? ADAMW_FLOAT16 : ADAMW_FLOAT32);
+      adamw_step_options o =
+          step_options(static_cast<adamw_state_format>(format), flags, flags != 0 ? ADAMW_BFLOAT16 : ADAMW_FLOAT32,
+                       flags != 0 ? ADAMW_FLOAT16 : ADAMW_FLOAT32);
       body(o);
       o.max_unorm = 0.01;
       o.percentile_clipping = 30;
@@ -38,27 +39,33 @@ void check_threads(const adamw_step_options &options) {
     model.options.num_threads = threads;
     model.run(steps);
     if (threads == 1) one = model.contents();
-    CHECK(model.contents() == one, "format %d flags %u: %d threads differ from one", options.state_format, options.flags, threads);
+    CHECK(model.contents() == one, "format %d flags %u: %d threads differ from one", options.state_format,
+          options.flags, threads);
   }
 }
 
-// Law: one call over many rows = a call for each = a call with the rows in another order, though each has its own step count.
+// Law: one call over many rows = a call for each = a call with the rows in another order, though each has its own step
+// count.
 void check_batching(const adamw_step_options &options) {
   Model together(options, mixed), apart(options, mixed), reversed(options, mixed);
   for (int step = 1; step <= steps; ++step) {
     for (Model *model : {&together, &apart, &reversed}) {
       model->new_gradients(static_cast<std::uint64_t>(step));
-      for (std::size_t i = 0; i < model->rows.size(); ++i) model->rows[i].step = step + static_cast<std::int64_t>(i % 3);
+      for (std::size_t i = 0; i < model->rows.size(); ++i)
+        model->rows[i].step = step + static_cast<std::int64_t>(i % 3);
       std::vector<adamw_tensor> rows = model->rows;
       if (model == &reversed) std::reverse(rows.begin(), rows.end());
       const std::size_t at_once = model == &apart ? 1 : rows.size();
       for (std::size_t i = 0; i < rows.size(); i += at_once) {
-        CHECK(adamw_step(&options, &rows[i], sizeof rows[i], static_cast<std::int64_t>(at_once)) == ADAMW_OK, "%s", adamw_last_error());
+        CHECK(adamw_step(&options, &rows[i], sizeof rows[i], static_cast<std::int64_t>(at_once)) == ADAMW_OK, "%s",
+              adamw_last_error());
       }
     }
   }
-  CHECK(together.contents() == apart.contents(), "format %d flags %u: many calls differ", options.state_format, options.flags);
-  CHECK(together.contents() == reversed.contents(), "format %d flags %u: the order matters", options.state_format, options.flags);
+  CHECK(together.contents() == apart.contents(), "format %d flags %u: many calls differ", options.state_format,
+        options.flags);
+  CHECK(together.contents() == reversed.contents(), "format %d flags %u: the order matters", options.state_format,
+        options.flags);
 }
 
 // Law: a tensor that is cut between rows of dimension 0, with global_offset, steps as the whole does.
@@ -70,16 +77,19 @@ void check_shards(const adamw_step_options &options) {
       for (Model *model : {&whole, &sharded}) model->new_gradients(static_cast<std::uint64_t>(step));
       CHECK(whole.call(step) == ADAMW_OK, "%s", adamw_last_error());
       const std::int64_t state = options.state_format == ADAMW_STATE_FLOAT32 ? 4 : 1;
-      const std::int64_t p = options.param_dtype == ADAMW_FLOAT32 ? 4 : 2, g = options.grad_dtype == ADAMW_FLOAT32 ? 4 : 2;
+      const std::int64_t p = options.param_dtype == ADAMW_FLOAT32 ? 4 : 2,
+                         g = options.grad_dtype == ADAMW_FLOAT32 ? 4 : 2;
       adamw_state_layout layout;
-      adamw_get_state_layout(static_cast<adamw_state_format>(options.state_format), 12 * row_length, row_length, 0, &layout);
+      adamw_get_state_layout(static_cast<adamw_state_format>(options.state_format), 12 * row_length, row_length, 0,
+                             &layout);
       std::vector<adamw_tensor> rows;
       for (int i = 0; i < 4; ++i) {
         adamw_tensor t = sharded.rows[0];
         const std::int64_t begin = cuts[i] * row_length, block = cuts[i] * layout.absmax_count / 12;
         t.param = static_cast<char *>(t.param) + begin * p;
         t.grad = static_cast<const char *>(t.grad) + begin * g;
-        for (void **moment : {&t.exp_avg, &t.exp_avg_sq, &t.max_exp_avg_sq}) *moment = static_cast<char *>(*moment) + begin * state;
+        for (void **moment : {&t.exp_avg, &t.exp_avg_sq, &t.max_exp_avg_sq})
+          *moment = static_cast<char *>(*moment) + begin * state;
         for (float **scale : {&t.exp_avg_absmax, &t.exp_avg_sq_absmax, &t.max_exp_avg_sq_absmax}) *scale += block;
         t.numel = (cuts[i + 1] - cuts[i]) * row_length;
         // A shard of one row is a tensor of one row: its row_length is still the whole's.
@@ -90,8 +100,8 @@ void check_shards(const adamw_step_options &options) {
       std::swap(rows[0], rows[2]);
       CHECK(adamw_step(&options, rows.data(), sizeof rows[0], 4) == ADAMW_OK, "%s", adamw_last_error());
     }
-    CHECK(whole.contents() == sharded.contents(), "format %d flags %u, rows of %d: shards differ", options.state_format, options.flags,
-          static_cast<int>(row_length));
+    CHECK(whole.contents() == sharded.contents(), "format %d flags %u, rows of %d: shards differ", options.state_format,
+          options.flags, static_cast<int>(row_length));
   }
 }
 
@@ -109,7 +119,8 @@ void check_tiny(const adamw_step_options &options) {
       CHECK(adamw_step(&apart.options, &row, sizeof row, 1) == ADAMW_OK, "%s", adamw_last_error());
     }
   }
-  CHECK(together.contents() == apart.contents(), "format %d flags %u: 2000 tiny tensors", options.state_format, options.flags);
+  CHECK(together.contents() == apart.contents(), "format %d flags %u: 2000 tiny tensors", options.state_format,
+        options.flags);
 }
 
 // Law: a caller that flushes denormals gets the same bits, and keeps its mode.
@@ -144,7 +155,8 @@ void check_flush_to_zero(const adamw_step_options &options) {
       Random random(9);
       model.new_gradients(3);
       for (std::int64_t k = 0; k < model.rows[i].numel; k += 3) {
-        put(static_cast<char *>(model.rows[i].param) + static_cast<std::size_t>(k) * size_of(static_cast<adamw_dtype>(options.param_dtype)),
+        put(static_cast<char *>(model.rows[i].param) +
+                static_cast<std::size_t>(k) * size_of(static_cast<adamw_dtype>(options.param_dtype)),
             static_cast<adamw_dtype>(options.param_dtype), 0, -1000, random.bits());
       }
       auto *grad = static_cast<char *>(model.memory[i][Model::grad].at());
@@ -190,7 +202,8 @@ void check_concurrent_calls(const adamw_step_options &options) {
   }
   for (std::thread &thread : threads) thread.join();
   for (int i = 0; i < callers; ++i) {
-    CHECK(ok[i] && models[static_cast<std::size_t>(i)].contents() == alone.contents(), "format %d: caller %d", options.state_format, i);
+    CHECK(ok[i] && models[static_cast<std::size_t>(i)].contents() == alone.contents(), "format %d: caller %d",
+          options.state_format, i);
   }
 }
 

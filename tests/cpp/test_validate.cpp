@@ -1,5 +1,5 @@
-// Owns the law that bad input is refused, with the right status and a sentence that names row and field, before one byte of any
-// buffer has changed.
+// Owns the law that bad input is refused, with the right status and a sentence that names row and field, before one
+// byte of any buffer has changed.
 #include <cmath>
 #include <functional>
 #include <limits>
@@ -13,7 +13,8 @@ constexpr double nan = std::numeric_limits<double>::quiet_NaN(), infinity = std:
 constexpr int row_count = 300;
 
 // Refused with `status` and a message that holds each of `words` (separated by '|'), everything as it was.
-void check_refused(Model &model, adamw_status got, adamw_status status, const std::vector<std::uint8_t> &before, const std::string &words) {
+void check_refused(Model &model, adamw_status got, adamw_status status, const std::vector<std::uint8_t> &before,
+                   const std::string &words) {
   const std::string message = adamw_last_error();
   CHECK(got == status, "%s: got %s (%s)", words.c_str(), adamw_status_string(got), message.c_str());
   for (std::size_t at = 0; at <= words.size();) {
@@ -43,14 +44,18 @@ void check_options() {
   const adamw_step_options good = model.options;
   float scalar = 1.0f;
   std::int64_t counter = 0;
-  const auto misaligned = [](auto *p, int by) { return reinterpret_cast<decltype(p)>(reinterpret_cast<char *>(p) + by); };
+  const auto misaligned = [](auto *p, int by) {
+    return reinterpret_cast<decltype(p)>(reinterpret_cast<char *>(p) + by);
+  };
   const auto refused = [&](const char *words, adamw_status status, const Change &change) {
     change(model.options);
     const adamw_status got = model.call(2);
     check_refused(model, got, status, before, words);
     model.options = good;
   };
-  const auto invalid = [&](const char *words, const Change &change) { refused(words, ADAMW_ERROR_INVALID_ARGUMENT, change); };
+  const auto invalid = [&](const char *words, const Change &change) {
+    refused(words, ADAMW_ERROR_INVALID_ARGUMENT, change);
+  };
   for (std::size_t size : {sizeof good - 8, sizeof good + 8, std::size_t{0}, ~std::size_t{0}}) {
     refused("options.size", ADAMW_ERROR_VERSION, [=](adamw_step_options &o) { o.size = size; });
   }
@@ -69,8 +74,10 @@ void check_options() {
     invalid("options.grad_dtype", [=](adamw_step_options &o) { o.grad_dtype = bad; });
     invalid("options.state_format", [=](adamw_step_options &o) { o.state_format = bad; });
   }
-  for (std::uint32_t bad : {16u, 0x80000000u, ~0u}) invalid("options.flags", [=](adamw_step_options &o) { o.flags = bad; });
-  for (std::int32_t bad : {0, -5, 101}) invalid("options.percentile_clipping", [=](adamw_step_options &o) { o.percentile_clipping = bad; });
+  for (std::uint32_t bad : {16u, 0x80000000u, ~0u})
+    invalid("options.flags", [=](adamw_step_options &o) { o.flags = bad; });
+  for (std::int32_t bad : {0, -5, 101})
+    invalid("options.percentile_clipping", [=](adamw_step_options &o) { o.percentile_clipping = bad; });
   refused("options.device|CPU build", ADAMW_ERROR_UNSUPPORTED, [](adamw_step_options &o) { o.device = 0; });
   refused("options.device", ADAMW_ERROR_UNSUPPORTED, [](adamw_step_options &o) { o.device = 7; });
   invalid("options.device", [](adamw_step_options &o) { o.device = -2; });
@@ -83,14 +90,17 @@ void check_options() {
     scalar = bad;
     invalid("grad_scale", [&](adamw_step_options &o) { o.grad_scale = &scalar; });
   }
-  invalid("options.skipped|overlaps", [&](adamw_step_options &o) { o.skipped = static_cast<std::int64_t *>(model.rows[3].param); });
+  invalid("options.skipped|overlaps",
+          [&](adamw_step_options &o) { o.skipped = static_cast<std::int64_t *>(model.rows[3].param); });
   model.memory[4][Model::history].floats()[1] = 1.0f;  // a valid scale, but one that the step writes
   const auto with_scale = model.contents();
   model.options.grad_scale = model.rows[4].gnorm_history + 1;
-  check_refused(model, model.call(2), ADAMW_ERROR_INVALID_ARGUMENT, with_scale, "options.grad_scale|overlaps|gnorm_history|row 4");
+  check_refused(model, model.call(2), ADAMW_ERROR_INVALID_ARGUMENT, with_scale,
+                "options.grad_scale|overlaps|gnorm_history|row 4");
   model.options = good;
   model.options.found_inf = model.rows[4].exp_avg_absmax;
-  check_refused(model, model.call(2), ADAMW_ERROR_INVALID_ARGUMENT, with_scale, "options.found_inf|overlaps|exp_avg_absmax|row 4");
+  check_refused(model, model.call(2), ADAMW_ERROR_INVALID_ARGUMENT, with_scale,
+                "options.found_inf|overlaps|exp_avg_absmax|row 4");
   CHECK(counter == 0, "the counter has changed");
 }
 
@@ -102,7 +112,8 @@ void check_rows() {
   const std::vector<adamw_tensor> good = model.rows;
   for (int at : {row_count - 1, 150}) {
     const std::string row = "row " + std::to_string(at) + ":";
-    const auto invalid = [&](const std::string &words, const std::function<void(adamw_tensor &)> &change, std::int64_t step = 2) {
+    const auto invalid = [&](const std::string &words, const std::function<void(adamw_tensor &)> &change,
+                             std::int64_t step = 2) {
       for (adamw_tensor &t : model.rows) t.step = step;
       change(model.rows[static_cast<std::size_t>(at)]);
       const adamw_status got = adamw_step(&model.options, model.rows.data(), sizeof(adamw_tensor), row_count);
@@ -112,11 +123,15 @@ void check_rows() {
     // Pointers: NULL, misaligned (codes are bytes, and always aligned), running past the end of memory.
     const auto pointer = [&](const char *name, auto adamw_tensor::*field, bool bytes) {
       using Pointer = std::remove_reference_t<decltype(std::declval<adamw_tensor>().*field)>;
-      const auto moved = [&](std::uintptr_t by) { return reinterpret_cast<Pointer>(reinterpret_cast<std::uintptr_t>(good[static_cast<std::size_t>(at)].*field) + by); };
+      const auto moved = [&](std::uintptr_t by) {
+        return reinterpret_cast<Pointer>(reinterpret_cast<std::uintptr_t>(good[static_cast<std::size_t>(at)].*field) +
+                                         by);
+      };
       invalid(std::string(name) + " is NULL", [&](adamw_tensor &t) { t.*field = nullptr; });
       if (!bytes) invalid(std::string(name) + "|misaligned", [&](adamw_tensor &t) { t.*field = moved(2); });
       if (!bytes) invalid(std::string(name) + "|misaligned", [&](adamw_tensor &t) { t.*field = moved(1); });
-      invalid(std::string(name) + "|end of memory", [&](adamw_tensor &t) { t.*field = reinterpret_cast<Pointer>(~std::uintptr_t{3}); });
+      invalid(std::string(name) + "|end of memory",
+              [&](adamw_tensor &t) { t.*field = reinterpret_cast<Pointer>(~std::uintptr_t{3}); });
     };
     pointer("param", &adamw_tensor::param, false);
     pointer("grad", &adamw_tensor::grad, false);
@@ -131,8 +146,10 @@ void check_rows() {
       invalid("numel", [=](adamw_tensor &t) { t.numel = bad; });
     }
     for (std::int64_t bad : {-1, 0, 41, 80, 3}) invalid("row_length", [=](adamw_tensor &t) { t.row_length = bad; });
-    for (std::int64_t bad : {std::int64_t{0}, std::int64_t{-1}, INT64_MIN}) invalid("step", [=](adamw_tensor &t) { t.step = bad; });
-    for (std::int64_t bad : {std::int64_t{-1}, INT64_MIN, INT64_MAX}) invalid("global_offset", [=](adamw_tensor &t) { t.global_offset = bad; });
+    for (std::int64_t bad : {std::int64_t{0}, std::int64_t{-1}, INT64_MIN})
+      invalid("step", [=](adamw_tensor &t) { t.step = bad; });
+    for (std::int64_t bad : {std::int64_t{-1}, INT64_MIN, INT64_MAX})
+      invalid("global_offset", [=](adamw_tensor &t) { t.global_offset = bad; });
     // 8 elements within another buffer, from both sides; written against written, and read against written.
     struct Place {
       const char *name;
@@ -140,10 +157,13 @@ void check_rows() {
       std::int64_t bytes;
     };
     const adamw_tensor &other = good[7], &own = good[static_cast<std::size_t>(at)];
-    for (const Place &place : {Place{"param", other.param, 160}, Place{"exp_avg", other.exp_avg, 40}, Place{"exp_avg_sq", other.exp_avg_sq, 40},
-                               Place{"max_exp_avg_sq", other.max_exp_avg_sq, 40}, Place{"gnorm_history", other.gnorm_history, 400},
-                               Place{"grad", const_cast<void *>(other.grad), 160}, Place{"exp_avg_sq", own.exp_avg_sq, 40}}) {
-      const auto overlapping = [&](const char *name, const std::function<void(adamw_tensor &, char *)> &set, std::int64_t bytes) {
+    for (const Place &place :
+         {Place{"param", other.param, 160}, Place{"exp_avg", other.exp_avg, 40},
+          Place{"exp_avg_sq", other.exp_avg_sq, 40}, Place{"max_exp_avg_sq", other.max_exp_avg_sq, 40},
+          Place{"gnorm_history", other.gnorm_history, 400}, Place{"grad", const_cast<void *>(other.grad), 160},
+          Place{"exp_avg_sq", own.exp_avg_sq, 40}}) {
+      const auto overlapping = [&](const char *name, const std::function<void(adamw_tensor &, char *)> &set,
+                                   std::int64_t bytes) {
         for (std::int64_t shift : {-(bytes - 4), std::int64_t{0}, place.bytes - 4}) {
           for (adamw_tensor &t : model.rows) t.step = 2;
           set(model.rows[static_cast<std::size_t>(at)], static_cast<char *>(place.address) + shift);
@@ -157,7 +177,8 @@ void check_rows() {
       overlapping("param", [](adamw_tensor &t, char *p) { t.param = p; }, 160);
       if (std::strcmp(place.name, "grad") != 0) overlapping("grad", [](adamw_tensor &t, char *p) { t.grad = p; }, 160);
       overlapping("exp_avg", [](adamw_tensor &t, char *p) { t.exp_avg = p; }, 40);
-      overlapping("exp_avg_absmax", [](adamw_tensor &t, char *p) { t.exp_avg_absmax = reinterpret_cast<float *>(p); }, 4);
+      overlapping(
+          "exp_avg_absmax", [](adamw_tensor &t, char *p) { t.exp_avg_absmax = reinterpret_cast<float *>(p); }, 4);
     }
   }
 }
@@ -175,14 +196,16 @@ void check_table() {
   const void *rows = model.rows.data();
   check_refused(model, call(nullptr, rows, size, 1), ADAMW_ERROR_INVALID_ARGUMENT, before, "options is NULL");
   check_refused(model, call(&o, nullptr, size, 1), ADAMW_ERROR_INVALID_ARGUMENT, before, "tensors is NULL");
-  check_refused(model, call(&o, static_cast<const char *>(rows) + 4, size, 1), ADAMW_ERROR_INVALID_ARGUMENT, before, "tensors|misaligned");
+  check_refused(model, call(&o, static_cast<const char *>(rows) + 4, size, 1), ADAMW_ERROR_INVALID_ARGUMENT, before,
+                "tensors|misaligned");
   for (std::size_t bad : {size - 8, size + 8, std::size_t{0}}) {
     check_refused(model, call(&o, rows, bad, 1), ADAMW_ERROR_VERSION, before, "tensor_size");
   }
   for (std::int64_t bad : {std::int64_t{-1}, INT64_MIN, INT64_MAX}) {
     check_refused(model, call(&o, rows, size, bad), ADAMW_ERROR_INVALID_ARGUMENT, before, "count");
   }
-  CHECK(call(&o, nullptr, size, 0) == ADAMW_OK && std::strlen(adamw_last_error()) == 0, "no rows: %s", adamw_last_error());
+  CHECK(call(&o, nullptr, size, 0) == ADAMW_OK && std::strlen(adamw_last_error()) == 0, "no rows: %s",
+        adamw_last_error());
   CHECK(model.contents() == before, "a call without rows wrote");
   adamw_tensor empty{};
   empty.step = 1;

@@ -95,15 +95,18 @@ void check_buffers() {
                {values, codes, values - 2, "absmax", "overlaps"}};
   for (const auto &c : cases) {
     for (int back = 0; back < 2; ++back) {
-      const adamw_status got = back == 0 ? adamw_quantize(&o, c.values, c.codes, c.absmax) : adamw_dequantize(&o, c.codes, c.absmax, c.values);
+      const adamw_status got = back == 0 ? adamw_quantize(&o, c.values, c.codes, c.absmax)
+                                         : adamw_dequantize(&o, c.codes, c.absmax, c.values);
       const std::string message = adamw_last_error();
-      CHECK(got == ADAMW_ERROR_INVALID_ARGUMENT && message.find(c.words) != std::string::npos && message.find(c.also) != std::string::npos,
+      CHECK(got == ADAMW_ERROR_INVALID_ARGUMENT && message.find(c.words) != std::string::npos &&
+                message.find(c.also) != std::string::npos,
             "%s %s: %s", c.words, c.also, message.c_str());
       CHECK(b == before, "%s %s: a buffer has changed", c.words, c.also);
     }
   }
   // quantize writes both codes and absmax: they must not overlap either.
-  CHECK(adamw_quantize(&o, values, reinterpret_cast<std::uint8_t *>(absmax), absmax) == ADAMW_ERROR_INVALID_ARGUMENT && b == before,
+  CHECK(adamw_quantize(&o, values, reinterpret_cast<std::uint8_t *>(absmax), absmax) == ADAMW_ERROR_INVALID_ARGUMENT &&
+            b == before,
         "codes on absmax");
   adamw_quantize_options empty = good();
   empty.numel = 0;
@@ -115,48 +118,59 @@ void check_others() {
   const adamw_state_layout untouched = {-7, -7, -7, -7};
   adamw_state_layout layout = untouched;
   const auto refused_layout = [&](int format, std::int64_t numel, std::int64_t row_length, const char *words) {
-    const adamw_status got = adamw_get_state_layout(static_cast<adamw_state_format>(format), numel, row_length, 0, &layout);
-    CHECK(got == ADAMW_ERROR_INVALID_ARGUMENT && std::strstr(adamw_last_error(), words) != nullptr, "%s: %s", words, adamw_last_error());
+    const adamw_status got =
+        adamw_get_state_layout(static_cast<adamw_state_format>(format), numel, row_length, 0, &layout);
+    CHECK(got == ADAMW_ERROR_INVALID_ARGUMENT && std::strstr(adamw_last_error(), words) != nullptr, "%s: %s", words,
+          adamw_last_error());
     CHECK(std::memcmp(&layout, &untouched, sizeof layout) == 0, "%s: the layout has changed", words);
   };
   refused_layout(-1, n, n, "format");
   refused_layout(3, n, n, "format");
   refused_layout(1, -1, 1, "numel");
   refused_layout(1, INT64_MAX, 1, "numel");
-  for (std::int64_t bad : {std::int64_t{0}, std::int64_t{-5}, std::int64_t{7}, n + 1}) refused_layout(1, n, bad, "row_length");
+  for (std::int64_t bad : {std::int64_t{0}, std::int64_t{-5}, std::int64_t{7}, n + 1})
+    refused_layout(1, n, bad, "row_length");
   CHECK(adamw_get_state_layout(ADAMW_STATE_BLOCK8, n, n, 0, nullptr) == ADAMW_ERROR_INVALID_ARGUMENT, "layout NULL");
 
   // The layouts that adamw.h describes: {format, numel, row_length} -> {moment bytes, scales, blocks per row}.
-  const std::int64_t known[][6] = {{0, 1000, 1000, 4000, 0, 0}, {1, 1000, 1000, 1000, 4, 0},  {1, 1000, 100, 1000, 10, 1}, {1, 900, 300, 900, 6, 2},
-                                   {1, 630, 63, 630, 3, 0},     {1, 1024, 512, 1024, 4, 0},   {1, 640, 64, 640, 10, 1},    {2, 1000, 100, 1000, 1, 0},
-                                   {1, 0, 0, 0, 0, 0},          {2, 0, 0, 0, 0, 0}};
+  const std::int64_t known[][6] = {
+      {0, 1000, 1000, 4000, 0, 0}, {1, 1000, 1000, 1000, 4, 0}, {1, 1000, 100, 1000, 10, 1}, {1, 900, 300, 900, 6, 2},
+      {1, 630, 63, 630, 3, 0},     {1, 1024, 512, 1024, 4, 0},  {1, 640, 64, 640, 10, 1},    {2, 1000, 100, 1000, 1, 0},
+      {1, 0, 0, 0, 0, 0},          {2, 0, 0, 0, 0, 0}};
   for (const auto &k : known) {
-    CHECK(adamw_get_state_layout(static_cast<adamw_state_format>(k[0]), k[1], k[2], 0, &layout) == ADAMW_OK, "%s", adamw_last_error());
+    CHECK(adamw_get_state_layout(static_cast<adamw_state_format>(k[0]), k[1], k[2], 0, &layout) == ADAMW_OK, "%s",
+          adamw_last_error());
     CHECK(layout.moment_bytes == k[3] && layout.absmax_count == k[4] && layout.blocks_per_row == k[5] &&
               layout.total_bytes == 2 * (k[3] + 4 * k[4]),
           "format %d, %d in rows of %d", static_cast<int>(k[0]), static_cast<int>(k[1]), static_cast<int>(k[2]));
   }
 
   float map[256] = {};
-  for (int bad : {-1, 2}) CHECK(adamw_codebook(static_cast<adamw_map>(bad), map) == ADAMW_ERROR_INVALID_ARGUMENT && map[255] == 0.0f, "map %d", bad);
+  for (int bad : {-1, 2})
+    CHECK(adamw_codebook(static_cast<adamw_map>(bad), map) == ADAMW_ERROR_INVALID_ARGUMENT && map[255] == 0.0f,
+          "map %d", bad);
   CHECK(adamw_codebook(ADAMW_MAP_SIGNED, nullptr) == ADAMW_ERROR_INVALID_ARGUMENT, "a codebook to NULL");
   const std::int32_t threads = adamw_get_num_threads();
-  CHECK(threads >= 1 && adamw_set_num_threads(-1) == ADAMW_ERROR_INVALID_ARGUMENT && adamw_get_num_threads() == threads, "threads");
-  CHECK(adamw_set_num_threads(5) == ADAMW_OK && adamw_get_num_threads() == 5 && adamw_set_num_threads(0) == ADAMW_OK, "threads");
+  CHECK(threads >= 1 && adamw_set_num_threads(-1) == ADAMW_ERROR_INVALID_ARGUMENT && adamw_get_num_threads() == threads,
+        "threads");
+  CHECK(adamw_set_num_threads(5) == ADAMW_OK && adamw_get_num_threads() == 5 && adamw_set_num_threads(0) == ADAMW_OK,
+        "threads");
   CHECK(adamw_cpu_kernel(nullptr) == ADAMW_ERROR_INVALID_ARGUMENT, "a kernel's name to NULL");
 }
 
 // Law: the maps are those of the formulas in adamw.h, to a millionth; they increase; zero and one are exact.
 void check_codebook() {
   float s[256], u[256];
-  CHECK(adamw_codebook(ADAMW_MAP_SIGNED, s) == ADAMW_OK && adamw_codebook(ADAMW_MAP_UNSIGNED, u) == ADAMW_OK, "%s", adamw_last_error());
+  CHECK(adamw_codebook(ADAMW_MAP_SIGNED, s) == ADAMW_OK && adamw_codebook(ADAMW_MAP_UNSIGNED, u) == ADAMW_OK, "%s",
+        adamw_last_error());
   CHECK(s[127] == 0.0f && s[255] == 1.0f && u[0] == 0.0f && u[255] == 1.0f, "zero and one");
   for (int c = 1; c < 256; ++c) CHECK(s[c] > s[c - 1] && u[c] > u[c - 1], "code %d does not increase", c);
   const auto near = [](double x, double y) { return std::fabs(x - y) <= 1e-6 * y; };
   for (int k = 1; k <= 127; ++k) {
     const int i = static_cast<int>(std::floor(std::log2(k)));
     const double value = std::pow(10, i - 6) * (0.1 + 0.9 * (k - std::exp2(i) + 0.5) / std::exp2(i));
-    CHECK(near(double{s[127 + k]}, value) && s[127 - k] == -s[127 + k], "signed %d: %.9g, not %.9g", k, double{s[127 + k]}, value);
+    CHECK(near(double{s[127 + k]}, value) && s[127 - k] == -s[127 + k], "signed %d: %.9g, not %.9g", k,
+          double{s[127 + k]}, value);
   }
   for (int k = 1; k <= 254; ++k) {
     const int i = static_cast<int>(std::floor(std::log2(k + 1)));

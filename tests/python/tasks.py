@@ -168,8 +168,8 @@ def _text():
 class Degraded(pyadamw.AdamW32bit):
     """32-bit state that is rounded to 8 bits and back after each step, by rules that are known to be worse than ours.
 
-    "truncated": the codes of our 8-bit state, but both moments rounded towards zero. "nearest": exp_avg_sq itself, not its
-    root, and each moment rounded to the nearest code, of which 0 is one: what bitsandbytes does.
+    "truncated": the codes of our 8-bit state, but both moments rounded towards zero. "nearest": exp_avg_sq itself, not
+    its root, and each moment rounded to the nearest code, of which 0 is one: what bitsandbytes does.
     """
 
     def __init__(self, params, rule, **options):
@@ -191,7 +191,7 @@ class Degraded(pyadamw.AdamW32bit):
 
 def _nearest(values, name):
     decoded = pyadamw.dequantize(*pyadamw.quantize(values, name), name)
-    # quantize() stores no positive number as 0; nearer to 0 than to the smallest code is what decodes to more than twice.
+    # quantize() stores no positive number as 0. What is nearer to 0 than to the smallest code decodes to over twice it.
     return torch.where(decoded.abs() > 2 * values.abs(), 0.0, decoded)
 
 

@@ -6,8 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pyadamw._library
 import pytest
+
+import pyadamw._library
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -20,23 +21,23 @@ def block(language):
 
 def test_python_example(tmp_path):
     """The Python example runs and steps 8-bit state."""
-    script = block("python") + "\nassert {t.dtype for s in optimizer.state.values() for t in s.values()} >= {torch.uint8}\n"
+    script = block("python") + "assert {t.dtype for s in optimizer.state.values() for t in s.values()} >= {torch.uint8}"
     (tmp_path / "example.py").write_text(script)
     subprocess.run([sys.executable, "example.py"], cwd=tmp_path, check=True)
 
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
 def test_c_example(tmp_path):
-    """The C example compiles as strict C99 without a warning and moves its weights by lr a step, against the gradient."""
+    """The C example compiles as strict C99 without a warning and moves its weights by lr a step, downhill."""
     (tmp_path / "example.c").write_text(block("c"))
     library = Path(pyadamw._library.library().path)
     for name in (library.name, "libadamw.so.1"):  # whichever its SONAME is
         shutil.copy(library, tmp_path / name)
-    command = ["cc", "-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic", "-I", ROOT / "include", "example.c", "-o", "example"]
-    subprocess.run([*command, "libadamw.so.1", f"-Wl,-rpath,{tmp_path}"], cwd=tmp_path, check=True)
+    flags = ["-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic", "-I", ROOT / "include", f"-Wl,-rpath,{tmp_path}"]
+    subprocess.run(["cc", *flags, "example.c", "libadamw.so.1", "-o", "example"], cwd=tmp_path, check=True)
     output = subprocess.run(["./example"], cwd=tmp_path, check=True, capture_output=True, text=True).stdout
     first, second = map(float, re.search(r"weights after 10 steps: (\S+) (\S+)", output).groups())
-    # A constant gradient of +-1 makes every update lr = 0.01. The decay of 1e-4 a step takes less than 0.1% of 0.1, and the signed
-    # map ends at -0.993, so that a negative exp_avg is at most 0.7% short.
+    # A constant gradient of +-1 makes every update lr = 0.01. The decay of 1e-4 a step takes less than 0.1% of 0.1, and
+    # the signed map ends at -0.993, so that a negative exp_avg is at most 0.7% short.
     assert first == pytest.approx(0.1, rel=8e-3)
     assert second == pytest.approx(-0.1, rel=8e-3)

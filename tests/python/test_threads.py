@@ -3,7 +3,10 @@
 import json
 
 import pytest
-from harness import run_python
+import torch
+from harness import parameters, run_python, train
+
+import pyadamw
 
 # Prints a digest of parameters and state for each thread count; sizes are uneven, so that no split is a round number.
 SCRIPT = """
@@ -62,3 +65,13 @@ def test_threads_and_kernels_change_no_bit(request):
     missing = sorted(set(KERNELS) - set(found))
     if missing:
         pytest.skip(f"the same bits with {', '.join(found)}; this machine has no {', '.join(missing)}")
+
+
+def test_steps_use_torchs_threads():
+    """Every step asks the library for the number of threads that torch is set to then."""
+    params = parameters()
+    optimizer = pyadamw.AdamW8bit(params)
+    for threads in (3, 1, 2):
+        torch.set_num_threads(threads)
+        train(optimizer, params, 1)
+        assert {bucket.call.options.num_threads for bucket in optimizer._cache.plan.buckets} == {threads}

@@ -1,6 +1,7 @@
-/* 1797 handwritten digits, 8 x 8 pixels of 0 ... 16: "Optical Recognition of Handwritten Digits" (the test set), E. Alpaydin and
- * C. Kaynak, UCI Machine Learning Repository, 1998, doi:10.24432/C50P49, CC BY 4.0, as scikit-learn's load_digits() has it.
- * A line is the digit, then row by row a letter for each pixel: 'a' is 0, 'q' is 16. Written once, by
+/* 1797 handwritten digits, 8 x 8 pixels of 0 ... 16: "Optical Recognition of Handwritten Digits" (the test set), E.
+ * Alpaydin and C. Kaynak, UCI Machine Learning Repository, 1998, doi:10.24432/C50P49, CC BY 4.0, as scikit-learn's
+ * load_digits() has it. A line is the digit, then row by row a letter for each pixel: 'a' is 0, 'q' is 16. Written
+ * once, by
  *
  *   d = sklearn.datasets.load_digits()
  *   for image, digit in zip(d.data, d.target): print(f'    "{digit}' + "".join(chr(97 + int(p)) for p in image) + '",')
