@@ -148,9 +148,11 @@ def test_ctrl_c_ends_the_child_and_leaves_quietly(prose, tmp_path):
     arguments = command("--text", prose, "--steps", 100_000, "--out", tmp_path)
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     # A session of its own: the signal goes to the parent alone, as `kill` sends it, so that it must end its child.
-    process = subprocess.Popen(arguments, start_new_session=True, **pipes)
+    # A runner in the background may ignore the signal, and its children would with it: `env` undoes that.
+    listening = ["env", "--default-signal=INT", *arguments]
+    process = subprocess.Popen(listening, start_new_session=True, **pipes)
     try:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while not (children := members(process.pid) - {process.pid}) and time.monotonic() < deadline:
             time.sleep(0.1)
         assert children, "no training began"
