@@ -181,9 +181,9 @@ adamw_status adamw_get_state_layout(adamw_state_format format, int64_t numel, in
   return guarded("adamw_get_state_layout", [&] {
     constexpr const char *function = "adamw_get_state_layout";
     if (layout == nullptr) return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: layout is NULL", function);
-    if (format < 0 || format > ADAMW_STATE_TENSOR8) {
-      return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: format = %d: must be an adamw_state_format", function,
-                  static_cast<int>(format));
+    const int32_t raw = raw_value(format);
+    if (raw < 0 || raw > ADAMW_STATE_TENSOR8) {
+      return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: format = %d: must be an adamw_state_format", function, raw);
     }
     if (adamw_status s = check_layout(function, numel, row_length)) return s;
     const BlockLayout blocks = block_layout(numel, row_length);
@@ -203,12 +203,12 @@ adamw_status adamw_step(const adamw_step_options *options, const adamw_tensor *t
 
 adamw_status adamw_codebook(adamw_map map, float *values) {
   return guarded("adamw_codebook", [&] {
-    if (map != ADAMW_MAP_SIGNED && map != ADAMW_MAP_UNSIGNED) {
-      return fail(ADAMW_ERROR_INVALID_ARGUMENT, "adamw_codebook: map = %d: must be an adamw_map",
-                  static_cast<int>(map));
+    const int32_t raw = raw_value(map);
+    if (raw != ADAMW_MAP_SIGNED && raw != ADAMW_MAP_UNSIGNED) {
+      return fail(ADAMW_ERROR_INVALID_ARGUMENT, "adamw_codebook: map = %d: must be an adamw_map", raw);
     }
     if (adamw_status s = check_buffer("adamw_codebook", -1, "values", values, 256 * 4, 4)) return s;
-    std::copy_n(map == ADAMW_MAP_SIGNED ? signed_values : unsigned_values, 256, values);
+    std::copy_n(raw == ADAMW_MAP_SIGNED ? signed_values : unsigned_values, 256, values);
     return ADAMW_OK;
   });
 }

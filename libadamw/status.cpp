@@ -3,6 +3,7 @@
 
 #include <cstdarg>
 #include <cstdio>
+#include <cstring>
 
 namespace {
 thread_local char last_error[512] = "";
@@ -25,7 +26,9 @@ void clear_error() { last_error[0] = '\0'; }
 const char *adamw_last_error(void) { return last_error; }
 
 const char *adamw_status_string(adamw_status status) {
-  switch (status) {
+  int raw;  // not `status` itself: C callers may give any value, and C++ must not load one that the enum lacks
+  std::memcpy(&raw, &status, sizeof raw);
+  switch (raw) {
     case ADAMW_OK:
       return "ok";
     case ADAMW_ERROR_INVALID_ARGUMENT:

@@ -1,6 +1,8 @@
 // Owns every check of what a caller passes. Nothing below it checks again; nothing here writes a caller's memory.
 #pragma once
 
+#include <cstring>
+
 #include "backend.h"
 
 namespace adamw {
@@ -24,6 +26,15 @@ struct Interval {
 // Fails if two written stretches overlap, or one that is read overlaps one that is written.
 adamw_status check_overlap(const char *function, const Interval *written, size_t written_count, const Interval *read,
                            size_t read_count);
+
+// The value of an enum argument, which C callers may give any: to load one that it does not name is undefined in C++.
+template <class Enum>
+int32_t raw_value(const Enum &value) {
+  static_assert(sizeof(Enum) == sizeof(int32_t), "enums are 32 bits");
+  int32_t raw;
+  std::memcpy(&raw, &value, sizeof raw);
+  return raw;
+}
 
 inline int64_t dtype_size(int32_t dtype) { return dtype == ADAMW_FLOAT32 ? 4 : 2; }
 

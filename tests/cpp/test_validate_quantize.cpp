@@ -11,7 +11,8 @@ namespace {
 
 constexpr std::int64_t n = 600;
 
-// An enum argument outside its values is legal in C and undefined in C++, so the sanitizer stops in the library's own check.
+// An enum argument outside its values is legal in C and undefined in C++, so the sanitizer stops in the library's own
+// check.
 #if defined(__SANITIZE_ADDRESS__)
 constexpr bool enum_sanitizer = true;
 #else
@@ -131,7 +132,8 @@ void check_others() {
           adamw_last_error());
     CHECK(std::memcmp(&layout, &untouched, sizeof layout) == 0, "%s: the layout has changed", words);
   };
-  if (!enum_sanitizer) for (int bad : {-1, 3}) refused_layout(bad, n, n, "format");
+  if (!enum_sanitizer)
+    for (int bad : {-1, 3}) refused_layout(bad, n, n, "format");
   refused_layout(1, -1, 1, "numel");
   refused_layout(1, INT64_MAX, 1, "numel");
   for (std::int64_t bad : {std::int64_t{0}, std::int64_t{-5}, std::int64_t{7}, n + 1})
@@ -152,9 +154,11 @@ void check_others() {
   }
 
   float map[256] = {};
-  for (int bad : {-1, 2})
+  for (int bad : {-1, 2}) {
+    if (enum_sanitizer) break;
     CHECK(adamw_codebook(static_cast<adamw_map>(bad), map) == ADAMW_ERROR_INVALID_ARGUMENT && map[255] == 0.0f,
           "map %d", bad);
+  }
   CHECK(adamw_codebook(ADAMW_MAP_SIGNED, nullptr) == ADAMW_ERROR_INVALID_ARGUMENT, "a codebook to NULL");
   const std::int32_t threads = adamw_get_num_threads();
   CHECK(threads >= 1 && adamw_set_num_threads(-1) == ADAMW_ERROR_INVALID_ARGUMENT && adamw_get_num_threads() == threads,
