@@ -118,7 +118,7 @@ adamw_status check_quantize_buffers(const char *function, const adamw_quantize_o
   const int64_t scales = o.state_format == ADAMW_STATE_TENSOR8 ? 1 : block_layout(o.numel, o.row_length).count;
   const auto interval = [](const void *p, int64_t bytes, const char *name) {
     const auto begin = reinterpret_cast<std::uintptr_t>(p);
-    return Interval{begin, begin + static_cast<std::uintptr_t>(bytes), 0, name};
+    return Interval{begin, begin + static_cast<std::uintptr_t>(bytes), -1, name};
   };
   const char *name = floats_written ? "target" : "source";
   if (adamw_status s = check_buffer(function, -1, name, floats, o.numel * 4, 4)) return s;

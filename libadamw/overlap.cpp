@@ -1,6 +1,7 @@
 // Owns the check that no two buffers of a call overlap where one of them is written. Knows nothing of what they hold.
 #include <algorithm>
 #include <cinttypes>
+#include <cstdio>
 #include <vector>
 
 #include "status.h"
@@ -41,12 +42,23 @@ struct Sorters {
   Sorter &of(size_t size) { return sorters[size % count]; }
 };
 
+struct Name {  // "row 3: exp_avg", or the field alone where it is no row's
+  char text[64];
+  explicit Name(const Interval &i) {
+    if (i.row < 0) {
+      std::snprintf(text, sizeof text, "%s", i.field);
+    } else {
+      std::snprintf(text, sizeof text, "row %" PRId64 ": %s", i.row, i.field);
+    }
+  }
+};
+
 adamw_status overlap(const char *function, const Interval &a, const Interval &b) {
-  return fail(ADAMW_ERROR_INVALID_ARGUMENT,
-              "%s: row %" PRId64 ": %s (%zu bytes at %p) overlaps %s of row %" PRId64
-              " (%zu bytes at %p): every buffer that is written needs memory of its own",
-              function, a.row, a.field, static_cast<size_t>(a.end - a.begin), reinterpret_cast<void *>(a.begin),
-              b.field, b.row, static_cast<size_t>(b.end - b.begin), reinterpret_cast<void *>(b.begin));
+  return fail(
+      ADAMW_ERROR_INVALID_ARGUMENT,
+      "%s: %s (%zu bytes at %p) overlaps %s (%zu bytes at %p): every buffer that is written needs memory of its own",
+      function, Name(a).text, static_cast<size_t>(a.end - a.begin), reinterpret_cast<void *>(a.begin), Name(b).text,
+      static_cast<size_t>(b.end - b.begin), reinterpret_cast<void *>(b.begin));
 }
 
 }  // namespace

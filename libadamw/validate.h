@@ -19,7 +19,7 @@ adamw_status check_buffer(const char *function, int64_t row, const char *field, 
 // A stretch of memory that a call uses.
 struct Interval {
   std::uintptr_t begin, end;
-  int64_t row;
+  int64_t row;  // -1: not a row's
   const char *field;
 };
 
