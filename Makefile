@@ -1,5 +1,5 @@
 # Names the commands; each is a script in ci/ and does all of its own set-up. Arguments: make test ARGS="python digests"
-.PHONY: help demo test lint bench
+.PHONY: help demo test lint bench cuda gpu
 .NOTPARALLEL:
 
 help:
@@ -7,6 +7,8 @@ help:
 	@echo 'make test    the whole test suite'
 	@echo 'make lint    formatting, static checks, file lengths'
 	@echo 'make bench   speed against torch and the limit of the memory'
+	@echo 'make cuda    the libraries for CUDA 12 and 13; takes no toolkit and no GPU'
+	@echo 'make gpu     tests and benchmark on the CUDA device that is here; offline'
 
-demo test lint bench:
+demo test lint bench cuda gpu:
 	@ci/$@ $(ARGS)

@@ -70,7 +70,8 @@ typedef enum adamw_status {
   ADAMW_ERROR_VERSION = 2,          /* a struct size that this library does not know */
   ADAMW_ERROR_UNSUPPORTED = 3,      /* valid, but not on this build, device or processor */
   ADAMW_ERROR_OUT_OF_MEMORY = 4,    /* working memory could not be had; nothing was written */
-  ADAMW_ERROR_INTERNAL = 5          /* a defect of libadamw: please report the text of adamw_last_error() */
+  ADAMW_ERROR_INTERNAL = 5,         /* a defect of libadamw: please report the text of adamw_last_error() */
+  ADAMW_ERROR_DEVICE = 6            /* a CUDA call failed; adamw_last_error() names it */
 } adamw_status;
 
 /* The name of a status, for example "invalid argument". Never NULL; static storage. */
@@ -192,6 +193,8 @@ typedef struct adamw_tensor {
   int64_t row_length;          /* elements of one row of dimension 0 (numel / size(0)); numel for 1-D tensors. Divides numel. */
   int64_t step;                /* the number of this step, from 1 on (state after 0 steps is all zeros) */
   int64_t global_offset;       /* index of element 0 in the unsharded tensor; 0 if it is not sharded */
+  const float *step_tensor;    /* NULL, or one float that is the number of this step instead of `step`: device memory on a
+                                  device, where it is read when the step runs (below 1 counts as 1), so that a graph can be replayed */
 } adamw_tensor;
 
 /* Flags of adamw_step_options. */
@@ -231,21 +234,29 @@ typedef struct adamw_step_options {
   int64_t *skipped;            /* NULL, or a counter: increased by the elements that 8-bit state skipped, see
                                   adamw_state_format. Device memory on a device */
   void *stream;                /* the CUDA stream (cudaStream_t) that the work is queued on; ignored on the CPU */
+  const float *lr_tensor;      /* NULL, or one float that is the learning rate instead of `lr`. Device memory on a device, where
+                                  it is read when the step runs */
 } adamw_step_options;
 
 #define ADAMW_STEP_OPTIONS_INIT                                                                          \
   {                                                                                                      \
     sizeof(adamw_step_options), 1e-3, 0.9, 0.999, 1e-8, 1e-2, 0.0, ADAMW_FLOAT32, ADAMW_FLOAT32,         \
-        ADAMW_STATE_FLOAT32, 0u, 100, -1, 0, 0, 0u, NULL, NULL, NULL, NULL                               \
+        ADAMW_STATE_FLOAT32, 0u, 100, -1, 0, 0, 0u, NULL, NULL, NULL, NULL, NULL                         \
   }
 
 /* One AdamW step of `count` tensors, in place. `tensors` is an array of rows that lie `tensor_size` =
  * sizeof(adamw_tensor) bytes apart; it is only read, and not kept after the call.
  * Every field of every row is checked before anything is written. count = 0 is a valid call that does nothing.
- * On the CPU the call returns when the step is done. It needs less than a kilobyte of working memory a row (33 with
+ * On the CPU the call returns when the step is done. It needs less than a kilobyte of working memory a row (132 with
  * percentile_clipping, max_unorm or ADAMW_STATE_TENSOR8), and nothing that grows with the tensors.
+ * On a CUDA device the step is queued on options.stream and the call returns; nothing is synchronised, the caller's current
+ * device is as it was, and the call may be captured into a CUDA graph (after one call outside of a capture, which loads the
+ * kernels). Buffers must stay valid, and unchanged by others, until the stream has passed the step. A launch takes about 300
+ * rows. Percentile clipping, max_unorm and TENSOR8 take working memory from a pool of the library's own, in stream order. State
+ * and results are the CPU's bits, except that a NaN may be another NaN.
  * Errors: INVALID_ARGUMENT for any value outside what is said above; VERSION for an unknown size; UNSUPPORTED for a
- * device that this build has not; OUT_OF_MEMORY. */
+ * device that this build, driver or machine has not; OUT_OF_MEMORY; DEVICE with the name of the CUDA call that failed. On the
+ * CPU nothing has been written then; on a device, rows that were queued before the failing call have been. */
 ADAMW_API adamw_status adamw_step(const adamw_step_options *options, const adamw_tensor *tensors, size_t tensor_size,
                                   int64_t count);
 
@@ -300,6 +311,38 @@ ADAMW_API adamw_status adamw_quantize(const adamw_quantize_options *options, con
 ADAMW_API adamw_status adamw_dequantize(const adamw_quantize_options *options, const uint8_t *codes, const float *absmax,
                                         float *target);
 
+/* ---- tensors of a Python framework -------------------------------------------------------------------------- */
+
+/* What adamw_describe_tensors() says of one tensor besides its address. Tensors of equal form have equal bytes here. */
+typedef struct adamw_tensor_form {
+  int64_t numel;        /* number of elements */
+  uint64_t shape;       /* a hash of the sizes, in order */
+  int32_t device_type;  /* DLDeviceType: 1 is the CPU, 2 CUDA */
+  int32_t device_id;
+  uint8_t dtype_code;   /* DLDataTypeCode: 2 is float, 4 bfloat */
+  uint8_t dtype_bits;
+  uint16_t dtype_lanes;
+  int32_t contiguous;   /* 1 if the elements lie side by side in the order of the dimensions, else 0 */
+} adamw_tensor_form;
+
+/* Fills the DLTensor of dlpack.h, version 1, at `dl_tensor` with a view of `object`; 0 if it could. It is the
+ * dltensor_from_py_object_no_sync of a DLPackExchangeAPI, which torch has since 2.9 in Tensor.__dlpack_c_exchange_api__. */
+typedef int (*adamw_dlpack_function)(void *object, void *dl_tensor);
+
+/* The object at `index` of `sequence`, not owned, or NULL. CPython's PyList_GetItem is one. */
+typedef void *(*adamw_item_function)(void *sequence, ptrdiff_t index);
+
+/* For each of the first `count` objects of `sequence`, writes the address of its element 0 to the pointer `i * stride` bytes
+ * beyond `addresses` (which may be a column of a table of adamw_tensor) and the rest to forms[i]. form_size is
+ * sizeof(adamw_tensor_form). For bindings that must look at thousands of tensors before each step: asked one by one from
+ * Python that takes longer than the step. It keeps nothing, synchronises nothing and takes no lock: if the two functions
+ * need the interpreter's, the caller must hold it.
+ * Errors: INVALID_ARGUMENT, among them an object that is no tensor or has no address (a sparse one): what the functions left
+ * in the interpreter then (an exception) is the caller's to take; VERSION. In both cases the outputs may be partly written. */
+ADAMW_API adamw_status adamw_describe_tensors(adamw_dlpack_function describe, adamw_item_function item, void *sequence,
+                                              int64_t count, void *addresses, size_t stride, adamw_tensor_form *forms,
+                                              size_t form_size);
+
 #ifdef __cplusplus
 } /* extern "C" */
 #endif
@@ -314,11 +357,12 @@ ADAMW_API adamw_status adamw_dequantize(const adamw_quantize_options *options, c
 #endif
 ADAMW_ASSERT_(sizeof(adamw_status) == 4 && sizeof(adamw_dtype) == 4, adamw_assert_enum_size);
 ADAMW_ASSERT_(sizeof(adamw_state_layout) == 32, adamw_assert_state_layout_size);
-ADAMW_ASSERT_(sizeof(adamw_tensor) == 104 && offsetof(adamw_tensor, numel) == 72, adamw_assert_tensor_size);
-ADAMW_ASSERT_(offsetof(adamw_tensor, global_offset) == 96, adamw_assert_tensor_tail);
-ADAMW_ASSERT_(sizeof(adamw_step_options) == 128 && offsetof(adamw_step_options, param_dtype) == 56, adamw_assert_step_size);
-ADAMW_ASSERT_(offsetof(adamw_step_options, seed) == 88 && offsetof(adamw_step_options, stream) == 120, adamw_assert_step_tail);
+ADAMW_ASSERT_(sizeof(adamw_tensor) == 112 && offsetof(adamw_tensor, numel) == 72, adamw_assert_tensor_size);
+ADAMW_ASSERT_(offsetof(adamw_tensor, step_tensor) == 104, adamw_assert_tensor_tail);
+ADAMW_ASSERT_(sizeof(adamw_step_options) == 136 && offsetof(adamw_step_options, param_dtype) == 56, adamw_assert_step_size);
+ADAMW_ASSERT_(offsetof(adamw_step_options, seed) == 88 && offsetof(adamw_step_options, lr_tensor) == 128, adamw_assert_step_tail);
 ADAMW_ASSERT_(sizeof(adamw_quantize_options) == 80 && offsetof(adamw_quantize_options, numel) == 32, adamw_assert_quantize_size);
+ADAMW_ASSERT_(sizeof(adamw_tensor_form) == 32 && offsetof(adamw_tensor_form, contiguous) == 28, adamw_assert_form_size);
 #undef ADAMW_ASSERT_
 
 #endif /* ADAMW_H */

@@ -1,7 +1,6 @@
 // Owns the entry points of adamw.h: check, derive every coefficient once, hand a plan to the device's backend. Lets no
 // exception out and trusts nobody; does no arithmetic on moments itself.
 #include <algorithm>
-#include <cmath>
 #include <cstdio>
 #include <new>
 #include <vector>
@@ -12,11 +11,17 @@
 #include "status.h"
 #include "validate.h"
 
+#ifdef ADAMW_CUDA_MAJOR
+#define ADAMW_TEXT_(x) #x
+#define ADAMW_TEXT(x) ADAMW_TEXT_(x)
+#define ADAMW_BACKEND \
+  "backend cuda" ADAMW_TEXT(ADAMW_CUDA_MAJOR) ", CUDA " ADAMW_CUDA_VERSION ", architectures " ADAMW_CUDA_ARCHITECTURES
+#else
+#define ADAMW_BACKEND "backend cpu, CUDA none"
+#endif
+
 namespace adamw {
 namespace {
-
-// Backends by device kind. A CUDA build has a second line; checks have refused devices that have none.
-const Backend &backend_of(int32_t /*device*/) { return cpu_backend; }
 
 template <class Body>
 adamw_status guarded(const char *function, const Body &body) {
@@ -32,56 +37,41 @@ adamw_status guarded(const char *function, const Body &body) {
   }
 }
 
-std::uint64_t mix64(std::uint64_t x) {  // the finalizer of splitmix64
-  x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9u;
-  x = (x ^ (x >> 27)) * 0x94D049BB133111EBu;
-  return x ^ (x >> 31);
-}
-
-// Lower half: key of the moments' random words; upper half: of the parameter's.
-std::uint64_t random_keys(std::uint64_t seed, std::int64_t step) {
-  return mix64(mix64(seed + 0x9E3779B97F4A7C15u) + static_cast<std::uint64_t>(step));
-}
-
-Coefficients coefficients(const adamw_step_options &o, std::int64_t step) {
-  const double t = static_cast<double>(step);
-  const double bc1 = 1.0 - std::pow(o.beta1, t), bc2 = 1.0 - std::pow(o.beta2, t);
-  const std::uint64_t keys = random_keys(o.seed, step);
-  Coefficients c;
-  c.gradient_scale = (o.flags & ADAMW_STEP_MAXIMIZE) != 0 ? -1.0f : 1.0f;
-  c.beta2 = static_cast<float>(o.beta2);
-  c.one_minus_beta1 = static_cast<float>(1.0 - o.beta1);
-  c.one_minus_beta2 = static_cast<float>(1.0 - o.beta2);
-  c.inverse_root_bc2 = static_cast<float>(1.0 / std::sqrt(bc2));
-  c.eps = static_cast<float>(o.eps);
-  c.decay = static_cast<float>(1.0 - o.lr * o.weight_decay);
-  c.negative_step_size = static_cast<float>(-o.lr / bc1);
-  c.state_key = static_cast<std::uint32_t>(keys);
-  c.param_key = static_cast<std::uint32_t>(keys >> 32);
-  return c;
+// On the CPU what is given as a tensor of one number is read now.
+Hyperparameters hyperparameters(const adamw_step_options &o) {
+  const bool now = o.device < 0 && o.lr_tensor != nullptr;
+  return {now ? static_cast<double>(*o.lr_tensor) : o.lr,
+          o.beta1,
+          o.beta2,
+          o.eps,
+          o.weight_decay,
+          o.seed,
+          (o.flags & ADAMW_STEP_MAXIMIZE) != 0};
 }
 
 adamw_status step(const adamw_step_options *options, const adamw_tensor *tensors, size_t tensor_size, int64_t count) {
   if (adamw_status s = check_step_options(options)) return s;
   if (adamw_status s = check_rows(*options, tensors, tensor_size, count)) return s;
   const adamw_step_options &o = *options;
+  StepPlan plan{};
+  plan.hyperparameters = hyperparameters(o);
+  plan.lr = o.device < 0 ? nullptr : o.lr_tensor;
   std::vector<Row> rows;
   rows.reserve(static_cast<std::size_t>(count));
   for (int64_t i = 0; i < count; ++i) {
     const adamw_tensor &t = tensors[i];
     if (t.numel == 0) continue;
-    Row row{t, block_layout(t.numel, t.row_length), {}, 0.0};
-    if (!rows.empty() && rows.back().tensor.step == t.step) {  // as a rule: the powers are not worth taking again
+    Row row{t, block_layout(t.numel, t.row_length), {}};
+    // On a device only the kernels can read it, and they derive the coefficients; any number stands in.
+    if (t.step_tensor != nullptr) row.tensor.step = o.device < 0 ? static_cast<int64_t>(*t.step_tensor) : 1;
+    if (!rows.empty() && rows.back().tensor.step == row.tensor.step) {  // as a rule: the powers are not worth taking again
       row.coefficients = rows.back().coefficients;
-      row.inverse_bc1 = rows.back().inverse_bc1;
     } else {
-      row.coefficients = coefficients(o, t.step);
-      row.inverse_bc1 = 1.0 / (1.0 - std::pow(o.beta1, static_cast<double>(t.step)));
+      row.coefficients = coefficients(plan.hyperparameters, row.tensor.step);
     }
     rows.push_back(row);
   }
   if (rows.empty()) return ADAMW_OK;
-  StepPlan plan{};
   plan.kind = {static_cast<adamw_dtype>(o.param_dtype),         static_cast<adamw_dtype>(o.grad_dtype),
                static_cast<adamw_state_format>(o.state_format), (o.flags & ADAMW_STEP_AMSGRAD) != 0,
                (o.flags & ADAMW_STEP_STOCHASTIC_ROUNDING) != 0, (o.flags & ADAMW_STEP_SKIP_ZEROS) != 0};
@@ -95,7 +85,7 @@ adamw_status step(const adamw_step_options *options, const adamw_tensor *tensors
   plan.found_inf = o.found_inf;
   plan.skipped = o.skipped;
   plan.stream = o.stream;
-  return backend_of(o.device).step(plan);
+  return backend_of(o.device)->step(plan);
 }
 
 QuantizePlan quantize_plan(const adamw_quantize_options &o) {
@@ -144,7 +134,7 @@ const char *adamw_build_info(void) {
     Text() {
       const char *error;
       const Kernels *kernels = active_kernels(&error);
-      std::snprintf(text, sizeof text, "libadamw %d.%d.%d, ABI %d, backend cpu, CUDA none, kernels %s, in use: %s",
+      std::snprintf(text, sizeof text, "libadamw %d.%d.%d, ABI %d, " ADAMW_BACKEND ", kernels %s, in use: %s",
                     ADAMW_VERSION_MAJOR, ADAMW_VERSION_MINOR, ADAMW_VERSION_PATCH, ADAMW_ABI_VERSION, built_kernels(),
                     kernels != nullptr ? kernels->name : "none (see ADAMW_CPU)");
     }
@@ -218,7 +208,7 @@ adamw_status adamw_quantize(const adamw_quantize_options *options, const float *
     if (adamw_status s = check_quantize_options("adamw_quantize", options)) return s;
     if (options->numel == 0) return ADAMW_OK;
     if (adamw_status s = check_quantize_buffers("adamw_quantize", *options, source, codes, absmax, false)) return s;
-    return backend_of(options->device).quantize(quantize_plan(*options), source, codes, absmax);
+    return backend_of(options->device)->quantize(quantize_plan(*options), source, codes, absmax);
   });
 }
 
@@ -228,6 +218,6 @@ adamw_status adamw_dequantize(const adamw_quantize_options *options, const uint8
     if (adamw_status s = check_quantize_options("adamw_dequantize", options)) return s;
     if (options->numel == 0) return ADAMW_OK;
     if (adamw_status s = check_quantize_buffers("adamw_dequantize", *options, target, codes, absmax, true)) return s;
-    return backend_of(options->device).dequantize(quantize_plan(*options), codes, absmax, target);
+    return backend_of(options->device)->dequantize(quantize_plan(*options), codes, absmax, target);
   });
 }

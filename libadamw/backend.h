@@ -5,41 +5,18 @@
 #include <cstdint>
 
 #include "../include/adamw.h"
-#include "math.h"
+#include "coefficients.h"
+#include "layout.h"
 
 namespace adamw {
 
-// Where the blocks of a tensor lie (see adamw_state_format).
-struct BlockLayout {
-  std::int64_t numel, row_length, blocks_per_row, count;  // blocks_per_row = 0: flat
-
-  std::int64_t begin(std::int64_t block) const {
-    if (blocks_per_row == 0) return block * ADAMW_BLOCK_SIZE;
-    return block / blocks_per_row * row_length + block % blocks_per_row * ADAMW_BLOCK_SIZE;
-  }
-  int length(std::int64_t block) const {
-    const std::int64_t rest =
-        blocks_per_row == 0 ? numel - block * ADAMW_BLOCK_SIZE : row_length - block % blocks_per_row * ADAMW_BLOCK_SIZE;
-    return static_cast<int>(rest < ADAMW_BLOCK_SIZE ? rest : ADAMW_BLOCK_SIZE);
-  }
-};
-
-// Rows shorter than this share flat blocks: a scale each would eat the saving.
-constexpr std::int64_t shortest_block_row = 64;
-
-inline BlockLayout block_layout(std::int64_t numel, std::int64_t row_length) {
-  const bool rows = row_length >= shortest_block_row && row_length % ADAMW_BLOCK_SIZE != 0 && row_length < numel;
-  const auto blocks = [](std::int64_t n) { return n / ADAMW_BLOCK_SIZE + (n % ADAMW_BLOCK_SIZE != 0); };
-  if (!rows) return {numel, numel, 0, blocks(numel)};
-  return {numel, row_length, blocks(row_length), numel / row_length * blocks(row_length)};
-}
+static_assert(block_size == ADAMW_BLOCK_SIZE, "the header's");
 
 // One tensor of a step.
 struct Row {
   adamw_tensor tensor;
   BlockLayout blocks;
   Coefficients coefficients;
-  double inverse_bc1;  // 1 / (1 - beta1^step), which coefficients.negative_step_size contains
 };
 
 // What a step does to every row.
@@ -51,6 +28,8 @@ struct StepKind {
 
 struct StepPlan {
   StepKind kind;
+  Hyperparameters hyperparameters;  // for tensors whose step number, or a call whose lr, only the device knows
+  const float *lr;                  // null, or where the device finds it
   Row *rows;  // rows of at least one element
   std::int64_t count;
   int percentile_clipping, threads, device;
@@ -73,11 +52,25 @@ struct QuantizePlan {
 // One row of the table per device kind; a build without a device has no row for it.
 struct Backend {
   const char *name;
+  adamw_status (*check_device)(const char *function, std::int32_t device);
   adamw_status (*step)(const StepPlan &);
   adamw_status (*quantize)(const QuantizePlan &, const float *source, std::uint8_t *codes, float *absmax);
   adamw_status (*dequantize)(const QuantizePlan &, const std::uint8_t *codes, const float *absmax, float *target);
 };
 
 extern const Backend cpu_backend;
+#ifdef ADAMW_CUDA_MAJOR
+extern const Backend cuda_backend;
+#endif
+
+// The backend of adamw_step_options.device; null where this build has none.
+inline const Backend *backend_of(std::int32_t device) {
+  if (device < 0) return &cpu_backend;
+#ifdef ADAMW_CUDA_MAJOR
+  return &cuda_backend;
+#else
+  return nullptr;
+#endif
+}
 
 }  // namespace adamw

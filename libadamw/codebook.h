@@ -2,6 +2,8 @@
 // Owns the numbers of the two 8-bit maps; knows nothing of how they are applied (math.h).
 #pragma once
 
+#include "types.h"
+
 namespace adamw {
 
 struct MapTables {
@@ -9,20 +11,23 @@ struct MapTables {
   float next_start[8];              // where zone z + 1 begins
   float slope[8], offset[8];        // line = fma(a, slope, offset)
   float gap_offset[8];              // position = min(line, fma(line, 1/3, gap_offset)) + 1.5
-  unsigned zone_base, zone_factor;  // (max(bits(a) >> 16, base) - base) * factor >> 16: zone - 1 or zone
 };
 
-constexpr MapTables signed_map = {
+struct ZoneNumbers {
+  unsigned base, factor;  // (max(bits(a) >> 16, base) - base) * factor >> 16: zone - 1 or zone
+};
+
+ADAMW_TABLE MapTables signed_map = {
     {0x1.2dfd6ap-18f, 0x1.797cc4p-16f, 0x1.d7dbf4p-14f, 0x1.26e978p-11f, 0x1.70a3d8p-9f, 0x1.ccccccp-7f, 0x1.000000p-7f, 0x1.e32f0ep-21f},
     {-0x1.81e042p-18f, -0x1.205bc0p-14f, -0x1.85f06ep-11f, -0x1.f9db20p-8f, -0x1.41eb86p-4f, -0x1.95fffep-1f, 0x0.0p+0f, -0x1.77cf42p-22f},
     {0x1.b43526p-19f, 0x1.64840ep-16f, 0x1.47ae14p-13f, 0x1.4fdf3cp-10f, 0x1.75c290p-7f, 0x1.b66666p-4f, 0x1.fc6666p-1f, 0x1.000000p+1f},
     {0x1.0f4472p+20f, 0x1.b2071cp+17f, 0x1.5b38e4p+15f, 0x1.15c71cp+13f, 0x1.bc71c8p+10f, 0x1.638e38p+8f, 0x1.1c71c8p+6f, 0x1.1c71c8p+7f},
     {-0x1.800000p+0f, -0x1.c71c6ep-3f, 0x1.8e38e2p+0f, 0x1.471c72p+2f, 0x1.871c72p+3f, 0x1.a71c72p+4f, 0x1.b71c70p+5f, -0x1.f71c80p+3f},
-    {-0x1.a12f68p-3f, 0x1.000000p+0f, 0x1.d55554p+1f, 0x1.200000p+3f, 0x1.3aaaaap+4f, 0x1.480000p+5f, 0x1.4eaaaap+6f, 0x1.000000p+9f},
-    13719u, 168u};
+    {-0x1.a12f68p-3f, 0x1.000000p+0f, 0x1.d55554p+1f, 0x1.200000p+3f, 0x1.3aaaaap+4f, 0x1.480000p+5f, 0x1.4eaaaap+6f, 0x1.000000p+9f}};
+ADAMW_TABLE ZoneNumbers signed_zones = {13719u, 168u};
 
 // Value of each code.
-constexpr float signed_values[256] = {
+ADAMW_TABLE float signed_values[256] = {
     -0x1.fc6666p-1f, -0x1.f53334p-1f, -0x1.ee0000p-1f, -0x1.e6cccep-1f, -0x1.df999ap-1f, -0x1.d86666p-1f, -0x1.d13334p-1f, -0x1.ca0000p-1f,
     -0x1.c2cccep-1f, -0x1.bb999ap-1f, -0x1.b46666p-1f, -0x1.ad3334p-1f, -0x1.a60000p-1f, -0x1.9ecccep-1f, -0x1.97999ap-1f, -0x1.906668p-1f,
     -0x1.893334p-1f, -0x1.820000p-1f, -0x1.7acccep-1f, -0x1.73999ap-1f, -0x1.6c6668p-1f, -0x1.653334p-1f, -0x1.5e0000p-1f, -0x1.56cccep-1f,
@@ -57,7 +62,7 @@ constexpr float signed_values[256] = {
     0x1.d13334p-1f, 0x1.d86666p-1f, 0x1.df999ap-1f, 0x1.e6cccep-1f, 0x1.ee0000p-1f, 0x1.f53334p-1f, 0x1.fc6666p-1f, 0x1.000000p+0f};
 
 // Entry k - 1: the smallest float whose nearest magnitude is k or more.
-constexpr float signed_midpoints[128] = {
+ADAMW_TABLE float signed_midpoints[128] = {
     0x1.e32f0cp-22f, 0x1.fe0704p-20f, 0x1.711946p-18f, 0x1.e68a12p-17f, 0x1.10a136p-15f, 0x1.cd5f9ep-15f, 0x1.450efep-14f, 0x1.00e6b4p-13f,
     0x1.bda508p-13f, 0x1.54c98ap-12f, 0x1.cac080p-12f, 0x1.205bc4p-11f, 0x1.5b573ep-11f, 0x1.9652c0p-11f, 0x1.d14e3cp-11f, 0x1.23a2a0p-10f,
     0x1.99998ap-10f, 0x1.168730p-9f, 0x1.604184p-9f, 0x1.a9fbecp-9f, 0x1.f3b640p-9f, 0x1.1eb854p-8f, 0x1.43957ep-8f, 0x1.6872b2p-8f,
@@ -75,17 +80,17 @@ constexpr float signed_midpoints[128] = {
     0x1.940000p-1f, 0x1.9b3336p-1f, 0x1.a26666p-1f, 0x1.a9999cp-1f, 0x1.b0ccccp-1f, 0x1.b80004p-1f, 0x1.bf3332p-1f, 0x1.c6666ap-1f,
     0x1.cd9998p-1f, 0x1.d4ccd0p-1f, 0x1.dc0000p-1f, 0x1.e33336p-1f, 0x1.ea6666p-1f, 0x1.f1999cp-1f, 0x1.f8ccccp-1f, 0x1.fe3336p-1f};
 
-constexpr MapTables unsigned_map = {
+ADAMW_TABLE MapTables unsigned_map = {
     {0x1.e32f0ep-22f, 0x1.2dfd6ap-19f, 0x1.797cc4p-17f, 0x1.d7dbf4p-15f, 0x1.26e978p-12f, 0x1.70a3d8p-10f, 0x1.ccccccp-8f, 0x1.010102p-8f},
     {-0x1.34b364p-21f, -0x1.cd5f9cp-18f, -0x1.37f38cp-14f, -0x1.94af4ep-11f, -0x1.018936p-7f, -0x1.44cccep-4f, -0x1.97ccccp-1f, -0x1.010102p-8f},
     {0x1.1d3672p-19f, 0x1.0624dep-16f, 0x1.0cb296p-13f, 0x1.2b020cp-10f, 0x1.5eb852p-7f, 0x1.a80000p-4f, 0x1.fe3334p-1f, 0x1.000000p+1f},
     {0x1.0f4472p+21f, 0x1.b2071cp+18f, 0x1.5b38e4p+16f, 0x1.15c71cp+14f, 0x1.bc71c8p+11f, 0x1.638e38p+9f, 0x1.1c71c8p+7f, 0x1.1c71c8p+8f},
     {-0x1.38e38ep+0f, 0x1.1c71c8p-1f, 0x1.071c72p+2f, 0x1.671c72p+3f, 0x1.971c72p+4f, 0x1.af1c72p+5f, 0x1.bb1c70p+6f, -0x1.ef1c80p+4f},
-    {0x1.555554p-2f, 0x1.800000p+1f, 0x1.0aaaaap+3f, 0x1.300000p+4f, 0x1.42aaaap+5f, 0x1.4c0000p+6f, 0x1.50aaaap+7f, 0x1.000000p+9f},
-    13637u, 163u};
+    {0x1.555554p-2f, 0x1.800000p+1f, 0x1.0aaaaap+3f, 0x1.300000p+4f, 0x1.42aaaap+5f, 0x1.4c0000p+6f, 0x1.50aaaap+7f, 0x1.000000p+9f}};
+ADAMW_TABLE ZoneNumbers unsigned_zones = {13637u, 163u};
 
 // Value of each code.
-constexpr float unsigned_values[256] = {
+ADAMW_TABLE float unsigned_values[256] = {
     0x0.0p+0f, 0x1.5cf754p-22f, 0x1.a01330p-21f, 0x1.1d3670p-19f, 0x1.2599ecp-18f, 0x1.bc98a2p-18f, 0x1.29cbacp-17f, 0x1.0624e0p-16f,
     0x1.c2e342p-16f, 0x1.3fd0d2p-15f, 0x1.9e3004p-15f, 0x1.fc8f34p-15f, 0x1.2d7732p-14f, 0x1.5ca6ccp-14f, 0x1.8bd664p-14f, 0x1.0cb298p-13f,
     0x1.82a994p-13f, 0x1.f8a092p-13f, 0x1.374bc8p-12f, 0x1.724746p-12f, 0x1.ad42c4p-12f, 0x1.e83e44p-12f, 0x1.119ce0p-11f, 0x1.2f1aa0p-11f,
@@ -120,7 +125,7 @@ constexpr float unsigned_values[256] = {
     0x1.e89998p-1f, 0x1.ec3332p-1f, 0x1.efccccp-1f, 0x1.f36666p-1f, 0x1.f70000p-1f, 0x1.fa9998p-1f, 0x1.fe3332p-1f, 0x1.000000p+0f};
 
 // Entry k - 2: the smallest float whose nearest magnitude is k or more.
-constexpr float unsigned_midpoints[254] = {
+ADAMW_TABLE float unsigned_midpoints[254] = {
     0x1.27476cp-21f, 0x1.853b44p-20f, 0x1.b43524p-19f, 0x1.71194cp-18f, 0x1.040bfep-17f, 0x1.9b0ab8p-17f, 0x1.64840cp-16f, 0x1.10a13cp-15f,
     0x1.6f0064p-15f, 0x1.cd5f9cp-15f, 0x1.15df64p-14f, 0x1.450f00p-14f, 0x1.743e96p-14f, 0x1.d29dcep-14f, 0x1.47ae12p-13f, 0x1.bda51ep-13f,
     0x1.19ce02p-12f, 0x1.54c98ap-12f, 0x1.8fc502p-12f, 0x1.cac088p-12f, 0x1.02de00p-11f, 0x1.205bc4p-11f, 0x1.3dd97ep-11f, 0x1.5b5742p-11f,

@@ -2,19 +2,12 @@
 // for every target. Knows nothing of memory layout, threads or blocks.
 //
 // V is a float vector, I an int32 vector of as many lanes, M their comparison mask; a target supplies them with the
-// operations used here (cpu/vector.h; a GPU supplies plain float and int). All are IEEE single precision with explicit
-// fma; the translation units are compiled without contraction, so every target computes the same bits.
+// operations used here (cpu/vector.h; gpu/lane.h: plain float and int, included first). All are IEEE single precision
+// with explicit fma; the translation units are compiled without contraction, so every target computes the same bits.
 #pragma once
 
-#include <cstdint>
-
 #include "codebook.h"
-
-#if defined(__CUDACC__)
-#define ADAMW_INLINE __forceinline__ __host__ __device__
-#else
-#define ADAMW_INLINE inline __attribute__((always_inline))
-#endif
+#include "types.h"
 
 namespace adamw {
 
@@ -30,6 +23,7 @@ struct Coefficients {
   float negative_step_size;  // -lr / (1 - beta1^step), times the max_unorm scale
   std::uint32_t state_key;   // of the random words that round the second moment
   std::uint32_t param_key;   // of those that round the parameter
+  double bc1;                // 1 - beta1^step, which negative_step_size contains
 };
 
 constexpr float largest_float = 3.40282346638528859811704183484516925e+38f;
@@ -58,11 +52,56 @@ ADAMW_INLINE V update_param(V p, V direction, const Coefficients &c) {
   return fma(V(c.negative_step_size), direction, p * V(c.decay));
 }
 
+// One element's new values. root: of exp_avg_sq; for 32-bit state exp_avg_sq itself, likewise max_root.
+// exp_avg_sq before it is masked.
+template <class V>
+struct Stepped {
+  V param, exp_avg, root, max_root, direction, exp_avg_sq;
+};
+
+// 8-bit state. Masked = false: the arithmetic alone. A gradient that is not finite, or whose square overflows, shows as a
+// root that is not finite. Masked = true leaves such elements, and with skip_zeros those without gradient, as they are;
+// their direction is 0.
+template <bool Amsgrad, bool Masked, class V>
+ADAMW_INLINE Stepped<V> step_element8(V p, V raw, V m, V r, V x, const Coefficients &c, bool skip_zeros) {
+  const V g = raw * V(c.gradient_scale), zero(0.0f);
+  const Moments<V> next = update_moments(m, r * r, g, c);
+  Stepped<V> s;
+  s.exp_avg = next.exp_avg;
+  s.exp_avg_sq = next.exp_avg_sq;
+  s.root = sqrt(next.exp_avg_sq);
+  s.max_root = Amsgrad ? maximum(x, s.root) : s.root;
+  s.direction = update_direction(s.exp_avg, s.max_root, c);
+  s.param = update_param(p, s.direction, c);
+  if (Masked) {
+    const auto finite = less_equal(next.exp_avg_sq, V(largest_float));
+    const auto ok = finite & not_equal(g, skip_zeros ? zero : V(-1.0f) / zero);
+    s = {select(ok, s.param, p), select(ok, s.exp_avg, m), select(ok, s.root, r), select(ok, s.max_root, x),
+         select(ok, s.direction, zero), next.exp_avg_sq};
+  }
+  return s;
+}
+
+template <bool Amsgrad, class V>
+ADAMW_INLINE Stepped<V> step_element32(V p, V raw, V m, V v, V x, const Coefficients &c, bool skip_zeros) {
+  const V g = raw * V(c.gradient_scale);
+  const Moments<V> next = update_moments(m, v, g, c);
+  const V largest = Amsgrad ? maximum(x, next.exp_avg_sq) : next.exp_avg_sq;
+  Stepped<V> s{p, next.exp_avg, next.exp_avg_sq, largest, update_direction(next.exp_avg, sqrt(largest), c), largest};
+  s.param = update_param(p, s.direction, c);
+  if (skip_zeros) {
+    const auto ok = not_equal(g, V(0.0f));
+    s = {select(ok, s.param, p), select(ok, s.exp_avg, m), select(ok, s.root, v), select(ok, largest, x),
+         select(ok, s.direction, V(0.0f)), largest};
+  }
+  return s;
+}
+
 // ---- random words: one 32-bit word per (key, global element index) ----
 // One hash serves eight neighbours, each of which multiplies it by its own odd constant: that keeps every word uniform
 // and costs an eighth of the hash.
 
-constexpr std::uint32_t word_multipliers[8] = {0x9E3779B1u, 0x85EBCA77u, 0xC2B2AE3Du, 0x27D4EB2Fu,
+ADAMW_TABLE std::uint32_t word_multipliers[8] = {0x9E3779B1u, 0x85EBCA77u, 0xC2B2AE3Du, 0x27D4EB2Fu,
                                                0x165667B1u, 0xD3A2646Du, 0xFD7046C5u, 0xB55A4F09u};
 
 ADAMW_INLINE std::uint32_t shift_right(std::uint32_t x, int n) { return x >> n; }
@@ -119,13 +158,12 @@ ADAMW_INLINE V decode_unsigned(I code) {
 }
 
 // The magnitude a in [0, 1] in units of codes, less 1.5: k - 1.5 where a is the value of magnitude k, linear in
-// between.
-template <class V>
-ADAMW_INLINE V code_position(V a, const MapTables &t) {
-  auto zone = zone_estimate(a, t.zone_base, t.zone_factor);
-  zone = increment(zone, less_equal(lookup8(t.next_start, zone), a));
-  const V line = fma(a, lookup8(t.slope, zone), lookup8(t.offset, zone));
-  return min(line, fma(line, V(1.0f / 3.0f), lookup8(t.gap_offset, zone)));
+// between. zone_line() finds the line of a's zone: a target may keep the tables in the form that it reads best.
+template <class V, class Map>
+ADAMW_INLINE V code_position(V a, const Map &map, const ZoneNumbers &numbers) {
+  const auto z = zone_line(map, numbers, a);
+  const V line = fma(a, z.slope, z.offset);
+  return min(line, fma(line, V(1.0f / 3.0f), z.gap_offset));
 }
 
 // Nearest integer, ties to even, of x + plus, -2^21 < x < 2^21: adding 1.5 * 2^23 leaves it in the low bits.
@@ -139,18 +177,18 @@ ADAMW_INLINE auto round_to_int(V x, float plus) {
 
 // Stochastic below magnitude 64 only (a tenth of the scale): there neighbours are so far apart that nearest rounding
 // would undo the decay of exp_avg in every step; above, it is the more exact of the two.
-template <class V>
-ADAMW_INLINE auto encode_signed(V x, V inverse_scale, V rounding) {
+template <class V, class Map>
+ADAMW_INLINE auto encode_signed(V x, V inverse_scale, V rounding, const Map &map) {
   const auto sign = bits(x) & 0x80000000u;
-  const V position = code_position(magnitude(x) * inverse_scale, signed_map);
+  const V position = code_position(magnitude(x) * inverse_scale, map, signed_zones);
   const V rounded = position + select(less(position, V(62.5f)), rounding, V(1.5f));
   return round_to_int(from_bits(bits(rounded) | sign), 127.0f);
 }
 
 // What is above zero becomes at least 1.
-template <class V>
-ADAMW_INLINE auto encode_unsigned(V x, V inverse_scale, V rounding) {
-  const V position = max(code_position(x * inverse_scale, unsigned_map) + rounding, V(1.0f));
+template <class V, class Map>
+ADAMW_INLINE auto encode_unsigned(V x, V inverse_scale, V rounding, const Map &map) {
+  const V position = max(code_position(x * inverse_scale, map, unsigned_zones) + rounding, V(1.0f));
   return round_to_int(zero_unless(less(V(0.0f), x), position), 0.0f);
 }
 

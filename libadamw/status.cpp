@@ -41,6 +41,8 @@ const char *adamw_status_string(adamw_status status) {
       return "out of memory";
     case ADAMW_ERROR_INTERNAL:
       return "internal error";
+    case ADAMW_ERROR_DEVICE:
+      return "device error";
   }
   return "unknown status";
 }

@@ -31,6 +31,15 @@ adamw_status check_struct(const char *function, const char *what, size_t size, s
 
 bool is_finite_at_least_zero(double x) { return x >= 0.0 && std::isfinite(x); }
 
+adamw_status check_device(const char *function, int32_t device) {
+  const Backend *backend = backend_of(device);
+  if (backend != nullptr) return backend->check_device(function, device);
+  return fail(ADAMW_ERROR_UNSUPPORTED,
+              "%s: options.device = %d, but this library is the CPU build: load libadamw_cuda12 or libadamw_cuda13, or "
+              "pass -1 and host memory",
+              function, device);
+}
+
 adamw_status check_common(const char *function, int32_t threads, int32_t reserved) {
   if (threads < 0) return invalid(function, "num_threads", threads, "0 (the default) or a number of threads");
   if (reserved != 0) return invalid(function, "reserved", reserved, "0");
@@ -62,42 +71,41 @@ adamw_status check_step_options(const adamw_step_options *options) {
     return bad("percentile_clipping", o.percentile_clipping, "in 1 ... 100 (100 is off)");
   }
   if (o.device < -1) return bad("device", o.device, "-1 (CPU) or a CUDA device number");
-  if (o.device >= 0) {
-    return fail(
-        ADAMW_ERROR_UNSUPPORTED,
-        "%s: options.device = %d, but this library is the CPU build: load libadamw_cuda12 or libadamw_cuda13, or pass "
-        "-1 and host memory",
-        step_name, o.device);
-  }
+  if (adamw_status s = check_device(step_name, o.device)) return s;
   if (adamw_status s = check_common(step_name, o.num_threads, o.reserved)) return s;
   if (adamw_status s = check_buffer(step_name, -1, "options.grad_scale", o.grad_scale, 0, 4)) return s;
   if (adamw_status s = check_buffer(step_name, -1, "options.found_inf", o.found_inf, 0, 4)) return s;
   if (adamw_status s = check_buffer(step_name, -1, "options.skipped", o.skipped, 0, 8)) return s;
+  if (adamw_status s = check_buffer(step_name, -1, "options.lr_tensor", o.lr_tensor, 0, 4)) return s;
+  if (o.device >= 0) return ADAMW_OK;  // the host cannot read what these point to
+  if (o.lr_tensor != nullptr && !is_finite_at_least_zero(static_cast<double>(*o.lr_tensor))) {
+    return bad("lr_tensor[0]", static_cast<double>(*o.lr_tensor), "finite and at least 0");
+  }
   if (o.grad_scale != nullptr && !(*o.grad_scale > 0.0f && std::isfinite(*o.grad_scale))) {
     return bad("grad_scale[0]", *o.grad_scale, "finite and above 0");
   }
   return ADAMW_OK;
 }
 
-// bytes = 0: NULL is allowed. row = -1: not a row's.
+// bytes = 0: NULL is allowed. row = -1: not a row's. alignment: a power of two.
 adamw_status check_buffer(const char *function, int64_t row, const char *field, const void *pointer, int64_t bytes,
                           size_t alignment) {
-  char where[32] = "";
-  if (row >= 0) std::snprintf(where, sizeof where, "row %" PRId64 ": ", row);
   const auto address = reinterpret_cast<std::uintptr_t>(pointer);
-  if (pointer == nullptr && bytes > 0) {
+  const bool null = pointer == nullptr && bytes > 0;
+  if (!null && (address & (alignment - 1)) == 0 && address + static_cast<std::uintptr_t>(bytes) >= address)
+    return ADAMW_OK;
+  char where[32] = "";  // only now: thousands of rows are right, and printing takes longer than stepping a small one
+  if (row >= 0) std::snprintf(where, sizeof where, "row %" PRId64 ": ", row);
+  if (null) {
     return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: %s%s is NULL: must point to %" PRId64 " bytes", function, where,
                 field, bytes);
   }
-  if (address % alignment != 0) {
+  if ((address & (alignment - 1)) != 0) {
     return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: %s%s = %p is misaligned: must be a multiple of %zu bytes", function,
                 where, field, pointer, alignment);
   }
-  if (address + static_cast<std::uintptr_t>(bytes) < address) {
-    return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: %s%s = %p: %" PRId64 " bytes from there pass the end of memory",
-                function, where, field, pointer, bytes);
-  }
-  return ADAMW_OK;
+  return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: %s%s = %p: %" PRId64 " bytes from there pass the end of memory",
+              function, where, field, pointer, bytes);
 }
 
 adamw_status check_layout(const char *function, int64_t numel, int64_t row_length) {
@@ -142,11 +150,22 @@ adamw_status check_rows(const adamw_step_options &options, const adamw_tensor *t
                   field, value, need);
     };
     if (t.numel < 0 || t.numel > most_bytes / 16) return bad("numel", t.numel, "in 0 ... 2^58");
-    if (t.step < 1) return bad("step", t.step, "1 for the first step");
+    if (adamw_status s = check_buffer(step_name, i, "step_tensor", t.step_tensor, 0, 4)) return s;
+    const bool counted = options.device < 0 && t.step_tensor != nullptr;
+    if (counted && !(*t.step_tensor >= 1.0f && *t.step_tensor < 9e18f)) {
+      return fail(ADAMW_ERROR_INVALID_ARGUMENT,
+                  "%s: row %" PRId64 ": step_tensor[0] = %.9g: must be 1 for the first step", step_name, i,
+                  static_cast<double>(*t.step_tensor));
+    }
+    if (t.step_tensor == nullptr && t.step < 1) return bad("step", t.step, "1 for the first step");
+    if (t.step_tensor != nullptr) {
+      const auto begin = reinterpret_cast<std::uintptr_t>(t.step_tensor);
+      read.push_back({begin, begin + 4, i, "step_tensor"});
+    }
     if (t.global_offset < 0 || t.global_offset > most_bytes - t.numel)
       return bad("global_offset", t.global_offset, "in 0 ... 2^62");
     if (t.numel == 0) continue;
-    if (t.row_length < 1 || t.row_length > t.numel || t.numel % t.row_length != 0) {
+    if (t.row_length != t.numel && (t.row_length < 1 || t.row_length > t.numel || t.numel % t.row_length != 0)) {
       return bad("row_length", t.row_length, "a divisor of numel (numel / size(0), or numel for one dimension)");
     }
     const int64_t scales = !eight                                        ? 0
@@ -177,7 +196,8 @@ adamw_status check_rows(const adamw_step_options &options, const adamw_tensor *t
     }
   }
   const std::pair<const void *, const char *> scalars[] = {{options.grad_scale, "options.grad_scale"},
-                                                           {options.found_inf, "options.found_inf"}};
+                                                           {options.found_inf, "options.found_inf"},
+                                                           {options.lr_tensor, "options.lr_tensor"}};
   for (const auto &[pointer, field] : scalars) {
     const auto begin = reinterpret_cast<std::uintptr_t>(pointer);
     if (pointer != nullptr) read.push_back({begin, begin + 4, -1, field});
@@ -199,10 +219,7 @@ adamw_status check_quantize_options(const char *function, const adamw_quantize_o
   if (o.rounding != ADAMW_ROUND_NEAREST && o.rounding != ADAMW_ROUND_STOCHASTIC)
     return bad("rounding", o.rounding, "an adamw_rounding");
   if (o.device < -1) return bad("device", o.device, "-1 (CPU) or a CUDA device number");
-  if (o.device >= 0) {
-    return fail(ADAMW_ERROR_UNSUPPORTED, "%s: options.device = %d, but this library is the CPU build", function,
-                o.device);
-  }
+  if (adamw_status s = check_device(function, o.device)) return s;
   if (o.step < 0) return bad("step", static_cast<double>(o.step), "at least 0");
   if (o.global_offset < 0 || o.global_offset > most_bytes)
     return bad("global_offset", static_cast<double>(o.global_offset), "at least 0");

@@ -6,6 +6,7 @@ from . import functional, optim
 from ._cdef import VERSION_MAJOR, VERSION_MINOR, VERSION_PATCH
 from ._errors import (
     AdamWError,
+    DeviceError,
     InternalError,
     InvalidArgumentError,
     LibraryNotFoundError,
@@ -26,6 +27,7 @@ __all__ = [
     "AdamW8bit",
     "AdamW32bit",
     "AdamWError",
+    "DeviceError",
     "InternalError",
     "InvalidArgumentError",
     "LibraryNotFoundError",

@@ -2,11 +2,12 @@
 
 from collections import defaultdict
 
-import numpy as np
 import torch
 
 from . import _checkpoint
+from ._device import Counter, is_capturing, is_device
 from ._errors import InternalError
+from ._hooks import with_hooks
 from ._library import library
 from ._plan import Plan
 from ._rows import collect
@@ -18,8 +19,9 @@ class _Cache:
 
     def __init__(self):
         self.plan = None
+        self.counts_there = False  # GradScaler's found_inf has been on a device: step counts are kept there since
         self.exposed = False  # somebody may hold the state and replace what is in it
-        self.skipped = np.zeros(1, dtype=np.int64)
+        self.skipped = Counter()
 
 
 class Base(torch.optim.Optimizer):
@@ -52,10 +54,11 @@ class Base(torch.optim.Optimizer):
     @property
     def skipped_elements(self):
         """How many elements 8-bit state has skipped since construction because their gradient was not finite."""
-        return int(self._cache.skipped[0])
+        return self._cache.skipped.total
 
     # ---- step ----------------------------------------------------------------------------------------------------
 
+    @with_hooks
     def step(self, closure=None):
         """Steps every parameter that has a gradient, and returns what `closure` returned.
 
@@ -70,20 +73,34 @@ class Base(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         found_inf = getattr(self, "found_inf", None)
-        if found_inf is not None and float(found_inf) != 0:
+        there = found_inf is not None and is_device(found_inf.device)
+        if found_inf is not None and not there and float(found_inf) != 0:
             return loss
-        self._current_plan().step(self.param_groups, _float32(getattr(self, "grad_scale", None)))
+        if is_capturing() and not all(group["capturable"] for group in self.param_groups):
+            raise RuntimeError(
+                f"step() of {type(self).__name__} cannot be captured into a CUDA graph with capturable=False: "
+                "pass capturable=True"
+            )
+        plan = self._current_plan(counts_there=there)
+        if there and not plan.everything_there and float(found_inf) != 0:  # what is on the CPU has to wait for it
+            return loss
+        grad_scale = getattr(self, "grad_scale", None)
+        plan.step(self.param_groups, grad_scale, found_inf if there and plan.everything_there else None)
         return loss
 
-    def _current_plan(self):
+    def _current_plan(self, counts_there):
+        """`counts_there`: whether step counts must lie on the parameters' devices; they stay there then."""
         cache = self._cache
+        if counts_there and cache.plan is not None and not cache.plan.counts_there:
+            cache.plan = None
         if cache.plan is None or not cache.plan.refresh(self.param_groups, self._state, cache.exposed):
+            cache.counts_there = cache.counts_there or counts_there
             plan, cache.plan = cache.plan, None
             for number, group in enumerate(self.param_groups):
                 check_options(group, f"group {number}: ")
             grad_dtypes = {} if plan is None else {id(row.param): row.grad_dtype for row in plan.rows}
             rows, waiting = collect(self.param_groups, self._state, grad_dtypes)
-            cache.plan = Plan(self.param_groups, self._state, rows, waiting, cache.skipped)
+            cache.plan = Plan(self.param_groups, self._state, rows, waiting, cache.skipped, cache.counts_there)
             if not cache.plan.refresh(self.param_groups, self._state, cache.exposed):
                 raise InternalError("pyadamw: a parameter changed while step() was looking at it")
         return cache.plan
@@ -159,16 +176,11 @@ class Base(torch.optim.Optimizer):
     def __setstate__(self, state):
         state = dict(state)
         cache, previous = self.__dict__.get("_cache", _Cache()), self.__dict__.get("param_groups")
-        cache.skipped[0] = state.pop("skipped", cache.skipped[0])
+        if "skipped" in state:
+            cache.skipped = Counter(state.pop("skipped"))
         entries = state.pop("state", {})
         self.__dict__["_cache"] = cache
         super().__setstate__(state)
         self._state = defaultdict(dict, {param: _checkpoint.reveal(entry) for param, entry in entries.items()})
         cache.plan, cache.exposed = None, previous is None  # a copy may share its state with the original
         _checkpoint.restore_options(self.param_groups, previous, self.defaults)
-
-
-def _float32(scale):
-    if scale is None:
-        return None
-    return scale.detach().to(device="cpu", dtype=torch.float32)

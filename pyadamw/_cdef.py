@@ -11,17 +11,19 @@ SIZES = {
     "adamw_status": 4,
     "adamw_dtype": 4,
     "adamw_state_layout": 32,
-    "adamw_tensor": 104,
-    "adamw_step_options": 128,
+    "adamw_tensor": 112,
+    "adamw_step_options": 136,
     "adamw_quantize_options": 80,
+    "adamw_tensor_form": 32,
 }
 OFFSETS = {
     ("adamw_tensor", "numel"): 72,
-    ("adamw_tensor", "global_offset"): 96,
+    ("adamw_tensor", "step_tensor"): 104,
     ("adamw_step_options", "param_dtype"): 56,
     ("adamw_step_options", "seed"): 88,
-    ("adamw_step_options", "stream"): 120,
+    ("adamw_step_options", "lr_tensor"): 128,
     ("adamw_quantize_options", "numel"): 32,
+    ("adamw_tensor_form", "contiguous"): 28,
 }
 
 CDEF = """
@@ -31,7 +33,8 @@ typedef enum adamw_status {
   ADAMW_ERROR_VERSION = 2,
   ADAMW_ERROR_UNSUPPORTED = 3,
   ADAMW_ERROR_OUT_OF_MEMORY = 4,
-  ADAMW_ERROR_INTERNAL = 5
+  ADAMW_ERROR_INTERNAL = 5,
+  ADAMW_ERROR_DEVICE = 6
 } adamw_status;
 
 const char *adamw_status_string(adamw_status status);
@@ -86,6 +89,7 @@ typedef struct adamw_tensor {
   int64_t row_length;
   int64_t step;
   int64_t global_offset;
+  const float *step_tensor;
 } adamw_tensor;
 
 typedef enum adamw_step_flags {
@@ -116,6 +120,7 @@ typedef struct adamw_step_options {
   const float *found_inf;
   int64_t *skipped;
   void *stream;
+  const float *lr_tensor;
 } adamw_step_options;
 
 adamw_status adamw_step(const adamw_step_options *options, const adamw_tensor *tensors, size_t tensor_size,
@@ -150,4 +155,23 @@ adamw_status adamw_quantize(const adamw_quantize_options *options, const float *
 
 adamw_status adamw_dequantize(const adamw_quantize_options *options, const uint8_t *codes, const float *absmax,
                                         float *target);
+
+typedef struct adamw_tensor_form {
+  int64_t numel;
+  uint64_t shape;
+  int32_t device_type;
+  int32_t device_id;
+  uint8_t dtype_code;
+  uint8_t dtype_bits;
+  uint16_t dtype_lanes;
+  int32_t contiguous;
+} adamw_tensor_form;
+
+typedef int (*adamw_dlpack_function)(void *object, void *dl_tensor);
+
+typedef void *(*adamw_item_function)(void *sequence, ptrdiff_t index);
+
+adamw_status adamw_describe_tensors(adamw_dlpack_function describe, adamw_item_function item, void *sequence,
+                                              int64_t count, void *addresses, size_t stride, adamw_tensor_form *forms,
+                                              size_t form_size);
 """

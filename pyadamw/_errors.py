@@ -25,6 +25,10 @@ class InternalError(AdamWError, RuntimeError):
     """A defect of libadamw: please report the message (ADAMW_ERROR_INTERNAL)."""
 
 
+class DeviceError(AdamWError, RuntimeError):
+    """A CUDA call failed; the message names it (ADAMW_ERROR_DEVICE)."""
+
+
 class LibraryNotFoundError(AdamWError, OSError):
     """The shared library is missing or cannot be loaded."""
 
@@ -35,4 +39,5 @@ BY_STATUS = {
     3: UnsupportedError,
     4: OutOfMemoryError,
     5: InternalError,
+    6: DeviceError,
 }

@@ -1,10 +1,12 @@
 """Owns finding, loading and checking libadamw, and turning its statuses into exceptions. Must not know what a step is.
 
-torch is imported before the library is opened, so that both use one OpenMP thread pool. Nothing here calls CUDA.
+torch is imported before the library is opened, so that both use one OpenMP thread pool. A process opens one library:
+each has the CPU's kernels, and those for CUDA ask for a driver only when a tensor is on a GPU. Nothing here calls CUDA.
 """
 
 import functools
 import os
+import re
 from pathlib import Path
 
 import cffi
@@ -22,6 +24,7 @@ from ._errors import (
 
 ENVIRONMENT = "PYADAMW_LIBRARY"
 PACKAGED = Path(__file__).resolve().parent / "lib"
+CUDA_MAJORS = ("12", "13")
 
 ffi = cffi.FFI()
 ffi.cdef(_cdef.CDEF)
@@ -42,13 +45,17 @@ def _check_declarations():
             )
 
 
+def cuda_major():
+    """The CUDA major that torch was built for, as text; None where it was built for none."""
+    return torch.version.cuda.split(".")[0] if torch.version.cuda else None
+
+
 def candidates():
     """Where the library is looked for, in this order. The environment variable PYADAMW_LIBRARY silences the rest."""
     chosen = os.environ.get(ENVIRONMENT)
     if chosen:
         return [Path(chosen)]
-    cuda = torch.version.cuda
-    names = [f"libadamw_cuda{cuda.split('.')[0]}.so"] if cuda else []
+    names = [f"libadamw_cuda{cuda_major()}.so"] if cuda_major() else []
     return [PACKAGED / name for name in [*names, "libadamw_cpu.so"]]
 
 
@@ -88,6 +95,8 @@ class Library:
         _check_declarations()
         self.path, self.lib = _open()
         _check_abi(self.path, self.lib)
+        cuda = re.search(r"\bbackend cuda(\d+)\b", self.build_info())
+        self.cuda = int(cuda[1]) if cuda else None  # the CUDA major that it is built for
 
     def check(self, status):
         """Raises the exception of a status other than ADAMW_OK, with the library's message."""
@@ -113,8 +122,27 @@ class Library:
         """adamw_step_options.device of a torch device; `what` begins the error if the library has none for it."""
         if device.type == "cpu":
             return -1
-        raise UnsupportedError(
-            f"{what} is on {device}, but this library steps tensors on the CPU only ({self.build_info()})"
+        if device.type != "cuda":
+            raise UnsupportedError(f"{what} is on {device}: must be on a CPU or a CUDA device")
+        if self.cuda is None:
+            raise UnsupportedError(f"{what} is on {device}, but {self.path} is for the CPU only. {self._no_cuda()}")
+        return torch.cuda.current_device() if device.index is None else device.index
+
+    def _no_cuda(self):
+        """Why the loaded library is not one for CUDA, and what to do."""
+        if os.environ.get(ENVIRONMENT):
+            return f"{ENVIRONMENT} chose it: unset that, or set it to a libadamw for CUDA"
+        major = cuda_major()
+        if major is None:
+            return "Only a torch that is built for CUDA can be used with a GPU here, and this one is not"
+        tried = (
+            f"This torch is for CUDA {torch.version.cuda}, and of {' and '.join(map(str, candidates()))} only the last"
+        )
+        if major not in CUDA_MAJORS:
+            return f"{tried} is there. Install a torch for CUDA {' or '.join(CUDA_MAJORS)}: libadamw exists for those"
+        return (
+            f"{tried} is there. Install a pyadamw with CUDA {major}, build one with `ADAMW_CUDA={major} pip install .` "
+            f"or set {ENVIRONMENT} to a libadamw_cuda{major}.so"
         )
 
 

@@ -2,7 +2,7 @@
 finding out cheaply that something did change. Must not know how rows are chosen or what state is made of.
 
 The cost of refresh() and step() is the cost of a step beyond the C call, so they handle whole lists in single C-level
-operations: about six such passes over the parameters.
+operations: about five such passes over the parameters.
 """
 
 from itertools import chain
@@ -10,7 +10,10 @@ from operator import is_, itemgetter
 
 import numpy as np
 import torch
+from torch.utils.dlpack import to_dlpack
 
+from ._describe import Described
+from ._device import Steps, float32_at, is_device, stays_there, stream
 from ._library import DTYPES, library
 from ._local import local_gradient, local_view
 from ._rows import STRUCTURE, describe
@@ -19,34 +22,39 @@ from ._validate import check_options, scalar
 from ._watch import Watch, data_ptr, increment_version, is_contiguous
 
 _get_structure = itemgetter(*STRUCTURE)
-_numel = torch.Tensor.numel
 
 
 def same_objects(these, those):
     return len(these) == len(those) and all(map(is_, these, those))
 
 
+def addresses(objects):
+    """What tells these objects from others as long as they live: faster to compare than one by one."""
+    return np.fromiter(objects, dtype=object, count=len(objects)).tobytes()
+
+
 class _Group:
     """A parameter group as it was last seen."""
 
     def __init__(self, group, params):
-        self.params, self.structure = params, _get_structure(group)
+        self.params, self.structure = params, _get_structure(group)  # references keep what addresses() sees unique
+        self.addresses = addresses(params)
         self.values = self.lr = None  # not looked at yet
 
     def same(self, group):
-        return same_objects(group["params"], self.params) and _get_structure(group) == self.structure
+        return addresses(group["params"]) == self.addresses and _get_structure(group) == self.structure
 
 
 class _Bucket:
     """Rows [start, stop) of the table, which one call steps."""
 
-    def __init__(self, number, start, stop, rows, steps, call):
-        self.group, self.start, self.stop, self.call = number, start, stop, call
+    def __init__(self, number, start, stop, rows, steps, call, device):
+        self.group, self.start, self.stop, self.call, self.device = number, start, stop, call, device
         self.pointer, self.steps = rows_pointer(rows[start:stop]), steps[start:stop]
 
 
 class Plan:
-    def __init__(self, groups, states, rows, waiting, skipped):
+    def __init__(self, groups, states, rows, waiting, skipped, counts_there=False):
         self.described = groups
         self.groups = [_Group(group, list(group["params"])) for group in groups]
         self.rows, self.waiting = rows, waiting
@@ -54,13 +62,16 @@ class Plan:
         self.tensors = [row.local.tensor for row in rows]
         self.sharded = any(tensor is not param for tensor, param in zip(self.tensors, self.params, strict=True))
         self.grad_dtypes = [row.grad_dtype for row in rows]
-        self.numels = list(map(_numel, self.tensors))
-        self.contiguous = list(map(is_contiguous, self.tensors))
-        self.strided = [i for i, contiguous in enumerate(self.contiguous) if not contiguous]
+        self.shapes = [tensor.shape for tensor in self.tensors]
         self.memory = Watch(self.tensors)
+        self.strided = [i for i, contiguous in enumerate(self.memory.contiguous) if not contiguous]
         # An alias shares the version counter, and is of torch's own class: three times as fast to pass as a Parameter.
         self.versions = self.params if self.sharded else self.memory.aliases
+        # Tensors that C++ owns too are four times as fast to pass: nothing is handed over to Python and back. Not for
+        # parameters themselves: their hooks may refer to the optimizer, and such a cycle could never be collected.
+        self.owners = list(map(to_dlpack, self.memory.aliases)) if not self.sharded else None
         self.without_version = {i for i, tensor in enumerate(self.versions) if tensor.is_inference()}
+        self.counts_there = counts_there  # step counts of all devices' rows lie there, not only of capturable groups
         self._take_state(states)
         self._check_overlap()
         self._fill_table()
@@ -71,18 +82,33 @@ class Plan:
     def _take_state(self, states):
         """Makes the step counts views of one tensor, and remembers every tensor of the state."""
         mine = [states[param] for param in self.params]
-        self.steps = torch.tensor([float(state["step"]) for state in mine], dtype=torch.float32)
+        counts = [float(state["step"]) for state in mine]
+        self.steps = torch.tensor(counts, dtype=torch.float32)
         self.steps_array = self.steps.numpy()
         for state, step in zip(mine, self.steps.unbind(), strict=True):
             state["step"] = step
+        self.device_steps = [
+            Steps(rows, [counts[i] for i in rows], device) for device, rows in self._counted_there().items()
+        ]
+        for there in self.device_steps:
+            for i, view in zip(there.rows, there.views, strict=True):
+                mine[i]["step"] = view
         self.states = mine
         self.state_dicts = list(states.values())
         self.state_tensors = [value for state in mine for value in state.values()]
         self.state_memory = Watch([value for value in self.state_tensors if isinstance(value, torch.Tensor)])
 
+    def _counted_there(self):
+        """{device: rows} of those whose step counts the device keeps."""
+        result = {}
+        for i, (row, tensor) in enumerate(zip(self.rows, self.tensors, strict=True)):
+            if is_device(tensor.device) and (self.counts_there or self.described[row.group]["capturable"]):
+                result.setdefault(tensor.device, []).append(i)
+        return result
+
     def _check_overlap(self):
         """The library checks the rows of one call; this checks those of all calls, before the first."""
-        written = [(tensor, i) for i, tensor in enumerate(self.tensors) if self.contiguous[i]]
+        written = [(tensor, i) for i, tensor in enumerate(self.tensors) if self.memory.contiguous[i]]
         for i, state in enumerate(self.states):
             written += [(value, i) for key, value in state.items() if key != "step" and isinstance(value, torch.Tensor)]
         written = [(tensor, i) for tensor, i in written if tensor.numel()]
@@ -97,11 +123,16 @@ class Plan:
     def _fill_table(self):
         table = self.table = new_rows(len(self.rows))
         table["param"] = self.memory.pointers
-        table["numel"] = self.numels
+        table["numel"] = list(map(torch.Tensor.numel, self.tensors))
         table["row_length"] = [row.local.row_length for row in self.rows]
         table["global_offset"] = [row.local.global_offset for row in self.rows]
         for key in {key for state in self.states for key in state} & set(table.dtype.names) - {"step"}:
             table[key] = [state[key].data_ptr() if key in state else 0 for state in self.states]
+        for there in self.device_steps:
+            table["step_tensor"][there.rows] = there.addresses()
+        self.step_column, self.gradients = table["step"], Described(table["grad"])
+        described = self.memory.known is not None
+        self.gradient_forms = self.memory.described.gradient_forms(self.grad_dtypes) if described else None
 
     def _make_calls(self, skipped):
         self.buckets = []
@@ -109,9 +140,12 @@ class Plan:
         ends = [i for i in range(1, len(keys)) if keys[i] != keys[i - 1]] + [len(keys)] * bool(keys)
         for start, stop in zip([0, *ends], ends, strict=False):
             row = self.rows[start]
-            device = library().device_number(row.local.tensor.device, "a parameter")
-            call = Call(DTYPES[row.local.tensor.dtype], DTYPES[row.grad_dtype], row.spec.format, device, skipped)
-            self.buckets.append(_Bucket(row.group, start, stop, self.table, self.steps, call))
+            device = row.local.tensor.device
+            number = library().device_number(device, "a parameter")
+            counter = skipped.address(device)
+            call = Call(DTYPES[row.local.tensor.dtype], DTYPES[row.grad_dtype], row.spec.format, number, counter)
+            self.buckets.append(_Bucket(row.group, start, stop, self.table, self.steps_array, call, device))
+        self.everything_there = all(is_device(bucket.device) for bucket in self.buckets)
 
     # ---- every step ----------------------------------------------------------------------------------------------
 
@@ -125,34 +159,35 @@ class Plan:
         if self.waiting and any(param.grad is not None for param in self.waiting):
             return False
         tensors = [local_view(param).tensor for param in self.params] if self.sharded else self.tensors
-        if not self.memory.unchanged(tensors) or list(map(is_contiguous, tensors)) != self.contiguous:
+        if not self.memory.unchanged(tensors):
             return False
         return self._take_gradients() and not (exposed and self._state_changed(states))
 
     def _take_gradients(self):
         grads = [param.grad for param in self.params]
         self.present = None
-        numels, dtypes = self.numels, self.grad_dtypes
-        try:
-            if self.sharded:
-                grads = [grad if grad is None else local_gradient(grad) for grad in grads]
-            pointers = list(map(data_ptr, grads))
-        except RuntimeError:  # a sparse one has no address: _rows.py says so
-            return False
-        except TypeError:  # some parameters have none
+        if self.sharded:
+            grads = [grad if grad is None else local_gradient(grad) for grad in grads]
+        if self.gradient_forms and self.gradients.read(grads) and self.gradients.forms == self.gradient_forms:
+            self.temporary = grads  # until the calls are done
+            return True
+        return self._take_other_gradients(grads)
+
+    def _take_other_gradients(self, grads):
+        """Of some parameters only, not contiguous, not described, or wrong: these are looked at one by one."""
+        shapes, dtypes = self.shapes, self.grad_dtypes
+        if any(grad is None for grad in grads):
             self.present = [i for i, grad in enumerate(grads) if grad is not None]
             grads = [grads[i] for i in self.present]
-            numels, dtypes = [numels[i] for i in self.present], [dtypes[i] for i in self.present]
-            pointers = None
-        if list(map(_numel, grads)) != numels or [grad.dtype for grad in grads] != dtypes:
+            shapes, dtypes = [shapes[i] for i in self.present], [dtypes[i] for i in self.present]
+        if [grad.shape for grad in grads] != shapes or [grad.dtype for grad in grads] != dtypes:
             return False
-        if pointers is None and any(grad.layout != torch.strided for grad in grads):
+        if any(grad.layout != torch.strided for grad in grads):  # _rows.py says so
             return False
         if not all(map(is_contiguous, grads)):
-            grads, pointers = [grad.contiguous() for grad in grads], None
-        self.temporary = grads  # until the calls are done
-        if pointers is None:
-            pointers = list(map(data_ptr, grads))
+            grads = [grad.contiguous() for grad in grads]
+        self.temporary = grads
+        pointers = list(map(data_ptr, grads))
         if self.present is None:
             self.table["grad"] = pointers
         else:
@@ -167,21 +202,25 @@ class Plan:
             return True
         return not self.state_memory.unchanged([value for value in tensors if isinstance(value, torch.Tensor)])
 
-    def step(self, groups, grad_scale):
-        """Steps every parameter that has a gradient. `grad_scale`: None, or a float32 tensor of one element.
+    def step(self, groups, grad_scale=None, found_inf=None):
+        """Steps every parameter that has a gradient. `grad_scale`, `found_inf`: None, or tensors of one element; with
+        `found_inf` all parameters are on devices, and their step counts too.
 
         ValueError if an option of `groups` is wrong; nothing has been written then.
         """
         try:
             self._set_options(groups)
-            self._run(grad_scale)
+            self._run(grad_scale, found_inf)
         finally:
             self.temporary = None
 
     def _set_options(self, groups):
         for number, (group, known) in enumerate(zip(groups, self.groups, strict=True)):
+            known.lr_tensor = None
             values, lr = get_values(group), group["lr"]
-            if type(lr) is not float:
+            if stays_there(lr):
+                known.lr_tensor, lr = lr, 0.0  # its value is the kernels' to read
+            elif type(lr) is not float:
                 check_options({"lr": lr})
                 lr = scalar(lr)
             if values != known.values or lr != known.lr:
@@ -192,26 +231,43 @@ class Plan:
                         bucket.call.options.lr = lr
                 known.values, known.lr = values, lr
 
-    def _run(self, grad_scale):
-        threads = torch.get_num_threads()
-        scale = pointer_to("float *", 0 if grad_scale is None else grad_scale.data_ptr())
-        np.add(self.steps_array, 1, out=self.table["step"], casting="unsafe")
+    def _run(self, grad_scale, found_inf):
+        threads, factors = torch.get_num_threads(), {}
+        self.step_column[:] = self.steps_array
+        self.step_column += 1
         copies = self._copies_of_strided()
+        undo = [steps.add(self.present, found_inf, factors) for steps in self.device_steps]
         try:
             for bucket in self.buckets:
-                bucket.call.options.num_threads, bucket.call.options.grad_scale = threads, scale
+                bucket.call.options.num_threads = threads
+                self._set_factors(bucket, grad_scale, found_inf, factors)
                 if self.present is None:
                     self._call(bucket, range(bucket.start, bucket.stop), bucket.pointer)
-                    bucket.steps.add_(1)
+                    bucket.steps += 1
                 else:
                     self._call_some(bucket)
+        except Exception:
+            for take_back in undo:
+                take_back()
+            raise
         finally:
             self._finish(copies)
 
+    def _set_factors(self, bucket, grad_scale, found_inf, known):
+        """What lies behind pointers: on the bucket's device, without waiting for it."""
+        options, device = bucket.call.options, bucket.device
+        options.grad_scale = pointer_to("float *", float32_at(grad_scale, device, known))
+        if is_device(device):
+            lr = self.groups[bucket.group].lr_tensor
+            options.found_inf = pointer_to("float *", float32_at(found_inf, device, known))
+            options.lr_tensor = pointer_to("float *", float32_at(lr, device, known))
+            options.stream = pointer_to("void *", stream(device))
+
     def _finish(self, copies):
-        with torch.no_grad():
-            for i, copy in copies.items():
-                self.tensors[i].copy_(copy)
+        if copies:
+            with torch.no_grad():
+                for i, copy in copies.items():
+                    self.tensors[i].copy_(copy)
         if self.present is None and not self.without_version:
             increment_version(self.versions)
         else:
@@ -230,7 +286,7 @@ class Plan:
         some = [i for i in self.present if bucket.start <= i < bucket.stop]
         if some:
             self._call(bucket, some, rows_pointer(self.table[some]))
-            self.steps[some] += 1
+            self.steps_array[some] += 1
 
     def _call(self, bucket, indices, pointer):
         def name(i):

@@ -12,7 +12,7 @@ from ._local import Local, local_gradient, local_view
 from .functional import BLOCK8, TENSOR8
 
 # The options of a group that decide what its state is made of.
-STRUCTURE = ("optim_bits", "min_8bit_size", "block_wise", "is_paged", "amsgrad", "percentile_clipping")
+STRUCTURE = ("optim_bits", "min_8bit_size", "block_wise", "is_paged", "amsgrad", "percentile_clipping", "capturable")
 
 
 class Row(NamedTuple):
@@ -119,7 +119,7 @@ def _prepared(row, states, groups):
     right = _state.conform(state, row.spec, what)
     step = state.get("step", 0.0)
     count = _state.step_count(step, what)
-    if not (isinstance(step, torch.Tensor) and step.dtype == torch.float32 and step.shape == () and step.is_cpu):
+    if not (isinstance(step, torch.Tensor) and step.dtype == torch.float32 and step.shape == ()):
         right["step"] = torch.tensor(count)
     if all(state.get(key) is value for key, value in right.items()):
         return None

@@ -53,12 +53,13 @@ class Call:
     """The options of one adamw_step() call for rows that have the dtypes, state format and options in common."""
 
     def __init__(self, param_dtype, grad_dtype, state_format, device, skipped):
+        """`skipped`: the address of the counter of skipped elements."""
         options = ffi.new("adamw_step_options *")
         options.size = ffi.sizeof("adamw_step_options")
         options.param_dtype, options.grad_dtype = param_dtype, grad_dtype
         options.state_format, options.device = state_format, device
-        options.skipped = pointer_to("int64_t *", skipped.ctypes.data)
-        self.options, self._skipped = options, skipped
+        options.skipped = pointer_to("int64_t *", skipped)
+        self.options = options
         self._library = library()
         self._step = self._library.lib.adamw_step
 

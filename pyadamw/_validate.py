@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 import torch
 
+from ._device import stays_there
+
 # The options that `args` may carry, as in bitsandbytes.
 ARGS = ("optim_bits", "min_8bit_size", "percentile_clipping", "block_wise", "max_unorm", "skip_zeros")
 
@@ -36,7 +38,7 @@ def _learning_rate(name, value):
     if isinstance(value, torch.Tensor):
         if value.numel() != 1 or value.is_complex() or value.dtype == torch.bool:
             _refuse(name, value, "a finite number >= 0 or a tensor that holds one")
-        if value.device.type == "meta":
+        if value.device.type == "meta" or stays_there(value):
             return
         number = value.item()
     else:
@@ -79,6 +81,7 @@ OPTIONS = {
     "amsgrad": _flag,
     "maximize": _flag,
     "stochastic_rounding": _flag,
+    "capturable": _flag,
     "seed": _integer(0, 2**64 - 1, "an integer in [0, 2^64)"),
     "percentile_clipping": _integer(1, 100, "an integer in [1, 100] (100 is off)"),
     "max_unorm": _finite_at_least_zero,

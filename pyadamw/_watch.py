@@ -7,7 +7,10 @@ alias, which also shares the version counter) rules that out, so that comparing 
 memory alive until the next step.
 """
 
+import numpy as np
 import torch
+
+from ._describe import Described
 
 data_ptr = torch.Tensor.data_ptr
 is_contiguous = torch.Tensor.is_contiguous
@@ -18,11 +21,18 @@ class Watch:
 
     def __init__(self, tensors):
         self.pointers = list(map(data_ptr, tensors))
+        self.contiguous = list(map(is_contiguous, tensors))
         self.aliases = [tensor.detach() for tensor in tensors]
+        self._addresses = bytearray(8 * len(tensors))
+        self.described = Described(np.frombuffer(self._addresses, dtype=np.uint64))
+        # What can be compared in one go; None if it has to be asked tensor by tensor.
+        self.known = (bytes(self._addresses), bytes(self.described.forms)) if self.described.read(tensors) else None
 
     def unchanged(self, tensors):
-        """Whether these tensors, the same as at first, still have the same memory."""
-        return list(map(data_ptr, tensors)) == self.pointers
+        """Whether these tensors, the same as at first, still have the same memory and lie in it the same way."""
+        if self.known is not None:
+            return self.described.read(tensors) and (self._addresses, self.described.forms) == self.known
+        return list(map(data_ptr, tensors)) == self.pointers and list(map(is_contiguous, tensors)) == self.contiguous
 
 
 def _accepts_lists():

@@ -13,6 +13,7 @@ import math
 import torch
 
 from . import _cdef
+from ._device import is_device, stream
 from ._library import ffi, library
 
 BLOCK8, TENSOR8 = 1, 2  # adamw_state_format
@@ -49,6 +50,8 @@ def _options(tensor, map, block_wise, rounding, step=0, seed=0, global_offset=0)
     options.state_format = BLOCK8 if block_wise else TENSOR8
     options.rounding = _choice("rounding", rounding, ROUNDINGS)
     options.device = library().device_number(tensor.device, "the tensor")
+    if is_device(tensor.device):
+        options.stream = ffi.cast("void *", stream(tensor.device))
     options.num_threads = torch.get_num_threads()
     options.numel, options.row_length = tensor.numel(), row_length(tensor.shape)
     options.step, options.seed, options.global_offset = step, seed, global_offset

@@ -41,6 +41,8 @@ _SUMMARY = """AdamW with {state}.
         stochastic_rounding: round 16-bit parameters stochastically instead of to nearest, so that updates smaller than
             half a unit in the last place are not lost.
         seed: of all stochastic rounding, in [0, 2**64): equal seeds repeat equal runs.
+        capturable: keep step counts in the memory of the parameters' CUDA device, so that step() can be captured into a
+            CUDA graph; lr may be a tensor there. No effect on the CPU.
 
     Raises:
         ValueError: an argument is not what it may be; the message has the value and what is allowed.
@@ -83,6 +85,7 @@ class _AdamW(Base):
         maximize=False,
         stochastic_rounding=False,
         seed=0,
+        capturable=False,
     ):
         options = {
             "lr": lr,
@@ -98,6 +101,7 @@ class _AdamW(Base):
             "maximize": maximize,
             "stochastic_rounding": stochastic_rounding,
             "seed": seed,
+            "capturable": capturable,
             "max_unorm": 0.0,
             "skip_zeros": False,
             **carried(args),

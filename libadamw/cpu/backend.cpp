@@ -64,14 +64,6 @@ void over_blocks(const std::vector<std::int64_t> &offsets, int threads, Body bod
   SharedLoop<Body>(offsets, std::min<std::int64_t>(blocks / (32 * threads), 256), body).go(threads);
 }
 
-// For sums, whose order must not depend on the threads: each row in at most 1024 segments of whole blocks, each summed
-// in order.
-constexpr std::int64_t segment_blocks = 64, most_segments = 1024;
-
-std::int64_t segment_count(const BlockLayout &layout) {
-  return std::clamp<std::int64_t>(layout.count / segment_blocks, 1, most_segments);
-}
-
 // The working memory of a step, all of it had before anything is written.
 struct Scratch {
   std::vector<std::int64_t> blocks{0}, segments{0};  // items before each row
@@ -86,7 +78,7 @@ struct Scratch {
     if (!clips && !measured) return;
     segments.reserve(rows + 1);
     for (std::int64_t i = 0; i < plan.count; ++i)
-      segments.push_back(segments.back() + segment_count(plan.rows[i].blocks));
+      segments.push_back(segments.back() + segments_of(plan.rows[i].blocks.count).count);
     if (clips) squares.resize(static_cast<std::size_t>(segments.back()));
     if (measured) measures.resize(static_cast<std::size_t>(segments.back()));
     if (measured) scales.resize(rows);
@@ -97,11 +89,10 @@ struct Scratch {
 template <class Result, class Body>
 void over_segments(const StepPlan &plan, const Scratch &scratch, std::vector<Result> &results, const Body &body) {
   const auto run = [&](std::int64_t row, std::int64_t first, std::int64_t last) {
-    const std::int64_t count = plan.rows[row].blocks.count, all = segment_count(plan.rows[row].blocks);
+    const Segments segments = segments_of(plan.rows[row].blocks.count);
     Result *out = results.data() + scratch.segments[static_cast<std::size_t>(row)];
     for (std::int64_t s = first; s < last; ++s) {
-      const std::int64_t begin = count / all * s + std::min(s, count % all);
-      out[s] = body(plan.rows[row], begin, begin + count / all + (s < count % all));
+      out[s] = body(plan.rows[row], segments.begin(s), segments.begin(s + 1));
     }
   };
   SharedLoop<decltype(run)>(scratch.segments, 1, run).go(useful_threads(plan.threads, scratch.blocks.back()));
@@ -110,19 +101,18 @@ void over_segments(const StepPlan &plan, const Scratch &scratch, std::vector<Res
 // ---- the passes of a step ----
 
 // Records the squared norm and returns the factor that the gradient is scaled by (percentile clipping).
-float clip_factor(float *history, std::int64_t step, double squares, int percentile) {
-  if (!std::isfinite(static_cast<float>(squares))) return 1.0f;
+float record_norm(float *history, std::int64_t step, float squares, int percentile) {
+  if (!std::isfinite(squares)) return 1.0f;
   const bool empty = std::all_of(history, history + ADAMW_GNORM_HISTORY, [](float x) { return x == 0.0f; });
   if (empty || step == 1) {
-    std::fill_n(history, ADAMW_GNORM_HISTORY, static_cast<float>(squares));
+    std::fill_n(history, ADAMW_GNORM_HISTORY, squares);
   } else {
-    history[step % ADAMW_GNORM_HISTORY] = static_cast<float>(squares);
+    history[step % ADAMW_GNORM_HISTORY] = squares;
   }
   float sorted[ADAMW_GNORM_HISTORY];
   std::copy_n(history, ADAMW_GNORM_HISTORY, sorted);
   std::nth_element(sorted, sorted + percentile, sorted + ADAMW_GNORM_HISTORY);
-  const double clip = sorted[percentile];
-  return static_cast<float>(squares) > sorted[percentile] ? static_cast<float>(std::sqrt(clip / squares)) : 1.0f;
+  return clip_factor(squares, sorted[percentile]);
 }
 
 void clip_gradients(const Kernels &kernels, const StepPlan &plan, Scratch &scratch) {
@@ -131,12 +121,12 @@ void clip_gradients(const Kernels &kernels, const StepPlan &plan, Scratch &scrat
   });
   for (std::int64_t i = 0; i < plan.count; ++i) {
     const double *part = scratch.squares.data() + scratch.segments[static_cast<std::size_t>(i)];
-    const double *end = scratch.squares.data() + scratch.segments[static_cast<std::size_t>(i) + 1];
-    double sum = 0.0;
-    while (part < end) sum += *part++;
+    const std::int64_t count =
+        scratch.segments[static_cast<std::size_t>(i) + 1] - scratch.segments[static_cast<std::size_t>(i)];
     Row &row = plan.rows[i];
+    const auto squares = static_cast<float>(ordered_sum(count, [part](std::int64_t s) { return part[s]; }));
     row.coefficients.gradient_scale *=
-        clip_factor(row.tensor.gnorm_history, row.tensor.step, sum, plan.percentile_clipping);
+        record_norm(row.tensor.gnorm_history, row.tensor.step, squares, plan.percentile_clipping);
   }
 }
 
@@ -147,21 +137,20 @@ void measure_rows(const Kernels &kernels, const StepPlan &plan, Scratch &scratch
   });
   for (std::int64_t i = 0; i < plan.count; ++i) {
     const Measures *part = scratch.measures.data() + scratch.segments[static_cast<std::size_t>(i)];
-    const Measures *end = scratch.measures.data() + scratch.segments[static_cast<std::size_t>(i) + 1];
+    const std::int64_t count =
+        scratch.segments[static_cast<std::size_t>(i) + 1] - scratch.segments[static_cast<std::size_t>(i)];
     Measures all{};
-    for (; part < end; ++part) {
-      all.direction_squares += part->direction_squares;
-      all.param_squares += part->param_squares;
-      all.exp_avg = std::max(all.exp_avg, part->exp_avg);
-      all.root = std::max(all.root, part->root);
-      all.max_root = std::max(all.max_root, part->max_root);
+    all.direction_squares = ordered_sum(count, [part](std::int64_t s) { return part[s].direction_squares; });
+    all.param_squares = ordered_sum(count, [part](std::int64_t s) { return part[s].param_squares; });
+    for (std::int64_t s = 0; s < count; ++s) {
+      all.exp_avg = std::max(all.exp_avg, part[s].exp_avg);
+      all.root = std::max(all.root, part[s].root);
+      all.max_root = std::max(all.max_root, part[s].max_root);
     }
     scratch.scales[static_cast<std::size_t>(i)] = {block_scale(all.exp_avg), block_scale(all.root),
                                                    block_scale(all.max_root)};
-    Row &row = plan.rows[i];
-    const double update = std::sqrt(all.direction_squares) * row.inverse_bc1,
-                 most = plan.max_unorm * std::sqrt(all.param_squares);
-    if (plan.max_unorm > 0.0 && update > most) row.coefficients.negative_step_size *= static_cast<float>(most / update);
+    Coefficients &c = plan.rows[i].coefficients;
+    c.negative_step_size *= unorm_factor(all, c.bc1, plan.max_unorm);
   }
 }
 
@@ -234,8 +223,10 @@ adamw_status dequantize(const QuantizePlan &plan, const std::uint8_t *codes, con
   return ADAMW_OK;
 }
 
+adamw_status check_device(const char *, std::int32_t) { return ADAMW_OK; }
+
 }  // namespace
 
-const Backend cpu_backend = {"cpu", step, quantize, dequantize};
+const Backend cpu_backend = {"cpu", check_device, step, quantize, dequantize};
 
 }  // namespace adamw

@@ -9,13 +9,13 @@ namespace {
 
 // ---- passes before the step ----
 
-// The lane sums of a block are floats, everything above is double: good to 1e-6 and the same on every target.
-ADAMW_INLINE double sum_lanes(V x) {
+ADAMW_INLINE double sum_of_lanes(V x) {
+  static_assert(lanes == sum_lanes, "the order of sums is fixed");
   alignas(64) float lane[lanes];
   store(lane, x);
-  double sum = 0.0;
-  for (int i = 0; i < lanes; ++i) sum += lane[i];
-  return sum;
+  double wide[lanes];
+  for (int i = 0; i < lanes; ++i) wide[i] = lane[i];
+  return halves(wide);
 }
 
 template <bool Amsgrad, bool Eight>
@@ -39,14 +39,14 @@ Measures measure_as(const StepKind &kind, const Row &row, std::int64_t first, st
     V directions(0.0f), params(0.0f);
     for (int i = 0; i < o.padded; i += lanes) {
       const V p = load(o.param.at + i);
-      Stepped s;
+      Stepped<V> s;
       if (Eight) {
         s = step_operands8<Amsgrad, true>(o, i, c, kind.skip_zeros);
         largest_m.see(bits(s.exp_avg) & 0x7FFFFFFFu);
         largest_r.see(bits(s.root));
         largest_x.see(bits(s.max_root));
       } else {
-        s = step_vector32<Amsgrad>(p, load(o.grad.at + i), load(m.at + i), load(v.at + i),
+        s = step_element32<Amsgrad>(p, load(o.grad.at + i), load(m.at + i), load(v.at + i),
                                    Amsgrad ? load(x.at + i) : V(0.0f), c, kind.skip_zeros);
       }
       // 0 / 0 where eps is 0 and an element never had a gradient, as the padding has none: it does not count.
@@ -54,8 +54,8 @@ Measures measure_as(const StepKind &kind, const Row &row, std::int64_t first, st
       directions = fma(direction, direction, directions);
       params = fma(p, p, params);
     }
-    all.direction_squares += sum_lanes(directions);
-    all.param_squares += sum_lanes(params);
+    all.direction_squares += sum_of_lanes(directions);
+    all.param_squares += sum_of_lanes(params);
   }
   all.exp_avg = as_float(largest_m.value());
   all.root = as_float(largest_r.value());
@@ -83,7 +83,7 @@ double gradient_squares(const StepKind &kind, const Row &row, std::int64_t first
       const V g = load(o.grad.at + i) * V(row.coefficients.gradient_scale);
       squares = fma(g, g, squares);
     }
-    sum += sum_lanes(squares);
+    sum += sum_of_lanes(squares);
   }
   return sum;
 }
@@ -106,8 +106,9 @@ float largest(const QuantizePlan &plan, const float *source, std::int64_t first,
   float result = 0.0f;
   Staged<float> x;
   for (std::int64_t block = first; block < last; ++block) {
-    const int n = plan.blocks.length(block), padded = (n + lanes - 1) & ~(lanes - 1);
-    x.load(const_cast<float *>(source) + plan.blocks.begin(block), n, padded, 0.0f);
+    const auto [begin, n] = plan.blocks.place(block);
+    const int padded = (n + lanes - 1) & ~(lanes - 1);
+    x.load(const_cast<float *>(source) + begin, n, padded, 0.0f);
     const float candidate = largest_of_block(x.at, padded, plan.map);
     result = candidate > result ? candidate : result;
   }
@@ -120,8 +121,8 @@ void quantize(const QuantizePlan &plan, const float *source, std::uint8_t *codes
   Staged<float> x;
   Staged<std::uint8_t> out;
   for (std::int64_t block = first; block < last; ++block) {
-    const std::int64_t begin = plan.blocks.begin(block);
-    const int n = plan.blocks.length(block), padded = (n + lanes - 1) & ~(lanes - 1);
+    const auto [begin, n] = plan.blocks.place(block);
+    const int padded = (n + lanes - 1) & ~(lanes - 1);
     x.load(const_cast<float *>(source) + begin, n, padded, 0.0f);
     out.place(codes + begin, n, padded);
     const Scale scale = given != nullptr ? *given : block_scale(largest_of_block(x.at, padded, plan.map));
@@ -131,8 +132,8 @@ void quantize(const QuantizePlan &plan, const float *source, std::uint8_t *codes
       // A scale of zero stands for a block whose numbers are too small to keep: they must not become code 1.
       const V value = scale.absmax > 0.0f ? sanitized(load(x.at + i), plan.map) : V(0.0f);
       const V rounding = plan.stochastic ? rounding_number<V>(load(words + i)) : V(1.5f);
-      store_saturated(out.at + i, plan.map == ADAMW_MAP_SIGNED ? encode_signed(value, V(scale.inverse), rounding)
-                                                               : encode_unsigned(value, V(scale.inverse), rounding));
+      store_saturated(out.at + i, plan.map == ADAMW_MAP_SIGNED ? encode_signed(value, V(scale.inverse), rounding, signed_map)
+                                                               : encode_unsigned(value, V(scale.inverse), rounding, unsigned_map));
     }
     out.commit();
   }
@@ -143,8 +144,8 @@ void dequantize(const QuantizePlan &plan, const std::uint8_t *codes, const float
   Staged<std::uint8_t> in;
   Staged<float> out;
   for (std::int64_t block = first; block < last; ++block) {
-    const std::int64_t begin = plan.blocks.begin(block);
-    const int n = plan.blocks.length(block), padded = (n + lanes - 1) & ~(lanes - 1);
+    const auto [begin, n] = plan.blocks.place(block);
+    const int padded = (n + lanes - 1) & ~(lanes - 1);
     in.load(const_cast<std::uint8_t *>(codes) + begin, n, padded, 0);
     out.place(target + begin, n, padded);
     const V scale(absmax[plan.blockwise ? block : 0]);

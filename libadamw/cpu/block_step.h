@@ -9,50 +9,6 @@
 namespace adamw {
 namespace {
 
-// ---- one vector of elements ----
-
-struct Stepped {
-  V param, exp_avg, root, max_root,
-      direction;  // root: of exp_avg_sq; for 32-bit state exp_avg_sq itself, likewise max_root
-};
-
-// Masked = false: the arithmetic alone. A gradient that is not finite, or whose square overflows, shows as a root that
-// is not finite. Masked = true leaves such elements, and with skip_zeros those without gradient, as they are; their
-// direction is 0.
-template <bool Amsgrad, bool Masked>
-ADAMW_INLINE Stepped step_vector8(V p, V raw, V m, V r, V x, const Coefficients &c, bool skip_zeros) {
-  const V g = raw * V(c.gradient_scale), zero(0.0f);
-  const Moments<V> next = update_moments(m, r * r, g, c);
-  Stepped s;
-  s.exp_avg = next.exp_avg;
-  s.root = sqrt(next.exp_avg_sq);
-  s.max_root = Amsgrad ? max(x, s.root) : s.root;
-  s.direction = update_direction(s.exp_avg, s.max_root, c);
-  s.param = update_param(p, s.direction, c);
-  if (Masked) {
-    const M finite = less_equal(next.exp_avg_sq, V(largest_float));
-    const M ok = finite & not_equal(g, skip_zeros ? zero : V(-1.0f) / zero);
-    s = {select(ok, s.param, p), select(ok, s.exp_avg, m), select(ok, s.root, r), select(ok, s.max_root, x),
-         select(ok, s.direction, zero)};
-  }
-  return s;
-}
-
-template <bool Amsgrad>
-ADAMW_INLINE Stepped step_vector32(V p, V raw, V m, V v, V x, const Coefficients &c, bool skip_zeros) {
-  const V g = raw * V(c.gradient_scale);
-  const Moments<V> next = update_moments(m, v, g, c);
-  const V largest = Amsgrad ? max(x, next.exp_avg_sq) : next.exp_avg_sq;
-  Stepped s{V(), next.exp_avg, next.exp_avg_sq, largest, update_direction(next.exp_avg, sqrt(largest), c)};
-  s.param = update_param(p, s.direction, c);
-  if (skip_zeros) {
-    const M ok = not_equal(g, V(0.0f));
-    s = {select(ok, s.param, p), select(ok, s.exp_avg, m), select(ok, s.root, v), select(ok, largest, x),
-         select(ok, s.direction, V(0.0f))};
-  }
-  return s;
-}
-
 // ---- a row's operands, one block at a time ----
 
 struct Scales {
@@ -67,8 +23,9 @@ struct Operands {
   int n, padded;
 
   ADAMW_INLINE void place(const Row &row, std::int64_t block) {
-    begin = row.blocks.begin(block);
-    n = row.blocks.length(block);
+    const BlockLayout::Place place = row.blocks.place(block);
+    begin = place.begin;
+    n = place.length;
     padded = (n + lanes - 1) & ~(lanes - 1);
   }
 };
@@ -93,11 +50,11 @@ ADAMW_INLINE void load_state8(Operands &o, const StepKind &kind, const Row &row,
 }
 
 template <bool Amsgrad, bool Masked>
-ADAMW_INLINE Stepped step_operands8(const Operands &o, int i, const Coefficients &c, bool skip_zeros) {
+ADAMW_INLINE Stepped<V> step_operands8(const Operands &o, int i, const Coefficients &c, bool skip_zeros) {
   const V m = decode_signed<V>(load(o.exp_avg.at + i)) * V(o.scales.exp_avg);
   const V r = decode_unsigned<V>(load(o.root.at + i)) * V(o.scales.root);
   const V x = Amsgrad ? decode_unsigned<V>(load(o.max_root.at + i)) * V(o.scales.max_root) : r;
-  return step_vector8<Amsgrad, Masked>(load(o.param.at + i), load(o.grad.at + i), m, r, x, c, skip_zeros);
+  return step_element8<Amsgrad, Masked>(load(o.param.at + i), load(o.grad.at + i), m, r, x, c, skip_zeros);
 }
 
 // The block's new values before they are rounded, and the bits of their largest magnitudes (which order as floats do,
@@ -112,7 +69,7 @@ template <bool Amsgrad, bool Masked>
 ADAMW_INLINE void compute8(Fresh &f, const Operands &o, const Coefficients &c, bool skip_zeros) {
   Largest largest_m, largest_r, largest_x;
   for (int i = 0; i < o.padded; i += lanes) {
-    const Stepped s = step_operands8<Amsgrad, Masked>(o, i, c, skip_zeros);
+    const Stepped<V> s = step_operands8<Amsgrad, Masked>(o, i, c, skip_zeros);
     store(f.param + i, s.param);
     store(f.exp_avg + i, s.exp_avg);
     store(f.root + i, s.root);
@@ -163,10 +120,10 @@ ADAMW_INLINE void encode_block8(const Operands &o, const Fresh &f, const TensorS
                                 const std::uint32_t *words) {
   for (int i = 0; i < o.padded; i += lanes) {
     const V rounding = rounding_number<V>(load(words + i));
-    store_saturated(o.exp_avg.at + i, encode_signed(load(f.exp_avg + i), V(scales.exp_avg.inverse), rounding));
-    store_saturated(o.root.at + i, encode_unsigned(load(f.root + i), V(scales.root.inverse), rounding));
+    store_saturated(o.exp_avg.at + i, encode_signed(load(f.exp_avg + i), V(scales.exp_avg.inverse), rounding, signed_map));
+    store_saturated(o.root.at + i, encode_unsigned(load(f.root + i), V(scales.root.inverse), rounding, unsigned_map));
     if (Amsgrad) {
-      store_saturated(o.max_root.at + i, encode_unsigned(load(f.max_root + i), V(scales.max_root.inverse), V(1.5f)));
+      store_saturated(o.max_root.at + i, encode_unsigned(load(f.max_root + i), V(scales.max_root.inverse), V(1.5f), unsigned_map));
     }
   }
 }
@@ -221,7 +178,7 @@ std::int64_t step32(const StepKind &kind, const Row &row, std::int64_t first, st
     if (Amsgrad) max_exp_avg_sq.load(static_cast<float *>(t.max_exp_avg_sq) + o.begin, o.n, o.padded, 0.0f);
     for (int i = 0; i < o.padded; i += lanes) {
       const V x = Amsgrad ? load(max_exp_avg_sq.at + i) : V(0.0f);
-      const Stepped s = step_vector32<Amsgrad>(load(o.param.at + i), load(o.grad.at + i), load(exp_avg.at + i),
+      const Stepped<V> s = step_element32<Amsgrad>(load(o.param.at + i), load(o.grad.at + i), load(exp_avg.at + i),
                                                load(exp_avg_sq.at + i), x, c, kind.skip_zeros);
       store(o.param.at + i, s.param);
       store(exp_avg.at + i, s.exp_avg);

@@ -4,20 +4,9 @@
 #include <cstdint>
 
 #include "../backend.h"
+#include "../sums.h"
 
 namespace adamw {
-
-// One scale per moment for the whole tensor (ADAMW_STATE_TENSOR8).
-struct TensorScales {
-  Scale exp_avg, root, max_root;
-};
-
-// What a pass over a tensor measures before the step: for max_unorm the squared norms of the update direction and of
-// the parameter, for tensor-wise scales the largest magnitudes of the new moments.
-struct Measures {
-  double direction_squares, param_squares;
-  float exp_avg, root, max_root;
-};
 
 struct Kernels {
   const char *name;

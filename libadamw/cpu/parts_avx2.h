@@ -5,7 +5,7 @@
 
 #include <cstdint>
 
-#include "../math.h"
+#include "../types.h"
 
 namespace adamw {
 namespace {

@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <cstring>
 
-#include "../math.h"
+#include "../types.h"
 
 namespace adamw {
 namespace {  // each instruction set's object file keeps its own copies: the linker must never merge them

@@ -111,11 +111,25 @@ ADAMW_INLINE V lookup8(const float *table, I index) {
   return r;
 }
 
+// max() hands on the second of its arguments where either is NaN, so that a NaN moment stays one.
+ADAMW_INLINE V maximum(V a, V b) { return max(a, b); }
+
 // (max(bits(a) >> 16, base) - base) * factor >> 16
 ADAMW_INLINE I zone_estimate(V a, std::uint32_t base, std::uint32_t factor) {
   I r;
   ADAMW_PARTS r.v[i] = part_zone_estimate(part_bits(a.v[i]), base, factor);
   return r;
+}
+
+struct ZoneLine {
+  V slope, offset, gap_offset;
+};
+
+// The line of the zone that each lane of a lies in.
+ADAMW_INLINE ZoneLine zone_line(const MapTables &map, const ZoneNumbers &numbers, V a) {
+  I zone = zone_estimate(a, numbers.base, numbers.factor);
+  zone = increment(zone, less_equal(lookup8(map.next_start, zone), a));
+  return {lookup8(map.slope, zone), lookup8(map.offset, zone), lookup8(map.gap_offset, zone)};
 }
 
 // Lanes 8 k ... 8 k + 7 get p[k].

@@ -28,7 +28,16 @@ static void check_layout(void) {
   OFFSET(adamw_state_layout, absmax_count, 8);
   OFFSET(adamw_state_layout, blocks_per_row, 16);
   OFFSET(adamw_state_layout, total_bytes, 24);
-  SIZE(adamw_tensor, 104);
+  SIZE(adamw_tensor_form, 32);
+  OFFSET(adamw_tensor_form, numel, 0);
+  OFFSET(adamw_tensor_form, shape, 8);
+  OFFSET(adamw_tensor_form, device_type, 16);
+  OFFSET(adamw_tensor_form, device_id, 20);
+  OFFSET(adamw_tensor_form, dtype_code, 24);
+  OFFSET(adamw_tensor_form, dtype_bits, 25);
+  OFFSET(adamw_tensor_form, dtype_lanes, 26);
+  OFFSET(adamw_tensor_form, contiguous, 28);
+  SIZE(adamw_tensor, 112);
   OFFSET(adamw_tensor, param, 0);
   OFFSET(adamw_tensor, grad, 8);
   OFFSET(adamw_tensor, exp_avg, 16);
@@ -42,7 +51,8 @@ static void check_layout(void) {
   OFFSET(adamw_tensor, row_length, 80);
   OFFSET(adamw_tensor, step, 88);
   OFFSET(adamw_tensor, global_offset, 96);
-  SIZE(adamw_step_options, 128);
+  OFFSET(adamw_tensor, step_tensor, 104);
+  SIZE(adamw_step_options, 136);
   OFFSET(adamw_step_options, size, 0);
   OFFSET(adamw_step_options, lr, 8);
   OFFSET(adamw_step_options, beta1, 16);
@@ -63,6 +73,7 @@ static void check_layout(void) {
   OFFSET(adamw_step_options, found_inf, 104);
   OFFSET(adamw_step_options, skipped, 112);
   OFFSET(adamw_step_options, stream, 120);
+  OFFSET(adamw_step_options, lr_tensor, 128);
   SIZE(adamw_quantize_options, 80);
   OFFSET(adamw_quantize_options, size, 0);
   OFFSET(adamw_quantize_options, map, 8);
@@ -86,6 +97,7 @@ static void check_values(void) {
   VALUE(ADAMW_ERROR_UNSUPPORTED, 3);
   VALUE(ADAMW_ERROR_OUT_OF_MEMORY, 4);
   VALUE(ADAMW_ERROR_INTERNAL, 5);
+  VALUE(ADAMW_ERROR_DEVICE, 6);
   VALUE(ADAMW_FLOAT32, 0);
   VALUE(ADAMW_BFLOAT16, 1);
   VALUE(ADAMW_FLOAT16, 2);
@@ -115,13 +127,16 @@ static void check_defaults(void) {
   expect("off", s.max_unorm == 0.0 && s.percentile_clipping == 100 && s.flags == 0u && s.device == -1 && q.device == -1,
          1);
   expect("pointers",
-         s.grad_scale == NULL && s.found_inf == NULL && s.skipped == NULL && s.stream == NULL && q.stream == NULL, 1);
+         s.grad_scale == NULL && s.found_inf == NULL && s.skipped == NULL && s.stream == NULL && s.lr_tensor == NULL &&
+             q.stream == NULL,
+         1);
   expect("step of no rows", (size_t)adamw_step(&s, NULL, sizeof(adamw_tensor), 0), ADAMW_OK);
   expect("version", (size_t)adamw_version(),
          ADAMW_VERSION_MAJOR * 10000 + ADAMW_VERSION_MINOR * 100 + ADAMW_VERSION_PATCH);
   expect("ABI version", (size_t)adamw_abi_version(), ADAMW_ABI_VERSION);
   for (status = 0; status < 8; ++status)
     expect("status text", strlen(adamw_status_string((adamw_status)status)) > 1, 1);
+  expect("a text of its own", strcmp(adamw_status_string(ADAMW_ERROR_DEVICE), adamw_status_string((adamw_status)7)) != 0, 1);
 }
 
 int main(void) {

@@ -61,7 +61,8 @@ Coefficients coefficients(int step, std::uint32_t key, float gradient_scale) {
           0.99999f,
           negative_step_size[step - 1],
           key * 0x9E3779B9u + static_cast<std::uint32_t>(step),
-          key * 0x85EBCA6Bu + static_cast<std::uint32_t>(step)};
+          key * 0x85EBCA6Bu + static_cast<std::uint32_t>(step),
+          0.0};
 }
 
 // The buffers of one tensor; `shift` elements before the first keep it off a vector's alignment.
@@ -88,7 +89,8 @@ struct Tensor {
             shape.rows * std::int64_t{shape.row_length},
             shape.row_length,
             step,
-            shape.global_offset};
+            shape.global_offset,
+            nullptr};
   }
 };
 

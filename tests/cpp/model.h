@@ -54,7 +54,7 @@ struct Model {
       std::vector<Bytes> &b = memory[i];
       rows.push_back({b[0].at(), b[1].at(), b[2].at(), b[3].at(), b[4].at(), b[5].floats(), b[6].floats(),
                       b[7].floats(), b[8].floats(), shapes[i].rows * shapes[i].row_length, shapes[i].row_length, 1,
-                      shapes[i].global_offset});
+                      shapes[i].global_offset, nullptr});
     }
   }
 

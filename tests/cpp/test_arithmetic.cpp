@@ -141,11 +141,11 @@ void check_kernel(const Kernels &kernels, const Format &f) {
     p = start;
     const StepKind kind = {f.dtype, ADAMW_FLOAT32, ADAMW_STATE_FLOAT32, false, false, false};
     const adamw_tensor t = {p.data(), grad.data(), m.data(), v.data(), nullptr, nullptr, nullptr,
-                            nullptr,  nullptr,     n,        n,        1,       0};
+                            nullptr,  nullptr,     n,        n,        1,       0,        nullptr};
     Row row{};
     row.tensor = t;
     row.blocks = block_layout(n, n);
-    row.coefficients = {1.0f, 0.999f, 0.1f, 0.001f, 31.6f, 1e-8f, decay, -0.01f, 1, 2};
+    row.coefficients = {1.0f, 0.999f, 0.1f, 0.001f, 31.6f, 1e-8f, decay, -0.01f, 1, 2, 0.0};
     kernels.step(kind, row, nullptr, 0, row.blocks.count);
     for (std::size_t i = 0; i < p.size(); ++i) {
       const int magnitude = start[i] & 0x7FFF, got = p[i] & 0x7FFF;

@@ -196,8 +196,8 @@ std::vector<int> codes_of_all_words(const Map &map, float x, int count) {
     for (int i = 0; i < lanes; ++i)
       words[i] = static_cast<std::uint32_t>(at + i) * static_cast<std::uint32_t>(0x100000000ll / count);
     const V rounding = rounding_number<V>(load(words));
-    store_saturated(codes,
-                    map.zero != 0 ? encode_signed(V(x), V(1.0f), rounding) : encode_unsigned(V(x), V(1.0f), rounding));
+    store_saturated(codes, map.zero != 0 ? encode_signed(V(x), V(1.0f), rounding, signed_map)
+                                         : encode_unsigned(V(x), V(1.0f), rounding, unsigned_map));
     for (int i = 0; i < lanes; ++i) result[static_cast<std::size_t>(at + i)] = codes[i];
   }
   return result;

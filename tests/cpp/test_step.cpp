@@ -180,6 +180,35 @@ void check_flush_to_zero(const adamw_step_options &options) {
   CHECK(results[0] == results[1], "format %d flags %u: flush-to-zero matters", options.state_format, options.flags);
 }
 
+// Law: lr and the number of a step taken from memory = the same numbers given as they are, and what they stand in for is
+// not looked at. (Both are floats there: 2^-10 is one.)
+void check_tensors_of_one(const adamw_step_options &options) {
+  Model given(options, mixed), taken(options, mixed);
+  const float lr = 0x1p-10f;
+  given.options.lr = double{lr};
+  taken.options.lr_tensor = &lr;
+  taken.options.lr = 0.5;
+  std::vector<float> numbers(mixed.size());
+  for (int step = 1; step <= steps; ++step) {
+    for (Model *model : {&given, &taken}) {
+      model->new_gradients(static_cast<std::uint64_t>(step));
+      for (std::size_t i = 0; i < numbers.size(); ++i) {
+        const std::int64_t number = step + static_cast<std::int64_t>(i % 3);
+        numbers[i] = static_cast<float>(number);
+        const bool in_memory = model == &taken && i % 4 != 3;  // rows with and without in one call
+        model->rows[i].step = in_memory ? -7 : number;
+        model->rows[i].step_tensor = in_memory ? &numbers[i] : nullptr;
+      }
+      CHECK(adamw_step(&model->options, model->rows.data(), sizeof(adamw_tensor),
+                       static_cast<std::int64_t>(model->rows.size())) == ADAMW_OK,
+            "%s", adamw_last_error());
+    }
+  }
+  CHECK(taken.contents() == given.contents(), "format %d flags %u: lr_tensor and step_tensor differ from numbers",
+        options.state_format, options.flags);
+  CHECK(lr == 0x1p-10f && numbers[0] == steps, "they were written");
+}
+
 // Law: threads that step different tensors at once do not disturb each other.
 void check_concurrent_calls(const adamw_step_options &options) {
   constexpr int callers = 4;
@@ -214,6 +243,7 @@ int main() {
     check_threads(options);
     check_batching(options);
     check_tiny(options);
+    check_tensors_of_one(options);
     const bool per_tensor = options.state_format == ADAMW_STATE_TENSOR8 || options.max_unorm > 0.0;
     if (!per_tensor) check_shards(options);  // a norm or scale of the whole tensor is not a shard's
     check_flush_to_zero(options);

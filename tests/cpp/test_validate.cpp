@@ -86,9 +86,14 @@ void check_options() {
   invalid("options.grad_scale|misaligned", [&](adamw_step_options &o) { o.grad_scale = misaligned(&scalar, 2); });
   invalid("options.found_inf|misaligned", [&](adamw_step_options &o) { o.found_inf = misaligned(&scalar, 1); });
   invalid("options.skipped|misaligned", [&](adamw_step_options &o) { o.skipped = misaligned(&counter, 4); });
+  invalid("options.lr_tensor|misaligned", [&](adamw_step_options &o) { o.lr_tensor = misaligned(&scalar, 2); });
   for (float bad : {0.0f, -1.0f, NAN, INFINITY}) {
     scalar = bad;
     invalid("grad_scale", [&](adamw_step_options &o) { o.grad_scale = &scalar; });
+  }
+  for (float bad : {-1e-30f, -1.0f, NAN, INFINITY, -INFINITY}) {
+    scalar = bad;
+    invalid("options.lr_tensor[0]|finite", [&](adamw_step_options &o) { o.lr_tensor = &scalar; });
   }
   invalid("options.skipped|overlaps",
           [&](adamw_step_options &o) { o.skipped = static_cast<std::int64_t *>(model.rows[3].param); });
@@ -97,6 +102,10 @@ void check_options() {
   model.options.grad_scale = model.rows[4].gnorm_history + 1;
   check_refused(model, model.call(2), ADAMW_ERROR_INVALID_ARGUMENT, with_scale,
                 "options.grad_scale|overlaps|gnorm_history|row 4");
+  model.options = good;
+  model.options.lr_tensor = model.rows[4].gnorm_history + 1;
+  check_refused(model, model.call(2), ADAMW_ERROR_INVALID_ARGUMENT, with_scale,
+                "options.lr_tensor|overlaps|gnorm_history|row 4");
   model.options = good;
   model.options.found_inf = model.rows[4].exp_avg_absmax;
   check_refused(model, model.call(2), ADAMW_ERROR_INVALID_ARGUMENT, with_scale,
@@ -108,6 +117,7 @@ void check_options() {
 void check_rows() {
   Model model(everything(), many());
   model.run(1);
+  for (auto &buffers : model.memory) buffers[Model::history].floats()[99] = 3.0f;  // would do as the number of a step
   const auto before = model.contents();
   const std::vector<adamw_tensor> good = model.rows;
   for (int at : {row_count - 1, 150}) {
@@ -148,6 +158,14 @@ void check_rows() {
     for (std::int64_t bad : {-1, 0, 41, 80, 3}) invalid("row_length", [=](adamw_tensor &t) { t.row_length = bad; });
     for (std::int64_t bad : {std::int64_t{0}, std::int64_t{-1}, INT64_MIN})
       invalid("step", [=](adamw_tensor &t) { t.step = bad; });
+    for (float bad : {0.0f, 0.99f, -1.0f, 9e18f, INFINITY, NAN}) {
+      invalid("step_tensor[0]", [&](adamw_tensor &t) { t.step_tensor = &bad; });
+    }
+    const float third = 3.0f;
+    invalid("step_tensor|misaligned", [&](adamw_tensor &t) {
+      t.step_tensor = reinterpret_cast<const float *>(reinterpret_cast<const char *>(&third) + 2);
+    });
+    invalid("step_tensor|overlaps|gnorm_history", [](adamw_tensor &t) { t.step_tensor = t.gnorm_history + 99; });
     for (std::int64_t bad : {std::int64_t{-1}, INT64_MIN, INT64_MAX})
       invalid("global_offset", [=](adamw_tensor &t) { t.global_offset = bad; });
     // 8 elements within another buffer, from both sides; written against written, and read against written.

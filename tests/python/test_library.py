@@ -6,11 +6,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from harness import run_python
 
 from pyadamw import _cdef, _errors, _library
 
 ROOT = Path(__file__).resolve().parents[2]
+CPU = _library.PACKAGED / "libadamw_cpu.so"
 CONSTRUCT = """
 import torch, pyadamw
 try:
@@ -47,6 +49,107 @@ def test_another_abi_is_refused(monkeypatch):
     monkeypatch.setattr(_cdef, "ABI_VERSION", 77)
     with pytest.raises(_errors.VersionError, match=r"has ABI version 1, but this pyadamw needs 77"):
         _library.Library()
+
+
+@pytest.fixture
+def packaged(monkeypatch, tmp_path):
+    """Sets the folder of the package's libraries and torch's CUDA version: packaged(cuda, {name: library to copy})."""
+
+    def set_up(cuda, libraries):
+        monkeypatch.delenv(_library.ENVIRONMENT, raising=False)
+        monkeypatch.setattr(torch.version, "cuda", cuda)
+        monkeypatch.setattr(_library, "PACKAGED", tmp_path)
+        for name, source in libraries.items():
+            (tmp_path / name).symlink_to(source)
+        return tmp_path
+
+    return set_up
+
+
+@pytest.mark.parametrize(
+    "cuda, expected",
+    (
+        (None, "libadamw_cpu.so"),
+        ("12.8", "libadamw_cuda12.so"),
+        ("13.0", "libadamw_cuda13.so"),
+        ("11.8", "libadamw_cpu.so"),
+        ("14.1", "libadamw_cpu.so"),
+    ),
+)
+def test_torch_chooses_the_library(packaged, cuda, expected):
+    """The library is the one for torch's CUDA major; where there is none, or torch is for the CPU, the CPU library."""
+    real = _library.library().path
+    names = ("libadamw_cpu.so", "libadamw_cuda12.so", "libadamw_cuda13.so")
+    folder = packaged(cuda, dict.fromkeys(names, real))
+    assert _library.Library().path == folder / expected
+
+
+def test_no_library_for_this_cuda(packaged):
+    """Without a library for torch's CUDA the CPU works; a CUDA device is an error: what was tried, what to install."""
+    folder = packaged("13.0", {"libadamw_cpu.so": CPU})
+    library = _library.Library()
+    assert library.path == folder / "libadamw_cpu.so"
+    assert library.device_number(torch.device("cpu"), "a parameter") == -1
+    with pytest.raises(_errors.UnsupportedError) as caught:
+        library.device_number(torch.device("cuda", 1), "parameter 3")
+    said = str(caught.value)
+    assert said.startswith("parameter 3 is on cuda:1, but ")
+    for words in (
+        "CUDA 13.0",
+        str(folder / "libadamw_cuda13.so"),
+        str(folder / "libadamw_cpu.so"),
+        "pip install",
+        "PYADAMW_",
+    ):
+        assert words in said
+    packaged("11.8", {})
+    with pytest.raises(_errors.UnsupportedError, match="Install a torch for CUDA 12 or 13"):
+        library.device_number(torch.device("cuda", 1), "parameter 3")
+
+
+def test_cuda_devices_of_a_cpu_library(packaged, monkeypatch):
+    """A CPU library that was chosen by hand, or by a torch without CUDA, says which of the two it was."""
+    packaged(None, {"libadamw_cpu.so": CPU})
+    with pytest.raises(_errors.UnsupportedError, match="a torch that is built for CUDA"):
+        _library.Library().device_number(torch.device("cuda", 0), "a parameter")
+    monkeypatch.setenv(_library.ENVIRONMENT, str(CPU))
+    monkeypatch.setattr(torch.version, "cuda", "12.6")
+    with pytest.raises(_errors.UnsupportedError, match="PYADAMW_LIBRARY chose it"):
+        _library.Library().device_number(torch.device("cuda", 0), "a parameter")
+    with pytest.raises(_errors.UnsupportedError, match="is on meta: must be on a CPU or a CUDA device"):
+        _library.Library().device_number(torch.device("meta"), "a parameter")
+
+
+def test_device_numbers(packaged, monkeypatch):
+    """A CUDA library takes a device by its index; the CPU is -1."""
+    packaged(None, {"libadamw_cpu.so": CPU})
+    monkeypatch.setattr(_library.Library, "build_info", lambda self: "libadamw 1.0.0, backend cuda13, CUDA 13.0")
+    library = _library.Library()
+    assert library.cuda == 13
+    assert library.device_number(torch.device("cuda", 5), "a parameter") == 5
+    assert library.device_number(torch.device("cpu"), "a parameter") == -1
+
+
+@pytest.mark.parametrize("major", (12, 13))
+def test_cuda_libraries(major):
+    """The CUDA libraries are chosen by path, load without a driver, and step tensors on the CPU to the same bits."""
+    path = ROOT / "build" / "cuda" / f"libadamw_cuda{major}.so"
+    if not path.exists():
+        pytest.skip(f"{path.name} is not built: make cuda")
+    script = """
+import hashlib, torch, pyadamw
+torch.manual_seed(0)
+p = torch.nn.Parameter(torch.randn(5000))
+optimizer = pyadamw.AdamW8bit([p])
+for _ in range(3):
+    p.grad = torch.randn(5000)
+    optimizer.step()
+print(pyadamw._library.library().cuda, hashlib.sha256(p.detach().numpy().tobytes()).hexdigest())
+"""
+    done = run_python(script, PYADAMW_LIBRARY=str(path))
+    assert done.returncode == 0, done.stderr
+    expected = run_python(script, PYADAMW_LIBRARY=str(CPU)).stdout
+    assert done.stdout == expected.replace("None", str(major))
 
 
 def test_another_struct_layout_is_refused(monkeypatch):

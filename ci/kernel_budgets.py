@@ -1,0 +1,209 @@
+"""Owns the budgets of the CUDA kernels (ci/kernel_budgets.json): registers, spills and what an element costs.
+
+`check` (the default) compiles the kernels for both CUDA majors, reads what came out and fails with the figures that are
+over budget; `record` writes today's figures. Two kinds of budget: per kernel, what was recorded, so that a regression
+shows; and in "limits", the figures aimed at, which record leaves alone. What a kernel computes it must not know.
+"""
+
+import argparse
+import json
+import math
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT / "ci"), str(ROOT / "libadamw" / "gpu")]
+
+import compile_kernels  # noqa: E402
+import sass  # noqa: E402
+
+BUDGETS = ROOT / "ci" / "kernel_budgets.json"
+WHEELS = ROOT / ".venv" / "cuda"
+ARCHITECTURES = ("80", "90", "120")
+ELEMENTS = 8  # that a lane handles once around the main loop: a warp owns a block of 256
+
+
+class Failed(Exception):
+    """What the user is told."""
+
+
+def cubins(major, architectures, source, wheels, cache, flags=()):
+    """{architecture: cubin}"""
+    compiler = compile_kernels.find(major, wheels=str(wheels))
+    if not isinstance(compiler, compile_kernels.Nvrtc):
+        raise Failed(f"the wheels of CUDA {major} are not in {wheels}: ci/venv cuda")
+    names = [f"sm_{a}" for a in architectures]
+    flags = (*compile_kernels.FLAGS, *flags)
+    images = compile_kernels.cached_images(compiler, source, names, flags, compile_kernels.Cache(cache))
+    return {a: images[f"sm_{a}"] for a in architectures}
+
+
+def listing(cubin, wheels):
+    tool = next(Path(wheels).glob("nvidia/*/bin/nvdisasm"), None)
+    if tool is None:
+        raise Failed(f"nvdisasm is not in {wheels}: ci/venv cuda")
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        done = subprocess.run([tool, file.name], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise Failed(f"nvdisasm: {done.stderr.strip()}")
+    return done.stdout
+
+
+def figures(kernel):
+    """What is budgeted of a sass.Kernel. Of several main loops (one for each layout) the cheapest counts."""
+    result = {"registers": kernel.registers, "spills": kernel.spills, "stack": kernel.frame, "code": kernel.code}
+    if kernel.loops:
+        loop = min(kernel.loops, key=lambda x: x.instructions)
+        result |= {
+            "instructions": math.ceil(loop.instructions / ELEMENTS * 10) / 10,
+            "accesses": loop.accesses,
+            "wide_loads": loop.wide_loads,
+            "wide_stores": loop.wide_stores,
+        }
+    return result
+
+
+def measure(majors, architectures, source, wheels, cache, pattern="*", flags=()):
+    """{kernel: {sm: {major: figures}}}"""
+    images = {(m, a): i for m in majors for a, i in cubins(m, architectures, source, wheels, cache, flags).items()}
+    with ThreadPoolExecutor(2) as pool:
+        listings = pool.map(lambda cubin: listing(cubin, wheels), images.values())
+    result = {}
+    for (major, architecture), text in zip(images, listings, strict=True):
+        for kernel in sass.kernels(text):
+            if fnmatchcase(kernel.name, pattern):
+                result.setdefault(kernel.name, {}).setdefault(f"sm_{architecture}", {})[major] = figures(kernel)
+    return result
+
+
+MORE_IS_BETTER = ("wide_loads", "wide_stores")
+WORDS = {
+    "registers": "{} registers",
+    "spills": "{} accesses of local memory (spills)",
+    "stack": "{} bytes of stack",
+    "instructions": "{} instructions an element in the main loop",
+    "accesses": "{} global accesses in the main loop",
+    "wide_loads": "{} 128-bit loads in the main loop",
+    "wide_stores": "{} 128-bit stores in the main loop",
+}
+
+
+def over(where, found, budget):
+    """One sentence for every figure that is worse than its budget."""
+    if "instructions" in budget and "instructions" not in found:
+        yield f"{where}: no main loop with 128-bit accesses"
+        return
+    for name, most in budget.items():
+        value = found.get(name, 0)
+        worse = value < most if name in MORE_IS_BETTER else value > most
+        if worse:
+            yield f"{where}: {WORDS[name].format(value)}; the budget is {most}"
+
+
+def check(measured, budgets, partial):
+    """All that is wrong. Without spills: that needs no record."""
+    wrong = []
+    for kernel, by_architecture in measured.items():
+        for architecture, by_major in by_architecture.items():
+            recorded = budgets["kernels"].get(kernel, {}).get(architecture)
+            limits = {"spills": 0, "stack": 0}
+            for pattern, limit in budgets["limits"].get(architecture, {}).items():
+                if fnmatchcase(kernel, pattern):
+                    limits |= limit
+            for major, found in by_major.items():
+                where = f"{kernel}, {architecture}, CUDA {major}"
+                if recorded is None:
+                    wrong.append(f"{where}: no budget is recorded: ci/budgets record")
+                worst = {n: min(v, limits.get(n, v)) for n, v in (recorded or {}).items()} | {
+                    n: v for n, v in limits.items() if n not in (recorded or {})
+                }
+                wrong += over(where, found, worst)
+    if not partial:
+        for architecture, limits in budgets["limits"].items():
+            names = [pattern for pattern in limits if not any(fnmatchcase(kernel, pattern) for kernel in measured)]
+            wrong += [f"the limit of {pattern}, {architecture}, is of no kernel" for pattern in names]
+        gone = sorted(set(budgets["kernels"]) - set(measured))
+        wrong += [f"{kernel}: has a budget, but there is no such kernel: ci/budgets record" for kernel in gone]
+    return wrong
+
+
+def recorded(measured, budgets, partial):
+    """The budgets with today's figures, for each the worse of the two majors. Spills are never allowed."""
+    kernels = dict(budgets["kernels"]) if partial else {}
+    for kernel, by_architecture in measured.items():
+        entry = dict(kernels.get(kernel, {})) if partial else {}
+        for architecture, by_major in by_architecture.items():
+            names = [n for n in WORDS if all(n in f for f in by_major.values()) and n not in ("spills", "stack")]
+            worst = {n: min if n in MORE_IS_BETTER else max for n in names}
+            entry[architecture] = {n: worst[n](f[n] for f in by_major.values()) for n in names}
+        kernels[kernel] = entry
+    return {**budgets, "kernels": dict(sorted(kernels.items()))}
+
+
+def dump(budgets):
+    """One line for each kernel and architecture, so that a change reads well in a diff."""
+    lines = ["{", f'  "limits": {json.dumps(budgets["limits"])},', '  "kernels": {']
+    blocks = []
+    for kernel, entry in budgets["kernels"].items():
+        rows = ",\n".join(f'      "{a}": {json.dumps(f)}' for a, f in entry.items())
+        blocks.append(f'    "{kernel}": {{\n{rows}\n    }}')
+    return "\n".join([*lines, ",\n".join(blocks), "  }", "}"]) + "\n"
+
+
+def table(measured):
+    names = ("code", "registers", "spills", "instructions", "accesses", "wide_loads", "wide_stores")
+    row = "{:34} {:7}{:>5}{:>8}{:>6}{:>8}{:>10}{:>10}{:>12}{:>4}"
+    yield row.format("kernel", "", "CUDA", "code", "regs", "spills", "instr/el", "accesses", "128-bit: ld", "st")
+    for kernel, by_architecture in sorted(measured.items()):
+        for architecture, by_major in by_architecture.items():
+            for major, f in by_major.items():
+                yield row.format(kernel, architecture, major, *(f.get(n, "-") for n in names))
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("action", nargs="?", choices=("check", "record"), default="check")
+    parser.add_argument("--major", action="append", choices=tuple(compile_kernels.MAJORS))
+    parser.add_argument("--arch", action="append", choices=ARCHITECTURES)
+    parser.add_argument("--kernel", default="*", help="only kernels with such names")
+    parser.add_argument("--source", type=Path, default=ROOT / "libadamw" / "gpu" / "kernels.cu")
+    parser.add_argument("--budgets", type=Path, default=BUDGETS)
+    parser.add_argument("--wheels", type=Path, default=WHEELS)
+    parser.add_argument("--cache", type=Path, default=ROOT / "build" / "cubins")
+    parser.add_argument("--define", action="append", default=[], metavar="NAME=VALUE")
+    o = parser.parse_args(arguments)
+    partial = bool(o.major or o.arch or o.kernel != "*")
+    try:
+        budgets = json.loads(o.budgets.read_text()) if o.budgets.exists() else {"limits": {}, "kernels": {}}
+        measured = measure(
+            o.major or tuple(compile_kernels.MAJORS),
+            o.arch or ARCHITECTURES,
+            o.source.resolve(),
+            o.wheels,
+            o.cache,
+            o.kernel,
+            [f"--define-macro={d}" for d in o.define],
+        )
+    except (Failed, compile_kernels.Failed) as failed:
+        print(f"error: {failed}", file=sys.stderr)
+        return 1
+    print(*table(measured), sep="\n")
+    if o.action == "record":
+        budgets = recorded(measured, budgets, partial)
+        o.budgets.write_text(dump(budgets))
+    wrong = check(measured, budgets, partial)
+    for line in wrong:
+        print(f"FAILED: {line}")
+    if not wrong:
+        print(f"{len(measured)} kernels within their budgets")
+    return bool(wrong)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

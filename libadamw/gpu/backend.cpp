@@ -1,0 +1,340 @@
+// Owns the CUDA backend: which kernels a step takes, how its rows are cut into launches, and its working memory. Knows no
+// arithmetic on elements.
+#include <algorithm>
+#include <cstdio>
+#include <cstring>
+#include <memory>
+
+#include "../status.h"
+#include "device_state.h"
+#include "table.h"
+
+namespace adamw {
+namespace gpu {
+namespace {
+
+constexpr const char *step_name = "adamw_step";
+
+// ---- working memory ----
+
+// Device memory of one call, from the pool in stream order: given back after the last launch that uses it.
+class Workspace {
+ public:
+  Workspace(DeviceState &state, Stream stream) : state_(state), stream_(stream) {}
+  ~Workspace() {
+    if (memory_ != 0) state_.driver.cuMemFreeAsync(memory_, stream_);
+  }
+  Workspace(const Workspace &) = delete;
+  Workspace &operator=(const Workspace &) = delete;
+
+  // `bytes` of zeros.
+  adamw_status get(const char *function, std::size_t bytes) {
+    if (state_.pool == nullptr) {
+      return fail(ADAMW_ERROR_UNSUPPORTED,
+                  "%s: this device has no memory pools, which percentile_clipping, max_unorm and ADAMW_STATE_TENSOR8 need",
+                  function);
+    }
+    const std::size_t words = (bytes + 3) / 4;
+    ADAMW_CHECK(state_.driver, function, cuMemAllocFromPoolAsync, (&memory_, words * 4, state_.pool, stream_));
+    ADAMW_CHECK(state_.driver, function, cuMemsetD32Async, (memory_, 0, words, stream_));
+    return ADAMW_OK;
+  }
+  adamw_status give_back(const char *function) {
+    const Pointer memory = memory_;
+    memory_ = 0;
+    if (memory == 0) return ADAMW_OK;
+    ADAMW_CHECK(state_.driver, function, cuMemFreeAsync, (memory, stream_));
+    return ADAMW_OK;
+  }
+  template <class T>
+  T *at(std::size_t offset) const {
+    return reinterpret_cast<T *>(static_cast<std::uintptr_t>(memory_) + offset);
+  }
+
+ private:
+  DeviceState &state_;
+  const Stream stream_;
+  Pointer memory_ = 0;
+};
+
+// ---- launches ----
+
+struct Launcher {
+  DeviceState &state;
+  const Stream stream;
+
+  template <class Table>
+  adamw_status launch(const char *function, const LoadedKernel &kernel, std::int64_t blocks_of_threads,
+                      const Table &table) const {
+    const auto grid = static_cast<unsigned>(std::clamp<std::int64_t>(blocks_of_threads, 1, kernel.resident));
+    void *parameters[] = {const_cast<Table *>(&table)};
+    ADAMW_CHECK(state.driver, function, cuLaunchKernel,
+                (kernel.kernel, grid, 1, 1, block_threads_used, 1, 1, 0, stream, parameters, nullptr));
+    return ADAMW_OK;
+  }
+};
+
+constexpr std::int64_t divide_up(std::int64_t a, std::int64_t b) { return a / b + (a % b != 0); }
+
+constexpr const char *dtype_names[] = {"f32", "bf16", "f16"};
+
+// The names that DeviceState remembers must outlive it: those of table.h.
+const char *lasting_name(const char *name) {
+#define ADAMW_NAME(kernel, Table) #kernel,
+  static constexpr const char *names[] = {ADAMW_KERNELS(ADAMW_NAME)};
+#undef ADAMW_NAME
+  for (const char *known : names) {
+    if (std::strcmp(known, name) == 0) return known;
+  }
+  return nullptr;
+}
+
+struct StepNames {
+  char step[48], measure[48];
+
+  explicit StepNames(const StepKind &kind) {
+    const char *state = kind.state_format == ADAMW_STATE_FLOAT32 ? "32" : "8", *amsgrad = kind.amsgrad ? "_amsgrad" : "";
+    std::snprintf(step, sizeof step, "adamw_step%s_%s_%s%s", state, dtype_names[kind.param_dtype],
+                  dtype_names[kind.grad_dtype], amsgrad);
+    if (lasting_name(step) == nullptr) std::snprintf(step, sizeof step, "adamw_step%s_any%s", state, amsgrad);
+    std::snprintf(measure, sizeof measure, "adamw_measure%s%s", state, amsgrad);
+  }
+};
+
+bool is_aligned(const void *p, std::size_t bytes) { return reinterpret_cast<std::uintptr_t>(p) % bytes == 0; }
+
+// Whether whole blocks of a row can be read in vectors: elements.h takes 8 neighbours, or 4 and 4, of each buffer.
+bool is_aligned(const StepKind &kind, const Row &row) {
+  const adamw_tensor &t = row.tensor;
+  const auto fits = [&](const void *p) { return p == nullptr || is_aligned(p, 16); };
+  const bool steps = row.blocks.blocks_per_row == 0 || row.blocks.row_length % 8 == 0;
+  return steps && t.global_offset % 8 == 0 && fits(t.param) && fits(t.grad) && fits(t.exp_avg) && fits(t.exp_avg_sq) &&
+         (!kind.amsgrad || fits(t.max_exp_avg_sq));
+}
+
+// A step, launch by launch.
+template <class Table>
+class StepRun {
+ public:
+  StepRun(const StepPlan &plan, const Launcher &launcher) : plan_(plan), launcher_(launcher) {}
+
+  adamw_status go() {
+    clips_ = plan_.percentile_clipping < 100;
+    measures_ = plan_.kind.state_format == ADAMW_STATE_TENSOR8 || plan_.max_unorm > 0.0;
+    const StepNames names(plan_.kind);
+    if (adamw_status s = launcher_.state.kernel(step_name, lasting_name(names.step), &step_)) return s;
+    if (measures_) {
+      if (adamw_status s = launcher_.state.kernel(step_name, lasting_name(names.measure), &measure_)) return s;
+    }
+    if (clips_) {
+      if (adamw_status s = launcher_.state.kernel(step_name, "adamw_norms", &norms_)) return s;
+    }
+    table_ = std::make_unique<Table>();
+    norm_table_ = clips_ ? std::make_unique<NormTable>() : nullptr;
+    fill_head();
+    for (std::int64_t first = 0; first < plan_.count;) {
+      std::int64_t last = first;
+      if (adamw_status s = run(first, &last)) return s;
+      first = last;
+    }
+    return ADAMW_OK;
+  }
+
+ private:
+  void fill_head() {
+    LaunchHead &h = table_->head;
+    h.hyperparameters = plan_.hyperparameters;
+    h.lr = plan_.lr;
+    h.grad_scale = plan_.grad_scale;
+    h.found_inf = plan_.found_inf;
+    h.skipped = reinterpret_cast<std::uint64_t *>(plan_.skipped);
+    h.max_unorm = plan_.max_unorm;
+    h.param_dtype = plan_.kind.param_dtype;
+    h.grad_dtype = plan_.kind.grad_dtype;
+    h.stochastic_rounding = plan_.kind.stochastic_rounding;
+    h.skip_zeros = plan_.kind.skip_zeros;
+    h.tensorwise = plan_.kind.state_format == ADAMW_STATE_TENSOR8;
+  }
+
+  // Takes rows from `first` on, as many as one launch carries.
+  std::int64_t fill_rows(std::int64_t first) {
+    LaunchHead &h = table_->head;
+    h.on_device = plan_.lr != nullptr;
+    int sets = 0;
+    std::int64_t steps[coefficient_sets], i = first;
+    for (; i < plan_.count && i - first < Table::capacity && (!clips_ || i - first < NormTable::capacity); ++i) {
+      const Row &row = plan_.rows[i];
+      int set = 0;
+      while (set < sets && steps[set] != row.tensor.step) ++set;
+      if (set == coefficient_sets) break;
+      if (set == sets) {
+        steps[sets] = row.tensor.step;
+        h.sets[sets++] = row.coefficients;
+      }
+      h.on_device = h.on_device || row.tensor.step_tensor != nullptr;
+      fill_row(table_->rows[i - first], row, set);
+    }
+    h.rows = static_cast<std::int32_t>(i - first);
+    return i;
+  }
+
+  void fill_row(LaunchRow &out, const Row &row, int set) const {
+    const adamw_tensor &t = row.tensor;
+    out.param = t.param;
+    out.grad = t.grad;
+    out.exp_avg = t.exp_avg;
+    out.exp_avg_sq = t.exp_avg_sq;
+    out.exp_avg_absmax = t.exp_avg_absmax;
+    out.exp_avg_sq_absmax = t.exp_avg_sq_absmax;
+    out.numel = t.numel;
+    out.row_length = t.row_length;
+    out.global_offset = t.global_offset;
+    out.step = t.step_tensor;
+    out.set = static_cast<std::uint32_t>(set);
+    out.aligned = is_aligned(plan_.kind, row) ? 1 : 0;
+  }
+  void fill_row(AmsgradRow &out, const Row &row, int set) const {
+    fill_row(static_cast<LaunchRow &>(out), row, set);
+    out.max_exp_avg_sq = row.tensor.max_exp_avg_sq;
+    out.max_exp_avg_sq_absmax = row.tensor.max_exp_avg_sq_absmax;
+  }
+
+  // Numbers the rows' items: blocks, or segments.
+  template <class Rows, class Count>
+  std::int64_t number(Rows &rows, std::int64_t first, std::int64_t last, const Count &count) const {
+    std::int64_t items = 0;
+    for (std::int64_t i = first; i < last; ++i) rows[i - first].end = items += count(plan_.rows[i]);
+    return items;
+  }
+
+  adamw_status run(std::int64_t first, std::int64_t *last) {
+    *last = fill_rows(first);
+    LaunchHead &h = table_->head;
+    const auto segments = [](const Row &row) { return segments_of(row.blocks.count).count; };
+    Workspace workspace(launcher_.state, launcher_.stream);
+    h.clipped = h.measured = false;
+    h.results = nullptr;
+    if (clips_ || measures_) {
+      const std::int64_t all = number(table_->rows, first, *last, segments);
+      const std::size_t results = static_cast<std::size_t>(h.rows) * sizeof(RowResult),
+                        part = static_cast<std::size_t>(all) * std::max(sizeof(Measures), sizeof(double));
+      if (adamw_status s = workspace.get(step_name, part + results)) return s;
+      h.results = workspace.at<RowResult>(part);
+      if (clips_) {
+        if (adamw_status s = clip(first, *last, all, workspace.at<double>(0))) return s;
+        h.clipped = true;
+      }
+      if (measures_) {
+        h.items = all;
+        h.measures = workspace.at<Measures>(0);
+        if (adamw_status s = launcher_.launch(step_name, measure_, divide_up(all, warps), *table_)) return s;
+        h.measured = true;
+      }
+    }
+    h.items = number(table_->rows, first, *last, [](const Row &row) { return row.blocks.count; });
+    // Chunks large enough that neighbours are read together, small enough that all multiprocessors end together.
+    h.shift = 0;
+    while (h.shift < 3 && h.items >> h.shift >= std::int64_t{16} * warps * step_.resident) ++h.shift;
+    const std::int64_t chunk = std::int64_t{warps} << h.shift;
+    if (adamw_status s = launcher_.launch(step_name, step_, divide_up(h.items, chunk), *table_)) return s;
+    return workspace.give_back(step_name);
+  }
+
+  adamw_status clip(std::int64_t first, std::int64_t last, std::int64_t segments, double *squares) {
+    NormTable &t = *norm_table_;
+    t.head = {plan_.grad_scale, plan_.found_inf, table_->head.results,   squares,
+              segments,         table_->head.rows, table_->head.grad_dtype, plan_.percentile_clipping};
+    for (std::int64_t i = first; i < last; ++i) {
+      const adamw_tensor &from = plan_.rows[i].tensor;
+      t.rows[i - first] = {from.grad,  from.gnorm_history, from.step_tensor, table_->rows[i - first].end,
+                           from.numel, from.row_length,    from.step};
+    }
+    return launcher_.launch(step_name, norms_, divide_up(segments, warps), t);
+  }
+
+  const StepPlan &plan_;
+  const Launcher &launcher_;
+  bool clips_ = false, measures_ = false;
+  LoadedKernel step_{}, measure_{}, norms_{};
+  std::unique_ptr<Table> table_;
+  std::unique_ptr<NormTable> norm_table_;
+};
+
+adamw_status step(const StepPlan &plan) {
+  DeviceState *state = nullptr;
+  if (adamw_status s = device_state(step_name, plan.device, &state)) return s;
+  Guard guard(*state);
+  if (adamw_status s = guard.enter(step_name)) return s;
+  const Launcher launcher{*state, static_cast<Stream>(plan.stream)};
+  if (adamw_status s = plan.kind.amsgrad ? StepRun<AmsgradTable>(plan, launcher).go()
+                                         : StepRun<PlainTable>(plan, launcher).go()) {
+    return s;
+  }
+  return guard.leave(step_name);
+}
+
+// ---- quantization alone ----
+
+QuantizeTable quantize_table(const QuantizePlan &plan, float *floats, std::uint8_t *codes, float *absmax) {
+  QuantizeTable t{};
+  t.blocks = plan.blocks;
+  t.floats = floats;
+  t.codes = codes;
+  t.absmax = absmax;
+  t.global_offset = plan.global_offset;
+  t.key = plan.key;
+  t.is_signed = plan.map == ADAMW_MAP_SIGNED;
+  t.stochastic = plan.stochastic;
+  t.tensorwise = !plan.blockwise;
+  return t;
+}
+
+adamw_status run_blocks(const Launcher &launcher, const char *function, const char *kernel, const QuantizeTable &t) {
+  LoadedKernel loaded{};
+  if (adamw_status s = launcher.state.kernel(function, kernel, &loaded)) return s;
+  return launcher.launch(function, loaded, divide_up(t.blocks.count, warps), t);
+}
+
+adamw_status quantize(const QuantizePlan &plan, const float *source, std::uint8_t *codes, float *absmax) {
+  constexpr const char *function = "adamw_quantize";
+  DeviceState *state = nullptr;
+  if (adamw_status s = device_state(function, plan.device, &state)) return s;
+  Guard guard(*state);
+  if (adamw_status s = guard.enter(function)) return s;
+  const Launcher launcher{*state, static_cast<Stream>(plan.stream)};
+  QuantizeTable t = quantize_table(plan, const_cast<float *>(source), codes, absmax);
+  Workspace workspace(*state, launcher.stream);
+  if (t.tensorwise) {
+    if (adamw_status s = workspace.get(function, sizeof(std::uint32_t))) return s;
+    t.largest = workspace.at<std::uint32_t>(0);
+    if (adamw_status s = run_blocks(launcher, function, "adamw_largest", t)) return s;
+  }
+  if (adamw_status s = run_blocks(launcher, function, "adamw_quantize_blocks", t)) return s;
+  if (adamw_status s = workspace.give_back(function)) return s;
+  return guard.leave(function);
+}
+
+adamw_status dequantize(const QuantizePlan &plan, const std::uint8_t *codes, const float *absmax, float *target) {
+  constexpr const char *function = "adamw_dequantize";
+  DeviceState *state = nullptr;
+  if (adamw_status s = device_state(function, plan.device, &state)) return s;
+  Guard guard(*state);
+  if (adamw_status s = guard.enter(function)) return s;
+  const Launcher launcher{*state, static_cast<Stream>(plan.stream)};
+  const QuantizeTable t =
+      quantize_table(plan, target, const_cast<std::uint8_t *>(codes), const_cast<float *>(absmax));
+  if (adamw_status s = run_blocks(launcher, function, "adamw_dequantize_blocks", t)) return s;
+  return guard.leave(function);
+}
+
+adamw_status check_device(const char *function, std::int32_t device) {
+  DeviceState *state = nullptr;
+  return device_state(function, device, &state);
+}
+
+}  // namespace
+}  // namespace gpu
+
+const Backend cuda_backend = {"cuda", gpu::check_device, gpu::step, gpu::quantize, gpu::dequantize};
+
+}  // namespace adamw

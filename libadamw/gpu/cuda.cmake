@@ -1,0 +1,94 @@
+# Owns the CUDA builds of the library: libadamw_cuda12 and libadamw_cuda13, each with everything that the CPU library has.
+# The host side is plain C++ (driver.h); only the kernels take a CUDA compiler, which compile_kernels.py finds and runs.
+set(gpu_sources driver.cpp device_state.cpp backend.cpp)
+
+# The compiler runs two processes by itself: one after the other is enough for a machine.
+set_property(GLOBAL APPEND PROPERTY JOB_POOLS adamw_kernels=1)
+list(TRANSFORM gpu_sources PREPEND ${CMAKE_CURRENT_LIST_DIR}/)
+set(gpu_dir ${CMAKE_CURRENT_LIST_DIR})
+
+# adamw_cuda_library(MAJOR REQUIRED): the target adamw_cudaMAJOR, or none and the reason if it is not REQUIRED.
+function(adamw_cuda_library major required)
+  set(name adamw_cuda${major})
+  set(compile ${Python3_EXECUTABLE} ${gpu_dir}/compile_kernels.py --major=${major})
+  set(where)
+  if(ADAMW_NVCC)
+    list(APPEND where --nvcc=${ADAMW_NVCC})
+  endif()
+  if(ADAMW_CUDA_ARCHITECTURES)
+    list(APPEND compile "--architectures=${ADAMW_CUDA_ARCHITECTURES}")
+  endif()
+  if(ADAMW_CUDA_WHEELS)
+    list(APPEND where --wheels=${ADAMW_CUDA_WHEELS})
+  endif()
+  execute_process(COMMAND ${compile} ${where} --describe RESULT_VARIABLE failed OUTPUT_VARIABLE found ERROR_VARIABLE reason
+                  OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_STRIP_TRAILING_WHITESPACE)
+  string(REGEX REPLACE "^error: " "" reason "${reason}")
+  if(NOT failed)
+    # Said here: cmake would report a missing file only at the very end.
+    foreach(file ${gpu_sources} ${gpu_dir}/kernels.cu)
+      if(NOT EXISTS ${file})
+        set(failed 1)
+        set(reason "There is no ${file}")
+      endif()
+    endforeach()
+  endif()
+  if(failed AND required)
+    message(FATAL_ERROR "ADAMW_CUDA asks for CUDA ${major}. ${reason}")
+  elseif(failed)
+    message(STATUS "libadamw for CUDA ${major}: left out. ${reason}")
+    return()
+  endif()
+  list(GET found 0 cuda_version)
+  list(GET found 1 architectures)
+  list(GET found 2 compiler)
+  message(STATUS "libadamw for CUDA ${major}: CUDA ${cuda_version}, ${architectures}, ${compiler}")
+
+  # The build gets what configuring has found: its environment may be another.
+  set(work ${CMAKE_CURRENT_BINARY_DIR}/cuda${major})
+  set(fatbin ${work}/kernels.fatbin)
+  file(MAKE_DIRECTORY ${work})
+  add_custom_command(
+    OUTPUT ${fatbin}
+    COMMAND ${compile} ${compiler} --cache=${ADAMW_CUDA_CACHE} --output=${fatbin} --depfile=${fatbin}.d ${gpu_dir}/kernels.cu
+    MAIN_DEPENDENCY ${gpu_dir}/kernels.cu
+    DEPFILE ${fatbin}.d
+    JOB_POOL adamw_kernels
+    COMMENT "Compiling the kernels for CUDA ${major}"
+    VERBATIM)
+  configure_file(${gpu_dir}/fatbin.S.in ${work}/fatbin.S @ONLY)
+  set_source_files_properties(${work}/fatbin.S PROPERTIES OBJECT_DEPENDS ${fatbin})
+
+  adamw_object_library(${name}_objects ${backend_sources} ${gpu_sources} ${work}/fatbin.S)
+  target_compile_definitions(${name}_objects PRIVATE ADAMW_CUDA_MAJOR=${major} ADAMW_CUDA_VERSION="${cuda_version}"
+                                                     ADAMW_CUDA_ARCHITECTURES="${architectures}")
+  adamw_shared_library(${name} adamw_objects ${name}_objects)
+  target_link_libraries(${name} PRIVATE ${CMAKE_DL_LIBS})
+endfunction()
+
+# A list of majors, each of which must then be built; auto: those that can be; OFF or nothing: none.
+set(cuda_libraries)
+if(ADAMW_CUDA)
+  if(ADAMW_CUDA STREQUAL "auto")
+    set(majors 12 13)
+    set(required OFF)
+  else()
+    set(majors ${ADAMW_CUDA})
+    set(required ON)
+  endif()
+  find_package(Python3 3.10 COMPONENTS Interpreter QUIET)
+  if(Python3_Interpreter_FOUND)
+    enable_language(ASM)
+    foreach(major IN LISTS majors)
+      adamw_cuda_library(${major} ${required})
+      if(TARGET adamw_cuda${major})
+        list(APPEND cuda_libraries adamw_cuda${major})
+      endif()
+    endforeach()
+  elseif(required)
+    message(FATAL_ERROR "ADAMW_CUDA=${ADAMW_CUDA} takes Python 3.10 or newer, which runs the compiler of the kernels")
+  endif()
+endif()
+if(NOT cuda_libraries)
+  message(STATUS "libadamw: for the CPU only (ADAMW_CUDA is '${ADAMW_CUDA}')")
+endif()

@@ -1,0 +1,51 @@
+// Owns finding the CUDA driver at run time.
+#include "driver.h"
+
+#include <dlfcn.h>
+
+#include <cstdio>
+
+namespace adamw {
+namespace gpu {
+namespace {
+
+struct Search {
+  Driver driver{};
+  bool complete = false;
+  char error[256] = "";
+
+  Search() {
+    void *library = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
+    if (library == nullptr) {
+      const char *reason = dlerror();
+      std::snprintf(error, sizeof error, "no CUDA driver: %s", reason != nullptr ? reason : "libcuda.so.1 cannot be loaded");
+      return;
+    }
+#define ADAMW_FIND(name, arguments)                                                                             \
+  driver.name = reinterpret_cast<Result(*) arguments>(dlsym(library, #name));                                   \
+  if (driver.name == nullptr) {                                                                                 \
+    std::snprintf(error, sizeof error, "the CUDA driver is too old: it has no %s; 530 (CUDA 12.1) or later is needed", \
+                  #name);                                                                                       \
+    return;                                                                                                     \
+  }
+    ADAMW_DRIVER_FUNCTIONS(ADAMW_FIND)
+#undef ADAMW_FIND
+    complete = true;
+  }
+};
+
+const Driver *replacement = nullptr;
+
+}  // namespace
+
+const Driver *driver(const char **error) {
+  if (replacement != nullptr) return replacement;
+  static const Search search;
+  *error = search.error;
+  return search.complete ? &search.driver : nullptr;
+}
+
+void set_driver(const Driver *stand_in) { replacement = stand_in; }
+
+}  // namespace gpu
+}  // namespace adamw

@@ -1,0 +1,271 @@
+// Owns how a warp's 32 lanes share the 256 elements of a block, eight each, and how these come from memory and go back.
+// Knows nothing of what is computed.
+#pragma once
+
+#include "lane.h"
+// The operations on lanes come first.
+#include "../math.h"
+#include "table.h"
+
+namespace adamw {
+namespace gpu {
+namespace {
+
+constexpr int each = 8;  // elements a lane
+
+// Which eight elements a lane has. Whole blocks whose memory is aligned are read in vectors: eight neighbours where all
+// of a row is 16 bits wide, else twice four, so that the accesses of a warp join without gaps. Everything else, element
+// by element.
+struct Eights {
+  static constexpr int run = 8;
+  static ADAMW_DEVICE int index(unsigned lane, int j) { return static_cast<int>(lane) * 8 + j; }
+};
+struct Fours {
+  static constexpr int run = 4;
+  static ADAMW_DEVICE int index(unsigned lane, int j) { return (j / 4) * 128 + static_cast<int>(lane) * 4 + j % 4; }
+};
+struct Singles {
+  static constexpr int run = 1;
+  static ADAMW_DEVICE int index(unsigned lane, int j) { return j * 32 + static_cast<int>(lane); }
+};
+
+template <bool Halves>
+struct Widest {
+  using Share = Fours;
+};
+template <>
+struct Widest<true> {
+  using Share = Eights;
+};
+
+// ---- dtypes ----
+
+struct Float32 {
+  static constexpr int size = 4;
+};
+struct Any {};  // known at run time only: every block goes the way of the rare ones
+struct Bfloat16 {
+  static constexpr int size = 2;
+  static ADAMW_DEVICE float low(std::uint32_t word) { return from_bits(word << 16); }
+  static ADAMW_DEVICE float high(std::uint32_t word) { return from_bits(word & 0xFFFF0000u); }
+  static ADAMW_DEVICE std::uint32_t round(float x) { return float_to_bfloat16(x); }
+  static ADAMW_DEVICE std::uint32_t round(float x, std::uint32_t word) { return float_to_bfloat16_stochastic(x, word); }
+  static ADAMW_DEVICE std::uint32_t pair(float low, float high) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+    std::uint32_t word;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(high), "f"(low));
+    return word;
+#else
+    return round(low) | round(high) << 16;
+#endif
+  }
+};
+struct Float16 {
+  static constexpr int size = 2;
+  static ADAMW_DEVICE float low(std::uint32_t word) { return float16_to_float(word & 0xFFFFu); }
+  static ADAMW_DEVICE float high(std::uint32_t word) { return float16_to_float(word >> 16); }
+  static ADAMW_DEVICE std::uint32_t round(float x) { return float_to_float16(x); }
+  static ADAMW_DEVICE std::uint32_t round(float x, std::uint32_t word) { return float_to_float16_stochastic(x, word); }
+  static ADAMW_DEVICE std::uint32_t pair(float low, float high) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+    std::uint32_t word;
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(high), "f"(low));
+    return word;
+#else
+    return round(low) | round(high) << 16;
+#endif
+  }
+};
+
+template <class T>
+ADAMW_DEVICE const T *at(const void *base, std::int64_t index) {
+  return static_cast<const T *>(base) + index;
+}
+template <class T>
+ADAMW_DEVICE T *at(void *base, std::int64_t index) {
+  return static_cast<T *>(base) + index;
+}
+
+// ---- floats ----
+
+// Elements begin ... begin + n of an array of a dtype, as floats; 0 beyond n.
+template <class Dtype, class Share>
+ADAMW_DEVICE void load_floats(float *x, const void *base, std::int64_t begin, int n, unsigned lane) {
+  if constexpr (Share::run == 1) {
+    for (int j = 0; j < each; ++j) {
+      const int i = Share::index(lane, j);
+      if constexpr (Dtype::size == 4) {
+        x[j] = i < n ? *at<float>(base, begin + i) : 0.0f;
+      } else {
+        x[j] = i < n ? Dtype::low(*at<std::uint16_t>(base, begin + i)) : 0.0f;
+      }
+    }
+  } else {
+    for (int j = 0; j < each; j += Share::run) {
+      const std::int64_t first = begin + Share::index(lane, j);
+      if constexpr (Dtype::size == 4) {
+        std::uint32_t words[4];
+        load_words<4>(at<float>(base, first), words);
+        for (int i = 0; i < 4; ++i) x[j + i] = from_bits(words[i]);
+      } else {
+        constexpr int count = Share::run == 8 ? 4 : 2;
+        std::uint32_t words[count];
+        load_words<count>(at<std::uint16_t>(base, first), words);
+        for (int i = 0; i < count; ++i) {
+          x[j + 2 * i] = Dtype::low(words[i]);
+          x[j + 2 * i + 1] = Dtype::high(words[i]);
+        }
+      }
+    }
+  }
+}
+
+template <class Share>
+ADAMW_DEVICE void store_float32(const float *x, void *base, std::int64_t begin, int n, unsigned lane) {
+  for (int j = 0; j < each; j += Share::run) {
+    const int i = Share::index(lane, j);
+    if (Share::run == 1) {
+      if (i < n) *at<float>(base, begin + i) = x[j];
+    } else {
+      std::uint32_t words[4];
+      for (int k = 0; k < 4; ++k) words[k] = bits(x[(j + k) % each]);
+      store_words<4>(at<float>(base, begin + i), words);
+    }
+  }
+}
+
+// Halves that are words already, rounded one by one.
+template <class Share>
+ADAMW_DEVICE void store_halves(const std::uint32_t *half, void *base, std::int64_t begin, int n, unsigned lane) {
+  for (int j = 0; j < each; j += Share::run) {
+    const int i = Share::index(lane, j);
+    if (Share::run == 1) {
+      if (i < n) *at<std::uint16_t>(base, begin + i) = static_cast<std::uint16_t>(half[j]);
+    } else {
+      constexpr int count = Share::run == 8 ? 4 : 2;
+      std::uint32_t words[count];
+      for (int k = 0; k < count; ++k) words[k] = half[(j + 2 * k) % each] | half[(j + 2 * k + 1) % each] << 16;
+      store_words<count>(at<std::uint16_t>(base, begin + i), words);
+    }
+  }
+}
+
+// ---- random words ----
+
+// One hash serves the eight elements of a group (math.h). The upper half of a group's number is 0 in all but giants.
+struct Words {
+  std::uint32_t key, group;  // group_key(key, 0)
+
+  ADAMW_DEVICE std::uint32_t hash(std::uint64_t element) const {
+    const std::uint64_t number = element >> 3;
+    const std::uint32_t high = static_cast<std::uint32_t>(number >> 32);
+    return mix32(static_cast<std::uint32_t>(number) ^ (high == 0 ? group : group_key(key, high)));
+  }
+
+  // `start`: global index of the block's first element, a multiple of 8 unless Share is Singles.
+  template <class Share>
+  ADAMW_DEVICE void fill(std::uint32_t *words, std::uint64_t start, unsigned lane) const {
+    if (Share::run == 1) {
+      for (int j = 0; j < each; ++j) words[j] = random_word(key, start + static_cast<std::uint64_t>(Share::index(lane, j)));
+    } else if (Share::run == 8) {
+      const std::uint32_t h = hash(start + 8 * lane);
+      for (int j = 0; j < each; ++j) words[j] = h * word_multipliers[j];
+    } else {
+      const bool second = (lane & 1) != 0;  // half of a group
+      for (int j = 0; j < each; j += 4) {
+        const std::uint32_t h = hash(start + static_cast<std::uint64_t>(Share::index(lane, j)));
+        for (int i = 0; i < 4; ++i) words[(j + i) % each] = h * (second ? word_multipliers[4 + i] : word_multipliers[i]);
+      }
+    }
+  }
+};
+
+// The stepped parameters, rounded to their dtype.
+template <class Dtype, class Share>
+ADAMW_DEVICE void store_params(const float *x, void *base, std::int64_t begin, int n, unsigned lane, bool stochastic,
+                               std::uint32_t key, std::uint64_t start) {
+  if constexpr (Dtype::size == 4) {
+    store_float32<Share>(x, base, begin, n, lane);
+  } else {
+    std::uint32_t half[each];
+    if (stochastic) {
+      std::uint32_t words[each];
+      Words{key, group_key(key, 0)}.template fill<Share>(words, start, lane);
+      for (int j = 0; j < each; ++j) half[j] = Dtype::round(x[j], words[j]) & 0xFFFFu;
+    } else {
+      for (int j = 0; j < each; j += 2) {
+        const std::uint32_t pair = Dtype::pair(x[j], x[j + 1]);
+        half[j] = pair & 0xFFFFu;
+        half[j + 1] = pair >> 16;
+      }
+    }
+    store_halves<Share>(half, base, begin, n, lane);
+  }
+}
+
+// The same with dtypes known at run time (0, 1, 2: float32, bfloat16, float16), for the rare paths.
+ADAMW_DEVICE void load_any(float *x, const void *base, int dtype, std::int64_t begin, int n, unsigned lane) {
+  if (dtype == 0) {
+    load_floats<Float32, Singles>(x, base, begin, n, lane);
+  } else if (dtype == 1) {
+    load_floats<Bfloat16, Singles>(x, base, begin, n, lane);
+  } else {
+    load_floats<Float16, Singles>(x, base, begin, n, lane);
+  }
+}
+ADAMW_DEVICE void store_any(const float *x, void *base, int dtype, std::int64_t begin, int n, unsigned lane,
+                            bool stochastic, std::uint32_t key, std::uint64_t start) {
+  if (dtype == 0) {
+    store_params<Float32, Singles>(x, base, begin, n, lane, stochastic, key, start);
+  } else if (dtype == 1) {
+    store_params<Bfloat16, Singles>(x, base, begin, n, lane, stochastic, key, start);
+  } else {
+    store_params<Float16, Singles>(x, base, begin, n, lane, stochastic, key, start);
+  }
+}
+
+// ---- codes: eight bytes in two words ----
+
+template <class Share>
+ADAMW_DEVICE void load_codes(std::uint32_t *codes, const void *base, std::int64_t begin, int n, unsigned lane,
+                             std::uint32_t padding) {
+  if (Share::run == 1) {
+    codes[0] = codes[1] = 0;
+    for (int j = 0; j < each; ++j) {
+      const int i = Share::index(lane, j);
+      const std::uint32_t code = i < n ? *at<std::uint8_t>(base, begin + i) : padding;
+      codes[j / 4] |= code << 8 * (j % 4);
+    }
+  } else if (Share::run == 8) {
+    load_words<2>(at<std::uint8_t>(base, begin + Share::index(lane, 0)), codes);
+  } else {
+    load_words<1>(at<std::uint8_t>(base, begin + Share::index(lane, 0)), codes);
+    load_words<1>(at<std::uint8_t>(base, begin + Share::index(lane, 4)), codes + 1);
+  }
+}
+
+ADAMW_DEVICE std::uint32_t code_at(const std::uint32_t *codes, int j) { return codes[j / 4] >> 8 * (j % 4) & 0xFFu; }
+
+// `codes`: eight numbers, limited to 0 ... 255 here.
+template <class Share>
+ADAMW_DEVICE void store_codes(const std::uint32_t *codes, void *base, std::int64_t begin, int n, unsigned lane) {
+  std::uint32_t words[2];
+  for (int j = 0; j < 2; ++j) {
+    words[j] = pack_saturated(codes[4 * j], codes[4 * j + 1], codes[4 * j + 2], codes[4 * j + 3]);
+  }
+  if (Share::run == 1) {
+    for (int j = 0; j < each; ++j) {
+      const int i = Share::index(lane, j);
+      if (i < n) *at<std::uint8_t>(base, begin + i) = static_cast<std::uint8_t>(code_at(words, j));
+    }
+  } else if (Share::run == 8) {
+    store_words<2>(at<std::uint8_t>(base, begin + Share::index(lane, 0)), words);
+  } else {
+    store_words<1>(at<std::uint8_t>(base, begin + Share::index(lane, 0)), words);
+    store_words<1>(at<std::uint8_t>(base, begin + Share::index(lane, 4)), words + 1);
+  }
+}
+
+}  // namespace
+}  // namespace gpu
+}  // namespace adamw

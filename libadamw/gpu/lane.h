@@ -1,0 +1,90 @@
+// Owns the operations that math.h is written with, for one lane of a GPU: V is float, I is uint32_t. Include it before
+// math.h: names for built-in types are looked up where a template is defined. On a CPU (tests/simt) they are those of the
+// scalar kernel.
+#pragma once
+
+#include "../codebook.h"
+#include "device.h"
+
+#if defined(__CUDACC__)
+
+namespace adamw {
+
+ADAMW_DEVICE std::uint32_t bits(float x) { return __float_as_uint(x); }
+ADAMW_DEVICE float from_bits(std::uint32_t x) { return __uint_as_float(x); }
+ADAMW_DEVICE float fma(float a, float b, float c) { return __fmaf_rn(a, b, c); }
+ADAMW_DEVICE float sqrt(float x) { return __fsqrt_rn(x); }
+ADAMW_DEVICE float max(float a, float b) { return ::fmaxf(a, b); }
+ADAMW_DEVICE float min(float a, float b) { return ::fminf(a, b); }
+ADAMW_DEVICE float absolute(float x) { return ::fabsf(x); }
+ADAMW_DEVICE float to_float(std::uint32_t a) { return __int2float_rn(static_cast<int>(a)); }
+ADAMW_DEVICE std::uint32_t truncate(float a) { return static_cast<std::uint32_t>(__float2int_rz(a)); }
+ADAMW_DEVICE float float16_to_float(std::uint32_t h) {
+  float x;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(x) : "h"(static_cast<unsigned short>(h)));
+  return x;
+}
+ADAMW_DEVICE std::uint32_t float_to_float16(float x) {
+  unsigned short h;
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(h) : "f"(x));
+  return h;
+}
+
+}  // namespace adamw
+
+#else
+
+#include "../cpu/parts_scalar.h"
+
+namespace adamw {
+
+ADAMW_INLINE std::uint32_t bits(float x) { return part_bits(x); }
+ADAMW_INLINE float from_bits(std::uint32_t x) { return part_from_bits(x); }
+ADAMW_INLINE float fma(float a, float b, float c) { return part_fma(a, b, c); }
+ADAMW_INLINE float sqrt(float x) { return part_sqrt(x); }
+ADAMW_INLINE float max(float a, float b) { return part_max(a, b); }
+ADAMW_INLINE float min(float a, float b) { return part_min(a, b); }
+ADAMW_INLINE float absolute(float x) { return from_bits(bits(x) & 0x7FFFFFFFu); }
+ADAMW_INLINE float to_float(std::uint32_t a) { return part_to_float(a); }
+ADAMW_INLINE std::uint32_t truncate(float a) { return part_truncate(a); }
+ADAMW_INLINE float float16_to_float(std::uint32_t h) { return part_float16_to_float(h); }
+ADAMW_INLINE std::uint32_t float_to_float16(float x) { return part_float_to_float16(x); }
+
+}  // namespace adamw
+
+#endif
+
+namespace adamw {
+
+ADAMW_DEVICE float maximum(float a, float b) { return a > b ? a : b; }  // b where either is NaN
+ADAMW_DEVICE bool less(float a, float b) { return a < b; }
+ADAMW_DEVICE bool less_equal(float a, float b) { return a <= b; }
+ADAMW_DEVICE bool not_equal(float a, float b) { return a != b; }
+ADAMW_DEVICE bool not_equal(std::uint32_t a, std::uint32_t b) { return a != b; }
+ADAMW_DEVICE float select(bool m, float a, float b) { return m ? a : b; }
+ADAMW_DEVICE std::uint32_t select(bool m, std::uint32_t a, std::uint32_t b) { return m ? a : b; }
+ADAMW_DEVICE float zero_unless(bool m, float a) { return m ? a : 0.0f; }
+ADAMW_DEVICE std::uint32_t shift_left(std::uint32_t a, int n) { return a << n; }
+ADAMW_DEVICE float magnitude(float x) { return absolute(x); }
+
+// The tables of a map in shared memory: which zone a number lies in follows from its exponent and one comparison, as no
+// zone is shorter than three binades; a zone's line is one wide load.
+struct alignas(16) ZoneLine {
+  float slope, offset, gap_offset, unused;
+};
+struct Binade {
+  float next_start;     // of the zone after the one that the binade begins in
+  std::uint32_t offset;  // of that zone's line, in bytes
+};
+struct ZoneMap {
+  ZoneLine lines[8];
+  Binade binades[128];  // of numbers below 2
+};
+ADAMW_DEVICE ZoneLine zone_line(const ZoneMap &map, const ZoneNumbers &, float a) {
+  const Binade binade = map.binades[bits(a) >> 23 & 127u];
+  std::uint32_t offset = binade.offset;
+  if (binade.next_start <= a) offset += sizeof(ZoneLine);
+  return *reinterpret_cast<const ZoneLine *>(reinterpret_cast<const char *>(map.lines) + offset);
+}
+
+}  // namespace adamw

@@ -1,0 +1,315 @@
+// Owns what is done with blocks beside the step: the sums and maxima that a step may need first, in the order that
+// sums.h fixes, and quantization alone. Not the common case: one element at a time, dtypes chosen at run time.
+#pragma once
+
+#include "step.h"
+
+namespace adamw {
+namespace gpu {
+namespace {
+
+// sums.h's halves(), by all lanes.
+ADAMW_DEVICE double warp_halves(double x) {
+  for (unsigned mask = 16; mask != 0; mask /= 2) x += shuffle_xor(x, mask);
+  return x;
+}
+
+// sums.h's ordered_sum(), by all lanes, over what other warps have written.
+template <class Get>
+ADAMW_DEVICE double warp_sum(std::int64_t count, unsigned lane, const Get &get) {
+  double sum = 0.0;
+  for (std::int64_t i = lane; i < count; i += 32) sum += get(i);
+  return warp_halves(sum);
+}
+
+// Whether this warp is the last of `count` to arrive; what the others wrote before is visible to it then.
+ADAMW_DEVICE bool last_to_arrive(std::uint32_t *arrived, std::int64_t count, unsigned lane) {
+  std::uint32_t before = 0;
+  if (lane == 0) {
+    fence();
+    before = atomic_add(arrived, 1u);
+  }
+  before = shuffle(before, 0);
+  if (static_cast<std::int64_t>(before) + 1 != count) return false;
+  fence();
+  return true;
+}
+
+// ---- what a step needs to know of a whole tensor ----
+
+template <bool Amsgrad, bool Eight, class Row>
+struct Measure {
+  const LaunchHead &head;
+  const Row *rows;
+  const Tables *tables;  // null for 32-bit state
+  unsigned lane;
+  int number = 0;
+  Coefficients c{};
+  BlockLayout blocks{};
+  Segments segments{};
+  OldScales old{};
+
+  ADAMW_DEVICE void enter(int row) {
+    number = row;
+    c = row_coefficients(head, rows[row], row);
+    blocks = rows[row].blocks();
+    segments = segments_of(blocks.count);
+  }
+
+  ADAMW_DEVICE void item(std::int64_t segment) {
+    Measures *mine = head.measures + (number == 0 ? 0 : rows[number - 1].end);
+    double directions = 0.0, params = 0.0;
+    std::uint32_t m = 0, r = 0, x = 0;
+    for (std::int64_t block = segments.begin(segment); block < segments.begin(segment + 1); ++block) {
+      add_block(block, directions, params, m, r, x);
+    }
+    m = warp_max(m), r = warp_max(r), x = warp_max(x);
+    if (lane == 0) mine[segment] = {directions, params, from_bits(m), from_bits(r), from_bits(x)};
+    if (last_to_arrive(&head.results[number].arrived, segments.count, lane)) finish(mine);
+  }
+
+ private:
+  ADAMW_DEVICE void add_block(std::int64_t block, double &directions, double &params, std::uint32_t &largest_m,
+                              std::uint32_t &largest_r, std::uint32_t &largest_x) {
+    const Row &row = rows[number];
+    const BlockLayout::Place place = blocks.place(block);
+    const std::int64_t begin = place.begin;
+    const int n = place.length;
+    float p[each], g[each], direction_sum = 0.0f, param_sum = 0.0f;
+    load_any(p, row.param, head.param_dtype, begin, n, lane);
+    load_any(g, row.grad, head.grad_dtype, begin, n, lane);
+    Stepped<float> s[each];
+    void *max_state = nullptr;
+    if constexpr (Amsgrad) max_state = row.max_exp_avg_sq;
+    if constexpr (Eight) {
+      std::int64_t scale = head.tensorwise ? 0 : block;
+      const float old_m = row.exp_avg_absmax[scale], old_r = row.exp_avg_sq_absmax[scale];
+      float old_x = 0.0f;
+      if constexpr (Amsgrad) old_x = row.max_exp_avg_sq_absmax[scale];
+      std::uint32_t m[2], r[2], x[2] = {0, 0};
+      load_codes<Singles>(m, row.exp_avg, begin, n, lane, 127);
+      load_codes<Singles>(r, row.exp_avg_sq, begin, n, lane, 0);
+      if (Amsgrad) load_codes<Singles>(x, max_state, begin, n, lane, 0);
+      for (int j = 0; j < each; ++j) {
+        const float root = tables->unsigned_value[code_at(r, j)] * old_r;
+        s[j] = step_element8<Amsgrad, true>(p[j], g[j], tables->signed_value[code_at(m, j)] * old_m, root,
+                                            Amsgrad ? tables->unsigned_value[code_at(x, j)] * old_x : root, c,
+                                            head.skip_zeros);
+        const std::uint32_t bm = bits(s[j].exp_avg) & 0x7FFFFFFFu, br = bits(s[j].root), bx = bits(s[j].max_root);
+        largest_m = bm > largest_m ? bm : largest_m;
+        largest_r = br > largest_r ? br : largest_r;
+        largest_x = bx > largest_x ? bx : largest_x;
+      }
+    } else {
+      float m[each], v[each], x[each] = {};
+      load_floats<Float32, Singles>(m, row.exp_avg, begin, n, lane);
+      load_floats<Float32, Singles>(v, row.exp_avg_sq, begin, n, lane);
+      if (Amsgrad) load_floats<Float32, Singles>(x, max_state, begin, n, lane);
+      for (int j = 0; j < each; ++j) s[j] = step_element32<Amsgrad>(p[j], g[j], m[j], v[j], x[j], c, head.skip_zeros);
+    }
+    for (int j = 0; j < each; ++j) {
+      // 0 / 0 where eps is 0 and an element never had a gradient, as the padding has none: it does not count.
+      const float direction = s[j].direction == s[j].direction ? s[j].direction : 0.0f;
+      direction_sum = fma(direction, direction, direction_sum);
+      param_sum = fma(p[j], p[j], param_sum);
+    }
+    directions += warp_halves(static_cast<double>(direction_sum));
+    params += warp_halves(static_cast<double>(param_sum));
+  }
+
+  ADAMW_DEVICE void finish(const Measures *mine) {
+    Measures all{};
+    const std::int64_t count = segments.count;
+    all.direction_squares = warp_sum(count, lane, [&](std::int64_t i) { return load_fresh(&mine[i].direction_squares); });
+    all.param_squares = warp_sum(count, lane, [&](std::int64_t i) { return load_fresh(&mine[i].param_squares); });
+    std::uint32_t m = 0, r = 0, x = 0;
+    for (std::int64_t i = lane; i < count; i += 32) {
+      const std::uint32_t bm = bits(load_fresh(&mine[i].exp_avg)), br = bits(load_fresh(&mine[i].root)),
+                          bx = bits(load_fresh(&mine[i].max_root));
+      m = bm > m ? bm : m;
+      r = br > r ? br : r;
+      x = bx > x ? bx : x;
+    }
+    m = warp_max(m), r = warp_max(r), x = warp_max(x);
+    if (lane != 0) return;
+    const Row &row = rows[number];
+    RowResult &result = head.results[number];
+    result.unorm = unorm_factor(all, c.bc1, head.max_unorm);
+    if constexpr (Eight) {
+      if (head.tensorwise) {
+        result.scales = {block_scale(from_bits(m)), block_scale(from_bits(r)), block_scale(from_bits(x))};
+        result.old_scales[0] = *row.exp_avg_absmax;
+        result.old_scales[1] = *row.exp_avg_sq_absmax;
+        if constexpr (Amsgrad) result.old_scales[2] = *row.max_exp_avg_sq_absmax;
+      }
+    }
+  }
+};
+
+template <bool Amsgrad, bool Eight, class Table>
+ADAMW_DEVICE void measure(const Table &table) {
+  if (found_inf(table.head.found_inf)) return;
+  const Tables *t = nullptr;
+  if constexpr (Eight) t = &tables();
+  Measure<Amsgrad, Eight, typename Table::RowType> body{table.head, table.rows, t, lane_id()};
+  Span span{0, 0};
+  over_items(table.head.items, 0, table.rows, table.head.rows, span, body);
+}
+
+// ---- percentile clipping ----
+
+struct Norms {
+  const NormHead &head;
+  const NormRow *rows;
+  unsigned lane;
+  int number = 0;
+  float scale = 1.0f;
+  BlockLayout blocks{};
+  Segments segments{};
+
+  ADAMW_DEVICE void enter(int row) {
+    number = row;
+    blocks = block_layout(rows[row].numel, rows[row].row_length);
+    segments = segments_of(blocks.count);
+    scale = head.grad_scale != nullptr ? 1.0f / *head.grad_scale : 1.0f;  // the sign does not matter to a square
+  }
+
+  ADAMW_DEVICE void item(std::int64_t segment) {
+    double *mine = head.squares + (number == 0 ? 0 : rows[number - 1].end);
+    double sum = 0.0;
+    for (std::int64_t block = segments.begin(segment); block < segments.begin(segment + 1); ++block) {
+      const BlockLayout::Place place = blocks.place(block);
+      float g[each], squares = 0.0f;
+      load_any(g, rows[number].grad, head.grad_dtype, place.begin, place.length, lane);
+      for (int j = 0; j < each; ++j) {
+        const float scaled = g[j] * scale;
+        squares = fma(scaled, scaled, squares);
+      }
+      sum += warp_halves(static_cast<double>(squares));
+    }
+    if (lane == 0) mine[segment] = sum;
+    if (last_to_arrive(&head.results[number].arrived, segments.count, lane)) {
+      record(static_cast<float>(warp_sum(segments.count, lane, [&](std::int64_t i) { return load_fresh(&mine[i]); })));
+    }
+  }
+
+ private:
+  static constexpr int entries = 100;  // ADAMW_GNORM_HISTORY
+
+  // Records the squared norm and finds the factor that the gradient is scaled by.
+  ADAMW_DEVICE void record(float squares) {
+    RowResult &result = head.results[number];
+    if (lane == 0) {
+      result.clip = 1.0f;
+      result.arrived = 0;
+    }
+    warp_barrier();  // the lane that finds the factor writes after this
+    if (!is_finite(squares)) return;
+    const NormRow &row = rows[number];
+    const std::int64_t step = row.step != nullptr ? step_number(row.step) : row.step_number;
+    float history[4];
+    bool used = false;
+    for (int k = 0; k < 4; ++k) {
+      const int i = k * 32 + static_cast<int>(lane);
+      history[k] = i < entries ? row.history[i] : 0.0f;
+      used = used || history[k] != 0.0f;
+    }
+    const bool fill = !any(used) || step == 1;
+    for (int k = 0; k < 4; ++k) {
+      const int i = k * 32 + static_cast<int>(lane);
+      if (i < entries && (fill || i == static_cast<int>(step % entries))) {
+        history[k] = squares;
+        row.history[i] = squares;
+      }
+    }
+    // The entry that as many are below as the percentile says, ties in order.
+    for (int k = 0; k < 4; ++k) {
+      const int i = k * 32 + static_cast<int>(lane);
+      int below = 0;
+      for (int other = 0; other < 4; ++other) {
+        for (unsigned l = 0; l < 32; ++l) {
+          const int o = other * 32 + static_cast<int>(l);
+          const float x = shuffle(history[other], l);
+          if (o < entries && (x < history[k] || (x == history[k] && o < i))) ++below;
+        }
+      }
+      if (i < entries && below == head.percentile) result.clip = clip_factor(squares, history[k]);
+    }
+  }
+};
+
+ADAMW_DEVICE void norms(const NormTable &table) {
+  if (found_inf(table.head.found_inf)) return;
+  Norms body{table.head, table.rows, lane_id()};
+  Span span{0, 0};
+  over_items(table.head.items, 0, table.rows, table.head.rows, span, body);
+}
+
+// ---- quantization alone ----
+
+// NaN and infinities, and for the unsigned map what is negative, count as zero.
+ADAMW_DEVICE float sanitized(float x, bool is_signed) {
+  return is_finite(x) && (is_signed || x > 0.0f) ? x : 0.0f;
+}
+
+template <class Body>
+ADAMW_DEVICE void over_blocks(const BlockLayout &blocks, const Body &body) {
+  for (std::int64_t block = static_cast<std::int64_t>(block_id()) * warps + warp_id(); block < blocks.count;
+       block += static_cast<std::int64_t>(block_count()) * warps) {
+    const BlockLayout::Place place = blocks.place(block);
+    body(block, place.begin, place.length);
+  }
+}
+
+ADAMW_DEVICE void load_sanitized(float *x, const QuantizeTable &q, std::int64_t begin, int n, unsigned lane) {
+  load_floats<Float32, Singles>(x, q.floats, begin, n, lane);
+  for (int j = 0; j < each; ++j) x[j] = sanitized(x[j], q.is_signed);
+}
+
+ADAMW_DEVICE void find_largest(const QuantizeTable &q) {
+  const unsigned lane = lane_id();
+  std::uint32_t largest = 0;
+  over_blocks(q.blocks, [&](std::int64_t, std::int64_t begin, int n) {
+    float x[each];
+    load_sanitized(x, q, begin, n, lane);
+    const std::uint32_t b = largest_bits(x);
+    largest = b > largest ? b : largest;
+  });
+  if (lane == 0) atomic_max(q.largest, largest);
+}
+
+ADAMW_DEVICE void quantize_blocks(const QuantizeTable &q) {
+  const Tables &t = tables();
+  const unsigned lane = lane_id();
+  over_blocks(q.blocks, [&](std::int64_t block, std::int64_t begin, int n) {
+    float x[each];
+    load_sanitized(x, q, begin, n, lane);
+    const Scale scale = block_scale(from_bits(q.tensorwise ? *q.largest : largest_bits(x)));
+    if (lane == 0 && (!q.tensorwise || block == 0)) q.absmax[block] = scale.absmax;
+    std::uint32_t codes[each], words[each];
+    if (q.stochastic) Words{q.key, group_key(q.key, 0)}.template fill<Singles>(words, static_cast<std::uint64_t>(q.global_offset + begin), lane);
+    for (int j = 0; j < each; ++j) {
+      const float rounding = q.stochastic ? rounding_number<float>(words[j]) : 1.5f;
+      codes[j] = q.is_signed ? encode_signed(x[j], scale.inverse, rounding, t.signed_zone_map)
+                             : encode_unsigned(x[j], scale.inverse, rounding, t.unsigned_zone_map);
+    }
+    store_codes<Singles>(codes, q.codes, begin, n, lane);
+  });
+}
+
+ADAMW_DEVICE void dequantize_blocks(const QuantizeTable &q) {
+  const Tables &t = tables();
+  const unsigned lane = lane_id();
+  const float *values = q.is_signed ? t.signed_value : t.unsigned_value;
+  over_blocks(q.blocks, [&](std::int64_t block, std::int64_t begin, int n) {
+    const float scale = q.absmax[q.tensorwise ? 0 : block];
+    for (int j = 0; j < each; ++j) {
+      const int i = Singles::index(lane, j);
+      if (i < n) q.floats[begin + i] = values[q.codes[begin + i]] * scale;
+    }
+  });
+}
+
+}  // namespace
+}  // namespace gpu
+}  // namespace adamw

@@ -1,0 +1,131 @@
+// Owns what the host hands to a kernel: the launch parameters, row table included, in the constant memory of the launch
+// itself. So there is no upload, nothing to keep alive, and a captured graph holds its own copy. Knows no arithmetic.
+#pragma once
+
+#include "../layout.h"
+#include "../sums.h"
+
+namespace adamw {
+namespace gpu {
+
+constexpr int block_threads_used = 256, warps = block_threads_used / 32;
+constexpr int parameter_bytes = 32764;  // the most that a launch can carry from CUDA 12.1 on
+constexpr int coefficient_sets = 8;     // different ones in a launch
+
+// What a pass over a whole tensor left for its step.
+struct RowResult {
+  float clip, unorm;        // factors
+  TensorScales scales;      // of the new moments
+  float old_scales[3];      // exp_avg, root, max_root: those that the codes in memory have
+  std::uint32_t arrived;    // segments that are done; 0 before and after
+};
+
+struct LaunchRow {
+  void *param;
+  const void *grad;
+  void *exp_avg, *exp_avg_sq;
+  float *exp_avg_absmax, *exp_avg_sq_absmax;
+  std::int64_t end;  // items (blocks, or segments) of this launch up to the end of this row
+  std::int64_t numel, row_length, global_offset;
+  const float *step;     // null: coefficients are `sets[set]`
+  std::uint32_t set;
+  std::uint32_t aligned;  // whole blocks can be accessed in vectors
+
+  ADAMW_INLINE BlockLayout blocks() const { return block_layout(numel, row_length); }
+};
+struct AmsgradRow : LaunchRow {
+  void *max_exp_avg_sq;
+  float *max_exp_avg_sq_absmax;
+};
+
+ADAMW_INLINE void *max_root_of(const LaunchRow &) { return nullptr; }
+ADAMW_INLINE void *max_root_of(const AmsgradRow &row) { return row.max_exp_avg_sq; }
+ADAMW_INLINE float *max_scale_of(const LaunchRow &) { return nullptr; }
+ADAMW_INLINE float *max_scale_of(const AmsgradRow &row) { return row.max_exp_avg_sq_absmax; }
+
+struct LaunchHead {
+  Coefficients sets[coefficient_sets];
+  Hyperparameters hyperparameters;
+  const float *lr, *grad_scale, *found_inf;  // each may be null
+  std::uint64_t *skipped;                    // may be null
+  RowResult *results;                        // per row of this launch; null if no pass went before
+  Measures *measures;                        // per segment of this launch, of the measuring pass
+  std::int64_t items;                        // blocks, or segments
+  double max_unorm;
+  std::int32_t rows, shift;                  // a block of threads takes 8 << shift items at a time
+  std::int32_t param_dtype, grad_dtype;
+  bool on_device;                                      // lr, or a row's step, lies there
+  bool stochastic_rounding, skip_zeros, tensorwise;
+  bool clipped, measured;  // `results` has such factors
+};
+
+template <class Row>
+struct StepTable {
+  using RowType = Row;
+  static constexpr int capacity = (parameter_bytes - static_cast<int>(sizeof(LaunchHead))) / static_cast<int>(sizeof(Row));
+  LaunchHead head;
+  Row rows[capacity];
+};
+
+struct NormRow {
+  const void *grad;
+  float *history;
+  const float *step;
+  std::int64_t end, numel, row_length, step_number;
+};
+struct NormHead {
+  const float *grad_scale, *found_inf;
+  RowResult *results;
+  double *squares;  // per segment
+  std::int64_t items;
+  std::int32_t rows, grad_dtype, percentile;
+};
+struct NormTable {
+  static constexpr int capacity = (parameter_bytes - static_cast<int>(sizeof(NormHead))) / static_cast<int>(sizeof(NormRow));
+  NormHead head;
+  NormRow rows[capacity];
+};
+
+struct QuantizeTable {
+  BlockLayout blocks;
+  float *floats;
+  std::uint8_t *codes;
+  float *absmax;
+  std::uint32_t *largest;  // bits, found before; tensor-wise quantization only
+  std::int64_t global_offset;
+  std::uint32_t key;
+  bool is_signed, stochastic, tensorwise;
+};
+
+using PlainTable = StepTable<LaunchRow>;
+using AmsgradTable = StepTable<AmsgradRow>;
+static_assert(sizeof(PlainTable) <= parameter_bytes && sizeof(AmsgradTable) <= parameter_bytes, "a launch carries it");
+static_assert(PlainTable::capacity >= 304, "GPT-2 small in one launch");
+
+// Every kernel with its parameters. step<state>_<parameters>_<gradients>: what people train with, at full speed;
+// step<state>_any: every other choice of dtypes, element by element.
+#define ADAMW_STEP_KERNELS(F, state)                       \
+  F(adamw_##state##_f32_f32, PlainTable)                   \
+  F(adamw_##state##_f32_bf16, PlainTable)                  \
+  F(adamw_##state##_bf16_f32, PlainTable)                  \
+  F(adamw_##state##_bf16_bf16, PlainTable)                 \
+  F(adamw_##state##_f16_f16, PlainTable)                   \
+  F(adamw_##state##_any, PlainTable)                       \
+  F(adamw_##state##_f32_f32_amsgrad, AmsgradTable)         \
+  F(adamw_##state##_bf16_bf16_amsgrad, AmsgradTable)       \
+  F(adamw_##state##_any_amsgrad, AmsgradTable)
+
+#define ADAMW_KERNELS(F)                                     \
+  ADAMW_STEP_KERNELS(F, step32)                              \
+  ADAMW_STEP_KERNELS(F, step8)                               \
+  F(adamw_measure32, PlainTable)                             \
+  F(adamw_measure8, PlainTable)                              \
+  F(adamw_measure32_amsgrad, AmsgradTable)                   \
+  F(adamw_measure8_amsgrad, AmsgradTable)                    \
+  F(adamw_norms, NormTable)                                  \
+  F(adamw_largest, QuantizeTable)                            \
+  F(adamw_quantize_blocks, QuantizeTable)                    \
+  F(adamw_dequantize_blocks, QuantizeTable)
+
+}  // namespace gpu
+}  // namespace adamw

@@ -1,0 +1,68 @@
+// Owns the passes over whole tensors that a step may need first, as far as they must give the same bits everywhere: how
+// a tensor is cut into segments, in what order sums are taken, and what is made of them.
+#pragma once
+
+#include "coefficients.h"
+#include "layout.h"
+
+namespace adamw {
+
+// A row is cut into segments of whole blocks. Lane l of 32 sums elements l, l + 32, ... of a block in single precision;
+// halves() adds the lanes in double; a segment adds its blocks in order; ordered_sum() adds the segments.
+constexpr int sum_lanes = 32;
+constexpr std::int64_t segment_blocks = 16, most_segments = 4096;
+
+struct Segments {
+  std::int64_t blocks, count;
+
+  ADAMW_INLINE std::int64_t begin(std::int64_t segment) const {
+    const std::int64_t rest = blocks % count;
+    return blocks / count * segment + (segment < rest ? segment : rest);
+  }
+};
+ADAMW_INLINE Segments segments_of(std::int64_t blocks) {
+  const std::int64_t count = blocks / segment_blocks;
+  return {blocks, count < 1 ? 1 : count > most_segments ? most_segments : count};
+}
+
+// The sum of 32 numbers by halves, left in lane[0].
+ADAMW_INLINE double halves(double *lane) {
+  for (int width = sum_lanes / 2; width > 0; width /= 2) {
+    for (int i = 0; i < width; ++i) lane[i] += lane[i + width];
+  }
+  return lane[0];
+}
+
+// get(0) + ... + get(count - 1): 32 interleaved sums, then by halves.
+template <class Get>
+ADAMW_INLINE double ordered_sum(std::int64_t count, const Get &get) {
+  double lane[sum_lanes] = {};
+  for (std::int64_t i = 0; i < count; ++i) lane[i % sum_lanes] += get(i);
+  return halves(lane);
+}
+
+// One scale per moment for the whole tensor (ADAMW_STATE_TENSOR8).
+struct TensorScales {
+  Scale exp_avg, root, max_root;
+};
+
+// What a segment measures before the step: for max_unorm the squared norms of the update direction and of the parameter,
+// for tensor-wise scales the largest magnitudes of the new moments.
+struct Measures {
+  double direction_squares, param_squares;
+  float exp_avg, root, max_root;
+};
+
+// The factor on the step size: 1, or what takes the update's norm down to max_unorm times the parameter's.
+ADAMW_INLINE float unorm_factor(const Measures &all, double bc1, double max_unorm) {
+  const double update = square_root(all.direction_squares) / bc1,
+               most = max_unorm * square_root(all.param_squares);
+  return max_unorm > 0.0 && update > most ? static_cast<float>(most / update) : 1.0f;
+}
+
+// The factor on the gradient: 1, or what takes its norm down to the `clip`-th smallest of the history.
+ADAMW_INLINE float clip_factor(float squares, float clip) {
+  return squares > clip ? static_cast<float>(square_root(static_cast<double>(clip) / static_cast<double>(squares))) : 1.0f;
+}
+
+}  // namespace adamw

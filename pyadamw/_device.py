@@ -1,0 +1,96 @@
+"""Owns what a step on a CUDA device takes beyond a step on the CPU: its stream, and numbers that stay in the device's
+memory, so that nobody has to wait for them. Must not know rows or groups.
+"""
+
+import torch
+
+TYPES = {"cuda"}  # of torch devices that libadamw reaches through a driver
+
+
+def is_device(device):
+    return device.type in TYPES
+
+
+def stream(device):
+    """The address of the stream that work on `device` is queued on now."""
+    return torch.cuda.current_stream(device).cuda_stream
+
+
+def is_capturing():
+    """Whether a CUDA graph is being captured: work is recorded, and runs at each replay."""
+    return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
+
+
+def stays_there(value):
+    """Whether `value` is a tensor that reading would have to wait for."""
+    return isinstance(value, torch.Tensor) and is_device(value.device)
+
+
+def float32_at(value, device, known):
+    """The address of one float32 on `device` with the value of `value`, a tensor of one element; 0 if it is None.
+
+    `known`, a dict of this step, holds what was made, so that it outlives the calls.
+    """
+    if value is None:
+        return 0
+    key = (id(value), device)
+    if key not in known:
+        # Without waiting, unless the number comes down from a device.
+        known[key] = value.detach().to(device, torch.float32, non_blocking=is_device(device)).reshape(1)
+    return known[key].data_ptr()
+
+
+class Counter:
+    """Counts elements on several devices; `total` waits for them."""
+
+    def __init__(self, start=0):
+        self.parts = {torch.device("cpu"): torch.tensor([start], dtype=torch.int64)}
+
+    def address(self, device):
+        if device not in self.parts:
+            self.parts[device] = torch.zeros(1, dtype=torch.int64, device=device)
+        return self.parts[device].data_ptr()
+
+    @property
+    def total(self):
+        return sum(int(part) for part in self.parts.values())
+
+
+class Steps:
+    """The step counts of some rows, in the memory of a device. Kernels read them when they run."""
+
+    def __init__(self, rows, counts, device):
+        self.rows = rows
+        self.counts = torch.tensor(counts, dtype=torch.float32, device=device)
+        self.views = list(self.counts.unbind())
+        self.position = {row: k for k, row in enumerate(rows)}
+
+    def addresses(self):
+        first = self.counts.data_ptr()
+        return [first + 4 * k for k in range(len(self.rows))]
+
+    def add(self, present, found_inf, known):
+        """One more step of the rows in `present` (None: all), unless `found_inf` says that there is none.
+
+        Returns what takes it back.
+        """
+        views = None if present is None else [self.views[self.position[i]] for i in present if i in self.position]
+        if views == []:
+            return lambda: None
+        one = 1.0
+        if found_inf is not None:
+            key = (id(found_inf), self.counts.device, "one")
+            if key not in known:
+                there = found_inf.detach().to(device=self.counts.device, non_blocking=True).reshape(())
+                known[key] = (there == 0).to(torch.float32)
+            one = known[key]
+
+        def change(sign):
+            if views is None:
+                self.counts.add_(one, alpha=sign)
+            else:
+                for view in views:
+                    view.add_(one, alpha=sign)
+
+        change(1)
+        return lambda: change(-1)

@@ -1,0 +1,129 @@
+"""Owns the command `python tests/bench/gpu.py`: what a CUDA device's steps take, beside the card's own copy ceiling and
+the peers, all in one process and in turn. It asserts nothing about time; make gpu runs it.
+
+python tests/bench/gpu.py [--json FILE] [--elements N] [--quick]
+"""
+
+import argparse
+import datetime
+import math
+import os
+import subprocess
+
+import gpu_figures as figures
+import machine
+import report
+import torch
+import workloads
+
+import pyadamw
+
+BARS = [  # what the project aims at on a data-centre card: (figure, at most or at least, number)
+    ("large-fp32-8bit share of the copy ceiling", ">=", 0.90),
+    ("large-fp32-32bit share of the copy ceiling", ">=", 0.90),
+    ("large-bf16-32bit share of the copy ceiling", ">=", 0.90),
+    ("large-bf16-8bit share of the copy ceiling", ">=", 0.75),
+    ("large-bf16-8bit / torch fused", "<=", 0.80),
+    ("large-bf16-8bit / bitsandbytes", "<=", 0.6),
+    ("gpt2-304-bf16-8bit / bitsandbytes", "<=", 0.2),
+    ("gpt2-304 host microseconds", "<=", 150.0),
+]
+
+
+def describe():
+    result = machine.describe()
+    properties = torch.cuda.get_device_properties(0)
+    driver = subprocess.run(
+        ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    result.update(
+        gpu=properties.name,
+        gpu_memory_bytes=properties.total_memory,
+        multiprocessors=properties.multi_processor_count,
+        driver=driver.stdout.strip() or None,
+        torch_cuda=torch.version.cuda,
+    )
+    return result
+
+
+def measure(elements, quick):
+    """The results, and the numbers that BARS names."""
+    budget = 0.2 if quick else 1.0
+    found, results = {}, {"copy": figures.copy_ceiling(elements, budget), "links": figures.links(quick), "steps": []}
+    copy = results["copy"]["bytes_per_second"]
+    shapes = {
+        "large": [(elements,)],
+        "gpt2-304": workloads.gpt2_shapes(True),
+        "small-2000": [(1000,)] * 2000,
+    }
+    for size, tensors in shapes.items():
+        for dtype in (torch.float32, torch.bfloat16):
+            for entry in figures.contest(tensors, dtype, budget, size):
+                results["steps"].append(entry)
+                if entry["median"] is None:
+                    continue
+                entry["share"] = entry["bytes"] / entry["median"] / copy
+                name = f"{size}-{entry['dtype']}-{entry['who']}"
+                found[f"{name} share of the copy ceiling"] = entry["share"]
+                found[name] = entry["median"]
+    for name in list(found):
+        if name.endswith("-8bit"):
+            for rival in ("torch fused", "bitsandbytes"):
+                theirs = found.get(name.removesuffix("8bit") + rival)
+                if theirs:
+                    found[f"{name} / {rival}"] = found[name] / theirs
+    results["host"] = figures.host_time(shapes["gpt2-304"], 10 if quick else 50)
+    found["gpt2-304 host microseconds"] = results["host"]["median"] * 1e6
+    return results, found
+
+
+def judge(found):
+    rows = []
+    for name, sign, bar in BARS:
+        value = found.get(name)
+        met = None if value is None else value >= bar if sign == ">=" else value <= bar
+        rows.append({"name": name, "bar": f"{sign} {bar}", "value": value, "met": met})
+    return rows
+
+
+def show(results, rows):
+    print(f"copy {results['copy']['bytes_per_second'] / 1e9:.0f} GB/s; links {results['links']}")
+    print(f"{'':44}{'ms':>10}{'GB/s':>8}{'of copy':>9}")
+    for e in results["steps"]:
+        name = f"{e['size']} {e['dtype']} {e['who']}"
+        if e["median"] is None:
+            print(f"{name:44}  {e['note']}")
+        else:
+            print(f"{name:44}{e['median'] * 1e3:10.4f}{e['bytes'] / e['median'] / 1e9:8.0f}{e['share']:9.2f}")
+    print(f"host time of step(), 304 tensors: {results['host']['median'] * 1e6:.0f} us")
+    for row in rows:
+        value = "not measured" if row["value"] is None else f"{row['value']:.3f}"
+        verdict = {None: "", True: "met", False: "NOT met"}[row["met"]]
+        print(f"{row['name']:50}{value:>14}  {row['bar']:8} {verdict}")
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="tests/bench/gpu.py", description="Speed of a step on a CUDA device.")
+    parser.add_argument("--json", metavar="FILE", help="write the results there, too")
+    parser.add_argument("--elements", type=int, default=1 << 30, help="of the large tensor, at most (default 2^30)")
+    parser.add_argument("--quick", action="store_true", help="small sizes, few repetitions: shows that it works")
+    o = parser.parse_args()
+    free = torch.cuda.mem_get_info()[0]
+    # All contestants at once, each with its own parameters, gradients and state, take 52 bytes an element.
+    elements = min(o.elements, 1 << 22 if o.quick else o.elements, 1 << int(math.log2(free / 60)))
+    results, found = measure(elements, o.quick)
+    rows = judge(found)
+    show(results, rows)
+    if o.json:
+        os.makedirs(os.path.dirname(os.path.abspath(o.json)), exist_ok=True)
+        date = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+        settings = {"elements": elements, "quick": o.quick, "pyadamw": pyadamw.__version__}
+        report.write(o.json, {"date": date, "machine": describe(), "settings": settings, "gpu": results, "bars": rows})
+        print(f"results: {o.json}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""Owns taking time on a CUDA device: events around single steps, contestants in turn, medians. Must not know bars."""
+
+import importlib
+import statistics
+import time
+
+import torch
+
+import pyadamw
+
+# Bytes that a step moves for one element, parameters and gradients of `size` bytes each: gradient in, parameter in and
+# out, state in and out.
+STATE_BYTES = {"8bit": 4 + 16 / 256, "32bit": 16, "torch fused": None, "bitsandbytes": 4 + 16 / 256}
+
+
+def timed(call):
+    """Seconds that the device takes for what `call` queues."""
+    start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    start.record()
+    call()
+    end.record()
+    end.synchronize()
+    return start.elapsed_time(end) / 1e3
+
+
+def in_turn(calls, budget, least=7, most=200):
+    """The times of each call, taken in turn after two rounds that do not count."""
+    times = [[] for _ in calls]
+    for _ in range(2):
+        for call in calls:
+            call()
+    torch.cuda.synchronize()
+    start = time.perf_counter()
+    while len(times[0]) < least or (time.perf_counter() - start < budget * len(calls) and len(times[0]) < most):
+        for call, taken in zip(calls, times, strict=True):
+            taken.append(timed(call))
+    return times
+
+
+def quartiles(times):
+    q1, median, q3 = statistics.quantiles(times, n=4, method="inclusive")
+    return {"median": median, "q1": q1, "q3": q3, "repetitions": len(times)}
+
+
+def copy_ceiling(elements, budget):
+    """What the card's memory moves when it does nothing else: a copy, counting bytes read and written."""
+    source = torch.randn(elements, device="cuda")
+    target = torch.empty_like(source)
+    times = in_turn([lambda: target.copy_(source)], budget)[0]
+    return {**quartiles(times), "bytes_per_second": 8 * elements / statistics.median(times)}
+
+
+def links(quick):
+    """GB/s between page-locked host memory and the device: each way, and both together."""
+    count = 1 << (22 if quick else 27)
+    here = [torch.empty(count, dtype=torch.uint8, pin_memory=True) for _ in range(2)]
+    there = [torch.empty(count, dtype=torch.uint8, device="cuda") for _ in range(2)]
+    side = torch.cuda.Stream()
+
+    def both():
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            here[1].copy_(there[1], non_blocking=True)
+        there[0].copy_(here[0], non_blocking=True)
+        torch.cuda.current_stream().wait_stream(side)
+
+    ways = {
+        "to device": (lambda: there[0].copy_(here[0], non_blocking=True), 1),
+        "to host": (lambda: here[0].copy_(there[0], non_blocking=True), 1),
+        "both": (both, 2),
+    }
+    taken = in_turn([call for call, _ in ways.values()], 0.3)
+    return {
+        name: round(factor * count / statistics.median(times) / 1e9, 1)
+        for (name, (_, factor)), times in zip(ways.items(), taken, strict=True)
+    }
+
+
+def contestants():
+    """{who: makes an optimizer of parameters}"""
+    result = {
+        "8bit": pyadamw.AdamW8bit,
+        "32bit": pyadamw.AdamW32bit,
+        "torch fused": lambda params: torch.optim.AdamW(params, fused=True),
+    }
+    try:
+        result["bitsandbytes"] = importlib.import_module("bitsandbytes.optim").AdamW8bit
+    except Exception as error:  # whatever a foreign package throws: the benchmark goes on
+        print(f"bitsandbytes: not measured ({type(error).__name__})")
+    return result
+
+
+def contest(shapes, dtype, budget, size):
+    """Times one step of each contestant in turn, each on its own random parameters and gradients."""
+    made, entries = [], []
+    elements = sum(torch.Size(shape).numel() for shape in shapes)
+    width = 4 if dtype == torch.float32 else 2
+    for who, make in contestants().items():
+        moments = 2 * 2 * width if who == "torch fused" else STATE_BYTES[who]
+        entry = {"size": size, "who": who, "dtype": "fp32" if width == 4 else "bf16", "tensors": len(shapes)}
+        entry.update(elements=elements, bytes=elements * (3 * width + moments), median=None, note=None)
+        try:
+            params = [torch.nn.Parameter(torch.randn(shape, device="cuda", dtype=dtype) * 0.02) for shape in shapes]
+            for param in params:
+                param.grad = torch.randn_like(param)
+            optimizer = make(params)
+            optimizer.step()
+            torch.cuda.synchronize()
+            made.append((entry, optimizer, params))
+        except Exception as error:
+            entry["note"] = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        entries.append(entry)
+    for (entry, _, _), times in zip(made, in_turn([o.step for _, o, _ in made], budget), strict=True):
+        entry.update(quartiles(times))
+    del made
+    torch.cuda.empty_cache()
+    return [entry for entry in entries if entry["median"] is not None or entry["note"]]
+
+
+def host_time(shapes, repetitions):
+    """Seconds of the CPU in step(), with gradients at new addresses each time; the device is idle before."""
+    params = [torch.nn.Parameter(torch.zeros(shape, device="cuda")) for shape in shapes]
+    optimizer = pyadamw.AdamW8bit(params)
+    times = []
+    for _ in range(repetitions + 3):
+        for param in params:
+            param.grad = torch.randn_like(param)
+        torch.cuda.synchronize()
+        start = time.perf_counter()
+        optimizer.step()
+        times.append(time.perf_counter() - start)
+    return quartiles(times[3:])

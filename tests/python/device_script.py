@@ -1,0 +1,109 @@
+"""Owns a program for test_device.py: it steps the same models on the CPU and on a device that tests/simt plays, through
+the library that PYADAMW_LIBRARY names, and says where they differ. The device's memory is the process's own.
+"""
+
+import contextlib
+import sys
+import types
+
+import torch
+
+import pyadamw
+from pyadamw import _device
+from pyadamw._library import library
+
+SHAPES = [(40, 300), (1000,), (17,), (3, 4, 512), (64, 768)]
+
+
+@contextlib.contextmanager
+def on_device():
+    """CPU tensors count as tensors of CUDA device 0."""
+    lib, stream = library(), torch.cuda.current_stream
+    number = lib.device_number
+    lib.device_number = lambda device, what: 0
+    torch.cuda.current_stream = lambda device: types.SimpleNamespace(cuda_stream=0)
+    _device.TYPES.add("cpu")
+    try:
+        yield
+    finally:
+        _device.TYPES.discard("cpu")
+        torch.cuda.current_stream = stream
+        del lib.device_number
+        assert lib.device_number == number
+
+
+class Scaled:
+    """What GradScaler gives an optimizer."""
+
+    def __init__(self, scale=None, infinite=()):
+        self.scale, self.infinite = scale, infinite
+
+    def tell(self, optimizer, step):
+        if self.scale is not None:
+            optimizer.grad_scale = torch.tensor(self.scale)
+            optimizer.found_inf = torch.tensor(2.0 if step in self.infinite else 0.0)
+
+
+def run(cls, dtype=torch.float32, steps=4, scaled=None, missing=False, tensor_lr=False, **options):
+    torch.manual_seed(0)
+    params = [torch.nn.Parameter((torch.randn(shape) * 0.1).to(dtype)) for shape in SHAPES]
+    lr = torch.tensor(1e-2) if tensor_lr else 1e-2
+    optimizer = cls(params, lr=lr, min_8bit_size=100, **options)
+    for step in range(steps):
+        for i, param in enumerate(params):
+            param.grad = None if missing and (i + step) % 3 == 0 else torch.randn(param.shape).to(dtype)
+        if tensor_lr:
+            lr.mul_(0.9)
+        if scaled is not None:
+            scaled.tell(optimizer, step)
+        optimizer.step()
+    if hasattr(optimizer, "found_inf"):
+        del optimizer.found_inf, optimizer.grad_scale
+    state = [optimizer.state[param] for param in params]
+    return params, state, optimizer.skipped_elements
+
+
+CASES = {
+    "8 bits": {"cls": pyadamw.AdamW8bit},
+    "32 bits": {"cls": pyadamw.AdamW32bit},
+    "bfloat16": {"cls": pyadamw.AdamW8bit, "dtype": torch.bfloat16, "stochastic_rounding": True},
+    "amsgrad": {"cls": pyadamw.AdamW8bit, "amsgrad": True},
+    "clipping": {"cls": pyadamw.AdamW8bit, "percentile_clipping": 50},
+    "tensor-wise": {"cls": pyadamw.AdamW8bit, "block_wise": False},
+    "capturable": {"cls": pyadamw.AdamW8bit, "capturable": True},
+    "capturable, clipping": {"cls": pyadamw.AdamW32bit, "capturable": True, "percentile_clipping": 50},
+    "some gradients": {"cls": pyadamw.AdamW8bit, "missing": True},
+    "some gradients, capturable": {"cls": pyadamw.AdamW8bit, "missing": True, "capturable": True},
+    "lr is a tensor": {"cls": pyadamw.AdamW8bit, "tensor_lr": True},
+    "lr is a tensor, capturable": {"cls": pyadamw.AdamW32bit, "tensor_lr": True, "capturable": True},
+    "scaled": {"cls": pyadamw.AdamW8bit, "scaled": Scaled(1024.0)},
+    "scaled, infinities": {"cls": pyadamw.AdamW8bit, "scaled": Scaled(1024.0, (1, 2))},
+    "scaled, infinities, capturable": {"cls": pyadamw.AdamW32bit, "scaled": Scaled(8.0, (0,)), "capturable": True},
+}
+
+
+def main():
+    failed = 0
+    for name, case in CASES.items():
+        here = run(**case)
+        with on_device():
+            there = run(**case)
+        same = all(map(torch.equal, here[0], there[0])) and here[2] == there[2]
+        for one, other in zip(here[1], there[1], strict=True):
+            same = same and one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+        print(f"{name}: {'the same bits' if same else 'DIFFERENT'}")
+        failed += not same
+    x = torch.randn(40, 300)
+    codes, absmax = pyadamw.functional.quantize(x)
+    with on_device():
+        there = pyadamw.functional.quantize(x)
+        back = pyadamw.functional.dequantize(*there)
+    same = torch.equal(codes, there[0]) and torch.equal(absmax, there[1])
+    same = same and torch.equal(back, pyadamw.functional.dequantize(codes, absmax))
+    print(f"quantize: {'the same bits' if same else 'DIFFERENT'}")
+    print(f"{len(CASES) + 1 - failed - (not same)} passed, {failed + (not same)} failed")
+    return failed + (not same)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

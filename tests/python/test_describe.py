@@ -1,0 +1,102 @@
+"""Owns the law that looking at many tensors in one C call says what asking each of them does, and that a change of
+memory or gradient is noticed with it and without it.
+"""
+
+import numpy as np
+import pytest
+import torch
+
+import pyadamw
+from pyadamw import _describe
+from pyadamw._describe import _FORM, Described
+
+NEEDS_LOOP = pytest.mark.skipif(_describe._loop() is None, reason="this torch has no DLPack exchange API")
+
+
+class Subclass(torch.Tensor):
+    pass
+
+
+DENSE = {
+    "parameter": torch.nn.Parameter(torch.ones(2, 3)),
+    "computed": torch.nn.Parameter(torch.ones(3)) * 2,
+    "subclass": torch.ones(3).as_subclass(Subclass),
+    "scalar": torch.tensor(1.0),
+    "empty": torch.ones(0, 3),
+    "view": torch.ones(10)[3:],
+    "transposed": torch.ones(2, 3).t(),
+    "transposed row": torch.ones(1, 3).t(),
+    "expanded": torch.ones(1).expand(4),
+    "channels last": torch.ones(2, 3, 4, 5).to(memory_format=torch.channels_last),
+    "bfloat16": torch.ones(3, dtype=torch.bfloat16),
+    "float16": torch.ones(3, dtype=torch.float16),
+    "codes": torch.ones(3, dtype=torch.uint8),
+}
+OTHER = {
+    "none": None,
+    "number": 3,
+    "sparse": torch.ones(3, 3).to_sparse(),
+    "meta": torch.ones(3, device="meta"),
+}
+
+
+@NEEDS_LOOP
+def test_says_what_the_tensors_say():
+    tensors = list(DENSE.values())
+    described = Described(np.zeros(len(tensors), dtype=np.uint64))
+    assert described.read(tensors)
+    forms = np.frombuffer(described.forms, dtype=_FORM)
+    assert described.addresses.tolist() == [tensor.data_ptr() for tensor in tensors]
+    assert forms["numel"].tolist() == [tensor.numel() for tensor in tensors]
+    assert forms["contiguous"].tolist() == [tensor.is_contiguous() for tensor in tensors]
+    for i, one in enumerate(tensors):
+        for j, other in enumerate(tensors):
+            assert (forms["shape"][i] == forms["shape"][j]) == (one.shape == other.shape)
+            assert (forms["dtype"][i] == forms["dtype"][j]) == (one.dtype == other.dtype)
+
+
+@NEEDS_LOOP
+@pytest.mark.parametrize("name", OTHER)
+def test_says_that_it_cannot(name):
+    described = Described(np.zeros(2, dtype=np.uint64))
+    assert not described.read([torch.ones(3), OTHER[name]])
+    assert not described.read([torch.ones(3)])
+    assert described.read([torch.ones(3), torch.ones(3)])  # no exception is left behind
+
+
+@pytest.fixture(params=["loop", "one by one"])
+def _either_way(request, monkeypatch):
+    if request.param == "one by one":
+        monkeypatch.setattr(_describe, "_loop", lambda: None)
+
+
+@pytest.mark.usefixtures("_either_way")
+def test_changes_are_noticed():
+    param = torch.nn.Parameter(torch.ones(4))
+    optimizer = pyadamw.AdamW32bit([param], lr=0.1, weight_decay=0.0)
+    for _ in range(2):
+        param.grad = torch.ones(4)
+        optimizer.step()
+    version = param._version
+    optimizer.step()
+    assert param._version == version + 1
+    replaced = param.data
+    before = replaced.clone()
+    param.data = torch.zeros(4)
+    optimizer.step()
+    assert (param < 0).all() and torch.equal(replaced, before)
+    param.grad = torch.ones(8)[::2]
+    optimizer.step()
+    now = param.detach().clone()
+    for wrong in (torch.ones(5), torch.ones(2, 2)):
+        param.grad = torch.ones(4)
+        param.grad.data = wrong
+        with pytest.raises(ValueError, match="gradient of shape"):
+            optimizer.step()
+    param.grad = torch.ones(4).to_sparse()
+    with pytest.raises(ValueError, match="sparse gradient"):
+        optimizer.step()
+    assert torch.equal(param, now)
+    param.grad = None
+    optimizer.step()
+    assert torch.equal(param, now)

@@ -1,0 +1,50 @@
+// Owns memory that the host may not touch while it queues work: as a GPU's. (The CPU's side of a comparison lies there
+// too, and is never stepped meanwhile.)
+#pragma once
+
+#include <sys/mman.h>
+
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+
+namespace simt {
+
+class Arena {
+ public:
+  Arena() : memory_(mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)) {
+    if (memory_ == MAP_FAILED) std::perror("simt: mmap"), std::abort();
+  }
+  Arena(const Arena &) = delete;
+  Arena &operator=(const Arena &) = delete;
+  ~Arena() { munmap(memory_, bytes); }
+
+  // A multiple of 64 bytes.
+  std::uint8_t *take(std::size_t count) {
+    const std::size_t at = used_;
+    used_ += (count + 63) / 64 * 64;
+    if (used_ > bytes) std::puts("simt: the arena is too small"), std::abort();
+    ++live_;
+    return static_cast<std::uint8_t *>(memory_) + at;
+  }
+  void give_back() {
+    if (--live_ == 0) used_ = 0;
+  }
+
+  // Where the library touches what it was given for the device, the program ends here: the address sanitizer says
+  // where.
+  void close() { mprotect(memory_, bytes, PROT_NONE); }
+  void open() { mprotect(memory_, bytes, PROT_READ | PROT_WRITE); }
+
+ private:
+  static constexpr std::size_t bytes = std::size_t{256} << 20;
+  void *memory_;
+  std::size_t used_ = 0, live_ = 0;
+};
+
+inline Arena &arena() {
+  static Arena arena;
+  return arena;
+}
+
+}  // namespace simt

@@ -1,0 +1,227 @@
+// Owns two copies of the same tensors, one for the CPU and one for the device, and their comparison byte by byte. Knows
+// the public C API alone.
+#pragma once
+
+#include <string>
+
+#include "arena.h"
+#include "block_memory.h"
+#include "cpp/model.h"
+
+namespace simt {
+
+// A buffer of exactly `count` elements, `shift` elements beyond a multiple of 64 bytes, between bytes that nobody may
+// change (nor read, where the address sanitizer is).
+class Guarded {
+ public:
+  Guarded(std::int64_t count, std::size_t size, std::size_t shift)
+      : bytes_(static_cast<std::size_t>(count) * size), begin_(guard + shift * size), all_(begin_ + bytes_ + guard) {
+    memory_ = arena().take(all_);
+    std::memset(memory_, guard_value, all_);
+    std::memset(memory_ + begin_, 0, bytes_);
+    protect(true);
+  }
+  Guarded(Guarded &&other) noexcept
+      : memory_(std::exchange(other.memory_, nullptr)), bytes_(other.bytes_), begin_(other.begin_), all_(other.all_) {}
+  Guarded &operator=(Guarded &&) = delete;
+  ~Guarded() {
+    if (memory_ == nullptr) return;
+    protect(false);
+    arena().give_back();
+  }
+  std::uint8_t *at() const { return memory_ + begin_; }
+  float *floats() const { return reinterpret_cast<float *>(at()); }
+  std::size_t bytes() const { return bytes_; }
+  bool intact() {
+    protect(false);
+    bool same = true;
+    for (std::size_t i = 0; i < all_; ++i)
+      if (i < begin_ || i >= begin_ + bytes_) same = same && memory_[i] == guard_value;
+    protect(true);
+    return same;
+  }
+
+ private:
+  static constexpr std::size_t guard = 64;
+  static constexpr std::uint8_t guard_value = 0xA9;
+  void protect([[maybe_unused]] bool on) {
+#ifdef SIMT_GUARDED_BY_ASAN
+    // Before the buffer, whole units of 8 bytes only.
+    if (on) ASAN_POISON_MEMORY_REGION(memory_ + begin_ + bytes_, guard);
+    if (on) ASAN_POISON_MEMORY_REGION(memory_, begin_ & ~std::size_t{7});
+    if (!on) ASAN_UNPOISON_MEMORY_REGION(memory_, all_);
+#endif
+  }
+  std::uint8_t *memory_;
+  std::size_t bytes_, begin_, all_;
+};
+
+// The tensors of one side.
+struct Side {
+  enum Buffer { param, grad, exp_avg, exp_avg_sq, max_exp_avg_sq, absmax0, absmax1, absmax2, history, buffer_count };
+  adamw_step_options options;
+  std::vector<TensorShape> shapes;
+  std::vector<std::vector<Guarded>> memory;  // [tensor][buffer]
+  std::vector<adamw_tensor> rows;
+  Guarded scalars{16, 4, 0}, step_numbers;  // what the device reads at more places than rows
+
+  // shift: 0, or every buffer begins so many elements (more or less) beyond a multiple of 64 bytes.
+  Side(const adamw_step_options &o, const std::vector<TensorShape> &s, std::size_t shift)
+      : options(o), shapes(s), step_numbers(static_cast<std::int64_t>(s.size()), 4, 0) {
+    options.skipped = &skipped();
+    skipped() = 5;
+    if (o.grad_scale != nullptr) options.grad_scale = &(scalars.floats()[2] = *o.grad_scale);
+    if (o.found_inf != nullptr) options.found_inf = &(scalars.floats()[3] = *o.found_inf);
+    if (o.lr_tensor != nullptr) options.lr_tensor = &(scalars.floats()[4] = *o.lr_tensor);
+    const std::size_t sizes[] = {size_of(static_cast<adamw_dtype>(o.param_dtype)),
+                                 size_of(static_cast<adamw_dtype>(o.grad_dtype))};
+    for (const TensorShape &shape : shapes) {
+      const std::int64_t n = shape.rows * shape.row_length;
+      adamw_state_layout layout{};
+      CHECK(adamw_get_state_layout(static_cast<adamw_state_format>(o.state_format), n, shape.row_length, 1, &layout) ==
+                ADAMW_OK,
+            "layout: %s", adamw_last_error());
+      const std::size_t state = o.state_format == ADAMW_STATE_FLOAT32 ? 4 : 1;
+      std::vector<Guarded> b;
+      for (int i = 0; i < buffer_count; ++i) {
+        const std::size_t off = shift == 0 ? 0 : (shift + static_cast<std::size_t>(i)) % 5;
+        if (i <= grad)
+          b.emplace_back(n, sizes[i], off);
+        else if (i <= max_exp_avg_sq)
+          b.emplace_back(n, state, off);
+        else
+          b.emplace_back(i == history ? ADAMW_GNORM_HISTORY : layout.absmax_count, 4, off);
+      }
+      memory.push_back(std::move(b));
+    }
+    for (std::size_t i = 0; i < memory.size(); ++i) {
+      const std::vector<Guarded> &b = memory[i];
+      adamw_tensor row{};
+      row.param = b[param].at(), row.grad = b[grad].at();
+      row.exp_avg = b[exp_avg].at(), row.exp_avg_sq = b[exp_avg_sq].at(), row.max_exp_avg_sq = b[max_exp_avg_sq].at();
+      row.exp_avg_absmax = b[absmax0].floats(), row.exp_avg_sq_absmax = b[absmax1].floats();
+      row.max_exp_avg_sq_absmax = b[absmax2].floats(), row.gnorm_history = b[history].floats();
+      row.numel = shapes[i].rows * shapes[i].row_length, row.row_length = shapes[i].row_length;
+      row.global_offset = shapes[i].global_offset, row.step = 1;
+      rows.push_back(row);
+    }
+  }
+
+  std::int64_t &skipped() { return *reinterpret_cast<std::int64_t *>(scalars.at()); }
+  void fill_params(std::uint64_t seed) { fill_all(param, options.param_dtype, seed, false); }
+  void fill_gradients(std::uint64_t seed, bool not_finite) { fill_all(grad, options.grad_dtype, seed, not_finite); }
+  // As in training: what a kernel's common path takes.
+  void fill_ordinary_gradients(std::uint64_t seed) {
+    Random random(seed * 78 + 3);
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+      for (std::int64_t k = 0; k < rows[i].numel; ++k) {
+        void *at =
+            memory[i][grad].at() + static_cast<std::size_t>(k) * size_of(static_cast<adamw_dtype>(options.grad_dtype));
+        const bool zero = random.below(20) == 0;
+        put(at, static_cast<adamw_dtype>(options.grad_dtype), random.bits() & 1, zero ? -1000 : -1 - random.below(12),
+            zero ? 0 : random.bits());
+      }
+    }
+  }
+  // State as after many steps, instead of zeros: any codes, any scales.
+  void fill_state(std::uint64_t seed) {
+    Random random(seed);
+    for (auto &b : memory) {
+      for (int i = exp_avg; i <= max_exp_avg_sq; ++i) {
+        const Guarded &moment = b[static_cast<std::size_t>(i)];
+        if (options.state_format == ADAMW_STATE_FLOAT32) {
+          for (std::size_t k = 0; k < moment.bytes() / 4; ++k) {
+            const float x = random.uniform() * (random.below(4) == 0 ? 1e-6f : 0.1f);
+            moment.floats()[k] = i == exp_avg ? x : x * x;
+          }
+        } else {
+          for (std::size_t k = 0; k < moment.bytes(); ++k) moment.at()[k] = static_cast<std::uint8_t>(random.bits());
+        }
+      }
+      for (int i = absmax0; i <= absmax2; ++i) {
+        const Guarded &scales = b[static_cast<std::size_t>(i)];
+        for (std::size_t k = 0; k < scales.bytes() / 4; ++k)
+          scales.floats()[k] = random.below(9) == 0 ? 0.0f : static_cast<float>(random.unit()) * 0.01f;
+      }
+      for (int k = 0; k < ADAMW_GNORM_HISTORY; ++k)
+        b[history].floats()[k] = random.below(2) == 0 ? 0.0f : static_cast<float>(random.unit()) * 100.0f;
+    }
+  }
+
+  std::int64_t unread_step = 0;  // adamw_tensor.step where the device has step_tensor
+  // Step numbers differ from row to row where `spread` is above 1.
+  adamw_status step(std::int64_t number, bool from_tensor, int spread = 1) {
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+      rows[i].step = number + static_cast<std::int64_t>(i) % spread;
+      step_numbers.floats()[i] = static_cast<float>(rows[i].step);
+      rows[i].step_tensor = from_tensor ? &step_numbers.floats()[i] : nullptr;
+      if (from_tensor && options.device >= 0) rows[i].step = unread_step;
+    }
+    if (options.device >= 0) arena().close();
+    const adamw_status status =
+        adamw_step(&options, rows.data(), sizeof rows[0], static_cast<std::int64_t>(rows.size()));
+    arena().open();
+    return status;
+  }
+
+ private:
+  void fill_all(Buffer buffer, int dtype, std::uint64_t seed, bool not_finite) {
+    Random random(seed * 77 + 5);
+    for (std::size_t i = 0; i < rows.size(); ++i)
+      fill(memory[i][buffer].at(), static_cast<adamw_dtype>(dtype), rows[i].numel, random, not_finite);
+  }
+};
+
+// Whether element k of two buffers of a dtype is a NaN in both: sign and payload are not promised.
+inline bool both_nan(const Guarded &a, const Guarded &b, int dtype, std::size_t k) {
+  const auto nan = [&](const Guarded &g) {
+    if (dtype == ADAMW_FLOAT32) return g.floats()[k] != g.floats()[k];
+    std::uint16_t half;
+    std::memcpy(&half, g.at() + 2 * k, 2);
+    return (half & 0x7FFF) > (dtype == ADAMW_FLOAT16 ? 0x7C00 : 0x7F80);
+  };
+  return nan(a) && nan(b);
+}
+
+// Every byte of both sides, and that nothing around the buffers changed. false: the first difference was reported.
+inline bool check_same(Side &cpu, Side &device, const std::string &what) {
+  static const char *const names[] = {"param",
+                                      "grad",
+                                      "exp_avg",
+                                      "exp_avg_sq",
+                                      "max_exp_avg_sq",
+                                      "absmax of exp_avg",
+                                      "absmax of exp_avg_sq",
+                                      "absmax of max_exp_avg_sq",
+                                      "history"};
+  const int before = failures();
+  for (std::size_t i = 0; i < cpu.rows.size() && failures() == before; ++i) {
+    for (std::size_t b = 0; b < Side::buffer_count && failures() == before; ++b) {
+      Guarded &left = cpu.memory[i][b], &right = device.memory[i][b];
+      CHECK(left.intact(), "%s: row %zu: the CPU wrote beyond %s", what.c_str(), i, names[b]);
+      CHECK(right.intact(), "%s: row %zu: the device wrote beyond %s", what.c_str(), i, names[b]);
+      if (left.bytes() == 0 || std::memcmp(left.at(), right.at(), left.bytes()) == 0) continue;
+      const bool moment = b >= Side::exp_avg && b <= Side::max_exp_avg_sq;
+      const bool codes = moment && cpu.options.state_format != ADAMW_STATE_FLOAT32;
+      const int dtype = b == Side::param  ? cpu.options.param_dtype
+                        : b == Side::grad ? cpu.options.grad_dtype
+                                          : static_cast<int>(ADAMW_FLOAT32);
+      const std::size_t size = codes ? 1 : size_of(static_cast<adamw_dtype>(dtype));
+      for (std::size_t k = 0; k < left.bytes() / size; ++k) {
+        std::uint32_t l = 0, r = 0;
+        std::memcpy(&l, left.at() + k * size, size);
+        std::memcpy(&r, right.at() + k * size, size);
+        if (l == r || (!codes && both_nan(left, right, dtype, k))) continue;
+        CHECK(l == r, "%s: row %zu (%lld x %lld): %s[%zu]: CPU %08x, device %08x", what.c_str(), i,
+              static_cast<long long>(cpu.shapes[i].rows), static_cast<long long>(cpu.shapes[i].row_length), names[b], k,
+              l, r);
+        break;
+      }
+    }
+  }
+  CHECK(cpu.skipped() == device.skipped(), "%s: skipped: CPU %lld, device %lld", what.c_str(),
+        static_cast<long long>(cpu.skipped()), static_cast<long long>(device.skipped()));
+  return failures() == before;
+}
+
+}  // namespace simt
