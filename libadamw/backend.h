@@ -30,7 +30,7 @@ struct StepPlan {
   StepKind kind;
   Hyperparameters hyperparameters;  // for tensors whose step number, or a call whose lr, only the device knows
   const float *lr;                  // null, or where the device finds it
-  Row *rows;  // rows of at least one element
+  Row *rows;                        // rows of at least one element
   std::int64_t count;
   int percentile_clipping, threads, device;
   double max_unorm;

@@ -59,9 +59,9 @@ struct Stepped {
   V param, exp_avg, root, max_root, direction, exp_avg_sq;
 };
 
-// 8-bit state. Masked = false: the arithmetic alone. A gradient that is not finite, or whose square overflows, shows as a
-// root that is not finite. Masked = true leaves such elements, and with skip_zeros those without gradient, as they are;
-// their direction is 0.
+// 8-bit state. Masked = false: the arithmetic alone. A gradient that is not finite, or whose square overflows, shows as
+// a root that is not finite. Masked = true leaves such elements, and with skip_zeros those without gradient, as they
+// are; their direction is 0.
 template <bool Amsgrad, bool Masked, class V>
 ADAMW_INLINE Stepped<V> step_element8(V p, V raw, V m, V r, V x, const Coefficients &c, bool skip_zeros) {
   const V g = raw * V(c.gradient_scale), zero(0.0f);
@@ -76,8 +76,8 @@ ADAMW_INLINE Stepped<V> step_element8(V p, V raw, V m, V r, V x, const Coefficie
   if (Masked) {
     const auto finite = less_equal(next.exp_avg_sq, V(largest_float));
     const auto ok = finite & not_equal(g, skip_zeros ? zero : V(-1.0f) / zero);
-    s = {select(ok, s.param, p), select(ok, s.exp_avg, m), select(ok, s.root, r), select(ok, s.max_root, x),
-         select(ok, s.direction, zero), next.exp_avg_sq};
+    s = {select(ok, s.param, p),    select(ok, s.exp_avg, m),      select(ok, s.root, r),
+         select(ok, s.max_root, x), select(ok, s.direction, zero), next.exp_avg_sq};
   }
   return s;
 }
@@ -91,8 +91,8 @@ ADAMW_INLINE Stepped<V> step_element32(V p, V raw, V m, V v, V x, const Coeffici
   s.param = update_param(p, s.direction, c);
   if (skip_zeros) {
     const auto ok = not_equal(g, V(0.0f));
-    s = {select(ok, s.param, p), select(ok, s.exp_avg, m), select(ok, s.root, v), select(ok, largest, x),
-         select(ok, s.direction, V(0.0f)), largest};
+    s = {select(ok, s.param, p), select(ok, s.exp_avg, m),         select(ok, s.root, v),
+         select(ok, largest, x), select(ok, s.direction, V(0.0f)), largest};
   }
   return s;
 }
@@ -102,7 +102,7 @@ ADAMW_INLINE Stepped<V> step_element32(V p, V raw, V m, V v, V x, const Coeffici
 // and costs an eighth of the hash.
 
 ADAMW_TABLE std::uint32_t word_multipliers[8] = {0x9E3779B1u, 0x85EBCA77u, 0xC2B2AE3Du, 0x27D4EB2Fu,
-                                               0x165667B1u, 0xD3A2646Du, 0xFD7046C5u, 0xB55A4F09u};
+                                                 0x165667B1u, 0xD3A2646Du, 0xFD7046C5u, 0xB55A4F09u};
 
 ADAMW_INLINE std::uint32_t shift_right(std::uint32_t x, int n) { return x >> n; }
 

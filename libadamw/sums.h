@@ -46,8 +46,8 @@ struct TensorScales {
   Scale exp_avg, root, max_root;
 };
 
-// What a segment measures before the step: for max_unorm the squared norms of the update direction and of the parameter,
-// for tensor-wise scales the largest magnitudes of the new moments.
+// What a segment measures before the step: for max_unorm the squared norms of the update direction and of the
+// parameter, for tensor-wise scales the largest magnitudes of the new moments.
 struct Measures {
   double direction_squares, param_squares;
   float exp_avg, root, max_root;
@@ -55,14 +55,14 @@ struct Measures {
 
 // The factor on the step size: 1, or what takes the update's norm down to max_unorm times the parameter's.
 ADAMW_INLINE float unorm_factor(const Measures &all, double bc1, double max_unorm) {
-  const double update = square_root(all.direction_squares) / bc1,
-               most = max_unorm * square_root(all.param_squares);
+  const double update = square_root(all.direction_squares) / bc1, most = max_unorm * square_root(all.param_squares);
   return max_unorm > 0.0 && update > most ? static_cast<float>(most / update) : 1.0f;
 }
 
 // The factor on the gradient: 1, or what takes its norm down to the `clip`-th smallest of the history.
 ADAMW_INLINE float clip_factor(float squares, float clip) {
-  return squares > clip ? static_cast<float>(square_root(static_cast<double>(clip) / static_cast<double>(squares))) : 1.0f;
+  return squares > clip ? static_cast<float>(square_root(static_cast<double>(clip) / static_cast<double>(squares)))
+                        : 1.0f;
 }
 
 }  // namespace adamw

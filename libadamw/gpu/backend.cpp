@@ -1,80 +1,18 @@
-// Owns the CUDA backend: which kernels a step takes, how its rows are cut into launches, and its working memory. Knows no
-// arithmetic on elements.
+// Owns the CUDA backend: which kernels a step takes, how its rows are cut into launches, and its working memory. Knows
+// no arithmetic on elements.
 #include <algorithm>
 #include <cstdio>
 #include <cstring>
 #include <memory>
 
 #include "../status.h"
-#include "device_state.h"
-#include "table.h"
+#include "launch.h"
 
 namespace adamw {
 namespace gpu {
 namespace {
 
 constexpr const char *step_name = "adamw_step";
-
-// ---- working memory ----
-
-// Device memory of one call, from the pool in stream order: given back after the last launch that uses it.
-class Workspace {
- public:
-  Workspace(DeviceState &state, Stream stream) : state_(state), stream_(stream) {}
-  ~Workspace() {
-    if (memory_ != 0) state_.driver.cuMemFreeAsync(memory_, stream_);
-  }
-  Workspace(const Workspace &) = delete;
-  Workspace &operator=(const Workspace &) = delete;
-
-  // `bytes` of zeros.
-  adamw_status get(const char *function, std::size_t bytes) {
-    if (state_.pool == nullptr) {
-      return fail(ADAMW_ERROR_UNSUPPORTED,
-                  "%s: this device has no memory pools, which percentile_clipping, max_unorm and ADAMW_STATE_TENSOR8 need",
-                  function);
-    }
-    const std::size_t words = (bytes + 3) / 4;
-    ADAMW_CHECK(state_.driver, function, cuMemAllocFromPoolAsync, (&memory_, words * 4, state_.pool, stream_));
-    ADAMW_CHECK(state_.driver, function, cuMemsetD32Async, (memory_, 0, words, stream_));
-    return ADAMW_OK;
-  }
-  adamw_status give_back(const char *function) {
-    const Pointer memory = memory_;
-    memory_ = 0;
-    if (memory == 0) return ADAMW_OK;
-    ADAMW_CHECK(state_.driver, function, cuMemFreeAsync, (memory, stream_));
-    return ADAMW_OK;
-  }
-  template <class T>
-  T *at(std::size_t offset) const {
-    return reinterpret_cast<T *>(static_cast<std::uintptr_t>(memory_) + offset);
-  }
-
- private:
-  DeviceState &state_;
-  const Stream stream_;
-  Pointer memory_ = 0;
-};
-
-// ---- launches ----
-
-struct Launcher {
-  DeviceState &state;
-  const Stream stream;
-
-  template <class Table>
-  adamw_status launch(const char *function, const LoadedKernel &kernel, std::int64_t blocks_of_threads,
-                      const Table &table) const {
-    const auto grid = static_cast<unsigned>(std::clamp<std::int64_t>(blocks_of_threads, 1, kernel.resident));
-    void *parameters[] = {const_cast<Table *>(&table)};
-    ADAMW_CHECK(state.driver, function, cuLaunchKernel,
-                (kernel.kernel, grid, 1, 1, block_threads_used, 1, 1, 0, stream, parameters, nullptr));
-    return ADAMW_OK;
-  }
-};
-
-constexpr std::int64_t divide_up(std::int64_t a, std::int64_t b) { return a / b + (a % b != 0); }
 
 constexpr const char *dtype_names[] = {"f32", "bf16", "f16"};
 
@@ -93,7 +31,8 @@ struct StepNames {
   char step[48], measure[48];
 
   explicit StepNames(const StepKind &kind) {
-    const char *state = kind.state_format == ADAMW_STATE_FLOAT32 ? "32" : "8", *amsgrad = kind.amsgrad ? "_amsgrad" : "";
+    const char *state = kind.state_format == ADAMW_STATE_FLOAT32 ? "32" : "8",
+               *amsgrad = kind.amsgrad ? "_amsgrad" : "";
     std::snprintf(step, sizeof step, "adamw_step%s_%s_%s%s", state, dtype_names[kind.param_dtype],
                   dtype_names[kind.grad_dtype], amsgrad);
     if (lasting_name(step) == nullptr) std::snprintf(step, sizeof step, "adamw_step%s_any%s", state, amsgrad);
@@ -242,7 +181,7 @@ class StepRun {
 
   adamw_status clip(std::int64_t first, std::int64_t last, std::int64_t segments, double *squares) {
     NormTable &t = *norm_table_;
-    t.head = {plan_.grad_scale, plan_.found_inf, table_->head.results,   squares,
+    t.head = {plan_.grad_scale, plan_.found_inf,   table_->head.results,    squares,
               segments,         table_->head.rows, table_->head.grad_dtype, plan_.percentile_clipping};
     for (std::int64_t i = first; i < last; ++i) {
       const adamw_tensor &from = plan_.rows[i].tensor;
@@ -266,8 +205,8 @@ adamw_status step(const StepPlan &plan) {
   Guard guard(*state);
   if (adamw_status s = guard.enter(step_name)) return s;
   const Launcher launcher{*state, static_cast<Stream>(plan.stream)};
-  if (adamw_status s = plan.kind.amsgrad ? StepRun<AmsgradTable>(plan, launcher).go()
-                                         : StepRun<PlainTable>(plan, launcher).go()) {
+  if (adamw_status s =
+          plan.kind.amsgrad ? StepRun<AmsgradTable>(plan, launcher).go() : StepRun<PlainTable>(plan, launcher).go()) {
     return s;
   }
   return guard.leave(step_name);
@@ -321,8 +260,7 @@ adamw_status dequantize(const QuantizePlan &plan, const std::uint8_t *codes, con
   Guard guard(*state);
   if (adamw_status s = guard.enter(function)) return s;
   const Launcher launcher{*state, static_cast<Stream>(plan.stream)};
-  const QuantizeTable t =
-      quantize_table(plan, target, const_cast<std::uint8_t *>(codes), const_cast<float *>(absmax));
+  const QuantizeTable t = quantize_table(plan, target, const_cast<std::uint8_t *>(codes), const_cast<float *>(absmax));
   if (adamw_status s = run_blocks(launcher, function, "adamw_dequantize_blocks", t)) return s;
   return guard.leave(function);
 }

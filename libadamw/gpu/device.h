@@ -89,8 +89,8 @@ ADAMW_DEVICE void fence() { __threadfence(); }
 ADAMW_DEVICE double load_fresh(const double *p) { return __ldcg(p); }
 ADAMW_DEVICE float load_fresh(const float *p) { return __ldcg(p); }
 
-// `Words` words from memory that is aligned to all of them (at most 4: 128 bits), and back. Streaming: every byte is used
-// once.
+// `Words` words from memory that is aligned to all of them (at most 4: 128 bits), and back. Streaming: every byte is
+// used once.
 template <int Words>
 ADAMW_DEVICE void load_words(const void *p, std::uint32_t *words);
 template <>

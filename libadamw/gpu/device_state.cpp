@@ -14,12 +14,13 @@ namespace adamw {
 namespace gpu {
 namespace {
 
-constexpr int out_of_memory = 2;       // CUDA_ERROR_OUT_OF_MEMORY
-constexpr int oldest_driver = 12010;   // CUDA 12.1: the first that takes launch parameters of more than 4 KB
+constexpr int out_of_memory = 2;      // CUDA_ERROR_OUT_OF_MEMORY
+constexpr int oldest_driver = 12010;  // CUDA 12.1: the first that takes launch parameters of more than 4 KB
 
 std::mutex devices_mutex;
 std::map<std::int32_t, std::unique_ptr<DeviceState>> &devices() {
-  static auto *all = new std::map<std::int32_t, std::unique_ptr<DeviceState>>;  // never destroyed: the driver goes first
+  static auto *all =
+      new std::map<std::int32_t, std::unique_ptr<DeviceState>>;  // never destroyed: the driver goes first
   return *all;
 }
 
@@ -40,8 +41,9 @@ adamw_status DeviceState::open(const char *function, std::int32_t ordinal) {
   ADAMW_CHECK(driver, function, cuInit, (0));
   ADAMW_CHECK(driver, function, cuDriverGetVersion, (&version));
   if (version < oldest_driver) {
-    return fail(ADAMW_ERROR_UNSUPPORTED, "%s: the CUDA driver is too old: it supports CUDA %d.%d, needed is 12.1 or later",
-                function, version / 1000, version % 1000 / 10);
+    return fail(ADAMW_ERROR_UNSUPPORTED,
+                "%s: the CUDA driver is too old: it supports CUDA %d.%d, needed is 12.1 or later", function,
+                version / 1000, version % 1000 / 10);
   }
   ADAMW_CHECK(driver, function, cuDeviceGetCount, (&devices));
   if (ordinal >= devices) {
@@ -90,8 +92,8 @@ adamw_status device_state(const char *function, std::int32_t device, DeviceState
   const char *error = "";
   const Driver *found = driver(&error);
   if (found == nullptr) {
-    return fail(ADAMW_ERROR_UNSUPPORTED, "%s: options.device = %d: %s. Pass -1 and host memory to use the CPU", function,
-                device, error);
+    return fail(ADAMW_ERROR_UNSUPPORTED, "%s: options.device = %d: %s. Pass -1 and host memory to use the CPU",
+                function, device, error);
   }
   const std::lock_guard<std::mutex> lock(devices_mutex);
   auto &all = devices();

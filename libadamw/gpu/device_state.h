@@ -14,8 +14,8 @@ namespace gpu {
 // ADAMW_OK, or a status with a message that names `function`, the driver's call and its error.
 adamw_status check(const Driver &driver, const char *function, const char *call, Result result);
 
-#define ADAMW_CHECK(driver, function, call, arguments)                                                        \
-  do {                                                                                                        \
+#define ADAMW_CHECK(driver, function, call, arguments)                                                          \
+  do {                                                                                                          \
     if (adamw_status s_ = ::adamw::gpu::check((driver), (function), #call, (driver).call arguments)) return s_; \
   } while (false)
 

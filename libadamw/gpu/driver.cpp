@@ -18,15 +18,16 @@ struct Search {
     void *library = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
     if (library == nullptr) {
       const char *reason = dlerror();
-      std::snprintf(error, sizeof error, "no CUDA driver: %s", reason != nullptr ? reason : "libcuda.so.1 cannot be loaded");
+      std::snprintf(error, sizeof error, "no CUDA driver: %s",
+                    reason != nullptr ? reason : "libcuda.so.1 cannot be loaded");
       return;
     }
-#define ADAMW_FIND(name, arguments)                                                                             \
-  driver.name = reinterpret_cast<Result(*) arguments>(dlsym(library, #name));                                   \
-  if (driver.name == nullptr) {                                                                                 \
+#define ADAMW_FIND(name, arguments)                                                                                    \
+  driver.name = reinterpret_cast<Result(*) arguments>(dlsym(library, #name));                                          \
+  if (driver.name == nullptr) {                                                                                        \
     std::snprintf(error, sizeof error, "the CUDA driver is too old: it has no %s; 530 (CUDA 12.1) or later is needed", \
-                  #name);                                                                                       \
-    return;                                                                                                     \
+                  #name);                                                                                              \
+    return;                                                                                                            \
   }
     ADAMW_DRIVER_FUNCTIONS(ADAMW_FIND)
 #undef ADAMW_FIND

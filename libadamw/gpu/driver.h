@@ -31,32 +31,33 @@ struct PoolProperties {  // CUmemPoolProps
 };
 static_assert(sizeof(PoolProperties) == 88, "CUmemPoolProps");
 
-constexpr int allocation_pinned = 1, location_device = 1;       // CU_MEM_ALLOCATION_TYPE_PINNED, CU_MEM_LOCATION_TYPE_DEVICE
-constexpr int pool_release_threshold = 4;                        // CU_MEMPOOL_ATTR_RELEASE_THRESHOLD
+constexpr int allocation_pinned = 1, location_device = 1;  // CU_MEM_ALLOCATION_TYPE_PINNED, CU_MEM_LOCATION_TYPE_DEVICE
+constexpr int pool_release_threshold = 4;                  // CU_MEMPOOL_ATTR_RELEASE_THRESHOLD
 constexpr int multiprocessors = 16, memory_pools_supported = 115;  // CUdevice_attribute
 
 // name, result, arguments: one line per function of the driver. The macro is given each of them.
-#define ADAMW_DRIVER_FUNCTIONS(F)                                                                                       \
-  F(cuInit, (unsigned flags))                                                                                           \
-  F(cuDriverGetVersion, (int *version))                                                                                 \
-  F(cuGetErrorName, (Result error, const char **name))                                                                  \
-  F(cuGetErrorString, (Result error, const char **text))                                                                \
-  F(cuDeviceGetCount, (int *count))                                                                                     \
-  F(cuDeviceGet, (Device * device, int ordinal))                                                                        \
-  F(cuDeviceGetAttribute, (int *value, int attribute, Device device))                                                   \
-  F(cuDevicePrimaryCtxRetain, (Context * context, Device device))                                                       \
-  F(cuCtxPushCurrent_v2, (Context context))                                                                             \
-  F(cuCtxPopCurrent_v2, (Context * context))                                                                            \
-  F(cuLibraryLoadData, (Library * library, const void *code, int *jit_options, void **jit_values, unsigned jit_count,   \
-                        int *options, void **values, unsigned count))                                                   \
-  F(cuLibraryGetKernel, (Kernel * kernel, Library library, const char *name))                                           \
-  F(cuLaunchKernel, (Kernel kernel, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x, unsigned block_y, \
-                     unsigned block_z, unsigned shared_bytes, Stream stream, void **params, void **extra))              \
-  F(cuOccupancyMaxActiveBlocksPerMultiprocessor, (int *blocks, Kernel kernel, int threads, std::size_t shared_bytes))   \
-  F(cuMemPoolCreate, (Pool * pool, const PoolProperties *properties))                                                   \
-  F(cuMemPoolSetAttribute, (Pool pool, int attribute, void *value))                                                     \
-  F(cuMemAllocFromPoolAsync, (Pointer * memory, std::size_t bytes, Pool pool, Stream stream))                           \
-  F(cuMemFreeAsync, (Pointer memory, Stream stream))                                                                    \
+#define ADAMW_DRIVER_FUNCTIONS(F)                                                                                     \
+  F(cuInit, (unsigned flags))                                                                                         \
+  F(cuDriverGetVersion, (int *version))                                                                               \
+  F(cuGetErrorName, (Result error, const char **name))                                                                \
+  F(cuGetErrorString, (Result error, const char **text))                                                              \
+  F(cuDeviceGetCount, (int *count))                                                                                   \
+  F(cuDeviceGet, (Device * device, int ordinal))                                                                      \
+  F(cuDeviceGetAttribute, (int *value, int attribute, Device device))                                                 \
+  F(cuDevicePrimaryCtxRetain, (Context * context, Device device))                                                     \
+  F(cuCtxPushCurrent_v2, (Context context))                                                                           \
+  F(cuCtxPopCurrent_v2, (Context * context))                                                                          \
+  F(cuLibraryLoadData, (Library * library, const void *code, int *jit_options, void **jit_values, unsigned jit_count, \
+                        int *options, void **values, unsigned count))                                                 \
+  F(cuLibraryGetKernel, (Kernel * kernel, Library library, const char *name))                                         \
+  F(cuLaunchKernel,                                                                                                   \
+    (Kernel kernel, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x, unsigned block_y,            \
+     unsigned block_z, unsigned shared_bytes, Stream stream, void **params, void **extra))                            \
+  F(cuOccupancyMaxActiveBlocksPerMultiprocessor, (int *blocks, Kernel kernel, int threads, std::size_t shared_bytes)) \
+  F(cuMemPoolCreate, (Pool * pool, const PoolProperties *properties))                                                 \
+  F(cuMemPoolSetAttribute, (Pool pool, int attribute, void *value))                                                   \
+  F(cuMemAllocFromPoolAsync, (Pointer * memory, std::size_t bytes, Pool pool, Stream stream))                         \
+  F(cuMemFreeAsync, (Pointer memory, Stream stream))                                                                  \
   F(cuMemsetD32Async, (Pointer memory, unsigned value, std::size_t count, Stream stream))
 
 struct Driver {

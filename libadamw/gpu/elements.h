@@ -40,6 +40,26 @@ struct Widest<true> {
 
 // ---- dtypes ----
 
+// Two numbers, rounded, in one word: one instruction from sm_80 on.
+ADAMW_DEVICE std::uint32_t bfloat16_pair(float low, float high) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+  std::uint32_t word;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(high), "f"(low));
+  return word;
+#else
+  return float_to_bfloat16(low) | float_to_bfloat16(high) << 16;
+#endif
+}
+ADAMW_DEVICE std::uint32_t float16_pair(float low, float high) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+  std::uint32_t word;
+  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(high), "f"(low));
+  return word;
+#else
+  return float_to_float16(low) | float_to_float16(high) << 16;
+#endif
+}
+
 struct Float32 {
   static constexpr int size = 4;
 };
@@ -48,33 +68,15 @@ struct Bfloat16 {
   static constexpr int size = 2;
   static ADAMW_DEVICE float low(std::uint32_t word) { return from_bits(word << 16); }
   static ADAMW_DEVICE float high(std::uint32_t word) { return from_bits(word & 0xFFFF0000u); }
-  static ADAMW_DEVICE std::uint32_t round(float x) { return float_to_bfloat16(x); }
   static ADAMW_DEVICE std::uint32_t round(float x, std::uint32_t word) { return float_to_bfloat16_stochastic(x, word); }
-  static ADAMW_DEVICE std::uint32_t pair(float low, float high) {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
-    std::uint32_t word;
-    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(high), "f"(low));
-    return word;
-#else
-    return round(low) | round(high) << 16;
-#endif
-  }
+  static ADAMW_DEVICE std::uint32_t pair(float low, float high) { return bfloat16_pair(low, high); }
 };
 struct Float16 {
   static constexpr int size = 2;
   static ADAMW_DEVICE float low(std::uint32_t word) { return float16_to_float(word & 0xFFFFu); }
   static ADAMW_DEVICE float high(std::uint32_t word) { return float16_to_float(word >> 16); }
-  static ADAMW_DEVICE std::uint32_t round(float x) { return float_to_float16(x); }
   static ADAMW_DEVICE std::uint32_t round(float x, std::uint32_t word) { return float_to_float16_stochastic(x, word); }
-  static ADAMW_DEVICE std::uint32_t pair(float low, float high) {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
-    std::uint32_t word;
-    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(high), "f"(low));
-    return word;
-#else
-    return round(low) | round(high) << 16;
-#endif
-  }
+  static ADAMW_DEVICE std::uint32_t pair(float low, float high) { return float16_pair(low, high); }
 };
 
 template <class T>
@@ -166,7 +168,8 @@ struct Words {
   template <class Share>
   ADAMW_DEVICE void fill(std::uint32_t *words, std::uint64_t start, unsigned lane) const {
     if (Share::run == 1) {
-      for (int j = 0; j < each; ++j) words[j] = random_word(key, start + static_cast<std::uint64_t>(Share::index(lane, j)));
+      for (int j = 0; j < each; ++j)
+        words[j] = random_word(key, start + static_cast<std::uint64_t>(Share::index(lane, j)));
     } else if (Share::run == 8) {
       const std::uint32_t h = hash(start + 8 * lane);
       for (int j = 0; j < each; ++j) words[j] = h * word_multipliers[j];
@@ -174,7 +177,8 @@ struct Words {
       const bool second = (lane & 1) != 0;  // half of a group
       for (int j = 0; j < each; j += 4) {
         const std::uint32_t h = hash(start + static_cast<std::uint64_t>(Share::index(lane, j)));
-        for (int i = 0; i < 4; ++i) words[(j + i) % each] = h * (second ? word_multipliers[4 + i] : word_multipliers[i]);
+        for (int i = 0; i < 4; ++i)
+          words[(j + i) % each] = h * (second ? word_multipliers[4 + i] : word_multipliers[i]);
       }
     }
   }

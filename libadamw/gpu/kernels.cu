@@ -1,24 +1,28 @@
-// Owns the list of kernels: each is a template of step.h or passes.h for one choice of dtypes. table.h names them for the
-// host.
+// Owns the list of kernels: each is a template of step.h, passes.h or quantize.h for one choice of dtypes. table.h
+// names them for the host.
 #include "passes.h"
+#include "quantize.h"
 
 using namespace adamw::gpu;
 
-// Three blocks of 256 threads share a multiprocessor's 64 K registers with 80 each: enough warps to keep the memory busy.
-#define STEP_KERNEL(state, P, G, name) \
-  ADAMW_KERNEL ADAMW_LAUNCH_BOUNDS(256, 3) adamw_##state##_##name(ADAMW_PARAMS PlainTable table) { state<P, G, false>(table); }
-#define STEP_KERNEL_AMSGRAD(state, P, G, name)                                                                   \
-  ADAMW_KERNEL ADAMW_LAUNCH_BOUNDS(256, 2) adamw_##state##_##name##_amsgrad(ADAMW_PARAMS AmsgradTable table) {    \
-    state<P, G, true>(table);                                                                                    \
+// Three blocks of 256 threads share a multiprocessor's 64 K registers with 80 each: enough warps to keep the memory
+// busy.
+#define STEP_KERNEL(state, P, G, name)                                                             \
+  ADAMW_KERNEL ADAMW_LAUNCH_BOUNDS(256, 3) adamw_##state##_##name(ADAMW_PARAMS PlainTable table) { \
+    state<P, G, false>(table);                                                                     \
   }
-#define STEP_KERNELS(state)                            \
-  STEP_KERNEL(state, Float32, Float32, f32_f32)        \
-  STEP_KERNEL(state, Float32, Bfloat16, f32_bf16)      \
-  STEP_KERNEL(state, Bfloat16, Float32, bf16_f32)      \
-  STEP_KERNEL(state, Bfloat16, Bfloat16, bf16_bf16)    \
-  STEP_KERNEL(state, Float16, Float16, f16_f16)        \
-  STEP_KERNEL(state, Any, Any, any)                    \
-  STEP_KERNEL_AMSGRAD(state, Float32, Float32, f32_f32)    \
+#define STEP_KERNEL_AMSGRAD(state, P, G, name)                                                                 \
+  ADAMW_KERNEL ADAMW_LAUNCH_BOUNDS(256, 2) adamw_##state##_##name##_amsgrad(ADAMW_PARAMS AmsgradTable table) { \
+    state<P, G, true>(table);                                                                                  \
+  }
+#define STEP_KERNELS(state)                                 \
+  STEP_KERNEL(state, Float32, Float32, f32_f32)             \
+  STEP_KERNEL(state, Float32, Bfloat16, f32_bf16)           \
+  STEP_KERNEL(state, Bfloat16, Float32, bf16_f32)           \
+  STEP_KERNEL(state, Bfloat16, Bfloat16, bf16_bf16)         \
+  STEP_KERNEL(state, Float16, Float16, f16_f16)             \
+  STEP_KERNEL(state, Any, Any, any)                         \
+  STEP_KERNEL_AMSGRAD(state, Float32, Float32, f32_f32)     \
   STEP_KERNEL_AMSGRAD(state, Bfloat16, Bfloat16, bf16_bf16) \
   STEP_KERNEL_AMSGRAD(state, Any, Any, any)
 

@@ -1,6 +1,6 @@
 // Owns the operations that math.h is written with, for one lane of a GPU: V is float, I is uint32_t. Include it before
-// math.h: names for built-in types are looked up where a template is defined. On a CPU (tests/simt) they are those of the
-// scalar kernel.
+// math.h: names for built-in types are looked up where a template is defined. On a CPU (tests/simt) they are those of
+// the scalar kernel.
 #pragma once
 
 #include "../codebook.h"
@@ -73,7 +73,7 @@ struct alignas(16) ZoneLine {
   float slope, offset, gap_offset, unused;
 };
 struct Binade {
-  float next_start;     // of the zone after the one that the binade begins in
+  float next_start;      // of the zone after the one that the binade begins in
   std::uint32_t offset;  // of that zone's line, in bytes
 };
 struct ZoneMap {

@@ -1,5 +1,5 @@
 // Owns what is done with blocks beside the step: the sums and maxima that a step may need first, in the order that
-// sums.h fixes, and quantization alone. Not the common case: one element at a time, dtypes chosen at run time.
+// sums.h fixes. Not the common case: one element at a time, dtypes chosen at run time.
 #pragma once
 
 #include "step.h"
@@ -120,7 +120,8 @@ struct Measure {
   ADAMW_DEVICE void finish(const Measures *mine) {
     Measures all{};
     const std::int64_t count = segments.count;
-    all.direction_squares = warp_sum(count, lane, [&](std::int64_t i) { return load_fresh(&mine[i].direction_squares); });
+    all.direction_squares =
+        warp_sum(count, lane, [&](std::int64_t i) { return load_fresh(&mine[i].direction_squares); });
     all.param_squares = warp_sum(count, lane, [&](std::int64_t i) { return load_fresh(&mine[i].param_squares); });
     std::uint32_t m = 0, r = 0, x = 0;
     for (std::int64_t i = lane; i < count; i += 32) {
@@ -243,71 +244,6 @@ ADAMW_DEVICE void norms(const NormTable &table) {
   Norms body{table.head, table.rows, lane_id()};
   Span span{0, 0};
   over_items(table.head.items, 0, table.rows, table.head.rows, span, body);
-}
-
-// ---- quantization alone ----
-
-// NaN and infinities, and for the unsigned map what is negative, count as zero.
-ADAMW_DEVICE float sanitized(float x, bool is_signed) {
-  return is_finite(x) && (is_signed || x > 0.0f) ? x : 0.0f;
-}
-
-template <class Body>
-ADAMW_DEVICE void over_blocks(const BlockLayout &blocks, const Body &body) {
-  for (std::int64_t block = static_cast<std::int64_t>(block_id()) * warps + warp_id(); block < blocks.count;
-       block += static_cast<std::int64_t>(block_count()) * warps) {
-    const BlockLayout::Place place = blocks.place(block);
-    body(block, place.begin, place.length);
-  }
-}
-
-ADAMW_DEVICE void load_sanitized(float *x, const QuantizeTable &q, std::int64_t begin, int n, unsigned lane) {
-  load_floats<Float32, Singles>(x, q.floats, begin, n, lane);
-  for (int j = 0; j < each; ++j) x[j] = sanitized(x[j], q.is_signed);
-}
-
-ADAMW_DEVICE void find_largest(const QuantizeTable &q) {
-  const unsigned lane = lane_id();
-  std::uint32_t largest = 0;
-  over_blocks(q.blocks, [&](std::int64_t, std::int64_t begin, int n) {
-    float x[each];
-    load_sanitized(x, q, begin, n, lane);
-    const std::uint32_t b = largest_bits(x);
-    largest = b > largest ? b : largest;
-  });
-  if (lane == 0) atomic_max(q.largest, largest);
-}
-
-ADAMW_DEVICE void quantize_blocks(const QuantizeTable &q) {
-  const Tables &t = tables();
-  const unsigned lane = lane_id();
-  over_blocks(q.blocks, [&](std::int64_t block, std::int64_t begin, int n) {
-    float x[each];
-    load_sanitized(x, q, begin, n, lane);
-    const Scale scale = block_scale(from_bits(q.tensorwise ? *q.largest : largest_bits(x)));
-    if (lane == 0 && (!q.tensorwise || block == 0)) q.absmax[block] = scale.absmax;
-    std::uint32_t codes[each], words[each];
-    if (q.stochastic) Words{q.key, group_key(q.key, 0)}.template fill<Singles>(words, static_cast<std::uint64_t>(q.global_offset + begin), lane);
-    for (int j = 0; j < each; ++j) {
-      const float rounding = q.stochastic ? rounding_number<float>(words[j]) : 1.5f;
-      codes[j] = q.is_signed ? encode_signed(x[j], scale.inverse, rounding, t.signed_zone_map)
-                             : encode_unsigned(x[j], scale.inverse, rounding, t.unsigned_zone_map);
-    }
-    store_codes<Singles>(codes, q.codes, begin, n, lane);
-  });
-}
-
-ADAMW_DEVICE void dequantize_blocks(const QuantizeTable &q) {
-  const Tables &t = tables();
-  const unsigned lane = lane_id();
-  const float *values = q.is_signed ? t.signed_value : t.unsigned_value;
-  over_blocks(q.blocks, [&](std::int64_t block, std::int64_t begin, int n) {
-    const float scale = q.absmax[q.tensorwise ? 0 : block];
-    for (int j = 0; j < each; ++j) {
-      const int i = Singles::index(lane, j);
-      if (i < n) q.floats[begin + i] = values[q.codes[begin + i]] * scale;
-    }
-  });
 }
 
 }  // namespace

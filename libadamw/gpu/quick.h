@@ -1,8 +1,8 @@
 // Owns division and square root without branches, for a GPU's common path: from the approximate reciprocal by the
-// textbook fused multiply-add steps, which give the correctly rounded result, so IEEE's bits, as long as nothing on the way
-// leaves the normal numbers. InRange says for which operands that holds; a block with others takes the way that any
-// operand may. The compiler's own IEEE operations test every operand and branch, which keeps the eight elements of a lane
-// from overlapping.
+// textbook fused multiply-add steps, which give the correctly rounded result, so IEEE's bits, as long as nothing on the
+// way leaves the normal numbers. InRange says for which operands that holds; a block with others takes the way that any
+// operand may. The compiler's own IEEE operations test every operand and branch, which keeps the eight elements of a
+// lane from overlapping.
 #pragma once
 
 #include "lane.h"
@@ -40,9 +40,9 @@ ADAMW_DEVICE Quick operator/(Quick a, Quick b) {
   return fma(r, fma(-b.x, q, a.x), q);
 }
 
-// Watches the operands of a step, exp_avg and exp_avg_sq: each must be 0 or 2^-100 ... 2^20 in magnitude. Then a root is at
-// most 2^10, a denominator at most 2^20 + eps, and a quotient at least 2^-120. Subtracting one from the bits takes 0 to the
-// top.
+// Watches the operands of a step, exp_avg and exp_avg_sq: each must be 0 or 2^-100 ... 2^20 in magnitude. Then a root
+// is at most 2^10, a denominator at most 2^20 + eps, and a quotient at least 2^-120. Subtracting one from the bits
+// takes 0 to the top.
 struct InRange {
   std::uint32_t lowest = 0xFFFFFFFFu, highest = 0;
 

@@ -1,121 +1,17 @@
 // Owns the step of a block by a warp: every byte is read once and written once. Knows nothing of launches.
 #pragma once
 
-#include "walk.h"
+#include "block.h"
 
 namespace adamw {
 namespace gpu {
 namespace {
 
-// ---- tables in shared memory ----
-
-struct Tables {
-  ZoneMap signed_zone_map, unsigned_zone_map;
-  float signed_value[256], unsigned_value[256];
-  WarpRow rows[warps];
-};
-
-struct WarpRows {  // of kernels without tables
-  WarpRow rows[warps];
-};
-
-// All threads of the block together.
-ADAMW_DEVICE void fill(ZoneMap &map, const MapTables &from) {
-  for (unsigned i = thread_id(); i < 128; i += block_threads()) {
-    const float start = from_bits(i << 23);
-    std::uint32_t zone = 0;
-    while (zone < 7 && from.next_start[zone] <= start) ++zone;
-    map.binades[i] = {from.next_start[zone], zone * static_cast<std::uint32_t>(sizeof(ZoneLine))};
-    if (i < 8) map.lines[i] = {from.slope[i], from.offset[i], from.gap_offset[i], 0.0f};
-  }
-}
-
-// All threads of the block together.
-ADAMW_DEVICE Tables &tables() {
-  Tables &t = shared<Tables>();
-  for (unsigned i = thread_id(); i < 256; i += block_threads()) {
-    t.signed_value[i] = signed_values[i];
-    t.unsigned_value[i] = unsigned_values[i];
-  }
-  fill(t.signed_zone_map, signed_map);
-  fill(t.unsigned_zone_map, unsigned_map);
-  barrier();
-  return t;
-}
-
-// The value of the j-th of eight codes. The code's place in the word becomes a byte offset in two instructions.
-ADAMW_DEVICE float value_at(const float *values, const std::uint32_t *codes, int j) {
-  const std::uint32_t word = codes[j / 4];
-  const std::uint32_t offset = (j % 4 == 0 ? word << 2 : word >> (8 * (j % 4) - 2)) & 0x3FCu;
-  return *reinterpret_cast<const float *>(reinterpret_cast<const char *>(values) + offset);
-}
-
 // ---- 8-bit state ----
-
-struct OldScales {
-  float exp_avg, root, max_root;
-};
-
-// A block of a row, and what its step needs besides the elements. `max_root` is null without amsgrad.
-struct Block {
-  const LaunchHead &head;
-  const LaunchRow &row;
-  void *max_root;
-  float *max_scale;
-  int number;  // of the row
-  std::int64_t block, begin;
-  int n;
-  unsigned lane;
-
-  ADAMW_DEVICE std::uint64_t start() const { return static_cast<std::uint64_t>(row.global_offset + begin); }
-
-  ADAMW_DEVICE OldScales old_scales() const {
-    if (head.tensorwise) {
-      const float *old = head.results[number].old_scales;
-      return {old[0], old[1], old[2]};
-    }
-    return {row.exp_avg_absmax[block], row.exp_avg_sq_absmax[block], max_root != nullptr ? max_scale[block] : 0.0f};
-  }
-
-  // The scales of the new moments from the bits of their largest magnitudes; written where this block is to.
-  ADAMW_DEVICE TensorScales new_scales(std::uint32_t exp_avg, std::uint32_t root, std::uint32_t largest_max_root) const {
-    TensorScales s;
-    if (head.tensorwise) {
-      s = head.results[number].scales;
-    } else {
-      s = {block_scale(from_bits(exp_avg)), block_scale(from_bits(root)), {}};
-      if (max_root != nullptr) s.max_root = block_scale(from_bits(largest_max_root));
-    }
-    // A tensor's one scale is written with its first block: nothing else of this launch reads it.
-    if (lane == 0 && (!head.tensorwise || block == 0)) {
-      row.exp_avg_absmax[block] = s.exp_avg.absmax;
-      row.exp_avg_sq_absmax[block] = s.root.absmax;
-      if (max_root != nullptr) max_scale[block] = s.max_root.absmax;
-    }
-    return s;
-  }
-};
-
-template <class Row>
-ADAMW_DEVICE Block make_block(const LaunchHead &head, const Row *rows, int number, std::int64_t block,
-                              const BlockLayout::Place &place, unsigned lane) {
-  return {head,   rows[number], max_root_of(rows[number]), max_scale_of(rows[number]), number, block, place.begin,
-          place.length, lane};
-}
 
 struct Fresh {
   float param[each], exp_avg[each], root[each], max_root[each];
 };
-
-// The bits of the largest magnitude among a warp's numbers; above those of largest_float where one is NaN or infinite.
-ADAMW_DEVICE std::uint32_t largest_bits(const float *x) {
-  std::uint32_t largest = 0;
-  for (int j = 0; j < each; ++j) {
-    const std::uint32_t b = bits(x[j]) & 0x7FFFFFFFu;
-    largest = b > largest ? b : largest;
-  }
-  return warp_max(largest);
-}
 
 ADAMW_DEVICE std::uint32_t warp_sum(std::uint32_t x) {
   for (unsigned mask = 16; mask != 0; mask /= 2) x += shuffle_xor(x, mask);
@@ -141,7 +37,8 @@ ADAMW_DEVICE void store_moments(const Fresh &f, const TensorScales &scales, cons
 
 // Any block: short, misaligned, with elements to skip. One function for all dtypes, and not the common case.
 template <bool Amsgrad, class Row>
-ADAMW_NOINLINE void any_block8(const LaunchHead &head, const Row *rows, int number, std::int64_t block, const Tables &t) {
+ADAMW_NOINLINE void any_block8(const LaunchHead &head, const Row *rows, int number, std::int64_t block,
+                               const Tables &t) {
   const unsigned lane = lane_id();
   const Coefficients c = row_coefficients(head, rows[number], number);
   const Block b = make_block(head, rows, number, block, rows[number].blocks().place(block), lane);
@@ -168,7 +65,8 @@ ADAMW_NOINLINE void any_block8(const LaunchHead &head, const Row *rows, int numb
   }
   skipped = warp_sum(skipped);
   if (lane == 0 && skipped != 0 && head.skipped != nullptr) atomic_add(head.skipped, std::uint64_t{skipped});
-  store_any(f.param, b.row.param, head.param_dtype, b.begin, b.n, lane, head.stochastic_rounding, c.param_key, b.start());
+  store_any(f.param, b.row.param, head.param_dtype, b.begin, b.n, lane, head.stochastic_rounding, c.param_key,
+            b.start());
   const TensorScales scales =
       b.new_scales(largest_bits(f.exp_avg), largest_bits(f.root), Amsgrad ? largest_bits(f.max_root) : 0u);
   store_moments<Singles, Amsgrad>(f, scales, b, {c.state_key, group_key(c.state_key, 0)}, t);
@@ -221,8 +119,8 @@ struct Step8 {
     if (largest_root > bits(0x1p10f) || largest_m > bits(0x1p20f) || any(!range.all())) return false;
     store_params<P, Share>(f.param, b.row.param, b.begin, block_size, lane, head.stochastic_rounding, c.param_key,
                            b.start());
-    const TensorScales scales = b.new_scales(largest_m, Amsgrad ? largest_bits(f.root) : largest_root,
-                                             Amsgrad ? largest_root : 0u);
+    const TensorScales scales =
+        b.new_scales(largest_m, Amsgrad ? largest_bits(f.root) : largest_root, Amsgrad ? largest_root : 0u);
     store_moments<Share, Amsgrad>(f, scales, b, {c.state_key, mine.state_group}, tables);
     return true;
   }
@@ -246,7 +144,8 @@ ADAMW_DEVICE bool step_block32(const Block &b, const Coefficients &c) {
   if (Amsgrad) load_floats<Float32, Share>(x, b.max_root, b.begin, b.n, b.lane);
   InRange range;
   for (int j = 0; j < each; ++j) {
-    const Stepped<V> s = step_element32<Amsgrad, V>(p[j], g[j], m[j], v[j], Amsgrad ? x[j] : 0.0f, c, b.head.skip_zeros);
+    const Stepped<V> s =
+        step_element32<Amsgrad, V>(p[j], g[j], m[j], v[j], Amsgrad ? x[j] : 0.0f, c, b.head.skip_zeros);
     p[j] = as_float(s.param);
     m[j] = as_float(s.exp_avg);
     v[j] = as_float(s.root);
@@ -258,7 +157,8 @@ ADAMW_DEVICE bool step_block32(const Block &b, const Coefficients &c) {
   }
   if (quick && any(!range.all())) return false;
   if constexpr (any_dtype) {
-    store_any(p, b.row.param, b.head.param_dtype, b.begin, b.n, b.lane, b.head.stochastic_rounding, c.param_key, b.start());
+    store_any(p, b.row.param, b.head.param_dtype, b.begin, b.n, b.lane, b.head.stochastic_rounding, c.param_key,
+              b.start());
   } else {
     store_params<P, Share>(p, b.row.param, b.begin, b.n, b.lane, b.head.stochastic_rounding, c.param_key, b.start());
   }
@@ -285,8 +185,9 @@ struct Step32 {
 
   ADAMW_DEVICE void item(std::int64_t block) {
     std::int64_t begin;
-    if (!mine.common(block, &begin) || !step_block32<Quick, P, G, Fours, Amsgrad>(
-                                           make_block(head, rows, mine.number, block, {begin, block_size}, lane), mine.c)) {
+    if (!mine.common(block, &begin) ||
+        !step_block32<Quick, P, G, Fours, Amsgrad>(
+            make_block(head, rows, mine.number, block, {begin, block_size}, lane), mine.c)) {
       any_block32<Amsgrad>(head, rows, mine.number, block);
     }
   }

@@ -14,10 +14,10 @@ constexpr int coefficient_sets = 8;     // different ones in a launch
 
 // What a pass over a whole tensor left for its step.
 struct RowResult {
-  float clip, unorm;        // factors
-  TensorScales scales;      // of the new moments
-  float old_scales[3];      // exp_avg, root, max_root: those that the codes in memory have
-  std::uint32_t arrived;    // segments that are done; 0 before and after
+  float clip, unorm;      // factors
+  TensorScales scales;    // of the new moments
+  float old_scales[3];    // exp_avg, root, max_root: those that the codes in memory have
+  std::uint32_t arrived;  // segments that are done; 0 before and after
 };
 
 struct LaunchRow {
@@ -27,7 +27,7 @@ struct LaunchRow {
   float *exp_avg_absmax, *exp_avg_sq_absmax;
   std::int64_t end;  // items (blocks, or segments) of this launch up to the end of this row
   std::int64_t numel, row_length, global_offset;
-  const float *step;     // null: coefficients are `sets[set]`
+  const float *step;  // null: coefficients are `sets[set]`
   std::uint32_t set;
   std::uint32_t aligned;  // whole blocks can be accessed in vectors
 
@@ -52,9 +52,9 @@ struct LaunchHead {
   Measures *measures;                        // per segment of this launch, of the measuring pass
   std::int64_t items;                        // blocks, or segments
   double max_unorm;
-  std::int32_t rows, shift;                  // a block of threads takes 8 << shift items at a time
+  std::int32_t rows, shift;  // a block of threads takes 8 << shift items at a time
   std::int32_t param_dtype, grad_dtype;
-  bool on_device;                                      // lr, or a row's step, lies there
+  bool on_device;  // lr, or a row's step, lies there
   bool stochastic_rounding, skip_zeros, tensorwise;
   bool clipped, measured;  // `results` has such factors
 };
@@ -62,7 +62,8 @@ struct LaunchHead {
 template <class Row>
 struct StepTable {
   using RowType = Row;
-  static constexpr int capacity = (parameter_bytes - static_cast<int>(sizeof(LaunchHead))) / static_cast<int>(sizeof(Row));
+  static constexpr int capacity =
+      (parameter_bytes - static_cast<int>(sizeof(LaunchHead))) / static_cast<int>(sizeof(Row));
   LaunchHead head;
   Row rows[capacity];
 };
@@ -81,7 +82,8 @@ struct NormHead {
   std::int32_t rows, grad_dtype, percentile;
 };
 struct NormTable {
-  static constexpr int capacity = (parameter_bytes - static_cast<int>(sizeof(NormHead))) / static_cast<int>(sizeof(NormRow));
+  static constexpr int capacity =
+      (parameter_bytes - static_cast<int>(sizeof(NormHead))) / static_cast<int>(sizeof(NormRow));
   NormHead head;
   NormRow rows[capacity];
 };
@@ -104,27 +106,27 @@ static_assert(PlainTable::capacity >= 304, "GPT-2 small in one launch");
 
 // Every kernel with its parameters. step<state>_<parameters>_<gradients>: what people train with, at full speed;
 // step<state>_any: every other choice of dtypes, element by element.
-#define ADAMW_STEP_KERNELS(F, state)                       \
-  F(adamw_##state##_f32_f32, PlainTable)                   \
-  F(adamw_##state##_f32_bf16, PlainTable)                  \
-  F(adamw_##state##_bf16_f32, PlainTable)                  \
-  F(adamw_##state##_bf16_bf16, PlainTable)                 \
-  F(adamw_##state##_f16_f16, PlainTable)                   \
-  F(adamw_##state##_any, PlainTable)                       \
-  F(adamw_##state##_f32_f32_amsgrad, AmsgradTable)         \
-  F(adamw_##state##_bf16_bf16_amsgrad, AmsgradTable)       \
+#define ADAMW_STEP_KERNELS(F, state)                 \
+  F(adamw_##state##_f32_f32, PlainTable)             \
+  F(adamw_##state##_f32_bf16, PlainTable)            \
+  F(adamw_##state##_bf16_f32, PlainTable)            \
+  F(adamw_##state##_bf16_bf16, PlainTable)           \
+  F(adamw_##state##_f16_f16, PlainTable)             \
+  F(adamw_##state##_any, PlainTable)                 \
+  F(adamw_##state##_f32_f32_amsgrad, AmsgradTable)   \
+  F(adamw_##state##_bf16_bf16_amsgrad, AmsgradTable) \
   F(adamw_##state##_any_amsgrad, AmsgradTable)
 
-#define ADAMW_KERNELS(F)                                     \
-  ADAMW_STEP_KERNELS(F, step32)                              \
-  ADAMW_STEP_KERNELS(F, step8)                               \
-  F(adamw_measure32, PlainTable)                             \
-  F(adamw_measure8, PlainTable)                              \
-  F(adamw_measure32_amsgrad, AmsgradTable)                   \
-  F(adamw_measure8_amsgrad, AmsgradTable)                    \
-  F(adamw_norms, NormTable)                                  \
-  F(adamw_largest, QuantizeTable)                            \
-  F(adamw_quantize_blocks, QuantizeTable)                    \
+#define ADAMW_KERNELS(F)                   \
+  ADAMW_STEP_KERNELS(F, step32)            \
+  ADAMW_STEP_KERNELS(F, step8)             \
+  F(adamw_measure32, PlainTable)           \
+  F(adamw_measure8, PlainTable)            \
+  F(adamw_measure32_amsgrad, AmsgradTable) \
+  F(adamw_measure8_amsgrad, AmsgradTable)  \
+  F(adamw_norms, NormTable)                \
+  F(adamw_largest, QuantizeTable)          \
+  F(adamw_quantize_blocks, QuantizeTable)  \
   F(adamw_dequantize_blocks, QuantizeTable)
 
 }  // namespace gpu

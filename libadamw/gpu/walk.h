@@ -16,8 +16,8 @@ struct Span {
 };
 
 // Calls body.enter(row) when a warp comes to another row, then body.item(k) for each of the row's items that are its
-// own. Blocks of threads take chunks of 8 << shift neighbouring items and their warps every eighth of them, so that what is
-// read together lies together. `span` may lie in shared memory; it is empty at first.
+// own. Blocks of threads take chunks of 8 << shift neighbouring items and their warps every eighth of them, so that
+// what is read together lies together. `span` may lie in shared memory; it is empty at first.
 template <class Row, class Body>
 ADAMW_DEVICE void over_items(std::int64_t items, int shift, const Row *rows, int row_count, Span &span, Body &body) {
   for (unsigned turn = 0;; ++turn) {

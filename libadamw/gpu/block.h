@@ -1,0 +1,120 @@
+// Owns what a warp needs for one block besides its elements: the tables in shared memory, where the block lies, its
+// scales. Knows no arithmetic on moments.
+#pragma once
+
+#include "walk.h"
+
+namespace adamw {
+namespace gpu {
+namespace {
+
+// ---- tables in shared memory ----
+
+struct Tables {
+  ZoneMap signed_zone_map, unsigned_zone_map;
+  float signed_value[256], unsigned_value[256];
+  WarpRow rows[warps];
+};
+
+struct WarpRows {  // of kernels without tables
+  WarpRow rows[warps];
+};
+
+// All threads of the block together.
+ADAMW_DEVICE void fill(ZoneMap &map, const MapTables &from) {
+  for (unsigned i = thread_id(); i < 128; i += block_threads()) {
+    const float start = from_bits(i << 23);
+    std::uint32_t zone = 0;
+    while (zone < 7 && from.next_start[zone] <= start) ++zone;
+    map.binades[i] = {from.next_start[zone], zone * static_cast<std::uint32_t>(sizeof(ZoneLine))};
+    if (i < 8) map.lines[i] = {from.slope[i], from.offset[i], from.gap_offset[i], 0.0f};
+  }
+}
+
+// All threads of the block together.
+ADAMW_DEVICE Tables &tables() {
+  Tables &t = shared<Tables>();
+  for (unsigned i = thread_id(); i < 256; i += block_threads()) {
+    t.signed_value[i] = signed_values[i];
+    t.unsigned_value[i] = unsigned_values[i];
+  }
+  fill(t.signed_zone_map, signed_map);
+  fill(t.unsigned_zone_map, unsigned_map);
+  barrier();
+  return t;
+}
+
+// The value of the j-th of eight codes. The code's place in the word becomes a byte offset in two instructions.
+ADAMW_DEVICE float value_at(const float *values, const std::uint32_t *codes, int j) {
+  const std::uint32_t word = codes[j / 4];
+  const std::uint32_t offset = (j % 4 == 0 ? word << 2 : word >> (8 * (j % 4) - 2)) & 0x3FCu;
+  return *reinterpret_cast<const float *>(reinterpret_cast<const char *>(values) + offset);
+}
+
+// ---- a block and its scales ----
+
+struct OldScales {
+  float exp_avg, root, max_root;
+};
+
+// A block of a row, and what its step needs besides the elements. `max_root` is null without amsgrad.
+struct Block {
+  const LaunchHead &head;
+  const LaunchRow &row;
+  void *max_root;
+  float *max_scale;
+  int number;  // of the row
+  std::int64_t block, begin;
+  int n;
+  unsigned lane;
+
+  ADAMW_DEVICE std::uint64_t start() const { return static_cast<std::uint64_t>(row.global_offset + begin); }
+
+  ADAMW_DEVICE OldScales old_scales() const {
+    if (head.tensorwise) {
+      const float *old = head.results[number].old_scales;
+      return {old[0], old[1], old[2]};
+    }
+    return {row.exp_avg_absmax[block], row.exp_avg_sq_absmax[block], max_root != nullptr ? max_scale[block] : 0.0f};
+  }
+
+  // The scales of the new moments from the bits of their largest magnitudes; written where this block is to.
+  ADAMW_DEVICE TensorScales new_scales(std::uint32_t exp_avg, std::uint32_t root,
+                                       std::uint32_t largest_max_root) const {
+    TensorScales s;
+    if (head.tensorwise) {
+      s = head.results[number].scales;
+    } else {
+      s = {block_scale(from_bits(exp_avg)), block_scale(from_bits(root)), {}};
+      if (max_root != nullptr) s.max_root = block_scale(from_bits(largest_max_root));
+    }
+    // A tensor's one scale is written with its first block: nothing else of this launch reads it.
+    if (lane == 0 && (!head.tensorwise || block == 0)) {
+      row.exp_avg_absmax[block] = s.exp_avg.absmax;
+      row.exp_avg_sq_absmax[block] = s.root.absmax;
+      if (max_root != nullptr) max_scale[block] = s.max_root.absmax;
+    }
+    return s;
+  }
+};
+
+template <class Row>
+ADAMW_DEVICE Block make_block(const LaunchHead &head, const Row *rows, int number, std::int64_t block,
+                              const BlockLayout::Place &place, unsigned lane) {
+  return {head,         rows[number], max_root_of(rows[number]), max_scale_of(rows[number]), number, block, place.begin,
+          place.length, lane};
+}
+
+// The bits of the largest magnitude among a warp's numbers; above those of largest_float where one is NaN or infinite.
+ADAMW_DEVICE std::uint32_t largest_bits(const float *x) {
+  std::uint32_t largest = 0;
+  for (int j = 0; j < each; ++j) {
+    const std::uint32_t b = bits(x[j]) & 0x7FFFFFFFu;
+    largest = b > largest ? b : largest;
+  }
+  return warp_max(largest);
+}
+
+}  // namespace
+}  // namespace gpu
+}  // namespace adamw

@@ -1,0 +1,77 @@
+// Owns launching a kernel with its table, and the device memory of one call. Knows no step.
+#pragma once
+
+#include <algorithm>
+
+#include "../status.h"
+#include "device_state.h"
+#include "table.h"
+
+namespace adamw {
+namespace gpu {
+
+// ---- working memory ----
+
+// Device memory of one call, from the pool in stream order: given back after the last launch that uses it.
+class Workspace {
+ public:
+  Workspace(DeviceState &state, Stream stream) : state_(state), stream_(stream) {}
+  ~Workspace() {
+    if (memory_ != 0) state_.driver.cuMemFreeAsync(memory_, stream_);
+  }
+  Workspace(const Workspace &) = delete;
+  Workspace &operator=(const Workspace &) = delete;
+
+  // `bytes` of zeros.
+  adamw_status get(const char *function, std::size_t bytes) {
+    if (state_.pool == nullptr) {
+      return fail(
+          ADAMW_ERROR_UNSUPPORTED,
+          "%s: this device has no memory pools, which percentile_clipping, max_unorm and ADAMW_STATE_TENSOR8 need",
+          function);
+    }
+    const std::size_t words = (bytes + 3) / 4;
+    ADAMW_CHECK(state_.driver, function, cuMemAllocFromPoolAsync, (&memory_, words * 4, state_.pool, stream_));
+    ADAMW_CHECK(state_.driver, function, cuMemsetD32Async, (memory_, 0, words, stream_));
+    return ADAMW_OK;
+  }
+  adamw_status give_back(const char *function) {
+    const Pointer memory = memory_;
+    memory_ = 0;
+    if (memory == 0) return ADAMW_OK;
+    ADAMW_CHECK(state_.driver, function, cuMemFreeAsync, (memory, stream_));
+    return ADAMW_OK;
+  }
+  template <class T>
+  T *at(std::size_t offset) const {
+    return reinterpret_cast<T *>(static_cast<std::uintptr_t>(memory_) + offset);
+  }
+
+ private:
+  DeviceState &state_;
+  const Stream stream_;
+  Pointer memory_ = 0;
+};
+
+// ---- launches ----
+
+struct Launcher {
+  DeviceState &state;
+  const Stream stream;
+
+  template <class Table>
+  adamw_status launch(const char *function, const LoadedKernel &kernel, std::int64_t blocks_of_threads,
+                      const Table &table) const {
+    const auto grid = static_cast<unsigned>(std::clamp<std::int64_t>(blocks_of_threads, 1, kernel.resident));
+    void *parameters[] = {const_cast<Table *>(&table)};
+    ADAMW_CHECK(state.driver, function, cuLaunchKernel,
+                (kernel.kernel, grid, 1, 1, block_threads_used, 1, 1, 0, stream, parameters, nullptr));
+    return ADAMW_OK;
+  }
+};
+
+// a / b, rounded up.
+constexpr std::int64_t divide_up(std::int64_t a, std::int64_t b) { return a / b + (a % b != 0); }
+
+}  // namespace gpu
+}  // namespace adamw
