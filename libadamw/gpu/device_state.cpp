@@ -37,7 +37,6 @@ adamw_status check(const Driver &driver, const char *function, const char *call,
 
 adamw_status DeviceState::open(const char *function, std::int32_t ordinal) {
   int version = 0, devices = 0, pools = 0;
-  Device device = 0;
   ADAMW_CHECK(driver, function, cuInit, (0));
   ADAMW_CHECK(driver, function, cuDriverGetVersion, (&version));
   if (version < oldest_driver) {
@@ -50,10 +49,10 @@ adamw_status DeviceState::open(const char *function, std::int32_t ordinal) {
     return fail(ADAMW_ERROR_UNSUPPORTED, "%s: options.device = %d: this machine has %d CUDA devices", function, ordinal,
                 devices);
   }
-  ADAMW_CHECK(driver, function, cuDeviceGet, (&device, ordinal));
-  ADAMW_CHECK(driver, function, cuDeviceGetAttribute, (&multiprocessors_count, multiprocessors, device));
-  ADAMW_CHECK(driver, function, cuDeviceGetAttribute, (&pools, memory_pools_supported, device));
-  ADAMW_CHECK(driver, function, cuDevicePrimaryCtxRetain, (&context, device));
+  ADAMW_CHECK(driver, function, cuDeviceGet, (&device_, ordinal));
+  ADAMW_CHECK(driver, function, cuDeviceGetAttribute, (&multiprocessors_count, multiprocessors, device_));
+  ADAMW_CHECK(driver, function, cuDeviceGetAttribute, (&pools, memory_pools_supported, device_));
+  ADAMW_CHECK(driver, function, cuDevicePrimaryCtxRetain, (&context, device_));
   Guard guard(*this);
   if (adamw_status s = guard.enter(function)) return s;
   ADAMW_CHECK(driver, function, cuLibraryLoadData, (&library_, adamw_fatbin, nullptr, nullptr, 0, nullptr, nullptr, 0));
@@ -67,6 +66,17 @@ adamw_status DeviceState::open(const char *function, std::int32_t ordinal) {
     ADAMW_CHECK(driver, function, cuMemPoolSetAttribute, (pool, pool_release_threshold, &keep));
   }
   return guard.leave(function);
+}
+
+DeviceState::~DeviceState() {
+  Context ours = nullptr;
+  if (context == nullptr) return;
+  if (driver.cuCtxPushCurrent_v2(context) == 0) {
+    if (pool != nullptr) driver.cuMemPoolDestroy(pool);
+    if (library_ != nullptr) driver.cuLibraryUnload(library_);
+    driver.cuCtxPopCurrent_v2(&ours);
+  }
+  driver.cuDevicePrimaryCtxRelease_v2(device_);
 }
 
 adamw_status DeviceState::kernel(const char *function, const char *name, LoadedKernel *out) {

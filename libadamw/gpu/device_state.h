@@ -32,6 +32,9 @@ class DeviceState {
   Pool pool = nullptr;  // null where the device has no memory pools
 
   explicit DeviceState(const Driver &d) : driver(d) {}
+  ~DeviceState();  // gives back what open() has got, all or, if it has failed, in part
+  DeviceState(const DeviceState &) = delete;
+  DeviceState &operator=(const DeviceState &) = delete;
 
   // Makes the context, loads the code. Once; the context must not be current yet.
   adamw_status open(const char *function, std::int32_t ordinal);
@@ -44,6 +47,7 @@ class DeviceState {
     const char *name;
     LoadedKernel loaded;
   };
+  Device device_ = 0;
   Library library_ = nullptr;
   std::mutex mutex_;
   std::vector<Named> kernels_;

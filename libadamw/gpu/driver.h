@@ -45,16 +45,19 @@ constexpr int multiprocessors = 16, memory_pools_supported = 115;  // CUdevice_a
   F(cuDeviceGet, (Device * device, int ordinal))                                                                      \
   F(cuDeviceGetAttribute, (int *value, int attribute, Device device))                                                 \
   F(cuDevicePrimaryCtxRetain, (Context * context, Device device))                                                     \
+  F(cuDevicePrimaryCtxRelease_v2, (Device device))                                                                    \
   F(cuCtxPushCurrent_v2, (Context context))                                                                           \
   F(cuCtxPopCurrent_v2, (Context * context))                                                                          \
   F(cuLibraryLoadData, (Library * library, const void *code, int *jit_options, void **jit_values, unsigned jit_count, \
                         int *options, void **values, unsigned count))                                                 \
+  F(cuLibraryUnload, (Library library))                                                                               \
   F(cuLibraryGetKernel, (Kernel * kernel, Library library, const char *name))                                         \
   F(cuLaunchKernel,                                                                                                   \
     (Kernel kernel, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x, unsigned block_y,            \
      unsigned block_z, unsigned shared_bytes, Stream stream, void **params, void **extra))                            \
   F(cuOccupancyMaxActiveBlocksPerMultiprocessor, (int *blocks, Kernel kernel, int threads, std::size_t shared_bytes)) \
   F(cuMemPoolCreate, (Pool * pool, const PoolProperties *properties))                                                 \
+  F(cuMemPoolDestroy, (Pool pool))                                                                                    \
   F(cuMemPoolSetAttribute, (Pool pool, int attribute, void *value))                                                   \
   F(cuMemAllocFromPoolAsync, (Pointer * memory, std::size_t bytes, Pool pool, Stream stream))                         \
   F(cuMemFreeAsync, (Pointer memory, Stream stream))                                                                  \

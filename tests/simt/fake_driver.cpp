@@ -88,6 +88,12 @@ Result cuDevicePrimaryCtxRetain(gpu::Context *context, gpu::Device device) {
   ENTER(initialization);
   if (device < 0 || device >= world().driver.devices) return invalid_device;
   *context = context_of(device);
+  ++world().held;
+  return 0;
+}
+Result cuDevicePrimaryCtxRelease_v2(gpu::Device) {
+  ENTER(initialization);
+  --world().held;
   return 0;
 }
 Result cuCtxPushCurrent_v2(gpu::Context context) {
@@ -108,6 +114,14 @@ Result cuLibraryLoadData(gpu::Library *library, const void *code, int *, void **
   ENTER(initialization);
   if (code == nullptr) return refuse(__func__, invalid_value, "no code");
   *library = reinterpret_cast<gpu::Library>(world().libraries);
+  ++world().held;
+  return 0;
+}
+Result cuLibraryUnload(gpu::Library library) {
+  ENTER(initialization);
+  if (library != reinterpret_cast<gpu::Library>(world().libraries))
+    return refuse(__func__, invalid_handle, "not a library");
+  --world().held;
   return 0;
 }
 Result cuLibraryGetKernel(gpu::Kernel *kernel, gpu::Library library, const char *name) {
@@ -163,12 +177,19 @@ Result cuMemPoolCreate(gpu::Pool *pool, const gpu::PoolProperties *properties) {
     if (byte != 0) return refuse(__func__, invalid_value, "reserved bytes are not 0");
   world().pool_devices.push_back(properties->location.id);
   *pool = reinterpret_cast<gpu::Pool>(&world().pool_devices.back());
+  ++world().held;
   return 0;
 }
 bool is_pool(gpu::Pool pool) {
   for (const int &device : world().pool_devices)
     if (reinterpret_cast<const int *>(pool) == &device) return true;
   return false;
+}
+Result cuMemPoolDestroy(gpu::Pool pool) {
+  ENTER(initialization);
+  if (!is_pool(pool)) return refuse(__func__, invalid_value, "not a pool");
+  --world().held;
+  return 0;
 }
 Result cuMemPoolSetAttribute(gpu::Pool pool, int attribute, void *value) {
   ENTER(initialization);

@@ -67,6 +67,7 @@ gpu::Stream new_stream(int device = 0);
 gpu::Context context_of(int device);
 std::vector<gpu::Context> &current_contexts();  // of this thread, the current one last
 std::size_t live_allocations();                 // with those that queued work has yet to free
+int held();                                     // contexts retained, libraries, pools: what must be given back
 std::size_t pools();                            // ever created
 
 }  // namespace simt

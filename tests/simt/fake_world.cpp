@@ -141,6 +141,7 @@ gpu::Stream new_stream(int device) {
 gpu::Context context_of(int device) { return reinterpret_cast<gpu::Context>(&world().contexts[device]); }
 std::vector<gpu::Context> &current_contexts() { return contexts_of_thread; }
 std::size_t live_allocations() { return world().allocations.size(); }
+int held() { return world().held; }
 std::size_t pools() { return world().pool_devices.size(); }
 
 }  // namespace simt

@@ -28,6 +28,7 @@ struct World {
   bool initialized = false;
   Result broken = 0;  // a kernel failed: so does everything from then on
   int counted = 0;
+  int held = 0;                           // contexts retained, libraries loaded, pools created, less those given back
   char contexts[most_devices];            // their addresses are the handles
   char libraries[1];                      // likewise
   std::deque<int> streams, pool_devices;  // likewise; the device of each

@@ -1,5 +1,5 @@
-// Owns a library for Python's tests: the CUDA build with the fake driver in place, so that device 0 is this process's own
-// memory and kernels run, in fibers, within the call that launches them.
+// Owns a library for Python's tests: the CUDA build with the fake driver in place, so that device 0 is this process's
+// own memory and kernels run, in fibers, within the call that launches them.
 #include "fake_driver.h"
 
 namespace {

@@ -11,6 +11,7 @@ namespace {
 // As the library finds a process in which nothing has been called yet.
 void fresh_driver() {
   gpu::replace_driver(nullptr);
+  CHECK(held() == 0, "%d contexts, libraries and pools were not given back", held());
   gpu::replace_driver(fake_driver());
   restart();
 }
