@@ -1,8 +1,8 @@
 """Owns the budgets of the CUDA kernels (ci/kernel_budgets.json): registers, spills and what an element costs.
 
 `check` (the default) compiles the kernels for both CUDA majors, reads what came out and fails with the figures that are
-over budget; `record` writes today's figures. Two kinds of budget: per kernel, what was recorded, so that a regression
-shows; and in "limits", the figures aimed at, which record leaves alone. What a kernel computes it must not know.
+worse than those recorded, spills included; `record` writes today's. The figures in "aims" are what the kernels should
+come to: the table tells how far they are, and record leaves them alone. What a kernel computes it must not know.
 """
 
 import argparse
@@ -107,39 +107,43 @@ def over(where, found, budget):
 
 
 def check(measured, budgets, partial):
-    """All that is wrong. Without spills: that needs no record."""
+    """All that is wrong: what is worse than recorded, and budgets and aims of nothing."""
     wrong = []
     for kernel, by_architecture in measured.items():
         for architecture, by_major in by_architecture.items():
             recorded = budgets["kernels"].get(kernel, {}).get(architecture)
-            limits = {"spills": 0, "stack": 0}
-            for pattern, limit in budgets["limits"].get(architecture, {}).items():
-                if fnmatchcase(kernel, pattern):
-                    limits |= limit
             for major, found in by_major.items():
                 where = f"{kernel}, {architecture}, CUDA {major}"
                 if recorded is None:
                     wrong.append(f"{where}: no budget is recorded: ci/budgets record")
-                worst = {n: min(v, limits.get(n, v)) for n, v in (recorded or {}).items()} | {
-                    n: v for n, v in limits.items() if n not in (recorded or {})
-                }
-                wrong += over(where, found, worst)
+                else:
+                    wrong += over(where, found, recorded)
     if not partial:
-        for architecture, limits in budgets["limits"].items():
-            names = [pattern for pattern in limits if not any(fnmatchcase(kernel, pattern) for kernel in measured)]
-            wrong += [f"the limit of {pattern}, {architecture}, is of no kernel" for pattern in names]
+        for architecture, aims in budgets["aims"].items():
+            names = [pattern for pattern in aims if not any(fnmatchcase(kernel, pattern) for kernel in measured)]
+            wrong += [f"the aim of {pattern}, {architecture}, is of no kernel" for pattern in names]
         gone = sorted(set(budgets["kernels"]) - set(measured))
         wrong += [f"{kernel}: has a budget, but there is no such kernel: ci/budgets record" for kernel in gone]
     return wrong
 
 
+def distances(found, aims):
+    """In words, for each figure that has an aim, how far it is from it."""
+    for name, aim in aims.items():
+        value = found.get(name, 0)
+        far = aim - value if name in MORE_IS_BETTER else value - aim
+        part = f" ({far / aim:.0%})" if aim else ""
+        kind = "missing" if name in MORE_IS_BETTER else "more"
+        yield f"{name} {value}, aim {aim}: " + ("reached" if far <= 0 else f"{far:.4g} {kind}{part}")
+
+
 def recorded(measured, budgets, partial):
-    """The budgets with today's figures, for each the worse of the two majors. Spills are never allowed."""
+    """The budgets with today's figures, for each the worse of the two majors."""
     kernels = dict(budgets["kernels"]) if partial else {}
     for kernel, by_architecture in measured.items():
         entry = dict(kernels.get(kernel, {})) if partial else {}
         for architecture, by_major in by_architecture.items():
-            names = [n for n in WORDS if all(n in f for f in by_major.values()) and n not in ("spills", "stack")]
+            names = [n for n in WORDS if all(n in f for f in by_major.values())]
             worst = {n: min if n in MORE_IS_BETTER else max for n in names}
             entry[architecture] = {n: worst[n](f[n] for f in by_major.values()) for n in names}
         kernels[kernel] = entry
@@ -148,7 +152,8 @@ def recorded(measured, budgets, partial):
 
 def dump(budgets):
     """One line for each kernel and architecture, so that a change reads well in a diff."""
-    lines = ["{", f'  "limits": {json.dumps(budgets["limits"])},', '  "kernels": {']
+    aims = [f'    "{architecture}": {json.dumps(aims)}' for architecture, aims in budgets["aims"].items()]
+    lines = ["{", '  "aims": {', *([",\n".join(aims)] if aims else []), "  },", '  "kernels": {']
     blocks = []
     for kernel, entry in budgets["kernels"].items():
         rows = ",\n".join(f'      "{a}": {json.dumps(f)}' for a, f in entry.items())
@@ -156,7 +161,7 @@ def dump(budgets):
     return "\n".join([*lines, ",\n".join(blocks), "  }", "}"]) + "\n"
 
 
-def table(measured):
+def table(measured, aims):
     names = ("code", "registers", "spills", "instructions", "accesses", "wide_loads", "wide_stores")
     row = "{:34} {:7}{:>5}{:>8}{:>6}{:>8}{:>10}{:>10}{:>12}{:>4}"
     yield row.format("kernel", "", "CUDA", "code", "regs", "spills", "instr/el", "accesses", "128-bit: ld", "st")
@@ -164,6 +169,13 @@ def table(measured):
         for architecture, by_major in by_architecture.items():
             for major, f in by_major.items():
                 yield row.format(kernel, architecture, major, *(f.get(n, "-") for n in names))
+    yield ""
+    for architecture, patterns in aims.items():
+        for pattern, aim in patterns.items():
+            for kernel, by_architecture in sorted(measured.items()):
+                if fnmatchcase(kernel, pattern):
+                    for major, f in by_architecture.get(architecture, {}).items():
+                        yield from (f"{kernel}, {architecture}, CUDA {major}: {d}" for d in distances(f, aim))
 
 
 def main(arguments=None):
@@ -180,7 +192,7 @@ def main(arguments=None):
     o = parser.parse_args(arguments)
     partial = bool(o.major or o.arch or o.kernel != "*")
     try:
-        budgets = json.loads(o.budgets.read_text()) if o.budgets.exists() else {"limits": {}, "kernels": {}}
+        budgets = json.loads(o.budgets.read_text()) if o.budgets.exists() else {"aims": {}, "kernels": {}}
         measured = measure(
             o.major or tuple(compile_kernels.MAJORS),
             o.arch or ARCHITECTURES,
@@ -193,7 +205,7 @@ def main(arguments=None):
     except (Failed, compile_kernels.Failed) as failed:
         print(f"error: {failed}", file=sys.stderr)
         return 1
-    print(*table(measured), sep="\n")
+    print(*table(measured, budgets["aims"]), sep="\n")
     if o.action == "record":
         budgets = recorded(measured, budgets, partial)
         o.budgets.write_text(dump(budgets))

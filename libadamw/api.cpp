@@ -64,7 +64,8 @@ adamw_status step(const adamw_step_options *options, const adamw_tensor *tensors
     Row row{t, block_layout(t.numel, t.row_length), {}};
     // On a device only the kernels can read it, and they derive the coefficients; any number stands in.
     if (t.step_tensor != nullptr) row.tensor.step = o.device < 0 ? static_cast<int64_t>(*t.step_tensor) : 1;
-    if (!rows.empty() && rows.back().tensor.step == row.tensor.step) {  // as a rule: the powers are not worth taking again
+    if (!rows.empty() &&
+        rows.back().tensor.step == row.tensor.step) {  // as a rule: the powers are not worth taking again
       row.coefficients = rows.back().coefficients;
     } else {
       row.coefficients = coefficients(plan.hyperparameters, row.tensor.step);

@@ -47,7 +47,7 @@ Measures measure_as(const StepKind &kind, const Row &row, std::int64_t first, st
         largest_x.see(bits(s.max_root));
       } else {
         s = step_element32<Amsgrad>(p, load(o.grad.at + i), load(m.at + i), load(v.at + i),
-                                   Amsgrad ? load(x.at + i) : V(0.0f), c, kind.skip_zeros);
+                                    Amsgrad ? load(x.at + i) : V(0.0f), c, kind.skip_zeros);
       }
       // 0 / 0 where eps is 0 and an element never had a gradient, as the padding has none: it does not count.
       const V direction = select(not_equal(s.direction, s.direction), V(0.0f), s.direction);
@@ -132,8 +132,9 @@ void quantize(const QuantizePlan &plan, const float *source, std::uint8_t *codes
       // A scale of zero stands for a block whose numbers are too small to keep: they must not become code 1.
       const V value = scale.absmax > 0.0f ? sanitized(load(x.at + i), plan.map) : V(0.0f);
       const V rounding = plan.stochastic ? rounding_number<V>(load(words + i)) : V(1.5f);
-      store_saturated(out.at + i, plan.map == ADAMW_MAP_SIGNED ? encode_signed(value, V(scale.inverse), rounding, signed_map)
-                                                               : encode_unsigned(value, V(scale.inverse), rounding, unsigned_map));
+      store_saturated(out.at + i, plan.map == ADAMW_MAP_SIGNED
+                                      ? encode_signed(value, V(scale.inverse), rounding, signed_map)
+                                      : encode_unsigned(value, V(scale.inverse), rounding, unsigned_map));
     }
     out.commit();
   }

@@ -120,10 +120,12 @@ ADAMW_INLINE void encode_block8(const Operands &o, const Fresh &f, const TensorS
                                 const std::uint32_t *words) {
   for (int i = 0; i < o.padded; i += lanes) {
     const V rounding = rounding_number<V>(load(words + i));
-    store_saturated(o.exp_avg.at + i, encode_signed(load(f.exp_avg + i), V(scales.exp_avg.inverse), rounding, signed_map));
+    store_saturated(o.exp_avg.at + i,
+                    encode_signed(load(f.exp_avg + i), V(scales.exp_avg.inverse), rounding, signed_map));
     store_saturated(o.root.at + i, encode_unsigned(load(f.root + i), V(scales.root.inverse), rounding, unsigned_map));
     if (Amsgrad) {
-      store_saturated(o.max_root.at + i, encode_unsigned(load(f.max_root + i), V(scales.max_root.inverse), V(1.5f), unsigned_map));
+      store_saturated(o.max_root.at + i,
+                      encode_unsigned(load(f.max_root + i), V(scales.max_root.inverse), V(1.5f), unsigned_map));
     }
   }
 }
@@ -179,7 +181,7 @@ std::int64_t step32(const StepKind &kind, const Row &row, std::int64_t first, st
     for (int i = 0; i < o.padded; i += lanes) {
       const V x = Amsgrad ? load(max_exp_avg_sq.at + i) : V(0.0f);
       const Stepped<V> s = step_element32<Amsgrad>(load(o.param.at + i), load(o.grad.at + i), load(exp_avg.at + i),
-                                               load(exp_avg_sq.at + i), x, c, kind.skip_zeros);
+                                                   load(exp_avg_sq.at + i), x, c, kind.skip_zeros);
       store(o.param.at + i, s.param);
       store(exp_avg.at + i, s.exp_avg);
       store(exp_avg_sq.at + i, s.root);

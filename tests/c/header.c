@@ -136,7 +136,8 @@ static void check_defaults(void) {
   expect("ABI version", (size_t)adamw_abi_version(), ADAMW_ABI_VERSION);
   for (status = 0; status < 8; ++status)
     expect("status text", strlen(adamw_status_string((adamw_status)status)) > 1, 1);
-  expect("a text of its own", strcmp(adamw_status_string(ADAMW_ERROR_DEVICE), adamw_status_string((adamw_status)7)) != 0, 1);
+  expect("a text of its own",
+         strcmp(adamw_status_string(ADAMW_ERROR_DEVICE), adamw_status_string((adamw_status)7)) != 0, 1);
 }
 
 int main(void) {

@@ -141,7 +141,7 @@ void check_kernel(const Kernels &kernels, const Format &f) {
     p = start;
     const StepKind kind = {f.dtype, ADAMW_FLOAT32, ADAMW_STATE_FLOAT32, false, false, false};
     const adamw_tensor t = {p.data(), grad.data(), m.data(), v.data(), nullptr, nullptr, nullptr,
-                            nullptr,  nullptr,     n,        n,        1,       0,        nullptr};
+                            nullptr,  nullptr,     n,        n,        1,       0,       nullptr};
     Row row{};
     row.tensor = t;
     row.blocks = block_layout(n, n);

@@ -1,5 +1,6 @@
-// Owns the laws of adamw_describe_tensors() below Python: it calls the two functions as said, writes only what it was asked
-// for, and refuses bad input before it calls anybody. (What it says of torch's tensors: tests/python/test_describe.py.)
+// Owns the laws of adamw_describe_tensors() below Python: it calls the two functions as said, writes only what it was
+// asked for, and refuses bad input before it calls anybody. (What it says of torch's tensors:
+// tests/python/test_describe.py.)
 #include <cstring>
 #include <string>
 #include <vector>
@@ -67,8 +68,8 @@ void check_answers() {
   CHECK(forms[1].device_type == 2 && forms[1].device_id == 3 && forms[1].dtype_code == 4 && forms[1].dtype_bits == 16 &&
             forms[1].dtype_lanes == 1,
         "device and dtype");
-  CHECK(adamw_describe_tensors(describe, item, nullptr, 0, nullptr, 0, nullptr, sizeof forms[0]) == ADAMW_OK, "none: %s",
-        adamw_last_error());
+  CHECK(adamw_describe_tensors(describe, item, nullptr, 0, nullptr, 0, nullptr, sizeof forms[0]) == ADAMW_OK,
+        "none: %s", adamw_last_error());
 }
 
 // Law: each refusal has its status and names what is wrong; only an object that is no tensor is found while writing.
@@ -97,15 +98,16 @@ void check_refusals() {
   invalid(adamw_describe_tensors(describe, item, &s, 3, addresses, 8, nullptr, size), "forms is NULL");
   invalid(adamw_describe_tensors(describe, item, &s, 3, addresses, 8, moved(&forms[0]), size), "forms");
   for (std::size_t bad : {std::size_t{0}, size - 8, size + 8}) {
-    refused(adamw_describe_tensors(describe, item, &s, 3, addresses, 8, forms, bad), ADAMW_ERROR_VERSION, "form_size", 0);
+    refused(adamw_describe_tensors(describe, item, &s, 3, addresses, 8, forms, bad), ADAMW_ERROR_VERSION, "form_size",
+            0);
   }
   s.missing = 1;
-  refused(adamw_describe_tensors(describe, item, &s, 3, addresses, 8, forms, size), ADAMW_ERROR_INVALID_ARGUMENT, "object 1",
-          2);
+  refused(adamw_describe_tensors(describe, item, &s, 3, addresses, 8, forms, size), ADAMW_ERROR_INVALID_ARGUMENT,
+          "object 1", 2);
   s.missing = -1;
   s.refused = 2;
-  refused(adamw_describe_tensors(describe, item, &s, 3, addresses, 8, forms, size), ADAMW_ERROR_INVALID_ARGUMENT, "object 2",
-          3);
+  refused(adamw_describe_tensors(describe, item, &s, 3, addresses, 8, forms, size), ADAMW_ERROR_INVALID_ARGUMENT,
+          "object 2", 3);
 }
 
 }  // namespace

@@ -180,8 +180,8 @@ void check_flush_to_zero(const adamw_step_options &options) {
   CHECK(results[0] == results[1], "format %d flags %u: flush-to-zero matters", options.state_format, options.flags);
 }
 
-// Law: lr and the number of a step taken from memory = the same numbers given as they are, and what they stand in for is
-// not looked at. (Both are floats there: 2^-10 is one.)
+// Law: lr and the number of a step taken from memory = the same numbers given as they are, and what they stand in for
+// is not looked at. (Both are floats there: 2^-10 is one.)
 void check_tensors_of_one(const adamw_step_options &options) {
   Model given(options, mixed), taken(options, mixed);
   const float lr = 0x1p-10f;

@@ -133,6 +133,7 @@ def test_every_status_has_an_exception():
         pyadamw.UnsupportedError: NotImplementedError,
         pyadamw.OutOfMemoryError: MemoryError,
         pyadamw.InternalError: RuntimeError,
+        pyadamw.DeviceError: RuntimeError,
         pyadamw.LibraryNotFoundError: OSError,
     }
     for error, kind in kinds.items():
