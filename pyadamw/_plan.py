@@ -254,13 +254,13 @@ class Plan:
             self._finish(copies)
 
     def _set_factors(self, bucket, grad_scale, found_inf, known):
-        """What lies behind pointers: on the bucket's device, without waiting for it."""
+        """What lies behind pointers, on the bucket's device; only the CPU has to wait for what comes from another."""
         options, device = bucket.call.options, bucket.device
+        lr = self.groups[bucket.group].lr_tensor
         options.grad_scale = pointer_to("float *", float32_at(grad_scale, device, known))
+        options.lr_tensor = pointer_to("float *", float32_at(lr, device, known))
         if is_device(device):
-            lr = self.groups[bucket.group].lr_tensor
             options.found_inf = pointer_to("float *", float32_at(found_inf, device, known))
-            options.lr_tensor = pointer_to("float *", float32_at(lr, device, known))
             options.stream = pointer_to("void *", stream(device))
 
     def _finish(self, copies):
