@@ -199,17 +199,21 @@ class StepRun {
   std::unique_ptr<NormTable> norm_table_;
 };
 
-adamw_status step(const StepPlan &plan) {
+// body(launcher), with the device's context current, and the caller's again after it.
+template <class Body>
+adamw_status on_device(const char *function, std::int32_t device, void *stream, const Body &body) {
   DeviceState *state = nullptr;
-  if (adamw_status s = device_state(step_name, plan.device, &state)) return s;
+  if (adamw_status s = device_state(function, device, &state)) return s;
   Guard guard(*state);
-  if (adamw_status s = guard.enter(step_name)) return s;
-  const Launcher launcher{*state, static_cast<Stream>(plan.stream)};
-  if (adamw_status s =
-          plan.kind.amsgrad ? StepRun<AmsgradTable>(plan, launcher).go() : StepRun<PlainTable>(plan, launcher).go()) {
-    return s;
-  }
-  return guard.leave(step_name);
+  if (adamw_status s = guard.enter(function)) return s;
+  if (adamw_status s = body(Launcher{*state, static_cast<Stream>(stream)})) return s;
+  return guard.leave(function);
+}
+
+adamw_status step(const StepPlan &plan) {
+  return on_device(step_name, plan.device, plan.stream, [&](const Launcher &launcher) {
+    return plan.kind.amsgrad ? StepRun<AmsgradTable>(plan, launcher).go() : StepRun<PlainTable>(plan, launcher).go();
+  });
 }
 
 // ---- quantization alone ----
@@ -236,33 +240,25 @@ adamw_status run_blocks(const Launcher &launcher, const char *function, const ch
 
 adamw_status quantize(const QuantizePlan &plan, const float *source, std::uint8_t *codes, float *absmax) {
   constexpr const char *function = "adamw_quantize";
-  DeviceState *state = nullptr;
-  if (adamw_status s = device_state(function, plan.device, &state)) return s;
-  Guard guard(*state);
-  if (adamw_status s = guard.enter(function)) return s;
-  const Launcher launcher{*state, static_cast<Stream>(plan.stream)};
-  QuantizeTable t = quantize_table(plan, const_cast<float *>(source), codes, absmax);
-  Workspace workspace(*state, launcher.stream);
-  if (t.tensorwise) {
-    if (adamw_status s = workspace.get(function, sizeof(std::uint32_t))) return s;
-    t.largest = workspace.at<std::uint32_t>(0);
-    if (adamw_status s = run_blocks(launcher, function, "adamw_largest", t)) return s;
-  }
-  if (adamw_status s = run_blocks(launcher, function, "adamw_quantize_blocks", t)) return s;
-  if (adamw_status s = workspace.give_back(function)) return s;
-  return guard.leave(function);
+  return on_device(function, plan.device, plan.stream, [&](const Launcher &launcher) {
+    QuantizeTable t = quantize_table(plan, const_cast<float *>(source), codes, absmax);
+    Workspace workspace(launcher.state, launcher.stream);
+    if (t.tensorwise) {
+      if (adamw_status s = workspace.get(function, sizeof(std::uint32_t))) return s;
+      t.largest = workspace.at<std::uint32_t>(0);
+      if (adamw_status s = run_blocks(launcher, function, "adamw_largest", t)) return s;
+    }
+    if (adamw_status s = run_blocks(launcher, function, "adamw_quantize_blocks", t)) return s;
+    return workspace.give_back(function);
+  });
 }
 
 adamw_status dequantize(const QuantizePlan &plan, const std::uint8_t *codes, const float *absmax, float *target) {
   constexpr const char *function = "adamw_dequantize";
-  DeviceState *state = nullptr;
-  if (adamw_status s = device_state(function, plan.device, &state)) return s;
-  Guard guard(*state);
-  if (adamw_status s = guard.enter(function)) return s;
-  const Launcher launcher{*state, static_cast<Stream>(plan.stream)};
-  const QuantizeTable t = quantize_table(plan, target, const_cast<std::uint8_t *>(codes), const_cast<float *>(absmax));
-  if (adamw_status s = run_blocks(launcher, function, "adamw_dequantize_blocks", t)) return s;
-  return guard.leave(function);
+  return on_device(function, plan.device, plan.stream, [&](const Launcher &launcher) {
+    return run_blocks(launcher, function, "adamw_dequantize_blocks",
+                      quantize_table(plan, target, const_cast<std::uint8_t *>(codes), const_cast<float *>(absmax)));
+  });
 }
 
 adamw_status check_device(const char *function, std::int32_t device) {
