@@ -5,7 +5,8 @@
  * libadamw does the AdamW step (Loshchilov & Hutter, "Decoupled Weight Decay Regularization", ICLR 2019)
  * in place on the caller's memory, with 32-bit or 8-bit optimizer state. It owns no tensors: the caller
  * allocates parameters, gradients and state, asks adamw_state_layout() how large the state is, fills a table
- * with one adamw_tensor row per tensor, and calls adamw_step() once a step for any number of tensors.
+ * with one adamw_tensor row per tensor, and calls adamw_step() once a step for any number of tensors. State that does not
+ * fit may lie in the pages of an adamw_pager.
  *
  * For every element, with gradient g (already unscaled, clipped and negated as the options ask):
  *
@@ -71,7 +72,8 @@ typedef enum adamw_status {
   ADAMW_ERROR_UNSUPPORTED = 3,      /* valid, but not on this build, device or processor */
   ADAMW_ERROR_OUT_OF_MEMORY = 4,    /* working memory could not be had; nothing was written */
   ADAMW_ERROR_INTERNAL = 5,         /* a defect of libadamw: please report the text of adamw_last_error() */
-  ADAMW_ERROR_DEVICE = 6            /* a CUDA call failed; adamw_last_error() names it */
+  ADAMW_ERROR_DEVICE = 6,           /* a CUDA call failed; adamw_last_error() names it */
+  ADAMW_ERROR_STORAGE = 7           /* a file could not be made, grown, read or written; adamw_last_error() says why */
 } adamw_status;
 
 /* The name of a status, for example "invalid argument". Never NULL; static storage. */
@@ -205,6 +207,9 @@ typedef enum adamw_step_flags {
   ADAMW_STEP_SKIP_ZEROS = 8           /* elements whose gradient is exactly 0 are left as they are: parameter and moments */
 } adamw_step_flags;
 
+/* A page manager, see adamw_pager_create(). */
+typedef struct adamw_pager adamw_pager;
+
 /* What is the same for all rows of a call. Start from ADAMW_STEP_OPTIONS_INIT. */
 typedef struct adamw_step_options {
   size_t size;                 /* sizeof(adamw_step_options) */
@@ -236,12 +241,15 @@ typedef struct adamw_step_options {
   void *stream;                /* the CUDA stream (cudaStream_t) that the work is queued on; ignored on the CPU */
   const float *lr_tensor;      /* NULL, or one float that is the learning rate instead of `lr`. Device memory on a device, where
                                   it is read when the step runs */
+  adamw_pager *pager;          /* NULL, or the pager of this device that state may lie in (any of the rows' buffers of state) */
+  int64_t *rows_stepped;       /* NULL, or set to the number of rows, counted from row 0, that this call has stepped completely
+                                  (on a device: queued). Host memory. Worth a look after ADAMW_ERROR_STORAGE and DEVICE */
 } adamw_step_options;
 
 #define ADAMW_STEP_OPTIONS_INIT                                                                          \
   {                                                                                                      \
     sizeof(adamw_step_options), 1e-3, 0.9, 0.999, 1e-8, 1e-2, 0.0, ADAMW_FLOAT32, ADAMW_FLOAT32,         \
-        ADAMW_STATE_FLOAT32, 0u, 100, -1, 0, 0, 0u, NULL, NULL, NULL, NULL, NULL                         \
+        ADAMW_STATE_FLOAT32, 0u, 100, -1, 0, 0, 0u, NULL, NULL, NULL, NULL, NULL, NULL, NULL             \
   }
 
 /* One AdamW step of `count` tensors, in place. `tensors` is an array of rows that lie `tensor_size` =
@@ -255,8 +263,11 @@ typedef struct adamw_step_options {
  * rows. Percentile clipping, max_unorm and TENSOR8 take working memory from a pool of the library's own, in stream order. State
  * and results are the CPU's bits, except that a NaN may be another NaN.
  * Errors: INVALID_ARGUMENT for any value outside what is said above; VERSION for an unknown size; UNSUPPORTED for a
- * device that this build, driver or machine has not; OUT_OF_MEMORY; DEVICE with the name of the CUDA call that failed. On the
- * CPU nothing has been written then; on a device, rows that were queued before the failing call have been. */
+ * device that this build, driver or machine has not; OUT_OF_MEMORY; DEVICE with the name of the CUDA call that failed;
+ * STORAGE, of a pager's file. On the CPU nothing has been written then; on a device, rows that were queued before the failing
+ * call have been. After STORAGE, rows before *rows_stepped have been stepped, the one at it possibly in part (the message says up
+ * to which element), those after it not at all; parameters and state agree in each element, whatever could not be written to
+ * the file being kept in memory. */
 ADAMW_API adamw_status adamw_step(const adamw_step_options *options, const adamw_tensor *tensors, size_t tensor_size,
                                   int64_t count);
 
@@ -311,6 +322,97 @@ ADAMW_API adamw_status adamw_quantize(const adamw_quantize_options *options, con
 ADAMW_API adamw_status adamw_dequantize(const adamw_quantize_options *options, const uint8_t *codes, const float *absmax,
                                         float *target);
 
+/* ---- pages -------------------------------------------------------------------------------------------------- */
+
+/* A pager owns memory for optimizer state that need not fit where the step runs: it lies in its backing, and adamw_step()
+ * brings it in for use, a window of at most chunk_bytes at a time, reading ahead and writing behind. Whatever the backing, the
+ * bits of a step are those without a pager.
+ *
+ * Buffers are ordinary memory to the program that holds them: they may be read, written and copied between steps. Pointers
+ * to state in adamw_tensor may point anywhere into a buffer. */
+typedef enum adamw_place {
+  ADAMW_PLACE_HOST = 0,    /* ordinary memory. As a backing: the CPU steps it where it lies */
+  ADAMW_PLACE_FILE = 1,    /* a file without a name in `directory`, gone with the process however that ends; for the CPU.
+                              Space on the disk is reserved before a buffer is given out. The buffer is a mapping of the file; a
+                              step reads and writes the file itself, past the page cache where the file system can */
+  ADAMW_PLACE_PINNED = 2,  /* page-locked host memory, copied through slots in the memory of a CUDA device */
+  ADAMW_PLACE_MANAGED = 3, /* CUDA unified memory: the driver moves it out when the device is full; the step prefetches it */
+  ADAMW_PLACE_DEVICE = 4   /* device memory; no backing, but where a part of state may lie that the budget has room for */
+} adamw_place;
+
+/* Start from ADAMW_PAGER_OPTIONS_INIT. */
+typedef struct adamw_pager_options {
+  size_t size;            /* sizeof(adamw_pager_options) */
+  int32_t backing;        /* adamw_place, but for DEVICE */
+  int32_t device;         /* where steps run: -1, the CPU (HOST, FILE), or a CUDA device (PINNED, MANAGED) */
+  int64_t resident_bytes; /* the budget of fast memory (host memory for FILE, the device's for PINNED and MANAGED). What the
+                             windows do not need holds the buffers allocated first, which are then stepped where they lie. 0: the
+                             windows alone (FILE, PINNED), or no limit (MANAGED). No effect on HOST. A step itself needs
+                             some kilobytes beside it */
+  int64_t chunk_bytes;    /* state in one window; 0: 16 MiB, or less where the budget is small. There are 4 windows */
+  int64_t reserve_bytes;  /* FILE: space that is reserved on the disk at once, in addition to that of each buffer when it is
+                             allocated. 0 for other backings */
+  const char *directory;  /* FILE: where; NULL: the environment variable TMPDIR, else /var/tmp. NULL for other backings */
+} adamw_pager_options;
+
+#define ADAMW_PAGER_OPTIONS_INIT \
+  { sizeof(adamw_pager_options), ADAMW_PLACE_HOST, -1, 0, 0, 0, NULL }
+
+/* What a pager holds and has done. Bytes, from its creation on. */
+typedef struct adamw_pager_statistics {
+  int64_t buffers;             /* allocated now */
+  int64_t host_bytes;          /* of these buffers, by where they lie */
+  int64_t file_bytes;
+  int64_t pinned_bytes;
+  int64_t managed_bytes;
+  int64_t device_bytes;
+  int64_t resident_bytes;      /* fast memory in use now: windows and resident buffers (MANAGED: what was last brought in) */
+  int64_t resident_peak_bytes; /* at most so far */
+  int64_t bytes_in;            /* brought in by steps */
+  int64_t bytes_out;           /* written back */
+  int64_t wait_ns;             /* time that steps waited for bytes (FILE; on a device nobody waits on the host) */
+  int64_t faults_avoided;      /* pages of 4096 bytes that were there before they were touched */
+} adamw_pager_statistics;
+
+/* Makes a pager; *pager is NULL after an error. Errors: INVALID_ARGUMENT; VERSION; UNSUPPORTED (a device that is not there, a
+ * backing that it cannot have); STORAGE (a directory that is missing or read-only, a full disk), naming the directory. */
+ADAMW_API adamw_status adamw_pager_create(const adamw_pager_options *options, adamw_pager **pager);
+
+/* Gives back the pager and everything that it holds; NULL is allowed. INVALID_ARGUMENT while it has buffers, nothing has happened
+ * then: each would become a wild pointer. */
+ADAMW_API adamw_status adamw_pager_destroy(adamw_pager *pager);
+
+/* A buffer of at least `bytes` (> 0) zeros, aligned to 64 bytes; *place (or NULL) is where it lies. Buffers that are allocated
+ * in the order in which they are stepped are read and written in larger pieces. *buffer is NULL after an error, which is
+ * STORAGE where the disk has no room for it, OUT_OF_MEMORY or DEVICE. */
+ADAMW_API adamw_status adamw_pager_alloc(adamw_pager *pager, int64_t bytes, void **buffer, int32_t *place);
+
+/* Gives a buffer back, waiting for what is still being done with it; NULL is allowed. */
+ADAMW_API adamw_status adamw_pager_free(adamw_pager *pager, void *buffer);
+
+/* For kernels other than adamw_step(). Brings in `bytes` at `address`, which lie in one buffer: *usable is where they can be used
+ * by the CPU, or by work that is queued on `stream` of the device, until adamw_pager_release(). At most 3 stretches of at
+ * most chunk_bytes each are out at a time, and none during an adamw_step() with this pager: INVALID_ARGUMENT otherwise. */
+ADAMW_API adamw_status adamw_pager_acquire(adamw_pager *pager, void *address, int64_t bytes, void *stream, void **usable);
+
+/* The end of that use; `dirty` is not 0 if bytes were written, which then go back to the buffer: at once on the CPU, behind the
+ * work queued on `stream` on a device. */
+ADAMW_API adamw_status adamw_pager_release(adamw_pager *pager, void *usable, int32_t dirty, void *stream);
+
+/* A hint that these bytes will be acquired soon. They lie in one buffer. */
+ADAMW_API adamw_status adamw_pager_prefetch(adamw_pager *pager, void *address, int64_t bytes, void *stream);
+
+/* Waits until buffers in host memory (PINNED) hold what the steps queued so far have left there. Others always do, as far as
+ * the stream has come. */
+ADAMW_API adamw_status adamw_pager_wait(adamw_pager *pager);
+
+/* Writes *statistics. size is sizeof(adamw_pager_statistics). */
+ADAMW_API adamw_status adamw_pager_stats(adamw_pager *pager, adamw_pager_statistics *statistics, size_t size);
+
+/* Pagers are thread safe; steps with one pager run one after the other. After fork() the child has copies of HOST and FILE
+ * buffers, as of all its memory, and may free them, but every other call with a FILE, PINNED or MANAGED pager is refused there
+ * (UNSUPPORTED). */
+
 /* ---- tensors of a Python framework -------------------------------------------------------------------------- */
 
 /* What adamw_describe_tensors() says of one tensor besides its address. Tensors of equal form have equal bytes here. */
@@ -359,9 +461,12 @@ ADAMW_ASSERT_(sizeof(adamw_status) == 4 && sizeof(adamw_dtype) == 4, adamw_asser
 ADAMW_ASSERT_(sizeof(adamw_state_layout) == 32, adamw_assert_state_layout_size);
 ADAMW_ASSERT_(sizeof(adamw_tensor) == 112 && offsetof(adamw_tensor, numel) == 72, adamw_assert_tensor_size);
 ADAMW_ASSERT_(offsetof(adamw_tensor, step_tensor) == 104, adamw_assert_tensor_tail);
-ADAMW_ASSERT_(sizeof(adamw_step_options) == 136 && offsetof(adamw_step_options, param_dtype) == 56, adamw_assert_step_size);
+ADAMW_ASSERT_(sizeof(adamw_step_options) == 152 && offsetof(adamw_step_options, param_dtype) == 56, adamw_assert_step_size);
 ADAMW_ASSERT_(offsetof(adamw_step_options, seed) == 88 && offsetof(adamw_step_options, lr_tensor) == 128, adamw_assert_step_tail);
 ADAMW_ASSERT_(sizeof(adamw_quantize_options) == 80 && offsetof(adamw_quantize_options, numel) == 32, adamw_assert_quantize_size);
+ADAMW_ASSERT_(offsetof(adamw_step_options, pager) == 136, adamw_assert_step_pager);
+ADAMW_ASSERT_(sizeof(adamw_pager_options) == 48 && offsetof(adamw_pager_options, resident_bytes) == 16, adamw_assert_pager_size);
+ADAMW_ASSERT_(sizeof(adamw_pager_statistics) == 96 && offsetof(adamw_pager_statistics, bytes_in) == 64, adamw_assert_statistics);
 ADAMW_ASSERT_(sizeof(adamw_tensor_form) == 32 && offsetof(adamw_tensor_form, contiguous) == 28, adamw_assert_form_size);
 #undef ADAMW_ASSERT_
 

@@ -1,13 +1,17 @@
 // Owns the entry points of adamw.h: check, derive every coefficient once, hand a plan to the device's backend. Lets no
 // exception out and trusts nobody; does no arithmetic on moments itself.
 #include <algorithm>
+#include <cinttypes>
 #include <cstdio>
-#include <new>
+#include <optional>
+#include <string>
 #include <vector>
 
 #include "codebook.h"
 #include "cpu/kernels.h"
 #include "cpu/parallel.h"
+#include "guarded.h"
+#include "paged_step.h"
 #include "status.h"
 #include "validate.h"
 
@@ -23,20 +27,6 @@
 namespace adamw {
 namespace {
 
-template <class Body>
-adamw_status guarded(const char *function, const Body &body) {
-  clear_error();
-  try {
-    return body();
-  } catch (const std::bad_alloc &) {
-    return fail(ADAMW_ERROR_OUT_OF_MEMORY, "%s: no memory for the call's own tables", function);
-  } catch (const std::exception &e) {
-    return fail(ADAMW_ERROR_INTERNAL, "%s: %s", function, e.what());
-  } catch (...) {
-    return fail(ADAMW_ERROR_INTERNAL, "%s: unknown exception", function);
-  }
-}
-
 // On the CPU what is given as a tensor of one number is read now.
 Hyperparameters hyperparameters(const adamw_step_options &o) {
   const bool now = o.device < 0 && o.lr_tensor != nullptr;
@@ -47,6 +37,38 @@ Hyperparameters hyperparameters(const adamw_step_options &o) {
           o.weight_decay,
           o.seed,
           (o.flags & ADAMW_STEP_MAXIMIZE) != 0};
+}
+
+// Adds to an error what the step had done before it.
+adamw_status with_progress(adamw_status status, const StepPlan &plan, const PagedRows &windows) {
+  const std::int64_t done = windows.rows_done(), elements = windows.elements_done();
+  const std::string error = adamw_last_error();
+  if (done == plan.count) return fail(status, "%s; every row has been stepped", error.c_str());
+  const std::int64_t next = plan.rows[done].number;
+  if (elements == 0)
+    return fail(status, "%s; the rows before row %" PRId64 " have been stepped, the others not", error.c_str(), next);
+  return fail(status,
+              "%s; the rows before row %" PRId64 " have been stepped, it itself up to element %" PRId64 ", the others not",
+              error.c_str(), next, elements);
+}
+
+adamw_status paged_step(Pager &pager, StepPlan &plan, std::int64_t *done) {
+  constexpr const char *function = "adamw_step";
+  const bool measured = plan.kind.state_format == ADAMW_STATE_TENSOR8 || plan.max_unorm > 0.0;
+  Pager::Session session(pager, function, plan.stream);
+  if (adamw_status s = session.begin()) return s;
+  PagedRows windows(function, plan, session);
+  adamw_status status = ADAMW_OK;
+  if (measured && plan.device >= 0) {
+    status = backend_of(plan.device)->step(plan);  // its kernels reach state wherever that lies
+    return status == ADAMW_OK ? session.end() : status;
+  }
+  if (adamw_status s = windows.cut(measured)) return s;
+  plan.windows = &windows;
+  status = backend_of(plan.device)->step(plan);
+  if (status == ADAMW_OK) status = session.end();
+  *done = status == ADAMW_OK ? plan.count : windows.rows_done();
+  return status == ADAMW_OK ? status : with_progress(status, plan, windows);
 }
 
 adamw_status step(const adamw_step_options *options, const adamw_tensor *tensors, size_t tensor_size, int64_t count) {
@@ -61,7 +83,7 @@ adamw_status step(const adamw_step_options *options, const adamw_tensor *tensors
   for (int64_t i = 0; i < count; ++i) {
     const adamw_tensor &t = tensors[i];
     if (t.numel == 0) continue;
-    Row row{t, block_layout(t.numel, t.row_length), {}};
+    Row row{t, block_layout(t.numel, t.row_length), {}, i};
     // On a device only the kernels can read it, and they derive the coefficients; any number stands in.
     if (t.step_tensor != nullptr) row.tensor.step = o.device < 0 ? static_cast<int64_t>(*t.step_tensor) : 1;
     if (!rows.empty() &&
@@ -72,6 +94,10 @@ adamw_status step(const adamw_step_options *options, const adamw_tensor *tensors
     }
     rows.push_back(row);
   }
+  const auto rows_of_caller = [&](std::int64_t done) {
+    return done < static_cast<std::int64_t>(rows.size()) ? rows[static_cast<std::size_t>(done)].number : count;
+  };
+  if (o.rows_stepped != nullptr) *o.rows_stepped = rows_of_caller(0);
   if (rows.empty()) return ADAMW_OK;
   plan.kind = {static_cast<adamw_dtype>(o.param_dtype),         static_cast<adamw_dtype>(o.grad_dtype),
                static_cast<adamw_state_format>(o.state_format), (o.flags & ADAMW_STEP_AMSGRAD) != 0,
@@ -86,7 +112,12 @@ adamw_status step(const adamw_step_options *options, const adamw_tensor *tensors
   plan.found_inf = o.found_inf;
   plan.skipped = o.skipped;
   plan.stream = o.stream;
-  return backend_of(o.device)->step(plan);
+  std::int64_t done = 0;
+  plan.rows_done = &done;
+  const bool paged = o.pager != nullptr && o.pager->pages();
+  const adamw_status status = paged ? paged_step(*o.pager, plan, &done) : backend_of(o.device)->step(plan);
+  if (o.rows_stepped != nullptr) *o.rows_stepped = rows_of_caller(done);
+  return status;
 }
 
 QuantizePlan quantize_plan(const adamw_quantize_options &o) {

@@ -3,6 +3,8 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <memory>
 
 #include "../include/adamw.h"
 #include "coefficients.h"
@@ -17,6 +19,7 @@ struct Row {
   adamw_tensor tensor;
   BlockLayout blocks;
   Coefficients coefficients;
+  std::int64_t number;  // in the caller's table
 };
 
 // What a step does to every row.
@@ -24,6 +27,22 @@ struct StepKind {
   adamw_dtype param_dtype, grad_dtype;
   adamw_state_format state_format;
   bool amsgrad, stochastic_rounding, skip_zeros;
+};
+
+// Blocks [first, last) of a row of the plan. `row` may be a copy of it whose state is elsewhere, each block where its number
+// says.
+struct Part {
+  const Row *row;
+  std::int64_t index, first, last;
+};
+
+// State that has to be brought in, some rows and parts of rows at a time.
+class Windows {
+ public:
+  using Body = std::function<adamw_status(const Part *parts, std::int64_t count)>;
+  virtual ~Windows() = default;
+  // Calls body() with all rows, part by part, in order. `written`: it writes state, so that goes back.
+  virtual adamw_status sweep(bool written, const Body &body) = 0;
 };
 
 struct StepPlan {
@@ -37,6 +56,8 @@ struct StepPlan {
   const float *grad_scale, *found_inf;
   std::int64_t *skipped;
   void *stream;
+  Windows *windows;         // null: state is used where it lies
+  std::int64_t *rows_done;  // set to the rows that have been stepped completely, where windows do not know it
 };
 
 struct QuantizePlan {
@@ -49,6 +70,10 @@ struct QuantizePlan {
   void *stream;
 };
 
+class Backing;  // pager/pager.h
+struct PagerCounts;
+struct PagerOptions;
+
 // One row of the table per device kind; a build without a device has no row for it.
 struct Backend {
   const char *name;
@@ -56,6 +81,7 @@ struct Backend {
   adamw_status (*step)(const StepPlan &);
   adamw_status (*quantize)(const QuantizePlan &, const float *source, std::uint8_t *codes, float *absmax);
   adamw_status (*dequantize)(const QuantizePlan &, const std::uint8_t *codes, const float *absmax, float *target);
+  adamw_status (*make_backing)(const char *function, const PagerOptions &, PagerCounts &, std::unique_ptr<Backing> *);
 };
 
 extern const Backend cpu_backend;

@@ -6,7 +6,7 @@
 #include <cstring>
 
 namespace {
-thread_local char last_error[512] = "";
+thread_local char last_error[768] = "";
 }
 
 namespace adamw {
@@ -43,6 +43,8 @@ const char *adamw_status_string(adamw_status status) {
       return "internal error";
     case ADAMW_ERROR_DEVICE:
       return "device error";
+    case ADAMW_ERROR_STORAGE:
+      return "storage error";
   }
   return "unknown status";
 }

@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <vector>
 
+#include "pager/pager.h"
 #include "status.h"
 
 namespace adamw {
@@ -20,6 +21,16 @@ adamw_status invalid(const char *function, const char *field, double value, cons
   return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: options.%s = %.17g: must be %s", function, field, value, need);
 }
 
+bool is_finite_at_least_zero(double x) { return x >= 0.0 && std::isfinite(x); }
+
+adamw_status check_common(const char *function, int32_t threads, int32_t reserved) {
+  if (threads < 0) return invalid(function, "num_threads", threads, "0 (the default) or a number of threads");
+  if (reserved != 0) return invalid(function, "reserved", reserved, "0");
+  return ADAMW_OK;
+}
+
+}  // namespace
+
 adamw_status check_struct(const char *function, const char *what, size_t size, size_t expected) {
   if (size == expected) return ADAMW_OK;
   return fail(
@@ -29,8 +40,6 @@ adamw_status check_struct(const char *function, const char *what, size_t size, s
       function, what, size, ADAMW_VERSION_MAJOR, ADAMW_VERSION_MINOR, ADAMW_VERSION_PATCH, ADAMW_ABI_VERSION, expected);
 }
 
-bool is_finite_at_least_zero(double x) { return x >= 0.0 && std::isfinite(x); }
-
 adamw_status check_device(const char *function, int32_t device) {
   const Backend *backend = backend_of(device);
   if (backend != nullptr) return backend->check_device(function, device);
@@ -39,14 +48,6 @@ adamw_status check_device(const char *function, int32_t device) {
               "pass -1 and host memory",
               function, device);
 }
-
-adamw_status check_common(const char *function, int32_t threads, int32_t reserved) {
-  if (threads < 0) return invalid(function, "num_threads", threads, "0 (the default) or a number of threads");
-  if (reserved != 0) return invalid(function, "reserved", reserved, "0");
-  return ADAMW_OK;
-}
-
-}  // namespace
 
 adamw_status check_step_options(const adamw_step_options *options) {
   if (options == nullptr) return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: options is NULL", step_name);
@@ -77,6 +78,12 @@ adamw_status check_step_options(const adamw_step_options *options) {
   if (adamw_status s = check_buffer(step_name, -1, "options.found_inf", o.found_inf, 0, 4)) return s;
   if (adamw_status s = check_buffer(step_name, -1, "options.skipped", o.skipped, 0, 8)) return s;
   if (adamw_status s = check_buffer(step_name, -1, "options.lr_tensor", o.lr_tensor, 0, 4)) return s;
+  if (adamw_status s = check_buffer(step_name, -1, "options.rows_stepped", o.rows_stepped, 0, 8)) return s;
+  if (o.pager != nullptr && o.pager->options().device != o.device) {
+    return fail(ADAMW_ERROR_INVALID_ARGUMENT,
+                "%s: options.device = %d, but options.pager is for device %d: steps take a pager of their own device",
+                step_name, o.device, o.pager->options().device);
+  }
   if (o.device >= 0) return ADAMW_OK;  // the host cannot read what these point to
   if (o.lr_tensor != nullptr && !is_finite_at_least_zero(static_cast<double>(*o.lr_tensor))) {
     return bad("lr_tensor[0]", static_cast<double>(*o.lr_tensor), "finite and at least 0");
@@ -139,9 +146,11 @@ adamw_status check_rows(const adamw_step_options &options, const adamw_tensor *t
   static thread_local std::vector<Interval> written, read;
   written.clear();
   read.clear();
-  if (options.skipped != nullptr) {
-    const auto begin = reinterpret_cast<std::uintptr_t>(options.skipped);
-    written.push_back({begin, begin + 8, -1, "options.skipped"});
+  const std::pair<const void *, const char *> counters[] = {{options.skipped, "options.skipped"},
+                                                            {options.rows_stepped, "options.rows_stepped"}};
+  for (const auto &[pointer, field] : counters) {
+    const auto begin = reinterpret_cast<std::uintptr_t>(pointer);
+    if (pointer != nullptr) written.push_back({begin, begin + 8, -1, field});
   }
   for (int64_t i = 0; i < count; ++i) {
     const adamw_tensor &t = tensors[i];

@@ -12,6 +12,8 @@ adamw_status check_step_options(const adamw_step_options *options);
 adamw_status check_rows(const adamw_step_options &options, const adamw_tensor *tensors, size_t tensor_size,
                         int64_t count);
 adamw_status check_quantize_options(const char *function, const adamw_quantize_options *options);
+adamw_status check_struct(const char *function, const char *what, size_t size, size_t expected);
+adamw_status check_device(const char *function, int32_t device);
 adamw_status check_layout(const char *function, int64_t numel, int64_t row_length);
 adamw_status check_buffer(const char *function, int64_t row, const char *field, const void *pointer, int64_t bytes,
                           size_t alignment);

@@ -12,8 +12,10 @@ SIZES = {
     "adamw_dtype": 4,
     "adamw_state_layout": 32,
     "adamw_tensor": 112,
-    "adamw_step_options": 136,
+    "adamw_step_options": 152,
     "adamw_quantize_options": 80,
+    "adamw_pager_options": 48,
+    "adamw_pager_statistics": 96,
     "adamw_tensor_form": 32,
 }
 OFFSETS = {
@@ -23,6 +25,9 @@ OFFSETS = {
     ("adamw_step_options", "seed"): 88,
     ("adamw_step_options", "lr_tensor"): 128,
     ("adamw_quantize_options", "numel"): 32,
+    ("adamw_step_options", "pager"): 136,
+    ("adamw_pager_options", "resident_bytes"): 16,
+    ("adamw_pager_statistics", "bytes_in"): 64,
     ("adamw_tensor_form", "contiguous"): 28,
 }
 
@@ -34,7 +39,8 @@ typedef enum adamw_status {
   ADAMW_ERROR_UNSUPPORTED = 3,
   ADAMW_ERROR_OUT_OF_MEMORY = 4,
   ADAMW_ERROR_INTERNAL = 5,
-  ADAMW_ERROR_DEVICE = 6
+  ADAMW_ERROR_DEVICE = 6,
+  ADAMW_ERROR_STORAGE = 7
 } adamw_status;
 
 const char *adamw_status_string(adamw_status status);
@@ -99,6 +105,8 @@ typedef enum adamw_step_flags {
   ADAMW_STEP_SKIP_ZEROS = 8
 } adamw_step_flags;
 
+typedef struct adamw_pager adamw_pager;
+
 typedef struct adamw_step_options {
   size_t size;
   double lr;
@@ -121,6 +129,8 @@ typedef struct adamw_step_options {
   int64_t *skipped;
   void *stream;
   const float *lr_tensor;
+  adamw_pager *pager;
+  int64_t *rows_stepped;
 } adamw_step_options;
 
 adamw_status adamw_step(const adamw_step_options *options, const adamw_tensor *tensors, size_t tensor_size,
@@ -155,6 +165,57 @@ adamw_status adamw_quantize(const adamw_quantize_options *options, const float *
 
 adamw_status adamw_dequantize(const adamw_quantize_options *options, const uint8_t *codes, const float *absmax,
                                         float *target);
+
+typedef enum adamw_place {
+  ADAMW_PLACE_HOST = 0,
+  ADAMW_PLACE_FILE = 1,
+  ADAMW_PLACE_PINNED = 2,
+  ADAMW_PLACE_MANAGED = 3,
+  ADAMW_PLACE_DEVICE = 4
+} adamw_place;
+
+typedef struct adamw_pager_options {
+  size_t size;
+  int32_t backing;
+  int32_t device;
+  int64_t resident_bytes;
+  int64_t chunk_bytes;
+  int64_t reserve_bytes;
+  const char *directory;
+} adamw_pager_options;
+
+typedef struct adamw_pager_statistics {
+  int64_t buffers;
+  int64_t host_bytes;
+  int64_t file_bytes;
+  int64_t pinned_bytes;
+  int64_t managed_bytes;
+  int64_t device_bytes;
+  int64_t resident_bytes;
+  int64_t resident_peak_bytes;
+  int64_t bytes_in;
+  int64_t bytes_out;
+  int64_t wait_ns;
+  int64_t faults_avoided;
+} adamw_pager_statistics;
+
+adamw_status adamw_pager_create(const adamw_pager_options *options, adamw_pager **pager);
+
+adamw_status adamw_pager_destroy(adamw_pager *pager);
+
+adamw_status adamw_pager_alloc(adamw_pager *pager, int64_t bytes, void **buffer, int32_t *place);
+
+adamw_status adamw_pager_free(adamw_pager *pager, void *buffer);
+
+adamw_status adamw_pager_acquire(adamw_pager *pager, void *address, int64_t bytes, void *stream, void **usable);
+
+adamw_status adamw_pager_release(adamw_pager *pager, void *usable, int32_t dirty, void *stream);
+
+adamw_status adamw_pager_prefetch(adamw_pager *pager, void *address, int64_t bytes, void *stream);
+
+adamw_status adamw_pager_wait(adamw_pager *pager);
+
+adamw_status adamw_pager_stats(adamw_pager *pager, adamw_pager_statistics *statistics, size_t size);
 
 typedef struct adamw_tensor_form {
   int64_t numel;

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <vector>
 
+#include "../pager/pager.h"
 #include "../status.h"
 #include "kernels.h"
 #include "parallel.h"
@@ -66,15 +67,13 @@ void over_blocks(const std::vector<std::int64_t> &offsets, int threads, Body bod
 
 // The working memory of a step, all of it had before anything is written.
 struct Scratch {
-  std::vector<std::int64_t> blocks{0}, segments{0};  // items before each row
+  std::vector<std::int64_t> segments{0};             // before each row
   std::vector<double> squares;                       // per segment
   std::vector<Measures> measures;                    // per segment
   std::vector<TensorScales> scales;                  // per row
 
   Scratch(const StepPlan &plan, bool clips, bool measured) {
     const auto rows = static_cast<std::size_t>(plan.count);
-    blocks.reserve(rows + 1);
-    for (std::int64_t i = 0; i < plan.count; ++i) blocks.push_back(blocks.back() + plan.rows[i].blocks.count);
     if (!clips && !measured) return;
     segments.reserve(rows + 1);
     for (std::int64_t i = 0; i < plan.count; ++i)
@@ -85,17 +84,53 @@ struct Scratch {
   }
 };
 
-// results[i] = body(row, first block, last block) for each segment i, rows in order.
+// All rows, each as one part.
+std::vector<Part> whole_rows(const StepPlan &plan) {
+  std::vector<Part> parts;
+  parts.reserve(static_cast<std::size_t>(plan.count));
+  for (std::int64_t i = 0; i < plan.count; ++i) parts.push_back({&plan.rows[i], i, 0, plan.rows[i].blocks.count});
+  return parts;
+}
+
+// Calls body(parts, count) until it has had all rows: at once, or as they are brought in.
+template <class Body>
+adamw_status over_windows(const StepPlan &plan, const std::vector<Part> &whole, bool written, const Body &body) {
+  const auto go = [&](const Part *parts, std::int64_t count) {
+    body(parts, count);
+    return ADAMW_OK;
+  };
+  return plan.windows != nullptr ? plan.windows->sweep(written, go) : go(whole.data(), plan.count);
+}
+
+// The segment that begins at a block.
+std::int64_t segment_at(const Segments &segments, std::int64_t block) {
+  std::int64_t at = block / (segments.blocks / segments.count + 1);
+  while (segments.begin(at) < block) ++at;
+  return at;
+}
+
+// results[i] = body(row, first block, last block) for each segment i of some parts, which consist of whole segments.
 template <class Result, class Body>
-void over_segments(const StepPlan &plan, const Scratch &scratch, std::vector<Result> &results, const Body &body) {
-  const auto run = [&](std::int64_t row, std::int64_t first, std::int64_t last) {
-    const Segments segments = segments_of(plan.rows[row].blocks.count);
-    Result *out = results.data() + scratch.segments[static_cast<std::size_t>(row)];
-    for (std::int64_t s = first; s < last; ++s) {
-      out[s] = body(plan.rows[row], segments.begin(s), segments.begin(s + 1));
+void over_segments(const Part *parts, std::int64_t count, int threads, const Scratch &scratch, std::vector<Result> &results,
+                   const Body &body) {
+  std::vector<std::int64_t> offsets{0};
+  offsets.reserve(static_cast<std::size_t>(count) + 1);
+  std::int64_t blocks = 0;
+  for (const Part *p = parts; p < parts + count; ++p) {
+    const Segments segments = segments_of(p->row->blocks.count);
+    offsets.push_back(offsets.back() + segment_at(segments, p->last) - segment_at(segments, p->first));
+    blocks += p->last - p->first;
+  }
+  const auto run = [&](std::int64_t part, std::int64_t first, std::int64_t last) {
+    const Part &p = parts[part];
+    const Segments segments = segments_of(p.row->blocks.count);
+    const std::int64_t before = segment_at(segments, p.first);
+    Result *out = results.data() + scratch.segments[static_cast<std::size_t>(p.index)];
+    for (std::int64_t s = before + first; s < before + last; ++s) {
+      out[s] = body(*p.row, segments.begin(s), segments.begin(s + 1));
     }
   };
-  SharedLoop<decltype(run)>(scratch.segments, 1, run).go(useful_threads(plan.threads, scratch.blocks.back()));
+  SharedLoop<decltype(run)>(offsets, 1, run).go(useful_threads(threads, blocks));
 }
 
 // ---- the passes of a step ----
@@ -115,10 +150,11 @@ float record_norm(float *history, std::int64_t step, float squares, int percenti
   return clip_factor(squares, sorted[percentile]);
 }
 
-void clip_gradients(const Kernels &kernels, const StepPlan &plan, Scratch &scratch) {
-  over_segments(plan, scratch, scratch.squares, [&](const Row &row, std::int64_t first, std::int64_t last) {
-    return kernels.gradient_squares(plan.kind, row, first, last);
-  });
+void clip_gradients(const Kernels &kernels, const StepPlan &plan, const std::vector<Part> &whole, Scratch &scratch) {
+  over_segments(whole.data(), plan.count, plan.threads, scratch, scratch.squares,
+                [&](const Row &row, std::int64_t first, std::int64_t last) {
+                  return kernels.gradient_squares(plan.kind, row, first, last);
+                });
   for (std::int64_t i = 0; i < plan.count; ++i) {
     const double *part = scratch.squares.data() + scratch.segments[static_cast<std::size_t>(i)];
     const std::int64_t count =
@@ -131,10 +167,15 @@ void clip_gradients(const Kernels &kernels, const StepPlan &plan, Scratch &scrat
 }
 
 // Scales the rows' step sizes for max_unorm and finds the tensor-wise scales of the new moments.
-void measure_rows(const Kernels &kernels, const StepPlan &plan, Scratch &scratch) {
-  over_segments(plan, scratch, scratch.measures, [&](const Row &row, std::int64_t first, std::int64_t last) {
-    return kernels.measure(plan.kind, row, first, last);
-  });
+adamw_status measure_rows(const Kernels &kernels, const StepPlan &plan, const std::vector<Part> &whole,
+                          Scratch &scratch) {
+  const auto measure = [&](const Part *parts, std::int64_t count) {
+    over_segments(parts, count, plan.threads, scratch, scratch.measures,
+                  [&](const Row &row, std::int64_t first, std::int64_t last) {
+                    return kernels.measure(plan.kind, row, first, last);
+                  });
+  };
+  if (adamw_status s = over_windows(plan, whole, false, measure)) return s;
   for (std::int64_t i = 0; i < plan.count; ++i) {
     const Measures *part = scratch.measures.data() + scratch.segments[static_cast<std::size_t>(i)];
     const std::int64_t count =
@@ -152,28 +193,45 @@ void measure_rows(const Kernels &kernels, const StepPlan &plan, Scratch &scratch
     Coefficients &c = plan.rows[i].coefficients;
     c.negative_step_size *= unorm_factor(all, c.bc1, plan.max_unorm);
   }
+  return ADAMW_OK;
 }
 
 adamw_status step(const StepPlan &plan) {
   const char *error;
   const Kernels *kernels = active_kernels(&error);
   if (kernels == nullptr) return fail(ADAMW_ERROR_UNSUPPORTED, "adamw_step: %s", error);
-  if (plan.found_inf != nullptr && *plan.found_inf != 0.0f) return ADAMW_OK;
+  if (plan.found_inf != nullptr && *plan.found_inf != 0.0f) {
+    *plan.rows_done = plan.count;
+    return ADAMW_OK;
+  }
   if (plan.grad_scale != nullptr) {
     for (std::int64_t i = 0; i < plan.count; ++i) plan.rows[i].coefficients.gradient_scale /= *plan.grad_scale;
   }
   const bool tensorwise = plan.kind.state_format == ADAMW_STATE_TENSOR8, clips = plan.percentile_clipping < 100;
   const bool measured = tensorwise || plan.max_unorm > 0.0;
   Scratch scratch(plan, clips, measured);
-  if (clips) clip_gradients(*kernels, plan, scratch);
-  if (measured) measure_rows(*kernels, plan, scratch);
+  const std::vector<Part> whole = whole_rows(plan);
+  if (clips) clip_gradients(*kernels, plan, whole, scratch);
+  if (measured) {
+    if (adamw_status s = measure_rows(*kernels, plan, whole, scratch)) return s;
+  }
 
   std::atomic<std::int64_t> skipped{0};
-  over_blocks(scratch.blocks, plan.threads, [&](std::int64_t i, std::int64_t first, std::int64_t last) {
-    const TensorScales *given = tensorwise ? &scratch.scales[static_cast<std::size_t>(i)] : nullptr;
-    const std::int64_t n = kernels->step(plan.kind, plan.rows[i], given, first, last);
-    if (n != 0) skipped.fetch_add(n, std::memory_order_relaxed);
-  });
+  const auto step_parts = [&](const Part *parts, std::int64_t count) {
+    std::vector<std::int64_t> offsets{0};
+    offsets.reserve(static_cast<std::size_t>(count) + 1);
+    for (const Part *p = parts; p < parts + count; ++p) offsets.push_back(offsets.back() + p->last - p->first);
+    over_blocks(offsets, plan.threads, [&](std::int64_t i, std::int64_t first, std::int64_t last) {
+      const Part &p = parts[i];
+      const TensorScales *given = tensorwise ? &scratch.scales[static_cast<std::size_t>(p.index)] : nullptr;
+      const std::int64_t n = kernels->step(plan.kind, *p.row, given, p.first + first, p.first + last);
+      if (n != 0) skipped.fetch_add(n, std::memory_order_relaxed);
+    });
+  };
+  const adamw_status status = over_windows(plan, whole, true, step_parts);
+  if (plan.skipped != nullptr) *plan.skipped += skipped;
+  if (status != ADAMW_OK) return status;
+  *plan.rows_done = plan.count;
   if (tensorwise) {
     for (std::int64_t i = 0; i < plan.count; ++i) {
       const adamw_tensor &t = plan.rows[i].tensor;
@@ -183,7 +241,6 @@ adamw_status step(const StepPlan &plan) {
       if (plan.kind.amsgrad) *t.max_exp_avg_sq_absmax = s.max_root.absmax;
     }
   }
-  if (plan.skipped != nullptr) *plan.skipped += skipped;
   return ADAMW_OK;
 }
 
@@ -227,6 +284,6 @@ adamw_status check_device(const char *, std::int32_t) { return ADAMW_OK; }
 
 }  // namespace
 
-const Backend cpu_backend = {"cpu", check_device, step, quantize, dequantize};
+const Backend cpu_backend = {"cpu", check_device, step, quantize, dequantize, make_cpu_backing};
 
 }  // namespace adamw

@@ -4,9 +4,13 @@
 #include <cstdio>
 #include <cstring>
 #include <memory>
+#include <vector>
 
+#include "../pager/pager.h"
 #include "../status.h"
 #include "launch.h"
+#include "paging.h"
+#include "part_row.h"
 
 namespace adamw {
 namespace gpu {
@@ -71,15 +75,66 @@ class StepRun {
     table_ = std::make_unique<Table>();
     norm_table_ = clips_ ? std::make_unique<NormTable>() : nullptr;
     fill_head();
-    for (std::int64_t first = 0; first < plan_.count;) {
+    if (plan_.windows != nullptr) return go_in_windows();
+    take(plan_.rows, plan_.count);
+    for (std::int64_t first = 0; first < count_; first = *plan_.rows_done) {
       std::int64_t last = first;
       if (adamw_status s = run(first, &last)) return s;
-      first = last;
+      *plan_.rows_done = last;
     }
     return ADAMW_OK;
   }
 
  private:
+  // The rows that launches are made of from now on.
+  void take(const Row *rows, std::int64_t count) {
+    rows_ = rows;
+    count_ = count;
+  }
+
+  // Norms are of whole gradients, which are there; state comes part by part. Nothing else is measured here.
+  adamw_status go_in_windows() {
+    Workspace results(launcher_.state, launcher_.stream);
+    if (clips_) {
+      if (adamw_status s = results.get(step_name, static_cast<std::size_t>(plan_.count) * sizeof(RowResult))) return s;
+      if (adamw_status s = clip_all(results.at<RowResult>(0))) return s;
+    }
+    const auto body = [&](const Part *parts, std::int64_t count) {
+      parts_.clear();
+      for (const Part *p = parts; p < parts + count; ++p) parts_.push_back(part_row(plan_.kind, *p));
+      take(parts_.data(), count);
+      for (std::int64_t first = 0; first < count;) {
+        const std::int64_t last = fill_rows(first);
+        table_->head.clipped = clips_;
+        table_->head.measured = false;
+        // Rows follow each other in a window, and each is there once.
+        table_->head.results = clips_ ? results.at<RowResult>(0) + parts[first].index : nullptr;
+        if (adamw_status s = launch_step(first, last)) return s;
+        first = last;
+      }
+      return ADAMW_OK;
+    };
+    if (adamw_status s = plan_.windows->sweep(true, body)) return s;
+    return results.give_back(step_name);
+  }
+
+  // The factors of all rows of the call.
+  adamw_status clip_all(RowResult *results) {
+    take(plan_.rows, plan_.count);
+    for (std::int64_t first = 0; first < count_;) {
+      const std::int64_t last = fill_rows(first), all = number(table_->rows, first, last, segments_in);
+      Workspace squares(launcher_.state, launcher_.stream);
+      if (adamw_status s = squares.get(step_name, static_cast<std::size_t>(all) * sizeof(double))) return s;
+      table_->head.results = results + first;
+      if (adamw_status s = clip(first, last, all, squares.at<double>(0))) return s;
+      if (adamw_status s = squares.give_back(step_name)) return s;
+      first = last;
+    }
+    return ADAMW_OK;
+  }
+
+  static std::int64_t segments_in(const Row &row) { return segments_of(row.blocks.count).count; }
+
   void fill_head() {
     LaunchHead &h = table_->head;
     h.hyperparameters = plan_.hyperparameters;
@@ -101,8 +156,8 @@ class StepRun {
     h.on_device = plan_.lr != nullptr;
     int sets = 0;
     std::int64_t steps[coefficient_sets], i = first;
-    for (; i < plan_.count && i - first < Table::capacity && (!clips_ || i - first < NormTable::capacity); ++i) {
-      const Row &row = plan_.rows[i];
+    for (; i < count_ && i - first < Table::capacity && (!clips_ || i - first < NormTable::capacity); ++i) {
+      const Row &row = rows_[i];
       int set = 0;
       while (set < sets && steps[set] != row.tensor.step) ++set;
       if (set == coefficient_sets) break;
@@ -142,19 +197,18 @@ class StepRun {
   template <class Rows, class Count>
   std::int64_t number(Rows &rows, std::int64_t first, std::int64_t last, const Count &count) const {
     std::int64_t items = 0;
-    for (std::int64_t i = first; i < last; ++i) rows[i - first].end = items += count(plan_.rows[i]);
+    for (std::int64_t i = first; i < last; ++i) rows[i - first].end = items += count(rows_[i]);
     return items;
   }
 
   adamw_status run(std::int64_t first, std::int64_t *last) {
     *last = fill_rows(first);
     LaunchHead &h = table_->head;
-    const auto segments = [](const Row &row) { return segments_of(row.blocks.count).count; };
     Workspace workspace(launcher_.state, launcher_.stream);
     h.clipped = h.measured = false;
     h.results = nullptr;
     if (clips_ || measures_) {
-      const std::int64_t all = number(table_->rows, first, *last, segments);
+      const std::int64_t all = number(table_->rows, first, *last, segments_in);
       const std::size_t results = static_cast<std::size_t>(h.rows) * sizeof(RowResult),
                         part = static_cast<std::size_t>(all) * std::max(sizeof(Measures), sizeof(double));
       if (adamw_status s = workspace.get(step_name, part + results)) return s;
@@ -170,13 +224,18 @@ class StepRun {
         h.measured = true;
       }
     }
-    h.items = number(table_->rows, first, *last, [](const Row &row) { return row.blocks.count; });
+    if (adamw_status s = launch_step(first, *last)) return s;
+    return workspace.give_back(step_name);
+  }
+
+  adamw_status launch_step(std::int64_t first, std::int64_t last) {
+    LaunchHead &h = table_->head;
+    h.items = number(table_->rows, first, last, [](const Row &row) { return row.blocks.count; });
     // Chunks large enough that neighbours are read together, small enough that all multiprocessors end together.
     h.shift = 0;
     while (h.shift < 3 && h.items >> h.shift >= std::int64_t{16} * warps * step_.resident) ++h.shift;
     const std::int64_t chunk = std::int64_t{warps} << h.shift;
-    if (adamw_status s = launcher_.launch(step_name, step_, divide_up(h.items, chunk), *table_)) return s;
-    return workspace.give_back(step_name);
+    return launcher_.launch(step_name, step_, divide_up(h.items, chunk), *table_);
   }
 
   adamw_status clip(std::int64_t first, std::int64_t last, std::int64_t segments, double *squares) {
@@ -184,7 +243,7 @@ class StepRun {
     t.head = {plan_.grad_scale, plan_.found_inf,   table_->head.results,    squares,
               segments,         table_->head.rows, table_->head.grad_dtype, plan_.percentile_clipping};
     for (std::int64_t i = first; i < last; ++i) {
-      const adamw_tensor &from = plan_.rows[i].tensor;
+      const adamw_tensor &from = rows_[i].tensor;
       t.rows[i - first] = {from.grad,  from.gnorm_history, from.step_tensor, table_->rows[i - first].end,
                            from.numel, from.row_length,    from.step};
     }
@@ -194,6 +253,9 @@ class StepRun {
   const StepPlan &plan_;
   const Launcher &launcher_;
   bool clips_ = false, measures_ = false;
+  const Row *rows_ = nullptr;
+  std::int64_t count_ = 0;
+  std::vector<Row> parts_;  // of a window
   LoadedKernel step_{}, measure_{}, norms_{};
   std::unique_ptr<Table> table_;
   std::unique_ptr<NormTable> norm_table_;
@@ -261,6 +323,14 @@ adamw_status dequantize(const QuantizePlan &plan, const std::uint8_t *codes, con
   });
 }
 
+adamw_status make_backing(const char *function, const PagerOptions &options, PagerCounts &counts,
+                          std::unique_ptr<Backing> *backing) {
+  DeviceState *state = nullptr;
+  if (adamw_status s = device_state(function, options.device, &state)) return s;
+  return options.backing == ADAMW_PLACE_MANAGED ? managed_backing(function, *state, options, counts, backing)
+                                                : pinned_backing(function, *state, options, counts, backing);
+}
+
 adamw_status check_device(const char *function, std::int32_t device) {
   DeviceState *state = nullptr;
   return device_state(function, device, &state);
@@ -269,6 +339,6 @@ adamw_status check_device(const char *function, std::int32_t device) {
 }  // namespace
 }  // namespace gpu
 
-const Backend cuda_backend = {"cuda", gpu::check_device, gpu::step, gpu::quantize, gpu::dequantize};
+const Backend cuda_backend = {"cuda", gpu::check_device, gpu::step, gpu::quantize, gpu::dequantize, gpu::make_backing};
 
 }  // namespace adamw

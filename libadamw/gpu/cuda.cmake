@@ -1,6 +1,6 @@
 # Owns the CUDA builds of the library: libadamw_cuda12 and libadamw_cuda13, each with everything that the CPU library has.
 # The host side is plain C++ (driver.h); only the kernels take a CUDA compiler, which compile_kernels.py finds and runs.
-set(gpu_sources driver.cpp device_state.cpp backend.cpp)
+set(gpu_sources driver.cpp device_state.cpp backend.cpp slabs.cpp prefetch.cpp pinned.cpp managed.cpp)
 
 # The compiler runs two processes by itself: one after the other is enough for a machine.
 set_property(GLOBAL APPEND PROPERTY JOB_POOLS adamw_kernels=1)

@@ -39,6 +39,8 @@ class DeviceState {
   // Makes the context, loads the code. Once; the context must not be current yet.
   adamw_status open(const char *function, std::int32_t ordinal);
 
+  Device device() const { return device_; }
+
   // The context must be current.
   adamw_status kernel(const char *function, const char *name, LoadedKernel *out);
 

@@ -31,6 +31,9 @@ struct Search {
   }
     ADAMW_DRIVER_FUNCTIONS(ADAMW_FIND)
 #undef ADAMW_FIND
+#define ADAMW_LOOK(name, arguments) driver.name = reinterpret_cast<Result(*) arguments>(dlsym(library, #name));
+    ADAMW_OPTIONAL_DRIVER_FUNCTIONS(ADAMW_LOOK)
+#undef ADAMW_LOOK
     complete = true;
   }
 };

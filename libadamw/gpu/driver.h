@@ -18,12 +18,15 @@ using Library = struct LibraryOpaque *;
 using Kernel = struct KernelOpaque *;
 using Stream = struct StreamOpaque *;
 using Pool = struct PoolOpaque *;
+using Event = struct EventOpaque *;
+
+struct Location {  // CUmemLocation
+  int type, id;
+};
 
 struct PoolProperties {  // CUmemPoolProps
   int allocation_type, handle_types;
-  struct {
-    int type, id;
-  } location;
+  Location location;
   void *win32_attributes;
   std::size_t most_bytes;
   unsigned short usage;
@@ -31,9 +34,15 @@ struct PoolProperties {  // CUmemPoolProps
 };
 static_assert(sizeof(PoolProperties) == 88, "CUmemPoolProps");
 
-constexpr int allocation_pinned = 1, location_device = 1;  // CU_MEM_ALLOCATION_TYPE_PINNED, CU_MEM_LOCATION_TYPE_DEVICE
+constexpr int allocation_pinned = 1;                       // CU_MEM_ALLOCATION_TYPE_PINNED
+constexpr int location_device = 1, location_host = 2;      // CUmemLocationType
+constexpr Device host_device = -1;                         // CU_DEVICE_CPU, which older drivers take instead
+constexpr int prefer_location = 3;                         // CU_MEM_ADVISE_SET_PREFERRED_LOCATION
+constexpr unsigned host_portable = 1, host_mapped = 2;     // CU_MEMHOSTALLOC_PORTABLE, CU_MEMHOSTALLOC_DEVICEMAP
+constexpr unsigned managed_global = 1;                     // CU_MEM_ATTACH_GLOBAL
+constexpr unsigned stream_alone = 1, event_untimed = 2;    // CU_STREAM_NON_BLOCKING, CU_EVENT_DISABLE_TIMING
 constexpr int pool_release_threshold = 4;                  // CU_MEMPOOL_ATTR_RELEASE_THRESHOLD
-constexpr int multiprocessors = 16, memory_pools_supported = 115;  // CUdevice_attribute
+constexpr int multiprocessors = 16, concurrent_managed_access = 89, memory_pools_supported = 115;  // CUdevice_attribute
 
 // name, result, arguments: one line per function of the driver. The macro is given each of them.
 #define ADAMW_DRIVER_FUNCTIONS(F)                                                                                     \
@@ -61,11 +70,35 @@ constexpr int multiprocessors = 16, memory_pools_supported = 115;  // CUdevice_a
   F(cuMemPoolSetAttribute, (Pool pool, int attribute, void *value))                                                   \
   F(cuMemAllocFromPoolAsync, (Pointer * memory, std::size_t bytes, Pool pool, Stream stream))                         \
   F(cuMemFreeAsync, (Pointer memory, Stream stream))                                                                  \
-  F(cuMemsetD32Async, (Pointer memory, unsigned value, std::size_t count, Stream stream))
+  F(cuMemsetD32Async, (Pointer memory, unsigned value, std::size_t count, Stream stream))                             \
+  F(cuMemAlloc_v2, (Pointer * memory, std::size_t bytes))                                                             \
+  F(cuMemFree_v2, (Pointer memory))                                                                                   \
+  F(cuMemHostAlloc, (void **memory, std::size_t bytes, unsigned flags))                                               \
+  F(cuMemFreeHost, (void *memory))                                                                                    \
+  F(cuMemAllocManaged, (Pointer * memory, std::size_t bytes, unsigned flags))                                         \
+  F(cuMemcpyHtoDAsync_v2, (Pointer to, const void *from, std::size_t bytes, Stream stream))                           \
+  F(cuMemcpyDtoHAsync_v2, (void *to, Pointer from, std::size_t bytes, Stream stream))                                 \
+  F(cuStreamCreate, (Stream * stream, unsigned flags))                                                                \
+  F(cuStreamDestroy_v2, (Stream stream))                                                                              \
+  F(cuStreamSynchronize, (Stream stream))                                                                             \
+  F(cuStreamWaitEvent, (Stream stream, Event event, unsigned flags))                                                  \
+  F(cuStreamIsCapturing, (Stream stream, int *status))                                                                \
+  F(cuEventCreate, (Event * event, unsigned flags))                                                                   \
+  F(cuEventDestroy_v2, (Event event))                                                                                 \
+  F(cuEventRecord, (Event event, Stream stream))                                                                      \
+  F(cuEventSynchronize, (Event event))
+
+// Those that a driver may lack; null then. The first two are the others' successors since CUDA 12.2.
+#define ADAMW_OPTIONAL_DRIVER_FUNCTIONS(F)                                                                            \
+  F(cuMemPrefetchAsync_v2, (Pointer memory, std::size_t bytes, Location location, unsigned flags, Stream stream))     \
+  F(cuMemAdvise_v2, (Pointer memory, std::size_t bytes, int advice, Location location))                               \
+  F(cuMemPrefetchAsync, (Pointer memory, std::size_t bytes, Device device, Stream stream))                            \
+  F(cuMemAdvise, (Pointer memory, std::size_t bytes, int advice, Device device))
 
 struct Driver {
 #define ADAMW_FIELD(name, arguments) Result(*name) arguments;
   ADAMW_DRIVER_FUNCTIONS(ADAMW_FIELD)
+  ADAMW_OPTIONAL_DRIVER_FUNCTIONS(ADAMW_FIELD)
 #undef ADAMW_FIELD
 };
 

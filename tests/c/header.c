@@ -52,7 +52,7 @@ static void check_layout(void) {
   OFFSET(adamw_tensor, step, 88);
   OFFSET(adamw_tensor, global_offset, 96);
   OFFSET(adamw_tensor, step_tensor, 104);
-  SIZE(adamw_step_options, 136);
+  SIZE(adamw_step_options, 152);
   OFFSET(adamw_step_options, size, 0);
   OFFSET(adamw_step_options, lr, 8);
   OFFSET(adamw_step_options, beta1, 16);
@@ -74,6 +74,8 @@ static void check_layout(void) {
   OFFSET(adamw_step_options, skipped, 112);
   OFFSET(adamw_step_options, stream, 120);
   OFFSET(adamw_step_options, lr_tensor, 128);
+  OFFSET(adamw_step_options, pager, 136);
+  OFFSET(adamw_step_options, rows_stepped, 144);
   SIZE(adamw_quantize_options, 80);
   OFFSET(adamw_quantize_options, size, 0);
   OFFSET(adamw_quantize_options, map, 8);
@@ -88,6 +90,27 @@ static void check_layout(void) {
   OFFSET(adamw_quantize_options, global_offset, 56);
   OFFSET(adamw_quantize_options, seed, 64);
   OFFSET(adamw_quantize_options, stream, 72);
+  SIZE(adamw_pager_options, 48);
+  OFFSET(adamw_pager_options, size, 0);
+  OFFSET(adamw_pager_options, backing, 8);
+  OFFSET(adamw_pager_options, device, 12);
+  OFFSET(adamw_pager_options, resident_bytes, 16);
+  OFFSET(adamw_pager_options, chunk_bytes, 24);
+  OFFSET(adamw_pager_options, reserve_bytes, 32);
+  OFFSET(adamw_pager_options, directory, 40);
+  SIZE(adamw_pager_statistics, 96);
+  OFFSET(adamw_pager_statistics, buffers, 0);
+  OFFSET(adamw_pager_statistics, host_bytes, 8);
+  OFFSET(adamw_pager_statistics, file_bytes, 16);
+  OFFSET(adamw_pager_statistics, pinned_bytes, 24);
+  OFFSET(adamw_pager_statistics, managed_bytes, 32);
+  OFFSET(adamw_pager_statistics, device_bytes, 40);
+  OFFSET(adamw_pager_statistics, resident_bytes, 48);
+  OFFSET(adamw_pager_statistics, resident_peak_bytes, 56);
+  OFFSET(adamw_pager_statistics, bytes_in, 64);
+  OFFSET(adamw_pager_statistics, bytes_out, 72);
+  OFFSET(adamw_pager_statistics, wait_ns, 80);
+  OFFSET(adamw_pager_statistics, faults_avoided, 88);
 }
 
 static void check_values(void) {
@@ -98,6 +121,12 @@ static void check_values(void) {
   VALUE(ADAMW_ERROR_OUT_OF_MEMORY, 4);
   VALUE(ADAMW_ERROR_INTERNAL, 5);
   VALUE(ADAMW_ERROR_DEVICE, 6);
+  VALUE(ADAMW_ERROR_STORAGE, 7);
+  VALUE(ADAMW_PLACE_HOST, 0);
+  VALUE(ADAMW_PLACE_FILE, 1);
+  VALUE(ADAMW_PLACE_PINNED, 2);
+  VALUE(ADAMW_PLACE_MANAGED, 3);
+  VALUE(ADAMW_PLACE_DEVICE, 4);
   VALUE(ADAMW_FLOAT32, 0);
   VALUE(ADAMW_BFLOAT16, 1);
   VALUE(ADAMW_FLOAT16, 2);
@@ -120,7 +149,12 @@ static void check_values(void) {
 static void check_defaults(void) {
   const adamw_step_options s = ADAMW_STEP_OPTIONS_INIT;
   const adamw_quantize_options q = ADAMW_QUANTIZE_OPTIONS_INIT;
+  const adamw_pager_options p = ADAMW_PAGER_OPTIONS_INIT;
   int status;
+  expect("options.size", p.size, sizeof p);
+  expect("a pager of the CPU", p.backing == ADAMW_PLACE_HOST && p.device == -1, 1);
+  expect("defaults of a pager", p.resident_bytes == 0 && p.chunk_bytes == 0 && p.reserve_bytes == 0 && p.directory == NULL, 1);
+  expect("no pager", s.pager == NULL && s.rows_stepped == NULL, 1);
   expect("options.size", s.size, sizeof s);
   expect("options.size", q.size, sizeof q);
   expect("defaults", s.lr == 1e-3 && s.beta1 == 0.9 && s.beta2 == 0.999 && s.eps == 1e-8 && s.weight_decay == 1e-2, 1);
@@ -134,10 +168,10 @@ static void check_defaults(void) {
   expect("version", (size_t)adamw_version(),
          ADAMW_VERSION_MAJOR * 10000 + ADAMW_VERSION_MINOR * 100 + ADAMW_VERSION_PATCH);
   expect("ABI version", (size_t)adamw_abi_version(), ADAMW_ABI_VERSION);
-  for (status = 0; status < 8; ++status)
+  for (status = 0; status < 9; ++status)
     expect("status text", strlen(adamw_status_string((adamw_status)status)) > 1, 1);
   expect("a text of its own",
-         strcmp(adamw_status_string(ADAMW_ERROR_DEVICE), adamw_status_string((adamw_status)7)) != 0, 1);
+         strcmp(adamw_status_string(ADAMW_ERROR_STORAGE), adamw_status_string((adamw_status)8)) != 0, 1);
 }
 
 int main(void) {

@@ -1,0 +1,193 @@
+// Owns state in CUDA unified memory: used where it lies, and prefetched ahead of use on the caller's stream. Knows no
+// tensors.
+//
+// Buffers beyond the budget prefer the host and go back there after use; the others stay until the driver needs their room.
+// All that is a matter of speed: the driver brings in what a kernel touches in any case.
+#include "../status.h"
+#include "paging.h"
+#include "prefetch.h"
+
+namespace adamw {
+namespace gpu {
+namespace {
+
+class ManagedBacking final : public DeviceBacking {
+ public:
+  ManagedBacking(DeviceState &state, const PagerOptions &options, PagerCounts &counts)
+      : DeviceBacking(state, options, counts), resident_(slabs(false)), beyond_(slabs(true)) {}
+
+  ~ManagedBacking() override {
+    quietly([&] {
+      settle();
+      resident_.clear();
+      beyond_.clear();
+      drop(ended_);
+      drop(zeroing_);
+    });
+  }
+
+  adamw_status open(const char *function) {
+    return current(function, [&] {
+      int concurrent = 0;
+      ADAMW_CHECK(state_.driver, function, cuDeviceGetAttribute, (&concurrent, concurrent_managed_access, state_.device()));
+      if (concurrent == 0) {
+        return fail(ADAMW_ERROR_UNSUPPORTED,
+                    "%s: options.backing = ADAMW_PLACE_MANAGED: this device has no concurrent managed access (so it is on "
+                    "Windows and WSL): use ADAMW_PLACE_PINNED",
+                    function);
+      }
+      if (adamw_status s = make_stream(function, &zeroing_)) return s;
+      return make_event(function, &ended_);
+    });
+  }
+
+  std::int64_t windows_bytes() const override { return page_windows * chunk_; }
+
+  // ---- buffers ----
+
+  adamw_status allocate(const char *function, Buffer *buffer) override {
+    Slab *slab = nullptr;
+    const adamw_status status = current(function, [&] {
+      if (adamw_status s = slabs_of(*buffer).take(function, buffer->bytes, &slab, &buffer->memory)) return s;
+      const auto words = static_cast<std::size_t>(round_up(buffer->bytes, slab_unit) / 4);
+      ADAMW_CHECK(state_.driver, function, cuMemsetD32Async, (device_pointer(buffer->memory), 0, words, zeroing_));
+      ADAMW_CHECK(state_.driver, function, cuStreamSynchronize, (zeroing_));
+      return ADAMW_OK;
+    });
+    buffer->own = slab;
+    buffer->place = ADAMW_PLACE_MANAGED;
+    if (status == ADAMW_OK || slab == nullptr) return status;
+    quietly([&] {
+      state_.driver.cuStreamSynchronize(zeroing_);
+      slabs_of(*buffer).give_back(slab, buffer->memory, buffer->bytes);
+    });
+    return status;
+  }
+
+  void free(Buffer &buffer) override {
+    quietly([&] {
+      settle();
+      slabs_of(buffer).give_back(static_cast<Slab *>(buffer.own), buffer.memory, buffer.bytes);
+    });
+  }
+
+  bool moves(const Buffer &) const override { return true; }
+
+  // ---- calls ----
+
+  adamw_status begin(const char *function, void *stream) override {
+    in_session_ = true;
+    note_inside(-inside_);
+    return current(function, [&] { return prepare(function, static_cast<Stream>(stream)); });
+  }
+
+  adamw_status end(const char *function, void *stream) override {
+    in_session_ = false;
+    if (captures_) return ADAMW_OK;  // the event would be the graph's
+    return current(function, [&] {
+      ADAMW_CHECK(state_.driver, function, cuEventRecord, (ended_, static_cast<Stream>(stream)));
+      return ADAMW_OK;
+    });
+  }
+
+  void abandon() override {
+    in_session_ = false;
+    if (!captures_) quietly([&] { state_.driver.cuEventRecord(ended_, stream_); });
+  }
+
+  adamw_status wait(const char *) override { return ADAMW_OK; }
+
+  // ---- windows ----
+
+  adamw_status fetch(const char *function, Loan &loan, void *stream) override {
+    return current(function, [&] {
+      if (!in_session_) {  // a loan of the public interface: a call of its own
+        if (adamw_status s = prepare(function, static_cast<Stream>(stream))) return s;
+      }
+      return hint(function, loan, true, static_cast<Stream>(stream));
+    });
+  }
+
+  adamw_status arrive(const char *, Loan &loan, void *) override {
+    for (Piece &piece : loan.pieces) piece.usable = piece.home;
+    return ADAMW_OK;
+  }
+
+  adamw_status give_back(const char *function, Loan &loan, bool, void *stream) override {
+    return current(function, [&] { return hint(function, loan, false, static_cast<Stream>(stream)); });
+  }
+
+ private:
+  Slabs slabs(bool prefers_host) {
+    return {[this, prefers_host](const char *function, std::int64_t bytes, void **memory) {
+              Pointer fresh = 0;
+              ADAMW_CHECK(state_.driver, function, cuMemAllocManaged, (&fresh, static_cast<std::size_t>(bytes), managed_global));
+              *memory = host_pointer(fresh);
+              const adamw_status s = prefers_host ? prefer_host(state_, function, *memory, bytes) : ADAMW_OK;
+              if (s != ADAMW_OK) state_.driver.cuMemFree_v2(fresh);
+              return s;
+            },
+            [this](void *memory) { state_.driver.cuMemFree_v2(device_pointer(memory)); }};
+  }
+  // Of their own, since pages are hinted at, not bytes.
+  Slabs &slabs_of(const Buffer &buffer) { return buffer.resident ? resident_ : beyond_; }
+
+  // The context must be current.
+  adamw_status prepare(const char *function, Stream stream) {
+    if (adamw_status s = find_capture(function, stream, &captures_)) return s;
+    if (captures_) return ADAMW_OK;
+    stream_ = stream;
+    settled_ = false;
+    ADAMW_CHECK(state_.driver, function, cuStreamWaitEvent, (stream, ended_, 0));
+    return ADAMW_OK;
+  }
+
+  // Asks for the pages of a loan, or for those beyond the budget to go.
+  adamw_status hint(const char *function, const Loan &loan, bool in, Stream stream) {
+    if (captures_) return ADAMW_OK;  // a graph cannot take hints
+    pieces_.clear();
+    for (const Piece &piece : loan.pieces)
+      if (in || !in_session_ || !piece.buffer->resident) pieces_.push_back(piece);
+    lay_out(pieces_, page_bytes, true, nullptr, &extents_);
+    for (const Extent &e : extents_) {
+      const bool moves = in || !pieces_.front().buffer->resident;
+      if (moves) {
+        if (adamw_status s = prefetch(state_, function, in, e.home(), e.bytes, stream)) return s;
+        in ? counts_.came_in(e.bytes) : static_cast<void>(counts_.out += e.bytes);
+      }
+      note_inside(in ? e.bytes : -e.bytes);
+    }
+    return ADAMW_OK;
+  }
+
+  void note_inside(std::int64_t bytes) {
+    inside_ += bytes;
+    counts_.add_resident(bytes);
+  }
+
+  // Waits for all that has been queued. The context must be current.
+  void settle() {
+    if (!settled_ && ended_ != nullptr) state_.driver.cuEventSynchronize(ended_);
+    settled_ = true;
+  }
+
+  Slabs resident_, beyond_;
+  Stream zeroing_ = nullptr;
+  std::vector<Piece> pieces_;
+  std::vector<Extent> extents_;
+  std::int64_t inside_ = 0;  // bytes that were brought in and have not been let go
+  bool captures_ = false;    // the stream of the call
+};
+
+}  // namespace
+
+adamw_status managed_backing(const char *function, DeviceState &state, const PagerOptions &options, PagerCounts &counts,
+                             std::unique_ptr<Backing> *backing) {
+  auto fresh = std::make_unique<ManagedBacking>(state, options, counts);
+  if (adamw_status s = fresh->open(function)) return s;
+  *backing = std::move(fresh);
+  return ADAMW_OK;
+}
+
+}  // namespace gpu
+}  // namespace adamw

@@ -1,0 +1,189 @@
+// Owns a step over pages, see paged_step.h.
+#include "paged_step.h"
+
+#include <algorithm>
+#include <cinttypes>
+#include <deque>
+
+#include "status.h"
+#include "sums.h"
+
+namespace adamw {
+namespace {
+
+// Cuts at multiples of so many blocks of flat state begin a page in every buffer: 256 KiB of codes, 4 KiB of scales.
+constexpr std::int64_t page_blocks = 1024;
+
+void *moved(void *usable, std::int64_t back) {
+  return reinterpret_cast<void *>(reinterpret_cast<std::uintptr_t>(usable) - static_cast<std::uintptr_t>(back));
+}
+
+}  // namespace
+
+int PagedRows::fields_of(const Row &row, Field *fields) const {
+  const StepKind &kind = plan_.kind;
+  const std::int64_t unit = kind.state_format == ADAMW_STATE_FLOAT32 ? 4 : 1;
+  int count = 0;
+  fields[count++] = {"exp_avg", &adamw_tensor::exp_avg, nullptr, unit, false};
+  fields[count++] = {"exp_avg_sq", &adamw_tensor::exp_avg_sq, nullptr, unit, false};
+  if (kind.amsgrad) fields[count++] = {"max_exp_avg_sq", &adamw_tensor::max_exp_avg_sq, nullptr, unit, false};
+  if (kind.state_format != ADAMW_STATE_BLOCK8) return count;  // the single scale of a tensor is used where it lies
+  fields[count++] = {"exp_avg_absmax", nullptr, &adamw_tensor::exp_avg_absmax, 4, false};
+  fields[count++] = {"exp_avg_sq_absmax", nullptr, &adamw_tensor::exp_avg_sq_absmax, 4, false};
+  if (kind.amsgrad) fields[count++] = {"max_exp_avg_sq_absmax", nullptr, &adamw_tensor::max_exp_avg_sq_absmax, 4, false};
+  static_cast<void>(row);
+  return count;
+}
+
+// The end of a part that begins at block `first` and may have so many blocks (at least one): where a segment ends if rows
+// are measured, else whole rows or a part of one, else whole pages, if there are any.
+std::int64_t PagedRows::end_of_cut(const Row &row, std::int64_t first, std::int64_t blocks, bool measured) const {
+  const std::int64_t end = first + blocks, per_row = row.blocks.blocks_per_row;
+  if (measured) {
+    const Segments segments = segments_of(row.blocks.count);
+    std::int64_t low = 0, high = segments.count;  // the last segment that begins at or before `end`
+    while (high - low > 1) {
+      const std::int64_t middle = (low + high) / 2;
+      (segments.begin(middle) <= end ? low : high) = middle;
+    }
+    return segments.begin(low);
+  }
+  if (per_row > 0) {
+    const std::int64_t row_end = end / per_row * per_row;
+    return first % per_row == 0 && row_end > first ? row_end : std::min(end, (first / per_row + 1) * per_row);
+  }
+  const std::int64_t page_end = end / page_blocks * page_blocks;
+  return page_end > first ? page_end : end;
+}
+
+adamw_status PagedRows::cut(bool measured) {
+  std::int64_t room = session_.chunk_bytes();
+  for (std::int64_t i = 0; i < plan_.count; ++i) {
+    const Row &row = plan_.rows[i];
+    Field fields[most_fields];
+    const int count = fields_of(row, fields);
+    std::int64_t per_block = 0, moving = 0;
+    for (int f = 0; f < count; ++f) {
+      Piece piece{};
+      const std::int64_t bytes = fields[f].moment != nullptr ? row.tensor.numel * fields[f].unit : row.blocks.count * 4;
+      void *address = fields[f].moment != nullptr ? row.tensor.*fields[f].moment : row.tensor.*fields[f].scales;
+      char name[64];
+      std::snprintf(name, sizeof name, "row %" PRId64 ": %s", row.number, fields[f].name);
+      if (adamw_status s = session_.find(address, bytes, name, &piece)) return s;
+      if (piece.buffer == nullptr) continue;
+      fields[f].moves = true;
+      per_block += fields[f].moment != nullptr ? block_size * fields[f].unit : 4;
+      ++moving;
+    }
+    const auto cost = [&](std::int64_t blocks) { return blocks * per_block + moving * 2 * page_bytes; };
+    for (std::int64_t first = 0; first < row.blocks.count;) {
+      const std::int64_t rest = row.blocks.count - first;
+      std::int64_t last = row.blocks.count;
+      if (moving > 0 && cost(rest) > room) {
+        const std::int64_t fit = (room - cost(0)) / per_block;
+        last = fit > 0 ? end_of_cut(row, first, fit, measured) : first;
+        if (last <= first) {  // not a part of it: the next window, which is empty
+          if (room == session_.chunk_bytes()) {
+            return fail(ADAMW_ERROR_UNSUPPORTED,
+                        "%s: row %" PRId64 ": chunk_bytes = %" PRId64
+                        " of the pager is too small for max_unorm or ADAMW_STATE_TENSOR8 with so large a tensor: it must hold "
+                        "1 / 4096 of the state",
+                        function_, row.number, session_.chunk_bytes());
+          }
+          ends_.push_back(spans_.size());
+          room = session_.chunk_bytes();
+          continue;
+        }
+      }
+      spans_.push_back({i, first, last});
+      if (moving > 0) room -= cost(last - first);
+      if (last < row.blocks.count) {
+        ends_.push_back(spans_.size());
+        room = session_.chunk_bytes();
+      }
+      first = last;
+    }
+  }
+  if (ends_.empty() || ends_.back() != spans_.size()) ends_.push_back(spans_.size());
+  return ADAMW_OK;
+}
+
+// Starts to bring in what window k needs.
+adamw_status PagedRows::bring(std::size_t k, Window *window) {
+  for (std::size_t i = k == 0 ? 0 : ends_[k - 1]; i < ends_[k]; ++i) {
+    const Span &span = spans_[i];
+    const Row &row = plan_.rows[span.row];
+    const std::int64_t begin = element(row, span.first), end = element(row, span.last);
+    Field fields[most_fields];
+    const int count = fields_of(row, fields);
+    for (int f = 0; f < count; ++f) {
+      const bool moment = fields[f].moment != nullptr;
+      const std::int64_t at = moment ? begin * fields[f].unit : span.first * 4,
+                         bytes = moment ? (end - begin) * fields[f].unit : (span.last - span.first) * 4;
+      auto *address = static_cast<char *>(moment ? row.tensor.*fields[f].moment : row.tensor.*fields[f].scales) + at;
+      Piece piece{};
+      if (adamw_status s = session_.find(address, bytes, fields[f].name, &piece)) return s;
+      if (piece.buffer != nullptr) window->loan.pieces.push_back(piece);
+    }
+  }
+  return session_.fetch(window->loan);
+}
+
+// The rows of window k, with pointers to where its state is now. A row's pointers are such that blocks keep their numbers.
+void PagedRows::point(std::size_t k, Window *window) const {
+  const std::size_t begin = k == 0 ? 0 : ends_[k - 1];
+  window->rows.reserve(ends_[k] - begin);  // parts point into it
+  std::size_t next = 0;
+  for (std::size_t i = begin; i < ends_[k]; ++i) {
+    const Span &span = spans_[i];
+    window->rows.push_back(plan_.rows[span.row]);
+    Row &row = window->rows.back();
+    Field fields[most_fields];
+    const int count = fields_of(row, fields);
+    for (int f = 0; f < count; ++f) {
+      const bool moment = fields[f].moment != nullptr;
+      const std::int64_t at = moment ? element(row, span.first) * fields[f].unit : span.first * 4;
+      void *pointer = moment ? row.tensor.*fields[f].moment : row.tensor.*fields[f].scales;
+      if (next == window->loan.pieces.size()) break;
+      const Piece &piece = window->loan.pieces[next];
+      if (piece.home != static_cast<char *>(pointer) + at) continue;  // it does not move
+      ++next;
+      if (moment) {
+        row.tensor.*fields[f].moment = moved(piece.usable, at);
+      } else {
+        row.tensor.*fields[f].scales = static_cast<float *>(moved(piece.usable, at));
+      }
+    }
+    window->parts.push_back({&row, span.row, span.first, span.last});
+  }
+}
+
+void PagedRows::note_done(std::size_t k) {
+  const Span &span = spans_[ends_[k] - 1];
+  const Row &row = plan_.rows[span.row];
+  const bool whole = span.last == row.blocks.count;
+  rows_done_ = span.row + (whole ? 1 : 0);
+  elements_done_ = whole ? 0 : element(row, span.last);
+}
+
+adamw_status PagedRows::sweep(bool written, const Body &body) {
+  std::deque<Window> ahead;
+  std::size_t brought = 0;
+  for (std::size_t k = 0; k < ends_.size(); ++k) {
+    for (; brought < ends_.size() && brought - k < page_windows - 1; ++brought) {
+      ahead.emplace_back();
+      if (adamw_status s = bring(brought, &ahead.back())) return s;
+    }
+    Window &window = ahead.front();
+    if (adamw_status s = session_.arrive(window.loan)) return s;
+    point(k, &window);
+    if (adamw_status s = body(window.parts.data(), static_cast<std::int64_t>(window.parts.size()))) return s;
+    const adamw_status given_back = session_.give_back(window.loan, written);
+    if (written) note_done(k);  // what could not be written is kept in memory
+    if (given_back != ADAMW_OK) return given_back;
+    ahead.pop_front();
+  }
+  return ADAMW_OK;
+}
+
+}  // namespace adamw

@@ -1,0 +1,63 @@
+// Owns a step over pages: cuts the rows of a call into windows of state, and has a backend step one while the next come in
+// and the last go back. Knows where blocks lie and what state is made of; knows no arithmetic on it and no way of moving it.
+#pragma once
+
+#include "backend.h"
+#include "pager/pager.h"
+
+namespace adamw {
+
+class PagedRows final : public Windows {
+ public:
+  // `plan` is read when a sweep needs it: a pass over gradients may change its coefficients first.
+  PagedRows(const char *function, const StepPlan &plan, Pager::Session &session)
+      : function_(function), plan_(plan), session_(session) {}
+
+  // Cuts. `measured`: a backend takes sums over whole segments of rows first.
+  adamw_status cut(bool measured);
+
+  adamw_status sweep(bool written, const Body &body) override;
+
+  // How far the sweep that writes has come: rows of the plan, and elements of the next one.
+  std::int64_t rows_done() const { return rows_done_; }
+  std::int64_t elements_done() const { return elements_done_; }
+
+ private:
+  static constexpr int most_fields = 6;
+
+  // Blocks of one row.
+  struct Span {
+    std::int64_t row, first, last;
+  };
+  // A buffer of state of a row, as far as the format has it.
+  struct Field {
+    const char *name;
+    void *adamw_tensor::*moment;
+    float *adamw_tensor::*scales;  // one of the two
+    std::int64_t unit;             // bytes of an element, or of a block
+    bool moves;
+  };
+  struct Window {
+    Loan loan;
+    std::vector<Row> rows;
+    std::vector<Part> parts;
+  };
+
+  int fields_of(const Row &row, Field *fields) const;
+  static std::int64_t element(const Row &row, std::int64_t block) {
+    return block == row.blocks.count ? row.tensor.numel : row.blocks.place(block).begin;
+  }
+  std::int64_t end_of_cut(const Row &row, std::int64_t first, std::int64_t blocks, bool measured) const;
+  adamw_status bring(std::size_t k, Window *window);
+  void point(std::size_t k, Window *window) const;
+  void note_done(std::size_t k);
+
+  const char *const function_;
+  const StepPlan &plan_;
+  Pager::Session &session_;
+  std::vector<Span> spans_;
+  std::vector<std::size_t> ends_;  // of each window, in spans_
+  std::int64_t rows_done_ = 0, elements_done_ = 0;
+};
+
+}  // namespace adamw

@@ -1,0 +1,135 @@
+// Owns the entry points adamw_pager_*: checks what callers pass, and lets no exception out.
+#include <cinttypes>
+#include <cstdlib>
+
+#include "../guarded.h"
+#include "../validate.h"
+#include "pager.h"
+
+namespace adamw {
+namespace {
+
+adamw_status create(const char *function, const adamw_pager_options *options, adamw_pager **pager) {
+  const auto bad = [=](const char *field, std::int64_t value, const char *need) {
+    return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: options.%s = %" PRId64 ": must be %s", function, field, value, need);
+  };
+  if (pager == nullptr) return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: pager is NULL", function);
+  *pager = nullptr;
+  if (options == nullptr) return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: options is NULL", function);
+  if (adamw_status s = check_struct(function, "options.size", options->size, sizeof *options)) return s;
+  const adamw_pager_options &o = *options;
+  if (o.backing < ADAMW_PLACE_HOST || o.backing > ADAMW_PLACE_MANAGED)
+    return bad("backing", o.backing, "ADAMW_PLACE_HOST, FILE, PINNED or MANAGED");
+  if (o.device < -1) return bad("device", o.device, "-1 (CPU) or a CUDA device number");
+  const bool file = o.backing == ADAMW_PLACE_FILE, on_cpu = file || o.backing == ADAMW_PLACE_HOST;
+  if (on_cpu && o.device >= 0)
+    return bad("device", o.device, "-1 for the backings HOST and FILE: steps on a CUDA device take PINNED or MANAGED");
+  if (!on_cpu && o.device < 0)
+    return bad("device", o.device, "a CUDA device number for the backings PINNED and MANAGED: the CPU takes HOST or FILE");
+  if (adamw_status s = check_device(function, o.device)) return s;
+  if (o.resident_bytes < 0) return bad("resident_bytes", o.resident_bytes, "0 (the default) or above");
+  if (o.chunk_bytes != 0 && (o.chunk_bytes < smallest_chunk || o.chunk_bytes > std::int64_t{1} << 40))
+    return bad("chunk_bytes", o.chunk_bytes, "0 (the default) or at least 65536");
+  if (o.reserve_bytes < 0 || (!file && o.reserve_bytes != 0))
+    return bad("reserve_bytes", o.reserve_bytes, file ? "0 or above" : "0 but for the backing FILE");
+  if (!file && o.directory != nullptr)
+    return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: options.directory = '%s': must be NULL but for the backing FILE", function,
+                o.directory);
+  PagerOptions decided{static_cast<adamw_place>(o.backing), o.device, o.resident_bytes, o.chunk_bytes, o.reserve_bytes, ""};
+  if (decided.chunk_bytes == 0) {
+    // Half of a small budget for the windows.
+    const std::int64_t fit = o.resident_bytes / (2 * page_windows) / page_bytes * page_bytes;
+    decided.chunk_bytes = o.resident_bytes == 0 ? default_chunk : std::clamp(fit, smallest_chunk, default_chunk);
+  }
+  decided.chunk_bytes = round_up(decided.chunk_bytes, page_bytes);
+  if (o.backing != ADAMW_PLACE_HOST && o.resident_bytes != 0 && o.resident_bytes < page_windows * decided.chunk_bytes) {
+    return fail(ADAMW_ERROR_INVALID_ARGUMENT,
+                "%s: options.resident_bytes = %" PRId64 ": must hold %d windows of chunk_bytes = %" PRId64, function,
+                o.resident_bytes, page_windows, decided.chunk_bytes);
+  }
+  if (file) {
+    const char *temporary = std::getenv("TMPDIR");
+    decided.directory = o.directory != nullptr                           ? o.directory
+                        : temporary != nullptr && temporary[0] != '\0' ? temporary
+                                                                         : "/var/tmp";
+  }
+  auto fresh = std::make_unique<adamw_pager>(decided);
+  if (adamw_status s = fresh->open(function)) return s;
+  *pager = fresh.release();
+  return ADAMW_OK;
+}
+
+// Every function but create() and destroy(): a pager is given, and then body().
+template <class Body>
+adamw_status with_pager(const char *function, const adamw_pager *pager, const Body &body) {
+  return guarded(function, [&] {
+    if (pager == nullptr) return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: pager is NULL", function);
+    return body(function);
+  });
+}
+
+adamw_status is_null(const char *function, const char *field) {
+  return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: %s is NULL", function, field);
+}
+
+}  // namespace
+}  // namespace adamw
+
+using namespace adamw;
+
+adamw_status adamw_pager_create(const adamw_pager_options *options, adamw_pager **pager) {
+  return guarded("adamw_pager_create", [&] { return create("adamw_pager_create", options, pager); });
+}
+
+adamw_status adamw_pager_destroy(adamw_pager *pager) {
+  return guarded("adamw_pager_destroy", [&] {
+    if (pager != nullptr && !pager->empty())
+      return fail(ADAMW_ERROR_INVALID_ARGUMENT, "adamw_pager_destroy: the pager has buffers still: free them first");
+    delete pager;
+    return ADAMW_OK;
+  });
+}
+
+adamw_status adamw_pager_alloc(adamw_pager *pager, int64_t bytes, void **buffer, int32_t *place) {
+  return with_pager("adamw_pager_alloc", pager, [&](const char *function) {
+    if (buffer == nullptr) return is_null(function, "buffer");
+    *buffer = nullptr;
+    if (bytes < 1 || bytes > std::int64_t{1} << 60)
+      return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: bytes = %" PRId64 ": must be in 1 ... 2^60", function, bytes);
+    return pager->allocate(function, bytes, buffer, place);
+  });
+}
+
+adamw_status adamw_pager_free(adamw_pager *pager, void *buffer) {
+  return with_pager("adamw_pager_free", pager,
+                    [&](const char *function) { return buffer == nullptr ? ADAMW_OK : pager->free(function, buffer); });
+}
+
+adamw_status adamw_pager_acquire(adamw_pager *pager, void *address, int64_t bytes, void *stream, void **usable) {
+  return with_pager("adamw_pager_acquire", pager, [&](const char *function) {
+    if (usable == nullptr) return is_null(function, "usable");
+    return pager->acquire(function, address, bytes, stream, usable);
+  });
+}
+
+adamw_status adamw_pager_release(adamw_pager *pager, void *usable, int32_t dirty, void *stream) {
+  return with_pager("adamw_pager_release", pager,
+                    [&](const char *function) { return pager->release(function, usable, dirty != 0, stream); });
+}
+
+adamw_status adamw_pager_prefetch(adamw_pager *pager, void *address, int64_t bytes, void *stream) {
+  return with_pager("adamw_pager_prefetch", pager,
+                    [&](const char *function) { return pager->prefetch(function, address, bytes, stream); });
+}
+
+adamw_status adamw_pager_wait(adamw_pager *pager) {
+  return with_pager("adamw_pager_wait", pager, [&](const char *function) { return pager->wait(function); });
+}
+
+adamw_status adamw_pager_stats(adamw_pager *pager, adamw_pager_statistics *statistics, size_t size) {
+  return with_pager("adamw_pager_stats", pager, [&](const char *function) {
+    if (statistics == nullptr) return is_null(function, "statistics");
+    if (adamw_status s = check_struct(function, "size", size, sizeof *statistics)) return s;
+    return pager->statistics(statistics);
+  });
+}

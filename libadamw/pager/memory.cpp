@@ -1,0 +1,56 @@
+// Owns ordinary memory: whole pages of zeros, and the backing that leaves everything where it lies.
+#include <sys/mman.h>
+
+#include "../status.h"
+#include "pager.h"
+
+namespace adamw {
+
+constexpr std::int64_t huge_page = std::int64_t{2} << 20;
+
+void *map_memory(std::int64_t bytes) {
+  const auto size = static_cast<std::size_t>(round_up(bytes, page_bytes));
+  void *memory = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (memory == MAP_FAILED) return nullptr;
+  if (bytes >= huge_page) madvise(memory, size, MADV_HUGEPAGE);  // a wish: refused where there are none
+  return memory;
+}
+
+void unmap_memory(void *memory, std::int64_t bytes) {
+  munmap(memory, static_cast<std::size_t>(round_up(bytes, page_bytes)));
+}
+
+namespace {
+
+class HostBacking final : public Backing {
+ public:
+  using Backing::Backing;
+  std::int64_t windows_bytes() const override { return 0; }
+  adamw_status allocate(const char *function, Buffer *buffer) override {
+    buffer->memory = map_memory(buffer->bytes);
+    buffer->place = ADAMW_PLACE_HOST;
+    if (buffer->memory != nullptr) return ADAMW_OK;
+    return fail(ADAMW_ERROR_OUT_OF_MEMORY, "%s: no memory for a buffer of %lld bytes", function,
+                static_cast<long long>(buffer->bytes));
+  }
+  void free(Buffer &buffer) override { unmap_memory(buffer.memory, buffer.bytes); }
+  bool moves(const Buffer &) const override { return false; }
+  adamw_status begin(const char *, void *) override { return ADAMW_OK; }
+  adamw_status end(const char *, void *) override { return ADAMW_OK; }
+  adamw_status fetch(const char *, Loan &, void *) override { return ADAMW_OK; }
+  adamw_status arrive(const char *, Loan &, void *) override { return ADAMW_OK; }
+  adamw_status give_back(const char *, Loan &, bool, void *) override { return ADAMW_OK; }
+  void abandon() override {}
+  adamw_status wait(const char *) override { return ADAMW_OK; }
+};
+
+}  // namespace
+
+adamw_status make_cpu_backing(const char *function, const PagerOptions &options, PagerCounts &counts,
+                              std::unique_ptr<Backing> *backing) {
+  if (options.backing == ADAMW_PLACE_FILE) return file_backing(function, options, counts, backing);
+  *backing = std::make_unique<HostBacking>(counts);
+  return ADAMW_OK;
+}
+
+}  // namespace adamw

@@ -1,0 +1,314 @@
+// Owns the bookkeeping of a pager: its buffers, its budget, whose turn a window is. Knows no way of moving bytes.
+#include "pager.h"
+
+#include <pthread.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cinttypes>
+#include <limits>
+
+#include "../backend.h"
+#include "../status.h"
+
+namespace adamw {
+namespace {
+
+// ---- fork ----
+
+// All pagers of the process, so that a child can take what it inherits out of its parent's hands.
+struct Living {
+  std::mutex mutex;
+  std::vector<Pager *> pagers;
+};
+Living &living() {
+  static auto *all = new Living;  // never destroyed: a fork may come at any time
+  return *all;
+}
+
+void in_child() {
+  for (Pager *pager : living().pagers) pager->after_fork();
+  living().mutex.unlock();
+}
+
+void watch_forks() {
+  static const int once = pthread_atfork([] { living().mutex.lock(); }, [] { living().mutex.unlock(); }, in_child);
+  static_cast<void>(once);
+}
+
+std::uintptr_t number(const void *address) { return reinterpret_cast<std::uintptr_t>(address); }
+
+void count_place(adamw_pager_statistics &s, const Buffer &buffer) {
+  std::int64_t *const fields[] = {&s.host_bytes, &s.file_bytes, &s.pinned_bytes, &s.managed_bytes, &s.device_bytes};
+  *fields[buffer.place] += buffer.bytes;
+}
+
+}  // namespace
+
+// ---- life ----
+
+adamw_status Pager::open(const char *function) {
+  process_ = getpid();
+  const Backend *backend = backend_of(options_.device);
+  if (adamw_status s = backend->make_backing(function, options_, counts_, &backing_)) return s;
+  const bool unlimited = options_.backing == ADAMW_PLACE_MANAGED && options_.resident_bytes == 0;
+  budget_ = unlimited ? std::numeric_limits<std::int64_t>::max()
+                      : std::max<std::int64_t>(0, options_.resident_bytes - backing_->windows_bytes());
+  watch_forks();
+  const std::lock_guard<std::mutex> lock(living().mutex);
+  living().pagers.push_back(this);
+  return ADAMW_OK;
+}
+
+Pager::~Pager() {
+  const std::lock_guard<std::mutex> lock(living().mutex);
+  auto &all = living().pagers;
+  all.erase(std::remove(all.begin(), all.end(), this), all.end());
+}
+
+bool Pager::is_forked() const { return pages() && getpid() != process_; }
+
+adamw_status Pager::refuse_fork(const char *function) const {
+  if (!is_forked()) return ADAMW_OK;
+  return fail(ADAMW_ERROR_UNSUPPORTED,
+              "%s: this pager was made by process %ld, before the fork to this process: make another here", function,
+              process_);
+}
+
+// ---- buffers ----
+
+adamw_status Pager::allocate(const char *function, std::int64_t bytes, void **memory, std::int32_t *place) {
+  if (adamw_status s = refuse_fork(function)) return s;
+  const std::lock_guard<std::mutex> lock(mutex_);
+  Buffer buffer;
+  buffer.bytes = bytes;
+  const std::int64_t whole = round_up(bytes, page_bytes);
+  buffer.resident = pages() && whole <= budget_;
+  if (adamw_status s = backing_->allocate(function, &buffer)) return s;
+  try {
+    buffers_.emplace(number(buffer.memory), buffer);
+  } catch (...) {
+    backing_->free(buffer);
+    throw;
+  }
+  if (buffer.resident) take_budget(whole);
+  *memory = buffer.memory;
+  if (place != nullptr) *place = buffer.place;
+  return ADAMW_OK;
+}
+
+void Pager::take_budget(std::int64_t bytes) {
+  if (options_.backing == ADAMW_PLACE_MANAGED && options_.resident_bytes == 0) return;  // no limit
+  budget_ -= bytes;
+  if (options_.backing != ADAMW_PLACE_MANAGED) counts_.add_resident(bytes);
+}
+
+adamw_status Pager::free(const char *function, void *memory) {
+  // In a child of fork() another thread may have held the locks, and none is there now.
+  const bool forked = is_forked();
+  std::unique_lock<std::mutex> session(sessions_, std::defer_lock), lock(mutex_, std::defer_lock);
+  if (!forked) std::lock(session, lock);
+  const auto it = buffers_.find(number(memory));
+  if (it == buffers_.end())
+    return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: %p is no buffer of this pager", function, memory);
+  for (const Held &held : held_) {
+    if (held.loan.pieces[0].buffer == &it->second && held.arrived)
+      return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: %p is acquired: release it first", function, memory);
+  }
+  if (!forked) {
+    if (adamw_status s = drop_fetched(function, nullptr)) return s;
+  }
+  if (it->second.resident) take_budget(-round_up(it->second.bytes, page_bytes));
+  backing_->free(it->second);
+  buffers_.erase(it);
+  return ADAMW_OK;
+}
+
+const Buffer *Pager::find(const void *address) const {
+  auto it = buffers_.upper_bound(number(address));
+  if (it == buffers_.begin()) return nullptr;
+  --it;
+  return number(address) - it->first < static_cast<std::uintptr_t>(it->second.bytes) ? &it->second : nullptr;
+}
+
+adamw_status Pager::check_stretch(const char *function, const void *address, std::int64_t bytes,
+                                  const Buffer **buffer) const {
+  const Buffer *b = find(address);
+  if (b == nullptr)
+    return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: address = %p is in no buffer of this pager", function, address);
+  const auto offset = static_cast<std::int64_t>(number(address) - number(b->memory));
+  if (bytes < 1 || bytes > b->bytes - offset) {
+    return fail(ADAMW_ERROR_INVALID_ARGUMENT,
+                "%s: bytes = %" PRId64 ": must be in 1 ... %" PRId64 ", the rest of the buffer", function, bytes,
+                b->bytes - offset);
+  }
+  *buffer = b;
+  return ADAMW_OK;
+}
+
+adamw_status Pager::statistics(adamw_pager_statistics *out) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  adamw_pager_statistics s{};
+  s.buffers = static_cast<std::int64_t>(buffers_.size());
+  for (const auto &entry : buffers_) count_place(s, entry.second);
+  s.resident_bytes = counts_.resident;
+  s.resident_peak_bytes = counts_.resident_peak;
+  s.bytes_in = counts_.in;
+  s.bytes_out = counts_.out;
+  s.wait_ns = counts_.wait_ns;
+  s.faults_avoided = counts_.faults;
+  *out = s;
+  return ADAMW_OK;
+}
+
+adamw_status Pager::wait(const char *function) {
+  if (adamw_status s = refuse_fork(function)) return s;
+  const std::lock_guard<std::mutex> session(sessions_);
+  return backing_->wait(function);
+}
+
+// ---- loans ----
+
+Pager::Session::~Session() {
+  if (begun_) pager_.backing_->abandon();  // an error has cut the call short: it is the one to report
+}
+
+adamw_status Pager::Session::begin() {
+  if (adamw_status s = pager_.refuse_fork(function_)) return s;
+  for (const Held &held : pager_.held_) {
+    if (held.arrived) {
+      return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: %p of options.pager is acquired: release it before a step",
+                  function_, held.loan.pieces[0].home);
+    }
+  }
+  if (adamw_status s = pager_.drop_fetched(function_, stream_)) return s;
+  pager_.next_window_ = 0;
+  if (adamw_status s = pager_.backing_->begin(function_, stream_)) return s;
+  begun_ = true;
+  return ADAMW_OK;
+}
+
+adamw_status Pager::Session::end() {
+  begun_ = false;
+  return pager_.backing_->end(function_, stream_);
+}
+
+adamw_status Pager::Session::find(const void *address, std::int64_t bytes, const char *what, Piece *piece) const {
+  const std::lock_guard<std::mutex> lock(pager_.mutex_);
+  *piece = {nullptr, const_cast<void *>(address), bytes, const_cast<void *>(address)};
+  const Buffer *buffer = pager_.find(address);
+  if (buffer == nullptr) return ADAMW_OK;
+  const auto offset = static_cast<std::int64_t>(number(address) - number(buffer->memory));
+  if (bytes > buffer->bytes - offset) {
+    return fail(ADAMW_ERROR_INVALID_ARGUMENT,
+                "%s: %s = %p: %" PRId64 " bytes from there pass the end of its buffer of the pager", function_, what,
+                address, bytes);
+  }
+  if (pager_.backing_->moves(*buffer)) piece->buffer = buffer;
+  return ADAMW_OK;
+}
+
+adamw_status Pager::Session::fetch(Loan &loan) {
+  if (loan.pieces.empty()) return ADAMW_OK;
+  loan.window = pager_.next_window_++ % page_windows;
+  return pager_.backing_->fetch(function_, loan, stream_);
+}
+adamw_status Pager::Session::arrive(Loan &loan) {
+  return loan.pieces.empty() ? ADAMW_OK : pager_.backing_->arrive(function_, loan, stream_);
+}
+adamw_status Pager::Session::give_back(Loan &loan, bool dirty) {
+  return loan.pieces.empty() ? ADAMW_OK : pager_.backing_->give_back(function_, loan, dirty, stream_);
+}
+
+int Pager::free_window() const {
+  bool taken[page_windows] = {};
+  for (const Held &held : held_) taken[held.loan.window] = true;
+  return static_cast<int>(std::find(taken, taken + page_windows, false) - taken);
+}
+
+// What was fetched, and not acquired since, makes room.
+adamw_status Pager::drop_fetched(const char *function, void *stream) {
+  for (std::size_t i = held_.size(); i-- > 0;) {
+    if (held_[i].arrived) continue;
+    Loan loan = std::move(held_[i].loan);
+    held_.erase(held_.begin() + static_cast<std::ptrdiff_t>(i));
+    if (adamw_status s = backing_->arrive(function, loan, stream)) return s;
+    if (adamw_status s = backing_->give_back(function, loan, false, stream)) return s;
+  }
+  return ADAMW_OK;
+}
+
+adamw_status Pager::hold(const char *function, const Piece &piece, void *stream) {
+  held_.push_back({{{piece}, free_window()}, false});
+  const adamw_status s = backing_->fetch(function, held_.back().loan, stream);
+  if (s != ADAMW_OK) held_.pop_back();
+  return s;
+}
+
+adamw_status Pager::prefetch(const char *function, void *address, std::int64_t bytes, void *stream) {
+  if (adamw_status s = refuse_fork(function)) return s;
+  const std::scoped_lock locks(sessions_, mutex_);
+  const Buffer *buffer = nullptr;
+  if (adamw_status s = check_stretch(function, address, bytes, &buffer)) return s;
+  const bool known = std::any_of(held_.begin(), held_.end(),
+                                 [&](const Held &held) { return held.loan.pieces[0].home == address; });
+  if (known || !backing_->moves(*buffer) || cost_of(bytes) > options_.chunk_bytes || free_window() == page_windows)
+    return ADAMW_OK;  // it is no more than a hint
+  return hold(function, {buffer, address, bytes, nullptr}, stream);
+}
+
+adamw_status Pager::acquire(const char *function, void *address, std::int64_t bytes, void *stream, void **usable) {
+  *usable = nullptr;
+  if (adamw_status s = refuse_fork(function)) return s;
+  const std::scoped_lock locks(sessions_, mutex_);
+  const Buffer *buffer = nullptr;
+  if (adamw_status s = check_stretch(function, address, bytes, &buffer)) return s;
+  if (!backing_->moves(*buffer)) {
+    *usable = address;
+    return ADAMW_OK;
+  }
+  if (cost_of(bytes) > options_.chunk_bytes) {
+    return fail(ADAMW_ERROR_INVALID_ARGUMENT,
+                "%s: bytes = %" PRId64 ": must be at most %" PRId64 ", which is chunk_bytes less a page", function,
+                bytes, options_.chunk_bytes - page_bytes);
+  }
+  const auto out = std::count_if(held_.begin(), held_.end(), [](const Held &held) { return held.arrived; });
+  if (out >= page_windows - 1) {
+    return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: %d stretches are acquired already: release one first", function,
+                page_windows - 1);
+  }
+  const auto fetched = [&](const Held &held) {
+    const Piece &piece = held.loan.pieces[0];
+    return !held.arrived && piece.home == address && piece.bytes == bytes;
+  };
+  if (std::none_of(held_.begin(), held_.end(), fetched)) {
+    if (adamw_status s = drop_fetched(function, stream)) return s;
+    if (adamw_status s = hold(function, {buffer, address, bytes, nullptr}, stream)) return s;
+  }
+  const auto held = std::find_if(held_.begin(), held_.end(), fetched);
+  if (adamw_status s = backing_->arrive(function, held->loan, stream)) {
+    held_.erase(held);
+    return s;
+  }
+  held->arrived = true;
+  *usable = held->loan.pieces[0].usable;
+  return ADAMW_OK;
+}
+
+adamw_status Pager::release(const char *function, void *usable, bool dirty, void *stream) {
+  if (adamw_status s = refuse_fork(function)) return s;
+  const std::scoped_lock locks(sessions_, mutex_);
+  const auto held = std::find_if(held_.begin(), held_.end(), [&](const Held &h) {
+    return h.arrived && h.loan.pieces[0].usable == usable;
+  });
+  if (held == held_.end()) {
+    if (find(usable) != nullptr) return ADAMW_OK;  // used where it lies
+    return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: usable = %p is not acquired", function, usable);
+  }
+  Loan loan = std::move(held->loan);
+  held_.erase(held);
+  if (adamw_status s = backing_->give_back(function, loan, dirty, stream)) return s;
+  return backing_->end(function, stream);
+}
+
+}  // namespace adamw

@@ -1,0 +1,202 @@
+// Owns the page manager's inside: buffers and where they lie, windows that state is brought in through, counts. A backing
+// says how bytes move. Knows memory; knows no tensors and no arithmetic on them.
+#pragma once
+
+#include <atomic>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "../../include/adamw.h"
+#include "../types.h"
+
+namespace adamw {
+
+constexpr std::int64_t page_bytes = 4096;  // what files are read and written in, and faults are counted in
+constexpr int page_windows = 4;            // one is used, one is written, two are read ahead
+constexpr std::int64_t default_chunk = std::int64_t{16} << 20, smallest_chunk = std::int64_t{64} << 10;
+
+constexpr std::int64_t round_up(std::int64_t bytes, std::int64_t unit) { return (bytes + unit - 1) / unit * unit; }
+// What a stretch takes of a window at most: its first and last page may be shared with others.
+constexpr std::int64_t cost_of(std::int64_t bytes) { return round_up(bytes, page_bytes) + page_bytes; }
+
+struct PagerOptions {
+  adamw_place backing;
+  std::int32_t device;
+  std::int64_t resident_bytes, chunk_bytes, reserve_bytes;  // chunk_bytes: decided
+  std::string directory;
+};
+
+// Several threads count.
+struct PagerCounts {
+  std::atomic<std::int64_t> resident{0}, resident_peak{0}, in{0}, out{0}, wait_ns{0}, faults{0};
+
+  void add_resident(std::int64_t bytes) {
+    const std::int64_t now = resident += bytes;
+    std::int64_t peak = resident_peak;
+    while (now > peak && !resident_peak.compare_exchange_weak(peak, now)) {
+    }
+  }
+  void came_in(std::int64_t bytes) {
+    in += bytes;
+    faults += round_up(bytes, page_bytes) / page_bytes;
+  }
+};
+
+struct Buffer {
+  void *memory = nullptr;
+  std::int64_t bytes = 0;  // as asked for
+  adamw_place place = ADAMW_PLACE_HOST;
+  bool resident = false;  // in fast memory
+  void *own = nullptr;    // the backing's
+};
+
+// A stretch of one buffer.
+struct Piece {
+  const Buffer *buffer;
+  void *home;
+  std::int64_t bytes;
+  void *usable;  // from arrive() to give_back()
+};
+
+// Stretches that one window holds.
+struct Loan {
+  std::vector<Piece> pieces;
+  int window = -1;  // -1: it needs none
+};
+
+// How bytes move. Functions that take a Loan are called by one thread at a time, in the order fetch, arrive, give_back;
+// `function` begins error messages. A stream is a CUDA stream, null on the CPU.
+class Backing {
+ public:
+  explicit Backing(PagerCounts &counts) : counts_(counts) {}
+  virtual ~Backing() = default;
+  Backing(const Backing &) = delete;
+  Backing &operator=(const Backing &) = delete;
+
+  // Fast memory that windows take from the budget.
+  virtual std::int64_t windows_bytes() const = 0;
+  // Memory for a buffer of `bytes` zeros, `resident` or not: sets memory, place and own.
+  virtual adamw_status allocate(const char *function, Buffer *buffer) = 0;
+  virtual void free(Buffer &buffer) = 0;
+  // false: the buffer is used where it lies, and is never in a loan.
+  virtual bool moves(const Buffer &buffer) const = 0;
+
+  // Around the loans of a call.
+  virtual adamw_status begin(const char *function, void *stream) = 0;
+  virtual adamw_status end(const char *function, void *stream) = 0;  // what was written is safe, or the error
+  // Starts to bring in what may be on its way for long; the window is free, or about to be.
+  virtual adamw_status fetch(const char *function, Loan &loan, void *stream) = 0;
+  // Sets `usable` of each piece.
+  virtual adamw_status arrive(const char *function, Loan &loan, void *stream) = 0;
+  // Starts to take back what was written. After an error, of these bytes or of earlier ones, they are safe all the same, in
+  // memory of their own.
+  virtual adamw_status give_back(const char *function, Loan &loan, bool dirty, void *stream) = 0;
+
+  // After an error, instead of end(): forgets the loans that are out, what was given back excepted.
+  virtual void abandon() = 0;
+
+  // What programs see in buffers is what steps have left there.
+  virtual adamw_status wait(const char *function) = 0;
+  // In the child of a fork: buffers become the child's own copies.
+  virtual void forked() {}
+
+ protected:
+  PagerCounts &counts_;
+};
+
+class Pager {
+ public:
+  explicit Pager(const PagerOptions &options) : options_(options) {}
+  ~Pager();
+  Pager(const Pager &) = delete;
+  Pager &operator=(const Pager &) = delete;
+
+  adamw_status open(const char *function);  // once, before anything else
+  const PagerOptions &options() const { return options_; }
+
+  adamw_status allocate(const char *function, std::int64_t bytes, void **memory, std::int32_t *place);
+  adamw_status free(const char *function, void *memory);
+  bool empty() const { return buffers_.empty(); }
+  adamw_status statistics(adamw_pager_statistics *out);
+  adamw_status wait(const char *function);
+
+  // Loans of the public interface, a piece each.
+  adamw_status acquire(const char *function, void *address, std::int64_t bytes, void *stream, void **usable);
+  adamw_status release(const char *function, void *usable, bool dirty, void *stream);
+  adamw_status prefetch(const char *function, void *address, std::int64_t bytes, void *stream);
+
+  // Whether anything here has to be brought in at all.
+  bool pages() const { return options_.backing != ADAMW_PLACE_HOST; }
+
+  // A call that lends: from begin() to end() no other thread's does, and buffers stay. end() waits for what is written.
+  class Session {
+   public:
+    Session(Pager &pager, const char *function, void *stream)
+        : pager_(pager), function_(function), stream_(stream), lock_(pager.sessions_) {}
+    ~Session();
+    adamw_status begin();
+    adamw_status end();
+    // The piece at `address`; buffer = null if it is in no buffer that moves. Fails where it passes the buffer's end.
+    adamw_status find(const void *address, std::int64_t bytes, const char *what, Piece *piece) const;
+    // Each takes the next window in turn. No more than page_windows loans at a time.
+    adamw_status fetch(Loan &loan);
+    adamw_status arrive(Loan &loan);
+    adamw_status give_back(Loan &loan, bool dirty);
+    std::int64_t chunk_bytes() const { return pager_.options_.chunk_bytes; }
+
+   private:
+    Pager &pager_;
+    const char *const function_;
+    void *const stream_;
+    std::unique_lock<std::mutex> lock_;
+    bool begun_ = false;
+  };
+
+  // In a child of fork(): locks and threads of the parent are not here.
+  bool is_forked() const;
+  void after_fork() { backing_->forked(); }
+
+ private:
+  adamw_status refuse_fork(const char *function) const;
+  void take_budget(std::int64_t bytes);
+  const Buffer *find(const void *address) const;
+  adamw_status check_stretch(const char *function, const void *address, std::int64_t bytes, const Buffer **buffer) const;
+  int free_window() const;  // page_windows: none
+  adamw_status drop_fetched(const char *function, void *stream);
+  adamw_status hold(const char *function, const Piece &piece, void *stream);
+
+  struct Held {
+    Loan loan;
+    bool arrived;
+  };
+
+  PagerOptions options_;
+  PagerCounts counts_;
+  std::unique_ptr<Backing> backing_;
+  std::mutex sessions_;  // taken first
+  std::mutex mutex_;     // buffers_, budget_
+  std::map<std::uintptr_t, Buffer> buffers_;
+  std::int64_t budget_ = 0;  // left for resident buffers
+  std::vector<Held> held_;
+  int next_window_ = 0;
+  long process_ = 0;
+};
+
+// The backings for the CPU; Backend::make_backing has those of a device.
+adamw_status make_cpu_backing(const char *function, const PagerOptions &options, PagerCounts &counts,
+                              std::unique_ptr<Backing> *backing);
+adamw_status file_backing(const char *function, const PagerOptions &options, PagerCounts &counts,
+                          std::unique_ptr<Backing> *backing);
+
+// Anonymous memory, zeros, on huge pages where it is large; null if there is none. Whole pages.
+void *map_memory(std::int64_t bytes);
+void unmap_memory(void *memory, std::int64_t bytes);
+
+}  // namespace adamw
+
+struct adamw_pager final : adamw::Pager {
+  using Pager::Pager;
+};

@@ -1,0 +1,238 @@
+// Owns the laws of paging on the CPU: the same bits as without it, buffers that are ordinary memory, nothing left behind.
+// (Disks that fail: test_pager_errors.cpp. The order of bringing in and taking back: test_pager_order.cpp.)
+#include <dirent.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <functional>
+#include <thread>
+
+#include "paged_model.h"
+
+#if defined(__SANITIZE_THREAD__)
+constexpr bool can_fork = false;  // ThreadSanitizer's own threads do not survive one
+#else
+constexpr bool can_fork = true;
+#endif
+
+namespace {
+
+const std::vector<TensorShape> mixed = {{1, 1, 0},        {5, 100, 0}, {1, 0, 0},      {300, 301, 0},  {1, 33, 0}, {7, 256, 512},
+                                        {1, 300001, 256}, {0, 64, 0},  {3, 100003, 0}, {1000, 512, 0}, {1, 257, 0}};
+
+void for_each_kind(const std::function<void(const adamw_step_options &)> &body) {
+  for (int format = ADAMW_STATE_FLOAT32; format <= ADAMW_STATE_TENSOR8; ++format) {
+    for (std::uint32_t flags : {0u, unsigned{ADAMW_STEP_AMSGRAD | ADAMW_STEP_STOCHASTIC_ROUNDING}}) {
+      adamw_step_options o = step_options(static_cast<adamw_state_format>(format), flags,
+                                          flags != 0 ? ADAMW_BFLOAT16 : ADAMW_FLOAT32, ADAMW_FLOAT32);
+      body(o);
+      o.percentile_clipping = 30;
+      o.max_unorm = 0.01;
+      body(o);
+    }
+  }
+}
+
+// Law: paged = unpaged, after each of several steps, for every backing, window and budget.
+void check_same_bits(const adamw_step_options &options, const adamw_pager_options &paging) {
+  adamw_pager *pager = new_pager(paging);
+  {
+    Model plain(options, mixed);
+    PagedModel paged(pager, options, mixed);
+    for (int step = 1; step <= 3; ++step) {
+      std::int64_t rows = -1;
+      paged.options.rows_stepped = &rows;
+      for (Model *model : {&plain, static_cast<Model *>(&paged)}) {
+        model->new_gradients(static_cast<std::uint64_t>(step));
+        CHECK(model->call(step) == ADAMW_OK, "%s", adamw_last_error());
+      }
+      CHECK(rows == static_cast<std::int64_t>(mixed.size()), "rows_stepped = %lld", static_cast<long long>(rows));
+      CHECK(plain.contents() == paged.paged_contents(), "backing %d, chunk %lld, resident %lld, format %d, flags %u: step %d",
+            paging.backing, static_cast<long long>(paging.chunk_bytes), static_cast<long long>(paging.resident_bytes),
+            options.state_format, options.flags, step);
+    }
+    const adamw_pager_statistics s = stats_of(pager);
+    if (paging.resident_bytes > 0)
+      CHECK(s.resident_peak_bytes <= paging.resident_bytes, "%lld", static_cast<long long>(s.resident_peak_bytes));
+    if (paging.backing == ADAMW_PLACE_FILE && paging.resident_bytes == 0)
+      CHECK(s.bytes_in > 0 && s.bytes_out >= s.bytes_in / 3 && s.faults_avoided >= s.bytes_in / 4096, "%lld in, %lld out",
+            static_cast<long long>(s.bytes_in), static_cast<long long>(s.bytes_out));
+  }
+  const adamw_pager_statistics s = stats_of(pager);
+  CHECK(s.buffers == 0 && s.host_bytes == 0 && s.file_bytes == 0, "%lld buffers stay", static_cast<long long>(s.buffers));
+  CHECK(adamw_pager_destroy(pager) == ADAMW_OK, "%s", adamw_last_error());
+}
+
+void check_all_same_bits() {
+  adamw_pager_options host = ADAMW_PAGER_OPTIONS_INIT;
+  for_each_kind([&](const adamw_step_options &options) {
+    check_same_bits(options, host);
+    check_same_bits(options, file_options(options.max_unorm > 0 ? 1 << 17 : 1 << 16));
+    check_same_bits(options, file_options(0));
+    check_same_bits(options, file_options(0, 4 << 20));
+  });
+}
+
+// Law: every buffer is ordinary memory between steps: what a program writes there, the next step finds.
+void check_edits() {
+  adamw_pager *pager = new_pager(file_options());
+  {
+    const adamw_step_options options = step_options(ADAMW_STATE_FLOAT32);
+    Model plain(options, {{1, 200000, 0}});
+    PagedModel paged(pager, options, {{1, 200000, 0}});
+    plain.run(2);
+    paged.run(2);
+    for (Model *model : {&plain, static_cast<Model *>(&paged)}) {
+      auto *moment = static_cast<float *>(model->rows[0].exp_avg);
+      for (int i = 0; i < 200000; i += 777) moment[i] = static_cast<float>(i);
+      model->new_gradients(9);
+      CHECK(model->call(3) == ADAMW_OK, "%s", adamw_last_error());
+    }
+    CHECK(plain.contents() == paged.paged_contents(), "edits were lost");
+  }
+  adamw_pager_destroy(pager);
+}
+
+// Law: several threads may step with one pager, and others allocate and free meanwhile.
+void check_threads() {
+  adamw_pager *pager = new_pager(file_options());
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 3; ++t) {
+    threads.emplace_back([=] {
+      const adamw_step_options options = step_options(ADAMW_STATE_BLOCK8);
+      const std::vector<TensorShape> shapes = {{1, 100000 + 1000 * t, 0}, {20, 300, 0}};
+      Model plain(options, shapes);
+      PagedModel paged(pager, options, shapes);
+      plain.run(4);
+      paged.run(4);
+      CHECK(plain.contents() == paged.paged_contents(), "thread %d", t);
+    });
+  }
+  for (std::thread &thread : threads) thread.join();
+  CHECK(adamw_pager_destroy(pager) == ADAMW_OK, "%s", adamw_last_error());
+}
+
+// The public way to bytes, for other kernels.
+void check_acquire() {
+  adamw_pager *pager = new_pager(file_options(1 << 16));
+  void *buffer = nullptr, *usable[4] = {};
+  constexpr std::int64_t bytes = 300000;
+  CHECK(adamw_pager_alloc(pager, bytes, &buffer, nullptr) == ADAMW_OK, "%s", adamw_last_error());
+  auto *at = static_cast<unsigned char *>(buffer);
+  for (std::int64_t i = 0; i < bytes; ++i) at[i] = static_cast<unsigned char>(i % 251);
+  CHECK(adamw_pager_prefetch(pager, at + 5000, 40000, nullptr) == ADAMW_OK, "%s", adamw_last_error());
+  for (int i = 0; i < 3; ++i) {
+    const std::int64_t from = 5000 + 50000 * i;
+    CHECK(adamw_pager_acquire(pager, at + from, 40000, nullptr, &usable[i]) == ADAMW_OK, "%s", adamw_last_error());
+    CHECK(usable[i] != nullptr && std::memcmp(usable[i], at + from, 40000) == 0, "stretch %d", i);
+    std::memset(usable[i], 100 + i, 40000);
+  }
+  CHECK(adamw_pager_acquire(pager, at, 100, nullptr, &usable[3]) == ADAMW_ERROR_INVALID_ARGUMENT && usable[3] == nullptr,
+        "a fourth");
+  CHECK(adamw_pager_free(pager, buffer) == ADAMW_ERROR_INVALID_ARGUMENT, "freed while acquired");
+  Model model(step_options(), {{1, 5000, 0}});
+  model.options.pager = pager;
+  CHECK(model.call(1) == ADAMW_ERROR_INVALID_ARGUMENT, "a step while acquired");
+  for (int i : {1, 0, 2}) CHECK(adamw_pager_release(pager, usable[i], i != 2, nullptr) == ADAMW_OK, "%s", adamw_last_error());
+  CHECK(adamw_pager_release(pager, usable[0], 1, nullptr) == ADAMW_ERROR_INVALID_ARGUMENT, "released twice");
+  for (std::int64_t i = 0; i < bytes; ++i) {
+    const std::int64_t stretch = (i - 5000) / 50000, within = (i - 5000) % 50000;
+    const bool changed = i >= 5000 && stretch < 2 && within < 40000;
+    const int must = changed ? 100 + static_cast<int>(stretch) : static_cast<int>(i % 251);
+    if (at[i] != must) {
+      CHECK(at[i] == must, "byte %lld is %d, must be %d", static_cast<long long>(i), at[i], must);
+      break;
+    }
+  }
+  CHECK(adamw_pager_acquire(pager, at, 70000, nullptr, &usable[0]) == ADAMW_ERROR_INVALID_ARGUMENT, "beyond a window");
+  CHECK(adamw_pager_acquire(pager, at + bytes - 10, 11, nullptr, &usable[0]) == ADAMW_ERROR_INVALID_ARGUMENT, "beyond the end");
+  CHECK(adamw_pager_acquire(pager, &usable, 1, nullptr, &usable[0]) == ADAMW_ERROR_INVALID_ARGUMENT, "not of the pager");
+  CHECK(adamw_pager_destroy(pager) == ADAMW_ERROR_INVALID_ARGUMENT, "destroyed with a buffer");
+  CHECK(adamw_pager_free(pager, buffer) == ADAMW_OK && adamw_pager_free(pager, nullptr) == ADAMW_OK, "%s", adamw_last_error());
+  CHECK(adamw_pager_free(pager, buffer) == ADAMW_ERROR_INVALID_ARGUMENT, "freed twice");
+  CHECK(adamw_pager_destroy(pager) == ADAMW_OK && adamw_pager_destroy(nullptr) == ADAMW_OK, "%s", adamw_last_error());
+}
+
+// A buffer that was freed comes back as zeros (PagedModel looks), and its space is used again.
+void check_reuse() {
+  for (std::int64_t reserved : {0, 1 << 20}) {
+    adamw_pager_options options = file_options();
+    options.reserve_bytes = reserved;
+    adamw_pager *pager = new_pager(options);
+    for (int round = 0; round < 5; ++round) {
+      PagedModel a(pager, step_options(ADAMW_STATE_BLOCK8), {{1, 100000, 0}}), b(pager, step_options(), {{1, 50000, 0}});
+      a.run(1);
+      b.run(1);
+    }
+    CHECK(adamw_pager_destroy(pager) == ADAMW_OK, "%s", adamw_last_error());
+  }
+}
+
+int open_files() {
+  int count = 0;
+  DIR *files = opendir("/proc/self/fd");
+  if (files == nullptr) return 0;
+  while (readdir(files) != nullptr) ++count;
+  closedir(files);
+  return count;
+}
+
+// Law: a thousand pagers leave no file, no descriptor and no thread.
+void check_nothing_left() {
+  const int before = open_files();
+  for (int i = 0; i < 200; ++i) {
+    adamw_pager *pager = new_pager(file_options());
+    { PagedModel(pager, step_options(ADAMW_STATE_BLOCK8), {{1, 5000, 0}}).run(1); }
+    adamw_pager_destroy(pager);
+  }
+  CHECK(open_files() == before, "%d descriptors were open, now %d", before, open_files());
+}
+
+// Law: after fork() both go on with their own bytes, and the child cannot disturb the parent's file.
+void check_fork() {
+  if (!can_fork) return;
+  adamw_pager *pager = new_pager(file_options());
+  const adamw_step_options options = step_options(ADAMW_STATE_BLOCK8);
+  {
+    Model plain(options, mixed);
+    PagedModel paged(pager, options, mixed);
+    plain.run(2);
+    paged.run(2);
+    const pid_t child = fork();
+    if (child == 0) {
+      const bool same = plain.contents() == [&] {
+        for (auto &[from, to] : paged.buffers) std::memcpy(to->memory.data(), from, to->memory.size());
+        return paged.contents();
+      }();
+      for (auto &[from, to] : paged.buffers) std::memset(from, 0x5A, to->memory.size());
+      const bool refused = paged.call(3) == ADAMW_ERROR_UNSUPPORTED;
+      void *more = nullptr;
+      const bool refused_too = adamw_pager_alloc(pager, 100, &more, nullptr) == ADAMW_ERROR_UNSUPPORTED && more == nullptr;
+      for (auto &[from, to] : paged.buffers) adamw_pager_free(pager, from);
+      const bool destroyed = adamw_pager_destroy(pager) == ADAMW_OK;
+      _exit(same && refused && refused_too && destroyed ? 0 : 1);
+    }
+    int status = -1;
+    CHECK(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0, "the child: %d", status);
+    for (Model *model : {&plain, static_cast<Model *>(&paged)}) {
+      model->new_gradients(3);
+      CHECK(model->call(3) == ADAMW_OK, "%s", adamw_last_error());
+    }
+    CHECK(plain.contents() == paged.paged_contents(), "the parent's state is not what it was");
+  }
+  adamw_pager_destroy(pager);
+}
+
+}  // namespace
+
+int main() {
+  check_all_same_bits();
+  check_edits();
+  check_threads();
+  check_acquire();
+  check_reuse();
+  check_nothing_left();
+  check_fork();
+  return finish();
+}
