@@ -48,7 +48,8 @@ adamw_status with_progress(adamw_status status, const StepPlan &plan, const Page
   if (elements == 0)
     return fail(status, "%s; the rows before row %" PRId64 " have been stepped, the others not", error.c_str(), next);
   return fail(status,
-              "%s; the rows before row %" PRId64 " have been stepped, it itself up to element %" PRId64 ", the others not",
+              "%s; the rows before row %" PRId64 " have been stepped, it itself up to element %" PRId64
+              ", the others not",
               error.c_str(), next, elements);
 }
 

@@ -29,8 +29,8 @@ struct StepKind {
   bool amsgrad, stochastic_rounding, skip_zeros;
 };
 
-// Blocks [first, last) of a row of the plan. `row` may be a copy of it whose state is elsewhere, each block where its number
-// says.
+// Blocks [first, last) of a row of the plan. `row` may be a copy of it whose state is elsewhere, each block where its
+// number says.
 struct Part {
   const Row *row;
   std::int64_t index, first, last;

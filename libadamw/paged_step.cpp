@@ -30,13 +30,14 @@ int PagedRows::fields_of(const Row &row, Field *fields) const {
   if (kind.state_format != ADAMW_STATE_BLOCK8) return count;  // the single scale of a tensor is used where it lies
   fields[count++] = {"exp_avg_absmax", nullptr, &adamw_tensor::exp_avg_absmax, 4, false};
   fields[count++] = {"exp_avg_sq_absmax", nullptr, &adamw_tensor::exp_avg_sq_absmax, 4, false};
-  if (kind.amsgrad) fields[count++] = {"max_exp_avg_sq_absmax", nullptr, &adamw_tensor::max_exp_avg_sq_absmax, 4, false};
+  if (kind.amsgrad)
+    fields[count++] = {"max_exp_avg_sq_absmax", nullptr, &adamw_tensor::max_exp_avg_sq_absmax, 4, false};
   static_cast<void>(row);
   return count;
 }
 
-// The end of a part that begins at block `first` and may have so many blocks (at least one): where a segment ends if rows
-// are measured, else whole rows or a part of one, else whole pages, if there are any.
+// The end of a part that begins at block `first` and may have so many blocks (at least one): where a segment ends if
+// rows are measured, else whole rows or a part of one, else whole pages, if there are any.
 std::int64_t PagedRows::end_of_cut(const Row &row, std::int64_t first, std::int64_t blocks, bool measured) const {
   const std::int64_t end = first + blocks, per_row = row.blocks.blocks_per_row;
   if (measured) {
@@ -84,11 +85,12 @@ adamw_status PagedRows::cut(bool measured) {
         last = fit > 0 ? end_of_cut(row, first, fit, measured) : first;
         if (last <= first) {  // not a part of it: the next window, which is empty
           if (room == session_.chunk_bytes()) {
-            return fail(ADAMW_ERROR_UNSUPPORTED,
-                        "%s: row %" PRId64 ": chunk_bytes = %" PRId64
-                        " of the pager is too small for max_unorm or ADAMW_STATE_TENSOR8 with so large a tensor: it must hold "
-                        "1 / 4096 of the state",
-                        function_, row.number, session_.chunk_bytes());
+            return fail(
+                ADAMW_ERROR_UNSUPPORTED,
+                "%s: row %" PRId64 ": chunk_bytes = %" PRId64
+                " of the pager is too small for max_unorm or ADAMW_STATE_TENSOR8 with so large a tensor: it must hold "
+                "1 / 4096 of the state",
+                function_, row.number, session_.chunk_bytes());
           }
           ends_.push_back(spans_.size());
           room = session_.chunk_bytes();
@@ -129,7 +131,8 @@ adamw_status PagedRows::bring(std::size_t k, Window *window) {
   return session_.fetch(window->loan);
 }
 
-// The rows of window k, with pointers to where its state is now. A row's pointers are such that blocks keep their numbers.
+// The rows of window k, with pointers to where its state is now. A row's pointers are such that blocks keep their
+// numbers.
 void PagedRows::point(std::size_t k, Window *window) const {
   const std::size_t begin = k == 0 ? 0 : ends_[k - 1];
   window->rows.reserve(ends_[k] - begin);  // parts point into it

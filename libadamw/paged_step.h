@@ -1,5 +1,6 @@
-// Owns a step over pages: cuts the rows of a call into windows of state, and has a backend step one while the next come in
-// and the last go back. Knows where blocks lie and what state is made of; knows no arithmetic on it and no way of moving it.
+// Owns a step over pages: cuts the rows of a call into windows of state, and has a backend step one while the next come
+// in and the last go back. Knows where blocks lie and what state is made of; knows no arithmetic on it and no way of
+// moving it.
 #pragma once
 
 #include "backend.h"

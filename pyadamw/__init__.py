@@ -11,9 +11,11 @@ from ._errors import (
     InvalidArgumentError,
     LibraryNotFoundError,
     OutOfMemoryError,
+    StorageError,
     UnsupportedError,
     VersionError,
 )
+from ._paging import PageManager
 from .functional import codebook, dequantize, quantize
 from .optim import AdamW, AdamW8bit, AdamW32bit, PagedAdamW, PagedAdamW8bit, PagedAdamW32bit
 
@@ -32,9 +34,11 @@ __all__ = [
     "InvalidArgumentError",
     "LibraryNotFoundError",
     "OutOfMemoryError",
+    "PageManager",
     "PagedAdamW",
     "PagedAdamW8bit",
     "PagedAdamW32bit",
+    "StorageError",
     "UnsupportedError",
     "VersionError",
     "codebook",

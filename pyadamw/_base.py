@@ -9,7 +9,9 @@ from ._device import Counter, is_capturing, is_device
 from ._errors import InternalError
 from ._hooks import with_hooks
 from ._library import library
+from ._paging import PageManager
 from ._plan import Plan
+from ._report import MemoryReport
 from ._rows import collect
 from ._validate import check_options
 
@@ -20,6 +22,7 @@ class _Cache:
     def __init__(self):
         self.plan = None
         self.counts_there = False  # GradScaler's found_inf has been on a device: step counts are kept there since
+        self.pages = PageManager()  # of groups that name none
         self.exposed = False  # somebody may hold the state and replace what is in it
         self.skipped = Counter()
 
@@ -33,6 +36,10 @@ class Base(torch.optim.Optimizer):
         library()
         self._cache = _Cache()
         super().__init__(params, options)
+        if any(group["page_manager"] for group in self.param_groups) and not any(
+            group["is_paged"] for group in self.param_groups
+        ):
+            raise ValueError("page_manager is given, but is_paged=False: pass is_paged=True, or use a class Paged...")
         self._cache.exposed = False  # nobody has seen it yet
 
     # ---- state ---------------------------------------------------------------------------------------------------
@@ -42,8 +49,12 @@ class Base(torch.optim.Optimizer):
         """The state of each parameter, a dict of plain tensors; empty before its first step.
 
         It may be edited at any time: once it has been looked at, every step compares it with what the last step saw.
+        Tensors in the pages of a PageManager("pinned") show what a step has left there after its wait(), which this
+        does.
         """
         self._cache.exposed = True
+        for manager in self._managers():
+            manager.wait()
         return self._state
 
     @state.setter
@@ -56,6 +67,19 @@ class Base(torch.optim.Optimizer):
         """How many elements 8-bit state has skipped since construction because their gradient was not finite."""
         return self._cache.skipped.total
 
+    @property
+    def default_pages(self):
+        """The PageManager of parameter groups whose page_manager is None."""
+        return self._cache.pages
+
+    def _managers(self):
+        named = {group["page_manager"] for group in self.param_groups} - {None}
+        return [self._cache.pages, *named]
+
+    def memory_report(self):
+        """What the state of each parameter takes and where it lies, as a MemoryReport; str() makes a table of it."""
+        return MemoryReport(self.param_groups, self._state, self.default_pages)
+
     # ---- step ----------------------------------------------------------------------------------------------------
 
     @with_hooks
@@ -67,6 +91,8 @@ class Base(torch.optim.Optimizer):
 
         Raises:
             ValueError: a parameter, gradient, option or state is not what it must be; nothing has been changed.
+            StorageError: the file of a PageManager cannot be read or written. Parameters and state are consistent, and
+                the exception's `stepped` has the parameters that have been stepped.
         """
         loss = None
         if closure is not None:
@@ -99,7 +125,7 @@ class Base(torch.optim.Optimizer):
             for number, group in enumerate(self.param_groups):
                 check_options(group, f"group {number}: ")
             grad_dtypes = {} if plan is None else {id(row.param): row.grad_dtype for row in plan.rows}
-            rows, waiting = collect(self.param_groups, self._state, grad_dtypes)
+            rows, waiting = collect(self.param_groups, self._state, grad_dtypes, cache.pages)
             cache.plan = Plan(self.param_groups, self._state, rows, waiting, cache.skipped, cache.counts_there)
             if not cache.plan.refresh(self.param_groups, self._state, cache.exposed):
                 raise InternalError("pyadamw: a parameter changed while step() was looking at it")

@@ -7,7 +7,7 @@ from ._rows import describe, state_spec
 from ._validate import OPTIONS, check_options
 
 # Where state lives and how wide it is: decided by this optimizer, whatever a checkpoint says.
-OURS = ("optim_bits", "min_8bit_size", "block_wise", "is_paged")
+OURS = ("optim_bits", "min_8bit_size", "block_wise", "is_paged", "page_manager")
 
 
 class Hidden:
@@ -22,14 +22,17 @@ def reveal(entry):
 
 
 def aliased(state_dict):
-    """`state_dict` with other dicts and tensor objects, of the same memory."""
+    """`state_dict` with other dicts and tensor objects, of the same memory, and only what can be stored."""
     state = {
         key: {name: value.detach() if isinstance(value, torch.Tensor) else value for name, value in entry.items()}
         if isinstance(entry, dict)
         else entry
         for key, entry in state_dict["state"].items()
     }
-    return {**state_dict, "state": state}
+    groups = [
+        {key: value for key, value in group.items() if key != "page_manager"} for group in state_dict["param_groups"]
+    ]
+    return {**state_dict, "state": state, "param_groups": groups}
 
 
 def restore_options(groups, previous, defaults):
@@ -60,11 +63,11 @@ def prepare(optimizer, state_dict):
     for key, entry in state_dict["state"].items():
         if key not in places:
             raise ValueError(f"the state dict has state for parameter {key!r}, which is in none of its groups")
-        state[key] = Hidden(_loaded(entry, merged, *places[key]))
+        state[key] = Hidden(_loaded(entry, merged, *places[key], optimizer.default_pages))
     return {**state_dict, "state": state}
 
 
-def _loaded(entry, groups, number, position):
+def _loaded(entry, groups, number, position, pages):
     """A copy of the state of one parameter, converted to the format of its group."""
     group = groups[number]
     param, what = group["params"][position], describe(groups, number, position)
@@ -77,7 +80,7 @@ def _loaded(entry, groups, number, position):
         raise ValueError(f"{what}: the state has {', '.join(unknown)}, which no known format has")
     if "step" not in entry:
         raise ValueError(f"{what}: the state has no step")
-    spec = state_spec(param, group)
+    spec = state_spec(param, group, pages)
     if spec.amsgrad and "max_exp_avg_sq" not in entry:
         raise ValueError(f"{what}: the state has no max_exp_avg_sq, but its group has amsgrad=True")
     step = torch.tensor(_state.step_count(entry["step"], what), dtype=torch.float32)
@@ -93,6 +96,6 @@ def _address(value):
 
 def _own(tensor, spec, memory):
     """The tensor in memory of this optimizer's own: pages if the parameter is paged, and never the checkpoint's."""
-    if not spec.paged and _address(tensor) not in memory:
+    if _address(tensor) not in memory:
         return tensor
     return spec.zeros(tensor.shape, tensor.dtype).copy_(tensor)

@@ -72,11 +72,11 @@ class Steps:
     def add(self, present, found_inf, known):
         """One more step of the rows in `present` (None: all), unless `found_inf` says that there is none.
 
-        Returns what takes it back.
+        Returns what takes it back, except for the rows that it is given.
         """
         views = None if present is None else [self.views[self.position[i]] for i in present if i in self.position]
         if views == []:
-            return lambda: None
+            return lambda _kept: None
         one = 1.0
         if found_inf is not None:
             key = (id(found_inf), self.counts.device, "one")
@@ -85,12 +85,15 @@ class Steps:
                 known[key] = (there == 0).to(torch.float32)
             one = known[key]
 
-        def change(sign):
-            if views is None:
-                self.counts.add_(one, alpha=sign)
-            else:
-                for view in views:
-                    view.add_(one, alpha=sign)
+        if views is None:
+            self.counts.add_(one)
+        else:
+            for view in views:
+                view.add_(one)
 
-        change(1)
-        return lambda: change(-1)
+        def take_back(kept):
+            for i in self.rows if present is None else present:
+                if i in self.position and i not in kept:
+                    self.views[self.position[i]].sub_(one)
+
+        return take_back

@@ -2,7 +2,13 @@
 
 
 class AdamWError(Exception):
-    """What libadamw refused or could not do. The message is the library's own: it names row, field and value."""
+    """What libadamw refused or could not do. The message is the library's own: it names row, field and value.
+
+    `stepped` are the parameters that a failed step() has stepped completely, their step counts included: none, but for
+    StorageError and DeviceError.
+    """
+
+    stepped = ()
 
 
 class InvalidArgumentError(AdamWError, ValueError):
@@ -29,6 +35,14 @@ class DeviceError(AdamWError, RuntimeError):
     """A CUDA call failed; the message names it (ADAMW_ERROR_DEVICE)."""
 
 
+class StorageError(AdamWError, OSError):
+    """The file of a page manager cannot be made, grown, read or written (ADAMW_ERROR_STORAGE).
+
+    In a step, parameters and state stay consistent: each element of both has been stepped, or neither. What could not
+    be written to the file is kept in memory.
+    """
+
+
 class LibraryNotFoundError(AdamWError, OSError):
     """The shared library is missing or cannot be loaded."""
 
@@ -40,4 +54,5 @@ BY_STATUS = {
     4: OutOfMemoryError,
     5: InternalError,
     6: DeviceError,
+    7: StorageError,
 }

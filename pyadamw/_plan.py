@@ -12,13 +12,15 @@ import numpy as np
 import torch
 from torch.utils.dlpack import to_dlpack
 
+from ._checks import scalar
 from ._describe import Described
 from ._device import Steps, float32_at, is_device, stays_there, stream
+from ._errors import AdamWError
 from ._library import DTYPES, library
 from ._local import local_gradient, local_view
 from ._rows import STRUCTURE, describe
 from ._table import Call, get_values, new_rows, pointer_to, rows_pointer
-from ._validate import check_options, scalar
+from ._validate import check_options
 from ._watch import Watch, data_ptr, increment_version, is_contiguous
 
 _get_structure = itemgetter(*STRUCTURE)
@@ -143,7 +145,9 @@ class Plan:
             device = row.local.tensor.device
             number = library().device_number(device, "a parameter")
             counter = skipped.address(device)
-            call = Call(DTYPES[row.local.tensor.dtype], DTYPES[row.grad_dtype], row.spec.format, number, counter)
+            pages = next((row.spec.pages for row in self.rows[start:stop] if row.spec.pages), None)
+            pager = None if pages is None else pages.pager(device)
+            call = Call(DTYPES[row.local.tensor.dtype], DTYPES[row.grad_dtype], row.spec.format, number, counter, pager)
             self.buckets.append(_Bucket(row.group, start, stop, self.table, self.steps_array, call, device))
         self.everything_there = all(is_device(bucket.device) for bucket in self.buckets)
 
@@ -237,18 +241,21 @@ class Plan:
         self.step_column += 1
         copies = self._copies_of_strided()
         undo = [steps.add(self.present, found_inf, factors) for steps in self.device_steps]
+        stepped = []  # ranges or lists of rows
         try:
             for bucket in self.buckets:
                 bucket.call.options.num_threads = threads
                 self._set_factors(bucket, grad_scale, found_inf, factors)
                 if self.present is None:
-                    self._call(bucket, range(bucket.start, bucket.stop), bucket.pointer)
-                    bucket.steps += 1
+                    self._call(bucket, range(bucket.start, bucket.stop), bucket.pointer, stepped)
                 else:
-                    self._call_some(bucket)
-        except Exception:
+                    self._call_some(bucket, stepped)
+        except Exception as error:
+            rows = list(chain.from_iterable(stepped))
             for take_back in undo:
-                take_back()
+                take_back(set(rows))
+            if isinstance(error, AdamWError):
+                error.stepped = tuple(self.params[i] for i in rows)
             raise
         finally:
             self._finish(copies)
@@ -282,15 +289,25 @@ class Plan:
             self.table["param"][i] = copies[i].data_ptr()
         return copies
 
-    def _call_some(self, bucket):
+    def _call_some(self, bucket, stepped):
         some = [i for i in self.present if bucket.start <= i < bucket.stop]
         if some:
-            self._call(bucket, some, rows_pointer(self.table[some]))
-            self.steps_array[some] += 1
+            self._call(bucket, some, rows_pointer(self.table[some]), stepped)
 
-    def _call(self, bucket, indices, pointer):
+    def _call(self, bucket, indices, pointer, stepped):
         def name(i):
             row = self.rows[indices[i]]
             return describe(self.described, row.group, row.position)
 
-        bucket.call.step(pointer, len(indices), name)
+        try:
+            bucket.call.step(pointer, len(indices), name)
+        except AdamWError:
+            done = list(indices[: bucket.call.rows_stepped])
+            self.steps_array[done] += 1
+            stepped.append(done)
+            raise
+        if self.present is None:
+            bucket.steps += 1
+        else:
+            self.steps_array[indices] += 1
+        stepped.append(indices)

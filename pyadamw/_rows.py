@@ -6,13 +6,23 @@ from typing import NamedTuple
 
 import torch
 
-from . import _paging, _state
+from . import _state
 from ._library import DTYPES, dtype_number, library
 from ._local import Local, local_gradient, local_view
+from ._paging import manager_of
 from .functional import BLOCK8, TENSOR8
 
 # The options of a group that decide what its state is made of.
-STRUCTURE = ("optim_bits", "min_8bit_size", "block_wise", "is_paged", "amsgrad", "percentile_clipping", "capturable")
+STRUCTURE = (
+    "optim_bits",
+    "min_8bit_size",
+    "block_wise",
+    "is_paged",
+    "page_manager",
+    "amsgrad",
+    "percentile_clipping",
+    "capturable",
+)
 
 
 class Row(NamedTuple):
@@ -38,8 +48,8 @@ def describe(groups, group, position):
     return f"parameter {position} of group {group} (shape {shape})"
 
 
-def state_spec(param, group):
-    """What the state of `param` is to be, as its group says."""
+def state_spec(param, group, pages):
+    """What the state of `param` is to be, as its group says. `pages`: the page manager of a group that names none."""
     local = local_view(param)
     large = local.numel >= group["min_8bit_size"]
     if group["optim_bits"] == 8 and large:
@@ -52,7 +62,7 @@ def state_spec(param, group):
         state_format,
         group["amsgrad"],
         group["percentile_clipping"] < 100,
-        _paging.is_paged(group["is_paged"], local.numel),
+        manager_of(group, local.numel, pages),
     )
 
 
@@ -75,11 +85,12 @@ def _check_grad(grad, tensor, what):
     dtype_number(grad.dtype, f"the gradient of {what}")
 
 
-def collect(groups, states, grad_dtypes):
+def collect(groups, states, grad_dtypes, pages):
     """The rows of all groups, in bucket order, and the parameters that have neither a gradient nor state.
 
     Checks everything first, then creates or converts state in `states` {parameter: state}, so that an error leaves all
-    as it was. `grad_dtypes` {id of parameter: dtype} are used for parameters that have state but no gradient now.
+    as it was. `grad_dtypes` {id of parameter: dtype} are used for parameters that have state but no gradient now;
+    `pages` is the page manager of groups that name none.
     """
     rows, waiting, seen = [], [], set()
     for number, group in enumerate(groups):
@@ -99,7 +110,7 @@ def collect(groups, states, grad_dtypes):
                 grad_dtype = grad.dtype
             else:
                 grad_dtype = grad_dtypes.get(id(param), local.tensor.dtype)
-            rows.append(Row(param, number, position, local, grad_dtype, state_spec(param, group)))
+            rows.append(Row(param, number, position, local, grad_dtype, state_spec(param, group, pages)))
     prepared = [_prepared(row, states, groups) for row in rows]
     for row, state in zip(rows, prepared, strict=True):
         if state is not None:

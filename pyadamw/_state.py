@@ -9,8 +9,10 @@ from typing import NamedTuple
 
 import torch
 
-from . import _cdef, _paging
-from ._validate import is_real
+from . import _cdef
+from ._checks import is_real
+from ._pager import home
+from ._paging import PageManager
 from .functional import BLOCK8, TENSOR8, absmax_shape, dequantize, quantize
 
 FLOAT32 = 0  # adamw_state_format, beside BLOCK8 and TENSOR8
@@ -27,7 +29,7 @@ class Spec(NamedTuple):
     format: int  # adamw_state_format
     amsgrad: bool
     clipping: bool  # percentile clipping: there is a history of gradient norms
-    paged: bool
+    pages: PageManager | None  # None: it is not paged
 
     def moments(self):
         return tuple(MAPS) if self.amsgrad else ("exp_avg", "exp_avg_sq")
@@ -36,7 +38,18 @@ class Spec(NamedTuple):
         return absmax_shape(self.shape, self.format == BLOCK8)
 
     def zeros(self, shape, dtype):
-        return _paging.zeros(shape, dtype, self.device, self.paged)
+        if self.pages is not None:
+            return self.pages.pager(self.device).zeros(shape, dtype)
+        return torch.zeros(shape, dtype=dtype, device=self.device)
+
+    def is_home(self, tensor):
+        """Whether its memory is where state of this parameter belongs."""
+        pager = home(tensor)[0]
+        return pager is self.pages.pager(self.device) if self.pages else pager is None and tensor.device == self.device
+
+    def workplace(self):
+        """Where state is converted: paged state must not pass through the device's memory."""
+        return self.device if self.pages is None else torch.device("cpu")
 
 
 def fresh(spec):
@@ -101,7 +114,7 @@ def conform(state, spec, where):
             result.update(_zero_moment(moment, spec))
     if HISTORY in state:
         history = _check(state, HISTORY, (_cdef.GNORM_HISTORY,), where)
-        result[HISTORY] = _moved(history, torch.float32, spec.device)
+        result[HISTORY] = _placed(history, torch.float32, spec._replace(pages=None))
     elif spec.clipping:
         result[HISTORY] = _empty_history(spec)
     return result
@@ -135,31 +148,38 @@ def _check_moment(state, moment, source, where):
         _check(state, f"{moment}_absmax", source.absmax_shape(), where)
 
 
-def _moved(tensor, dtype, device):
-    if tensor.dtype == dtype and tensor.device == device and tensor.is_contiguous() and not tensor.requires_grad:
+def _placed(tensor, dtype, spec):
+    """The tensor where `spec` wants it: itself if that is so."""
+    right = tensor.dtype == dtype and tensor.is_contiguous() and not tensor.requires_grad
+    if right and spec.is_home(tensor):
         return tensor
-    return tensor.detach().to(device=device, dtype=dtype).contiguous()
+    if spec.pages is None:
+        moved = tensor.detach().to(device=spec.device, dtype=dtype).contiguous()
+        return moved if home(moved)[0] is None else moved.clone()
+    return spec.zeros(tensor.shape, dtype).copy_(tensor.detach())
+
+
+def _at_work(tensor, dtype, spec):
+    return tensor.detach().to(device=spec.workplace(), dtype=dtype).contiguous()
 
 
 def _as_format(state, moment, source, spec):
     """One checked moment, in the format of `spec`."""
     scale = f"{moment}_absmax"
+    if source.format == spec.format:
+        dtypes = {moment: torch.float32} if spec.format == FLOAT32 else {moment: torch.uint8, scale: torch.float32}
+        return {key: _placed(state[key], dtype, spec) for key, dtype in dtypes.items()}
     if source.format == FLOAT32:
-        values = _moved(state[moment], torch.float32, spec.device)
-        if spec.format == FLOAT32:
-            return {moment: values}
+        values = _at_work(state[moment], torch.float32, spec)
         if moment != "exp_avg":
             values = values.sqrt()
     else:
-        codes = _moved(state[moment], torch.uint8, spec.device)
-        absmax = _moved(state[scale], torch.float32, spec.device)
-        if source.format == spec.format:
-            return {moment: codes, scale: absmax}
+        codes, absmax = _at_work(state[moment], torch.uint8, spec), _at_work(state[scale], torch.float32, spec)
         values = dequantize(codes, absmax, MAPS[moment], block_wise=source.format == BLOCK8)
         if spec.format == FLOAT32:
-            return {moment: values if moment == "exp_avg" else values.square_()}
+            return {moment: _placed(values if moment == "exp_avg" else values.square_(), torch.float32, spec)}
     codes, absmax = quantize(values, MAPS[moment], block_wise=spec.format == BLOCK8)
-    return {moment: codes, scale: absmax}
+    return {moment: _placed(codes, torch.uint8, spec), scale: _placed(absmax, torch.float32, spec)}
 
 
 def check_finite(state, where):

@@ -52,14 +52,17 @@ def pointer_to(kind, address):
 class Call:
     """The options of one adamw_step() call for rows that have the dtypes, state format and options in common."""
 
-    def __init__(self, param_dtype, grad_dtype, state_format, device, skipped):
-        """`skipped`: the address of the counter of skipped elements."""
+    def __init__(self, param_dtype, grad_dtype, state_format, device, skipped, pager):
+        """`skipped`: the address of the counter of skipped elements. `pager`: the _pager.Pager of state, or None."""
         options = ffi.new("adamw_step_options *")
         options.size = ffi.sizeof("adamw_step_options")
         options.param_dtype, options.grad_dtype = param_dtype, grad_dtype
         options.state_format, options.device = state_format, device
         options.skipped = pointer_to("int64_t *", skipped)
+        self._stepped = options.rows_stepped = ffi.new("int64_t *")
         self.options = options
+        if pager is not None:
+            options.pager, self._pager = pager.pointer, pager
         self._library = library()
         self._step = self._library.lib.adamw_step
 
@@ -76,9 +79,15 @@ class Call:
 
     def step(self, rows, count, names):
         """One call. `names(i)` names the tensor of row i in an error message."""
+        self._stepped[0] = 0
         status = self._step(self.options, rows, ROW_SIZE, count)
         if status:
             self._raise(status, names)
+
+    @property
+    def rows_stepped(self):
+        """How many rows the last call has stepped: all, unless it failed."""
+        return self._stepped[0]
 
     def _raise(self, status, names):
         try:

@@ -43,6 +43,7 @@ _SUMMARY = """AdamW with {state}.
         seed: of all stochastic rounding, in [0, 2**64): equal seeds repeat equal runs.
         capturable: keep step counts in the memory of the parameters' CUDA device, so that step() can be captured into a
             CUDA graph; lr may be a tensor there. No effect on the CPU.
+        page_manager: a pyadamw.PageManager that says where paged state lives; None: one with the defaults.
 
     Raises:
         ValueError: an argument is not what it may be; the message has the value and what is allowed.
@@ -54,10 +55,11 @@ _SUMMARY = """AdamW with {state}.
     via Block-wise Quantization", ICLR 2022; Reddi et al., "On the Convergence of Adam and Beyond", ICLR 2018 (amsgrad).
     """
 
-_IS_PAGED = """        is_paged: keep the state of tensors of 100,000 elements or more in pages, outside the device.
+_IS_PAGED = """        is_paged: keep the state of tensors of 100,000 elements or more in the pages of a PageManager.
 """
 _PAGED_NOTE = """
-    State of tensors of 100,000 elements or more is kept in pages, outside the device's memory.
+    State of tensors of 100,000 elements or more is kept in the pages of a PageManager: it need not fit where the step
+    runs.
 """
 
 
@@ -86,6 +88,7 @@ class _AdamW(Base):
         stochastic_rounding=False,
         seed=0,
         capturable=False,
+        page_manager=None,
     ):
         options = {
             "lr": lr,
@@ -102,6 +105,7 @@ class _AdamW(Base):
             "stochastic_rounding": stochastic_rounding,
             "seed": seed,
             "capturable": capturable,
+            "page_manager": page_manager,
             "max_unorm": 0.0,
             "skip_zeros": False,
             **carried(args),

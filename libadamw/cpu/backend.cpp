@@ -67,10 +67,10 @@ void over_blocks(const std::vector<std::int64_t> &offsets, int threads, Body bod
 
 // The working memory of a step, all of it had before anything is written.
 struct Scratch {
-  std::vector<std::int64_t> segments{0};             // before each row
-  std::vector<double> squares;                       // per segment
-  std::vector<Measures> measures;                    // per segment
-  std::vector<TensorScales> scales;                  // per row
+  std::vector<std::int64_t> segments{0};  // before each row
+  std::vector<double> squares;            // per segment
+  std::vector<Measures> measures;         // per segment
+  std::vector<TensorScales> scales;       // per row
 
   Scratch(const StepPlan &plan, bool clips, bool measured) {
     const auto rows = static_cast<std::size_t>(plan.count);
@@ -111,8 +111,8 @@ std::int64_t segment_at(const Segments &segments, std::int64_t block) {
 
 // results[i] = body(row, first block, last block) for each segment i of some parts, which consist of whole segments.
 template <class Result, class Body>
-void over_segments(const Part *parts, std::int64_t count, int threads, const Scratch &scratch, std::vector<Result> &results,
-                   const Body &body) {
+void over_segments(const Part *parts, std::int64_t count, int threads, const Scratch &scratch,
+                   std::vector<Result> &results, const Body &body) {
   std::vector<std::int64_t> offsets{0};
   offsets.reserve(static_cast<std::size_t>(count) + 1);
   std::int64_t blocks = 0;

@@ -25,7 +25,8 @@ adamw_status create(const char *function, const adamw_pager_options *options, ad
   if (on_cpu && o.device >= 0)
     return bad("device", o.device, "-1 for the backings HOST and FILE: steps on a CUDA device take PINNED or MANAGED");
   if (!on_cpu && o.device < 0)
-    return bad("device", o.device, "a CUDA device number for the backings PINNED and MANAGED: the CPU takes HOST or FILE");
+    return bad("device", o.device,
+               "a CUDA device number for the backings PINNED and MANAGED: the CPU takes HOST or FILE");
   if (adamw_status s = check_device(function, o.device)) return s;
   if (o.resident_bytes < 0) return bad("resident_bytes", o.resident_bytes, "0 (the default) or above");
   if (o.chunk_bytes != 0 && (o.chunk_bytes < smallest_chunk || o.chunk_bytes > std::int64_t{1} << 40))
@@ -33,9 +34,10 @@ adamw_status create(const char *function, const adamw_pager_options *options, ad
   if (o.reserve_bytes < 0 || (!file && o.reserve_bytes != 0))
     return bad("reserve_bytes", o.reserve_bytes, file ? "0 or above" : "0 but for the backing FILE");
   if (!file && o.directory != nullptr)
-    return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: options.directory = '%s': must be NULL but for the backing FILE", function,
-                o.directory);
-  PagerOptions decided{static_cast<adamw_place>(o.backing), o.device, o.resident_bytes, o.chunk_bytes, o.reserve_bytes, ""};
+    return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: options.directory = '%s': must be NULL but for the backing FILE",
+                function, o.directory);
+  PagerOptions decided{
+      static_cast<adamw_place>(o.backing), o.device, o.resident_bytes, o.chunk_bytes, o.reserve_bytes, ""};
   if (decided.chunk_bytes == 0) {
     // Half of a small budget for the windows.
     const std::int64_t fit = o.resident_bytes / (2 * page_windows) / page_bytes * page_bytes;
@@ -49,9 +51,9 @@ adamw_status create(const char *function, const adamw_pager_options *options, ad
   }
   if (file) {
     const char *temporary = std::getenv("TMPDIR");
-    decided.directory = o.directory != nullptr                           ? o.directory
+    decided.directory = o.directory != nullptr                         ? o.directory
                         : temporary != nullptr && temporary[0] != '\0' ? temporary
-                                                                         : "/var/tmp";
+                                                                       : "/var/tmp";
   }
   auto fresh = std::make_unique<adamw_pager>(decided);
   if (adamw_status s = fresh->open(function)) return s;

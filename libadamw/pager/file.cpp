@@ -56,24 +56,25 @@ adamw_status PrivateFile::open(const char *function, const std::string &director
   directory_ = directory;
   file_ = open_nameless(directory);
   if (file_ < 0) {
-    return fail(ADAMW_ERROR_STORAGE,
-                "%s: options.directory = '%s': no file can be made there: %s: choose a directory on a local disk that may "
-                "be written",
-                function, directory.c_str(), std::strerror(errno));
+    return fail(
+        ADAMW_ERROR_STORAGE,
+        "%s: options.directory = '%s': no file can be made there: %s: choose a directory on a local disk that may "
+        "be written",
+        function, directory.c_str(), std::strerror(errno));
   }
   open_direct();
   const std::int64_t bytes = round_up(reserved, page_bytes);
   if (const int error = bytes > 0 ? reserve(0, bytes) : 0) {
-    return fail(ADAMW_ERROR_STORAGE, "%s: options.reserve_bytes = %" PRId64 ": %s has no room for it: %s", function, reserved,
-                directory.c_str(), std::strerror(error));
+    return fail(ADAMW_ERROR_STORAGE, "%s: options.reserve_bytes = %" PRId64 ": %s has no room for it: %s", function,
+                reserved, directory.c_str(), std::strerror(error));
   }
   if (bytes > 0) gaps_[0] = bytes;
   reserved_ = bytes;
   return ADAMW_OK;
 }
 
-// A second description of the same file, past the page cache. Only where both are seen to be one: what is written past the
-// cache must be in a mapping at once, and the other way round.
+// A second description of the same file, past the page cache. Only where both are seen to be one: what is written past
+// the cache must be in a mapping at once, and the other way round.
 void PrivateFile::open_direct() {
 #ifdef O_DIRECT
   char path[64];
@@ -92,7 +93,8 @@ void PrivateFile::open_direct() {
         std::memset(memory, mark, page);
         one = one && pwrite(direct_, memory, page, 0) == static_cast<ssize_t>(page) && seen[page - 1] == mark;
         seen[1] = 'c';
-        one = one && pread(direct_, memory, page, 0) == static_cast<ssize_t>(page) && static_cast<char *>(memory)[1] == 'c';
+        one = one && pread(direct_, memory, page, 0) == static_cast<ssize_t>(page) &&
+              static_cast<char *>(memory)[1] == 'c';
       }
       munmap(view, page);
     }
@@ -134,8 +136,8 @@ adamw_status PrivateFile::take(const char *function, std::int64_t bytes, std::in
   const bool reuse = gap != gaps_.end();
   const std::int64_t at = reuse ? gap->first : size_;
   if (const int error = reserve(at, bytes)) {  // a gap too: giving back made it a hole
-    return fail(ADAMW_ERROR_STORAGE, "%s: %s has no room for %" PRId64 " bytes more (%" PRId64 " are reserved): %s", function,
-                directory_.c_str(), bytes, size_, std::strerror(error));
+    return fail(ADAMW_ERROR_STORAGE, "%s: %s has no room for %" PRId64 " bytes more (%" PRId64 " are reserved): %s",
+                function, directory_.c_str(), bytes, size_, std::strerror(error));
   }
   if (reuse) {
     const std::int64_t rest = gap->second - bytes;
@@ -193,8 +195,10 @@ int PrivateFile::move_all(bool in, int file, char *memory, std::int64_t bytes, s
 
 int PrivateFile::move(bool in, void *memory, std::int64_t bytes, std::int64_t offset) const {
   auto *at = static_cast<char *>(memory);
-  const std::int64_t first = std::min(round_up(offset, page_bytes) - offset, bytes), middle = (bytes - first) / page_bytes * page_bytes;
-  const bool aligned = whole_pages(static_cast<std::int64_t>(reinterpret_cast<std::uintptr_t>(at + first) % page_bytes));
+  const std::int64_t first = std::min(round_up(offset, page_bytes) - offset, bytes),
+                     middle = (bytes - first) / page_bytes * page_bytes;
+  const bool aligned =
+      whole_pages(static_cast<std::int64_t>(reinterpret_cast<std::uintptr_t>(at + first) % page_bytes));
   if (direct_ < 0 || middle == 0 || !aligned) return move_all(in, file_, at, bytes, offset);
   int error = move_all(in, direct_, at + first, middle, offset + first);
   if (error == EINVAL) error = move_all(in, file_, at + first, middle, offset + first);  // stricter than it seemed

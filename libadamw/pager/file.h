@@ -1,5 +1,5 @@
-// Owns a private file: made without a name, grown by reserving space, read and written at offsets. Knows no buffers and no
-// windows.
+// Owns a private file: made without a name, grown by reserving space, read and written at offsets. Knows no buffers and
+// no windows.
 #pragma once
 
 #include <sys/types.h>
@@ -34,8 +34,8 @@ class PrivateFile {
   adamw_status take(const char *function, std::int64_t bytes, std::int64_t *offset);
   void give_back(std::int64_t offset, std::int64_t bytes);
 
-  // All of it: 0, or the errno of what went wrong (EIO where the file ends early). Past the page cache for whole pages that
-  // begin at a page in memory too, where the file system can do that.
+  // All of it: 0, or the errno of what went wrong (EIO where the file ends early). Past the page cache for whole pages
+  // that begin at a page in memory too, where the file system can do that.
   int read(void *memory, std::int64_t bytes, std::int64_t offset) const { return move(true, memory, bytes, offset); }
   int write(const void *memory, std::int64_t bytes, std::int64_t offset) const {
     return move(false, const_cast<void *>(memory), bytes, offset);
@@ -53,8 +53,8 @@ class PrivateFile {
   void open_direct();
 
   std::string directory_;
-  int file_ = -1, direct_ = -1;              // the same file, with and without the page cache
-  std::int64_t size_ = 0, reserved_ = 0;     // disk space now; of it, from the beginning and for good
+  int file_ = -1, direct_ = -1;                // the same file, with and without the page cache
+  std::int64_t size_ = 0, reserved_ = 0;       // disk space now; of it, from the beginning and for good
   std::map<std::int64_t, std::int64_t> gaps_;  // offset to bytes, of what is reserved and not taken; holes, or zeros
 };
 

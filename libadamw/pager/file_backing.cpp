@@ -1,13 +1,14 @@
-// Owns state in a file: buffers are mappings of it, windows are read and written by two threads beside the caller's. Knows
-// no tensors.
+// Owns state in a file: buffers are mappings of it, windows are read and written by two threads beside the caller's.
+// Knows no tensors.
 //
-// Programs use the mapping, steps the file itself: so a disk that fails is an error that can be reported (in a mapping it is
-// SIGBUS), no more is in memory than the windows, and nothing is copied twice. Within a step no byte is used both ways.
+// Programs use the mapping, steps the file itself: so a disk that fails is an error that can be reported (in a mapping
+// it is SIGBUS), no more is in memory than the windows, and nothing is copied twice. Within a step no byte is used both
+// ways.
 #include <sys/mman.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cerrno>
+#include <chrono>
 #include <cinttypes>
 #include <condition_variable>
 #include <cstring>
@@ -77,8 +78,8 @@ class FileBacking final : public Backing {
 
   adamw_status allocate(const char *function, Buffer *buffer) override {
     const auto none = [&] {
-      return fail(ADAMW_ERROR_OUT_OF_MEMORY, "%s: no memory for a buffer of %" PRId64 " bytes: %s", function, buffer->bytes,
-                  std::strerror(errno));
+      return fail(ADAMW_ERROR_OUT_OF_MEMORY, "%s: no memory for a buffer of %" PRId64 " bytes: %s", function,
+                  buffer->bytes, std::strerror(errno));
     };
     if (buffer->resident) {
       buffer->memory = map_memory(buffer->bytes);
@@ -112,7 +113,8 @@ class FileBacking final : public Backing {
 
   bool moves(const Buffer &buffer) const override { return buffer.own != nullptr; }
 
-  // The parent goes on with the file: what the child has inherited becomes a private copy, page by page as it is written.
+  // The parent goes on with the file: what the child has inherited becomes a private copy, page by page as it is
+  // written.
   void forked() override {
     forked_ = true;
     for (auto &[memory, region] : regions_) {
@@ -140,8 +142,8 @@ class FileBacking final : public Backing {
       if (window.memory == nullptr) {
         for (Window &w : windows_)
           if (w.memory != nullptr) unmap_memory(w.memory, chunk_), w.memory = nullptr;
-        return fail(ADAMW_ERROR_OUT_OF_MEMORY, "%s: no memory for %d windows of %" PRId64 " bytes", function, page_windows,
-                    chunk_);
+        return fail(ADAMW_ERROR_OUT_OF_MEMORY, "%s: no memory for %d windows of %" PRId64 " bytes", function,
+                    page_windows, chunk_);
       }
     }
     counts_.add_resident(windows_bytes());
@@ -214,8 +216,9 @@ class FileBacking final : public Backing {
   }
 
   adamw_status cannot_write(const char *function, int error) const {
-    return fail(ADAMW_ERROR_STORAGE, "%s: the file in %s cannot be written: %s; what it should have taken is kept in memory",
-                function, file_.directory().c_str(), std::strerror(error));
+    return fail(ADAMW_ERROR_STORAGE,
+                "%s: the file in %s cannot be written: %s; what it should have taken is kept in memory", function,
+                file_.directory().c_str(), std::strerror(error));
   }
 
   static const Region &region_of(const Piece &piece) { return *static_cast<const Region *>(piece.buffer->own); }
@@ -223,8 +226,9 @@ class FileBacking final : public Backing {
     return static_cast<const char *>(piece.home) - static_cast<const char *>(piece.buffer->memory);
   }
 
-  // Where in the window each piece lies: as in the file, neighbours side by side, so that few calls move many pieces, and
-  // pages begin at pages. What is beyond a buffer's end, up to that of its page, is nobody else's and moves with it.
+  // Where in the window each piece lies: as in the file, neighbours side by side, so that few calls move many pieces,
+  // and pages begin at pages. What is beyond a buffer's end, up to that of its page, is nobody else's and moves with
+  // it.
   static void lay_out(Window &window) {
     struct Item {
       std::int64_t begin, end;
@@ -292,9 +296,10 @@ class FileBacking final : public Backing {
       if ((window.error = file_.read(window.memory + e.at, e.bytes, e.offset)) != 0) break;
       counts_.came_in(e.bytes);
     }
-    for (const Piece &piece : window.pieces) with_kept(piece, [](char *home, char *usable, std::int64_t bytes) {
-      std::memcpy(usable, home, static_cast<std::size_t>(bytes));
-    });
+    for (const Piece &piece : window.pieces)
+      with_kept(piece, [](char *home, char *usable, std::int64_t bytes) {
+        std::memcpy(usable, home, static_cast<std::size_t>(bytes));
+      });
   }
 
   int write(const Window &window) {
@@ -320,7 +325,8 @@ class FileBacking final : public Backing {
     for (const auto &[at, bytes] : region_of(piece).kept) {
       const std::int64_t from = std::max(at, begin), to = std::min(at + bytes, end);
       if (from < to)
-        body(static_cast<char *>(piece.home) + (from - begin), static_cast<char *>(piece.usable) + (from - begin), to - from);
+        body(static_cast<char *>(piece.home) + (from - begin), static_cast<char *>(piece.usable) + (from - begin),
+             to - from);
     }
   }
 
@@ -338,7 +344,8 @@ class FileBacking final : public Backing {
       const bool shared = page < at || (page + page_bytes > at + piece.bytes && at + piece.bytes < piece.buffer->bytes);
       if (shared) file_.read(carried, page_bytes, region.offset + page);
       char *view = static_cast<char *>(piece.buffer->memory) + page;
-      mmap(view, static_cast<std::size_t>(page_bytes), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+      mmap(view, static_cast<std::size_t>(page_bytes), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED,
+           -1, 0);
       if (shared) std::memcpy(view, carried, sizeof carried);
       region.kept[page] = page_bytes;
     }

@@ -250,8 +250,8 @@ adamw_status Pager::prefetch(const char *function, void *address, std::int64_t b
   const std::scoped_lock locks(sessions_, mutex_);
   const Buffer *buffer = nullptr;
   if (adamw_status s = check_stretch(function, address, bytes, &buffer)) return s;
-  const bool known = std::any_of(held_.begin(), held_.end(),
-                                 [&](const Held &held) { return held.loan.pieces[0].home == address; });
+  const bool known =
+      std::any_of(held_.begin(), held_.end(), [&](const Held &held) { return held.loan.pieces[0].home == address; });
   if (known || !backing_->moves(*buffer) || cost_of(bytes) > options_.chunk_bytes || free_window() == page_windows)
     return ADAMW_OK;  // it is no more than a hint
   return hold(function, {buffer, address, bytes, nullptr}, stream);
@@ -298,9 +298,8 @@ adamw_status Pager::acquire(const char *function, void *address, std::int64_t by
 adamw_status Pager::release(const char *function, void *usable, bool dirty, void *stream) {
   if (adamw_status s = refuse_fork(function)) return s;
   const std::scoped_lock locks(sessions_, mutex_);
-  const auto held = std::find_if(held_.begin(), held_.end(), [&](const Held &h) {
-    return h.arrived && h.loan.pieces[0].usable == usable;
-  });
+  const auto held = std::find_if(held_.begin(), held_.end(),
+                                 [&](const Held &h) { return h.arrived && h.loan.pieces[0].usable == usable; });
   if (held == held_.end()) {
     if (find(usable) != nullptr) return ADAMW_OK;  // used where it lies
     return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: usable = %p is not acquired", function, usable);

@@ -1,5 +1,5 @@
-// Owns the page manager's inside: buffers and where they lie, windows that state is brought in through, counts. A backing
-// says how bytes move. Knows memory; knows no tensors and no arithmetic on them.
+// Owns the page manager's inside: buffers and where they lie, windows that state is brought in through, counts. A
+// backing says how bytes move. Knows memory; knows no tensors and no arithmetic on them.
 #pragma once
 
 #include <atomic>
@@ -91,8 +91,8 @@ class Backing {
   virtual adamw_status fetch(const char *function, Loan &loan, void *stream) = 0;
   // Sets `usable` of each piece.
   virtual adamw_status arrive(const char *function, Loan &loan, void *stream) = 0;
-  // Starts to take back what was written. After an error, of these bytes or of earlier ones, they are safe all the same, in
-  // memory of their own.
+  // Starts to take back what was written. After an error, of these bytes or of earlier ones, they are safe all the
+  // same, in memory of their own.
   virtual adamw_status give_back(const char *function, Loan &loan, bool dirty, void *stream) = 0;
 
   // After an error, instead of end(): forgets the loans that are out, what was given back excepted.
@@ -163,7 +163,8 @@ class Pager {
   adamw_status refuse_fork(const char *function) const;
   void take_budget(std::int64_t bytes);
   const Buffer *find(const void *address) const;
-  adamw_status check_stretch(const char *function, const void *address, std::int64_t bytes, const Buffer **buffer) const;
+  adamw_status check_stretch(const char *function, const void *address, std::int64_t bytes,
+                             const Buffer **buffer) const;
   int free_window() const;  // page_windows: none
   adamw_status drop_fetched(const char *function, void *stream);
   adamw_status hold(const char *function, const Piece &piece, void *stream);

@@ -153,7 +153,8 @@ static void check_defaults(void) {
   int status;
   expect("options.size", p.size, sizeof p);
   expect("a pager of the CPU", p.backing == ADAMW_PLACE_HOST && p.device == -1, 1);
-  expect("defaults of a pager", p.resident_bytes == 0 && p.chunk_bytes == 0 && p.reserve_bytes == 0 && p.directory == NULL, 1);
+  expect("defaults of a pager",
+         p.resident_bytes == 0 && p.chunk_bytes == 0 && p.reserve_bytes == 0 && p.directory == NULL, 1);
   expect("no pager", s.pager == NULL && s.rows_stepped == NULL, 1);
   expect("options.size", s.size, sizeof s);
   expect("options.size", q.size, sizeof q);

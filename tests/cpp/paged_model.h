@@ -31,7 +31,8 @@ struct PagedModel : Model {
   adamw_pager *pager;
   std::vector<std::pair<void *, Bytes *>> buffers;  // and what stands for each in contents()
 
-  PagedModel(adamw_pager *p, const adamw_step_options &o, const std::vector<TensorShape> &shapes, std::uint64_t seed = 1)
+  PagedModel(adamw_pager *p, const adamw_step_options &o, const std::vector<TensorShape> &shapes,
+             std::uint64_t seed = 1)
       : Model(o, shapes, seed), pager(p) {
     options.pager = p;
     for (std::size_t i = 0; i < rows.size(); ++i) {

@@ -1,5 +1,5 @@
-// Owns the laws of paging on the CPU: the same bits as without it, buffers that are ordinary memory, nothing left behind.
-// (Disks that fail: test_pager_errors.cpp. The order of bringing in and taking back: test_pager_order.cpp.)
+// Owns the laws of paging on the CPU: the same bits as without it, buffers that are ordinary memory, nothing left
+// behind. (Disks that fail: test_pager_errors.cpp. The order of bringing in and taking back: test_pager_order.cpp.)
 #include <dirent.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -18,8 +18,9 @@ constexpr bool can_fork = true;
 
 namespace {
 
-const std::vector<TensorShape> mixed = {{1, 1, 0},        {5, 100, 0}, {1, 0, 0},      {300, 301, 0},  {1, 33, 0}, {7, 256, 512},
-                                        {1, 300001, 256}, {0, 64, 0},  {3, 100003, 0}, {1000, 512, 0}, {1, 257, 0}};
+const std::vector<TensorShape> mixed = {{1, 1, 0},      {5, 100, 0},    {1, 0, 0},        {300, 301, 0},
+                                        {1, 33, 0},     {7, 256, 512},  {1, 300001, 256}, {0, 64, 0},
+                                        {3, 100003, 0}, {1000, 512, 0}, {1, 257, 0}};
 
 void for_each_kind(const std::function<void(const adamw_step_options &)> &body) {
   for (int format = ADAMW_STATE_FLOAT32; format <= ADAMW_STATE_TENSOR8; ++format) {
@@ -48,19 +49,21 @@ void check_same_bits(const adamw_step_options &options, const adamw_pager_option
         CHECK(model->call(step) == ADAMW_OK, "%s", adamw_last_error());
       }
       CHECK(rows == static_cast<std::int64_t>(mixed.size()), "rows_stepped = %lld", static_cast<long long>(rows));
-      CHECK(plain.contents() == paged.paged_contents(), "backing %d, chunk %lld, resident %lld, format %d, flags %u: step %d",
-            paging.backing, static_cast<long long>(paging.chunk_bytes), static_cast<long long>(paging.resident_bytes),
+      CHECK(plain.contents() == paged.paged_contents(),
+            "backing %d, chunk %lld, resident %lld, format %d, flags %u: step %d", paging.backing,
+            static_cast<long long>(paging.chunk_bytes), static_cast<long long>(paging.resident_bytes),
             options.state_format, options.flags, step);
     }
     const adamw_pager_statistics s = stats_of(pager);
     if (paging.resident_bytes > 0)
       CHECK(s.resident_peak_bytes <= paging.resident_bytes, "%lld", static_cast<long long>(s.resident_peak_bytes));
     if (paging.backing == ADAMW_PLACE_FILE && paging.resident_bytes == 0)
-      CHECK(s.bytes_in > 0 && s.bytes_out >= s.bytes_in / 3 && s.faults_avoided >= s.bytes_in / 4096, "%lld in, %lld out",
-            static_cast<long long>(s.bytes_in), static_cast<long long>(s.bytes_out));
+      CHECK(s.bytes_in > 0 && s.bytes_out >= s.bytes_in / 3 && s.faults_avoided >= s.bytes_in / 4096,
+            "%lld in, %lld out", static_cast<long long>(s.bytes_in), static_cast<long long>(s.bytes_out));
   }
   const adamw_pager_statistics s = stats_of(pager);
-  CHECK(s.buffers == 0 && s.host_bytes == 0 && s.file_bytes == 0, "%lld buffers stay", static_cast<long long>(s.buffers));
+  CHECK(s.buffers == 0 && s.host_bytes == 0 && s.file_bytes == 0, "%lld buffers stay",
+        static_cast<long long>(s.buffers));
   CHECK(adamw_pager_destroy(pager) == ADAMW_OK, "%s", adamw_last_error());
 }
 
@@ -128,13 +131,15 @@ void check_acquire() {
     CHECK(usable[i] != nullptr && std::memcmp(usable[i], at + from, 40000) == 0, "stretch %d", i);
     std::memset(usable[i], 100 + i, 40000);
   }
-  CHECK(adamw_pager_acquire(pager, at, 100, nullptr, &usable[3]) == ADAMW_ERROR_INVALID_ARGUMENT && usable[3] == nullptr,
-        "a fourth");
+  CHECK(
+      adamw_pager_acquire(pager, at, 100, nullptr, &usable[3]) == ADAMW_ERROR_INVALID_ARGUMENT && usable[3] == nullptr,
+      "a fourth");
   CHECK(adamw_pager_free(pager, buffer) == ADAMW_ERROR_INVALID_ARGUMENT, "freed while acquired");
   Model model(step_options(), {{1, 5000, 0}});
   model.options.pager = pager;
   CHECK(model.call(1) == ADAMW_ERROR_INVALID_ARGUMENT, "a step while acquired");
-  for (int i : {1, 0, 2}) CHECK(adamw_pager_release(pager, usable[i], i != 2, nullptr) == ADAMW_OK, "%s", adamw_last_error());
+  for (int i : {1, 0, 2})
+    CHECK(adamw_pager_release(pager, usable[i], i != 2, nullptr) == ADAMW_OK, "%s", adamw_last_error());
   CHECK(adamw_pager_release(pager, usable[0], 1, nullptr) == ADAMW_ERROR_INVALID_ARGUMENT, "released twice");
   for (std::int64_t i = 0; i < bytes; ++i) {
     const std::int64_t stretch = (i - 5000) / 50000, within = (i - 5000) % 50000;
@@ -146,10 +151,13 @@ void check_acquire() {
     }
   }
   CHECK(adamw_pager_acquire(pager, at, 70000, nullptr, &usable[0]) == ADAMW_ERROR_INVALID_ARGUMENT, "beyond a window");
-  CHECK(adamw_pager_acquire(pager, at + bytes - 10, 11, nullptr, &usable[0]) == ADAMW_ERROR_INVALID_ARGUMENT, "beyond the end");
-  CHECK(adamw_pager_acquire(pager, &usable, 1, nullptr, &usable[0]) == ADAMW_ERROR_INVALID_ARGUMENT, "not of the pager");
+  CHECK(adamw_pager_acquire(pager, at + bytes - 10, 11, nullptr, &usable[0]) == ADAMW_ERROR_INVALID_ARGUMENT,
+        "beyond the end");
+  CHECK(adamw_pager_acquire(pager, &usable, 1, nullptr, &usable[0]) == ADAMW_ERROR_INVALID_ARGUMENT,
+        "not of the pager");
   CHECK(adamw_pager_destroy(pager) == ADAMW_ERROR_INVALID_ARGUMENT, "destroyed with a buffer");
-  CHECK(adamw_pager_free(pager, buffer) == ADAMW_OK && adamw_pager_free(pager, nullptr) == ADAMW_OK, "%s", adamw_last_error());
+  CHECK(adamw_pager_free(pager, buffer) == ADAMW_OK && adamw_pager_free(pager, nullptr) == ADAMW_OK, "%s",
+        adamw_last_error());
   CHECK(adamw_pager_free(pager, buffer) == ADAMW_ERROR_INVALID_ARGUMENT, "freed twice");
   CHECK(adamw_pager_destroy(pager) == ADAMW_OK && adamw_pager_destroy(nullptr) == ADAMW_OK, "%s", adamw_last_error());
 }
@@ -161,7 +169,8 @@ void check_reuse() {
     options.reserve_bytes = reserved;
     adamw_pager *pager = new_pager(options);
     for (int round = 0; round < 5; ++round) {
-      PagedModel a(pager, step_options(ADAMW_STATE_BLOCK8), {{1, 100000, 0}}), b(pager, step_options(), {{1, 50000, 0}});
+      PagedModel a(pager, step_options(ADAMW_STATE_BLOCK8), {{1, 100000, 0}}),
+          b(pager, step_options(), {{1, 50000, 0}});
       a.run(1);
       b.run(1);
     }
@@ -183,7 +192,9 @@ void check_nothing_left() {
   const int before = open_files();
   for (int i = 0; i < 200; ++i) {
     adamw_pager *pager = new_pager(file_options());
-    { PagedModel(pager, step_options(ADAMW_STATE_BLOCK8), {{1, 5000, 0}}).run(1); }
+    {
+      PagedModel(pager, step_options(ADAMW_STATE_BLOCK8), {{1, 5000, 0}}).run(1);
+    }
     adamw_pager_destroy(pager);
   }
   CHECK(open_files() == before, "%d descriptors were open, now %d", before, open_files());
@@ -208,13 +219,15 @@ void check_fork() {
       for (auto &[from, to] : paged.buffers) std::memset(from, 0x5A, to->memory.size());
       const bool refused = paged.call(3) == ADAMW_ERROR_UNSUPPORTED;
       void *more = nullptr;
-      const bool refused_too = adamw_pager_alloc(pager, 100, &more, nullptr) == ADAMW_ERROR_UNSUPPORTED && more == nullptr;
+      const bool refused_too =
+          adamw_pager_alloc(pager, 100, &more, nullptr) == ADAMW_ERROR_UNSUPPORTED && more == nullptr;
       for (auto &[from, to] : paged.buffers) adamw_pager_free(pager, from);
       const bool destroyed = adamw_pager_destroy(pager) == ADAMW_OK;
       _exit(same && refused && refused_too && destroyed ? 0 : 1);
     }
     int status = -1;
-    CHECK(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0, "the child: %d", status);
+    CHECK(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0, "the child: %d",
+          status);
     for (Model *model : {&plain, static_cast<Model *>(&paged)}) {
       model->new_gradients(3);
       CHECK(model->call(3) == ADAMW_OK, "%s", adamw_last_error());

@@ -1,5 +1,5 @@
-// Owns the laws of a pager where the disk or the caller fails: a status that says so, and nothing lost. The calls that fail
-// are stand-ins for the system's.
+// Owns the laws of a pager where the disk or the caller fails: a status that says so, and nothing lost. The calls that
+// fail are stand-ins for the system's.
 #include <fcntl.h>
 #include <unistd.h>
 
@@ -44,13 +44,16 @@ bool says(const char *words) { return error_text().find(words) != std::string::n
 // Bytes [from, to) of one buffer of one tensor, in both models.
 bool same(const Model &a, const Model &b, std::size_t tensor, int buffer, std::size_t from, std::size_t to) {
   const auto k = static_cast<std::size_t>(buffer);
-  return std::memcmp(a.memory[tensor][k].memory.data() + from, b.memory[tensor][k].memory.data() + from, to - from) == 0;
+  return std::memcmp(a.memory[tensor][k].memory.data() + from, b.memory[tensor][k].memory.data() + from, to - from) ==
+         0;
 }
 
 // Elements [from, to) of a tensor are as in `must`: parameter and state, scales by the blocks that lie within.
-void check_elements(const Model &is, const Model &must, std::size_t tensor, std::int64_t from, std::int64_t to, const char *what) {
+void check_elements(const Model &is, const Model &must, std::size_t tensor, std::int64_t from, std::int64_t to,
+                    const char *what) {
   const bool eight = is.options.state_format != ADAMW_STATE_FLOAT32;
-  const auto begin = static_cast<std::size_t>(from), end = static_cast<std::size_t>(to), unit = std::size_t{eight ? 1u : 4u};
+  const auto begin = static_cast<std::size_t>(from), end = static_cast<std::size_t>(to),
+             unit = std::size_t{eight ? 1u : 4u};
   CHECK(same(is, must, tensor, Model::param, begin * 4, end * 4), "%s: parameters of tensor %zu", what, tensor);
   for (int b : {Model::exp_avg, Model::exp_avg_sq, Model::max_exp_avg_sq})
     CHECK(same(is, must, tensor, b, begin * unit, end * unit), "%s: buffer %d of tensor %zu", what, b, tensor);
@@ -60,8 +63,8 @@ void check_elements(const Model &is, const Model &must, std::size_t tensor, std:
     CHECK(same(is, must, tensor, b, first * 4, last * 4), "%s: scales %d of tensor %zu", what, b, tensor);
 }
 
-// Law: whichever read or write fails, the rows said to be stepped are, the next one up to the element said, the others are
-// not; and the step after it, once the disk works again, goes on from there.
+// Law: whichever read or write fails, the rows said to be stepped are, the next one up to the element said, the others
+// are not; and the step after it, once the disk works again, goes on from there.
 bool check_failing(const adamw_step_options &options, bool reads, int call) {
   works();
   adamw_pager *pager = new_pager(file_options());
@@ -85,15 +88,17 @@ bool check_failing(const adamw_step_options &options, bool reads, int call) {
                   error.c_str());
     if (failed) {
       CHECK(status == ADAMW_ERROR_STORAGE, "%s: status %d", what, status);
-      CHECK(error.find(std::strerror(EIO)) != std::string::npos && error.find("stepped") != std::string::npos, "%s", what);
-      CHECK(rows >= 0 && rows <= static_cast<std::int64_t>(shapes.size()), "%s: %lld rows", what, static_cast<long long>(rows));
+      CHECK(error.find(std::strerror(EIO)) != std::string::npos && error.find("stepped") != std::string::npos, "%s",
+            what);
+      CHECK(rows >= 0 && rows <= static_cast<std::int64_t>(shapes.size()), "%s: %lld rows", what,
+            static_cast<long long>(rows));
     }
     paged.paged_contents();
     std::int64_t part = 0;
     const std::size_t at = error.find("up to element ");
     if (failed && at != std::string::npos) part = std::atoll(error.c_str() + at + 14);
     for (std::size_t i = 0; i < shapes.size(); ++i) {
-      const std::int64_t n = paged.rows[i].numel, done = static_cast<std::int64_t>(i) < rows ? n
+      const std::int64_t n = paged.rows[i].numel, done = static_cast<std::int64_t>(i) < rows    ? n
                                                          : static_cast<std::int64_t>(i) == rows ? part
                                                                                                 : 0;
       check_elements(paged, after, i, 0, done, what);
@@ -103,8 +108,8 @@ bool check_failing(const adamw_step_options &options, bool reads, int call) {
     // On from there: the rows that are behind catch up, except the one that is in part.
     std::vector<adamw_tensor> rest(paged.rows.begin() + rows + (part > 0 ? 1 : 0), paged.rows.end());
     if (failed) {
-      CHECK(adamw_step(&paged.options, rest.data(), sizeof rest[0], static_cast<std::int64_t>(rest.size())) == ADAMW_OK, "%s: %s",
-            what, adamw_last_error());
+      CHECK(adamw_step(&paged.options, rest.data(), sizeof rest[0], static_cast<std::int64_t>(rest.size())) == ADAMW_OK,
+            "%s: %s", what, adamw_last_error());
       paged.paged_contents();
       for (std::size_t i = 0; i < shapes.size(); ++i)
         if (part == 0 || static_cast<std::int64_t>(i) != rows)
@@ -119,9 +124,10 @@ void check_all_failing() {
   for (const adamw_state_format format : {ADAMW_STATE_BLOCK8, ADAMW_STATE_FLOAT32}) {
     for (const bool reads : {true, false}) {
       int call = 0, failing = 0;
-      for (int step = 1; check_failing(step_options(format, ADAMW_STEP_AMSGRAD), reads, call) && failures() < 20; ++failing) {
+      for (int step = 1; check_failing(step_options(format, ADAMW_STEP_AMSGRAD), reads, call) && failures() < 20;
+           ++failing) {
         call += step;
-        if (failing > 8) step = 5;  // the first ones and then some
+        if (failing > 8) step += 5;  // the first ones and then some
       }
       CHECK(failing > 8, "only %d calls", failing);
     }
@@ -152,7 +158,9 @@ void check_no_room() {
   works();
   plan.error = EOPNOTSUPP;  // a file system that cannot reserve: zeros do
   plan.reserves = 0;
-  for (int round = 0; round < 2; ++round) { PagedModel(pager, step_options(), {{1, 70000, 0}}).run(1); }
+  for (int round = 0; round < 2; ++round) {
+    PagedModel(pager, step_options(), {{1, 70000, 0}}).run(1);
+  }
   works();
   CHECK(adamw_pager_destroy(pager) == ADAMW_OK, "%s", adamw_last_error());
 }
@@ -162,14 +170,15 @@ void check_directories() {
   adamw_pager *pager = nullptr;
   for (const char *directory : {"/no/such/directory", "/dev/null", "/proc", ""}) {
     options.directory = directory;
-    CHECK(adamw_pager_create(&options, &pager) == ADAMW_ERROR_STORAGE && pager == nullptr && says(directory), "'%s': %s",
-          directory, adamw_last_error());
+    CHECK(adamw_pager_create(&options, &pager) == ADAMW_ERROR_STORAGE && pager == nullptr && says(directory),
+          "'%s': %s", directory, adamw_last_error());
   }
 }
 
 void check_refusals() {
   adamw_pager *pager = nullptr;
-  const auto refused = [&](const char *word, adamw_pager_options options, adamw_status status = ADAMW_ERROR_INVALID_ARGUMENT) {
+  const auto refused = [&](const char *word, adamw_pager_options options,
+                           adamw_status status = ADAMW_ERROR_INVALID_ARGUMENT) {
     const adamw_status is = adamw_pager_create(&options, &pager);
     CHECK(is == status && pager == nullptr && says(word), "%s: status %d: %s", word, is, adamw_last_error());
   };
@@ -210,10 +219,11 @@ void check_refusals() {
   pager = new_pager(file_options());
   void *buffer = &pager;
   for (std::int64_t bytes : {std::int64_t{0}, std::int64_t{-1}, std::int64_t{1} << 61})
-    CHECK(adamw_pager_alloc(pager, bytes, &buffer, nullptr) == ADAMW_ERROR_INVALID_ARGUMENT && buffer == nullptr, "%lld bytes",
-          static_cast<long long>(bytes));
+    CHECK(adamw_pager_alloc(pager, bytes, &buffer, nullptr) == ADAMW_ERROR_INVALID_ARGUMENT && buffer == nullptr,
+          "%lld bytes", static_cast<long long>(bytes));
   CHECK(adamw_pager_alloc(pager, 1, nullptr, nullptr) == ADAMW_ERROR_INVALID_ARGUMENT, "nowhere to write");
-  CHECK(adamw_pager_alloc(nullptr, 1, &buffer, nullptr) == ADAMW_ERROR_INVALID_ARGUMENT && says("pager is NULL"), "no pager");
+  CHECK(adamw_pager_alloc(nullptr, 1, &buffer, nullptr) == ADAMW_ERROR_INVALID_ARGUMENT && says("pager is NULL"),
+        "no pager");
   adamw_pager_statistics statistics;
   CHECK(adamw_pager_stats(pager, &statistics, 8) == ADAMW_ERROR_VERSION, "a size of another version");
   CHECK(adamw_pager_stats(pager, nullptr, sizeof statistics) == ADAMW_ERROR_INVALID_ARGUMENT, "nowhere to write");

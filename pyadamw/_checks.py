@@ -1,0 +1,43 @@
+"""Owns what single values may be: numbers, flags, integers. Must not know which option of what they are."""
+
+import math
+import numbers
+
+import torch
+
+
+def refuse(name, value, need):
+    raise ValueError(f"{name} = {value!r}: must be {need}")
+
+
+def is_integer(value):
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+def is_real(value):
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def scalar(value):
+    """A learning rate, or any other number that may be a one-element tensor, as a float."""
+    return value.item() if isinstance(value, torch.Tensor) else float(value)
+
+
+def finite_at_least_zero(name, value):
+    if not (is_real(value) and math.isfinite(value) and value >= 0):
+        refuse(name, value, "a finite number >= 0")
+
+
+def flag(name, value):
+    if not isinstance(value, bool):
+        refuse(name, value, "True or False")
+
+
+def integer(least, most, need):
+    """A check that a value is an integer in [least, most]; None: no limit."""
+
+    def check(name, value):
+        if not (is_integer(value) and value >= least and (most is None or value <= most)):
+            refuse(name, value, need)
+
+    return check

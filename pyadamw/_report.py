@@ -1,0 +1,79 @@
+"""Owns the report of what optimizer state takes and where it lies. Must not know how state is made or stepped."""
+
+from typing import NamedTuple
+
+import torch
+
+from . import _pager, _state
+from ._paging import manager_of
+from ._rows import describe, state_spec
+
+
+class Entry(NamedTuple):
+    """The state of one parameter."""
+
+    name: str  # "parameter 'layer.weight' (shape (10, 20))", or its number and group
+    numel: int
+    bits: int  # of an element of exp_avg: 8 or 32
+    why: str  # why it is 32 bits wide or not paged, where the options asked for the other
+    places: dict  # {place: bytes}; "host", "file", "pinned", "managed" and "device" are pages, others torch devices
+
+    @property
+    def bytes(self):
+        return sum(self.places.values())
+
+
+class MemoryReport:
+    """What optimizer.memory_report() returns; str() makes a table of it.
+
+    Attributes:
+        entries: an Entry for each parameter, in the order of the groups; a parameter without state has no bytes.
+        places: {place: bytes} of all state.
+        managers: [(PageManager, its stats())], those that the groups use.
+    """
+
+    def __init__(self, groups, states, default):
+        self.entries = [
+            _entry(describe(groups, number, position), param, group, states.get(param) or {}, default)
+            for number, group in enumerate(groups)
+            for position, param in enumerate(group["params"])
+        ]
+        self.places = {}
+        for entry in self.entries:
+            for place, count in entry.places.items():
+                self.places[place] = self.places.get(place, 0) + count
+        managers = {id(m): m for m in (group["page_manager"] or default for group in groups if group["is_paged"])}
+        self.managers = [(manager, manager.stats()) for manager in managers.values()]
+
+    @property
+    def bytes(self):
+        return sum(self.places.values())
+
+    def __str__(self):
+        lines = [f"{'bits':>4} {'bytes':>15}  {'place':<24} parameter"]
+        for entry in self.entries:
+            place = ", ".join(entry.places) or "no state yet"
+            why = f": {entry.why}" if entry.why else ""
+            lines.append(f"{entry.bits:>4} {entry.bytes:>15,}  {place:<24} {entry.name}{why}")
+        lines.append(f"{'':>4} {self.bytes:>15,}  " + ", ".join(f"{k} {v:,}" for k, v in self.places.items()))
+        for manager, stats in self.managers:
+            lines.append(repr(manager))
+            lines += [f"  {name:<20} {value:>17,}" for name, value in stats.items()]
+        return "\n".join(lines)
+
+    __repr__ = __str__
+
+
+def _entry(name, param, group, state, default):
+    spec = state_spec(param, group, default)
+    reasons, places = [], {}
+    if group["optim_bits"] == 8 and spec.format == _state.FLOAT32:
+        reasons.append(f"32 bits because it has fewer than min_8bit_size = {group['min_8bit_size']} elements")
+    if group["is_paged"] and manager_of(group, param.numel(), default) is None:
+        least = (group["page_manager"] or default).min_numel
+        reasons.append(f"not paged because it has fewer than min_numel = {least} elements")
+    for key, value in state.items():
+        if key != "step" and isinstance(value, torch.Tensor):
+            place = _pager.home(value)[1] or str(value.device)
+            places[place] = places.get(place, 0) + value.numel() * value.element_size()
+    return Entry(name, param.numel(), 32 if spec.format == _state.FLOAT32 else 8, "; ".join(reasons), places)
