@@ -349,7 +349,8 @@ typedef struct adamw_pager_options {
                              windows do not need holds the buffers allocated first, which are then stepped where they lie. 0: the
                              windows alone (FILE, PINNED), or no limit (MANAGED). No effect on HOST. A step itself needs
                              some kilobytes beside it */
-  int64_t chunk_bytes;    /* state in one window; 0: 16 MiB, or less where the budget is small. There are 4 windows */
+  int64_t chunk_bytes;    /* state in one window; 0: 16 MiB (MANAGED: 256 MiB), or less where the budget is small.
+                             There are 4 windows */
   int64_t reserve_bytes;  /* FILE: space that is reserved on the disk at once, in addition to that of each buffer when it is
                              allocated. 0 for other backings */
   const char *directory;  /* FILE: where; NULL: the environment variable TMPDIR, else /var/tmp. NULL for other backings */

@@ -41,7 +41,8 @@ adamw_status create(const char *function, const adamw_pager_options *options, ad
   if (decided.chunk_bytes == 0) {
     // Half of a small budget for the windows.
     const std::int64_t fit = o.resident_bytes / (2 * page_windows) / page_bytes * page_bytes;
-    decided.chunk_bytes = o.resident_bytes == 0 ? default_chunk : std::clamp(fit, smallest_chunk, default_chunk);
+    const std::int64_t usual = o.backing == ADAMW_PLACE_MANAGED ? managed_chunk : default_chunk;
+    decided.chunk_bytes = o.resident_bytes == 0 ? usual : std::clamp(fit, smallest_chunk, usual);
   }
   decided.chunk_bytes = round_up(decided.chunk_bytes, page_bytes);
   if (o.backing != ADAMW_PLACE_HOST && o.resident_bytes != 0 && o.resident_bytes < page_windows * decided.chunk_bytes) {

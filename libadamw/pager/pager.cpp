@@ -181,11 +181,10 @@ adamw_status Pager::Session::begin() {
                   function_, held.loan.pieces[0].home);
     }
   }
-  if (adamw_status s = pager_.drop_fetched(function_, stream_)) return s;
   pager_.next_window_ = 0;
-  if (adamw_status s = pager_.backing_->begin(function_, stream_)) return s;
+  if (adamw_status s = pager_.backing_->begin(function_, stream_)) return s;  // first: it may refuse the stream
   begun_ = true;
-  return ADAMW_OK;
+  return pager_.drop_fetched(function_, stream_);
 }
 
 adamw_status Pager::Session::end() {

@@ -12,12 +12,13 @@ import ceiling
 import figures
 import host
 import machine
+import paging
 import peers
 import report
 import torch
 import workloads
 
-SECTIONS = [figure.name for figure in figures.FIGURES] + ["host", "peers"]
+SECTIONS = [figure.name for figure in figures.FIGURES] + ["host", "paging", "peers"]
 
 
 def _arguments():
@@ -61,6 +62,7 @@ def main():
         "settings": settings._asdict(),
         "figures": [],
         "host": [],
+        "paging": [],
         "peers": [],
     }
     report.print_machine(results["machine"], results["settings"])
@@ -86,6 +88,9 @@ def _measure(results, chosen, settings, library):
     if "host" in chosen:
         results["host"] = [host.measure_host(count, settings) for count in host.COUNTS]
         report.print_host(results["host"])
+    if "paging" in chosen:
+        results["paging"] = paging.measure_all(settings)
+        report.print_paging(results["paging"])
     if "peers" in chosen:
         results["peers"] = [peers.measure_peer(name, settings) for name in peers.PEERS]
         report.print_peers(results["peers"])

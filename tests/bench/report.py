@@ -1,10 +1,11 @@
 """Owns showing results: the tables, and the JSON file that keeps them. Must not know how anything is measured.
 
 The file: {"format": 1, "date": UTC, "machine": machine.describe(), "settings": {...}, "figures": [...], "host": [...],
-"peers": [...]}. Times are seconds, sizes bytes, every measured quantity is {"median", "q1", "q3"}. A figure has name,
-title, device ("cpu" or "cuda"), dtype, tensors, elements, ours, rival, bar (or None), pairs, ratio (ours / rival),
-seconds, rival_seconds, agreement, and ceiling: None or {median, q1, q3, bytes, rival_bytes, share, pairs}, where share
-is the ceiling's time / the step's. Files of real runs are kept in results/, named after date and device.
+"paging": [...], "peers": [...]}. Times are seconds, sizes bytes, every measured quantity is {"median", "q1", "q3"}. A
+figure has name, title, device ("cpu" or "cuda"), dtype, tensors, elements, ours, rival, bar (or None), pairs, ratio
+(ours / rival), seconds, rival_seconds, agreement, and ceiling: None or {median, q1, q3, bytes, rival_bytes, share,
+pairs}, where share is the ceiling's time / the step's. Files of real runs are kept in results/, named after date and
+device.
 """
 
 import json
@@ -113,6 +114,32 @@ def print_host(results):
     keys = ("python_seconds", "step_seconds", "rival_step_seconds")
     rows = [[str(result["tensors"]), *(microseconds(result[key]) for key in keys)] for result in results]
     print_table(f"host time of step(), tensors of {results[0]['elements_each']} elements, AdamW32bit", columns, rows)
+
+
+def print_paging(results):
+    columns = [
+        ("what", False),
+        ("elements", True),
+        ("ours ms", True),
+        ("other ms", True),
+        ("ratio", True),
+        ("bar", False),
+    ]
+    rows = []
+    for result in results:
+        times = milliseconds(result["seconds"]), milliseconds(result["rival_seconds"])
+        size = f"{result['elements'] / 1e6:.3g} M"
+        verdict = f"{result['bar']} {'met' if result['met'] else 'NOT met'}"
+        rows.append([result["title"], size, *times, with_quartiles(result["ratio"]), verdict])
+    print_table("paging on the CPU", columns, rows)
+    for result in results:
+        if "bytes" in result:
+            speed = result["bytes"] / result["seconds"]["median"] / 1e9
+            print(
+                f"{result['title']}: {result['bytes'] / 2**20:.0f} MiB a step, {speed:.2f} GB/s, "
+                f"waiting {result['waiting_share']:.0%} of the time, "
+                f"{result['resident_peak_bytes'] / 2**20:.0f} MiB resident"
+            )
 
 
 def print_peers(results):

@@ -14,22 +14,22 @@ ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def block(language):
-    (text,) = re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
-    return text
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
 
 
-def test_python_example(tmp_path):
-    """The Python example runs and steps 8-bit state."""
-    script = block("python") + "assert {t.dtype for s in optimizer.state.values() for t in s.values()} >= {torch.uint8}"
-    (tmp_path / "example.py").write_text(script)
+def test_python_examples(tmp_path):
+    """The Python examples run, one after the other; the first steps 8-bit state, the second pages."""
+    first, second = blocks("python")
+    check = "assert {t.dtype for s in optimizer.state.values() for t in s.values()} >= {torch.uint8}\n"
+    (tmp_path / "example.py").write_text(first + check + second + "assert 'file' in str(optimizer.memory_report())\n")
     subprocess.run([sys.executable, "example.py"], cwd=tmp_path, check=True)
 
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
 def test_c_example(tmp_path):
     """The C example compiles as strict C99 without a warning and moves its weights by lr a step, downhill."""
-    (tmp_path / "example.c").write_text(block("c"))
+    (tmp_path / "example.c").write_text(blocks("c")[0])
     library = Path(pyadamw._library.library().path)
     for name in (library.name, "libadamw.so.1"):  # whichever its SONAME is
         shutil.copy(library, tmp_path / name)
