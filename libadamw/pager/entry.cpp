@@ -2,6 +2,7 @@
 #include <cinttypes>
 #include <cstdlib>
 
+#include "../backend.h"
 #include "../guarded.h"
 #include "../validate.h"
 #include "pager.h"
@@ -57,7 +58,7 @@ adamw_status create(const char *function, const adamw_pager_options *options, ad
                                                                        : "/var/tmp";
   }
   auto fresh = std::make_unique<adamw_pager>(decided);
-  if (adamw_status s = fresh->open(function)) return s;
+  if (adamw_status s = fresh->open(function, backend_of(decided.device)->make_backing)) return s;
   *pager = fresh.release();
   return ADAMW_OK;
 }

@@ -8,7 +8,6 @@
 #include <cinttypes>
 #include <limits>
 
-#include "../backend.h"
 #include "../status.h"
 
 namespace adamw {
@@ -47,10 +46,9 @@ void count_place(adamw_pager_statistics &s, const Buffer &buffer) {
 
 // ---- life ----
 
-adamw_status Pager::open(const char *function) {
+adamw_status Pager::open(const char *function, MakeBacking make) {
   process_ = getpid();
-  const Backend *backend = backend_of(options_.device);
-  if (adamw_status s = backend->make_backing(function, options_, counts_, &backing_)) return s;
+  if (adamw_status s = make(function, options_, counts_, &backing_)) return s;
   const bool unlimited = options_.backing == ADAMW_PLACE_MANAGED && options_.resident_bytes == 0;
   budget_ = unlimited ? std::numeric_limits<std::int64_t>::max()
                       : std::max<std::int64_t>(0, options_.resident_bytes - backing_->windows_bytes());

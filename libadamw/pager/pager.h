@@ -116,7 +116,9 @@ class Pager {
   Pager(const Pager &) = delete;
   Pager &operator=(const Pager &) = delete;
 
-  adamw_status open(const char *function);  // once, before anything else
+  using MakeBacking = adamw_status (*)(const char *function, const PagerOptions &, PagerCounts &,
+                                       std::unique_ptr<Backing> *);
+  adamw_status open(const char *function, MakeBacking make);  // once, before anything else
   const PagerOptions &options() const { return options_; }
 
   adamw_status allocate(const char *function, std::int64_t bytes, void **memory, std::int32_t *place);
