@@ -11,6 +11,7 @@ import os
 import subprocess
 
 import gpu_figures as figures
+import gpu_paging
 import machine
 import report
 import torch
@@ -27,6 +28,8 @@ BARS = [  # what the project aims at on a data-centre card: (figure, at most or 
     ("large-bf16-8bit / bitsandbytes", "<=", 0.6),
     ("gpt2-304-bf16-8bit / bitsandbytes", "<=", 0.2),
     ("gpt2-304 host microseconds", "<=", 150.0),
+    ("pinned 10% share of the link", ">=", 0.85),
+    ("managed 100% / unpaged", "<=", 1.05),
 ]
 
 
@@ -75,6 +78,12 @@ def measure(elements, quick):
                 theirs = found.get(name.removesuffix("8bit") + rival)
                 if theirs:
                     found[f"{name} / {rival}"] = found[name] / theirs
+    results["paging"] = gpu_paging.measure(quick, budget, results["links"])
+    for entry in results["paging"]:
+        if entry["note"] is None:
+            name = f"{entry['backing']} {entry['budget']:.0%}"
+            found[f"{name} share of the link"] = entry["share_of_link"]
+            found[f"{name} / unpaged"] = entry["ratio"]["median"]
     results["host"] = figures.host_time(shapes["gpt2-304"], 10 if quick else 50)
     found["gpt2-304 host microseconds"] = results["host"]["median"] * 1e6
     return results, found
@@ -98,6 +107,7 @@ def show(results, rows):
             print(f"{name:44}  {e['note']}")
         else:
             print(f"{name:44}{e['median'] * 1e3:10.4f}{e['bytes'] / e['median'] / 1e9:8.0f}{e['share']:9.2f}")
+    gpu_paging.show(results["paging"])
     print(f"host time of step(), 304 tensors: {results['host']['median'] * 1e6:.0f} us")
     for row in rows:
         value = "not measured" if row["value"] is None else f"{row['value']:.3f}"

@@ -32,6 +32,13 @@ def main():
             for step in range(2):
                 models.gradients(params, step, spoiled=step == 1)
                 optimizer.step()
+    for backing in ("managed", "pinned"):
+        manager = pyadamw.PageManager(backing, chunk_bytes=1 << 16, min_numel=100)
+        params = models.parameters(device)
+        optimizer = pyadamw.PagedAdamW8bit(params, min_8bit_size=100, page_manager=manager)
+        for step in range(2):
+            models.gradients(params, step)
+            optimizer.step()
     pyadamw.functional.dequantize(
         *pyadamw.functional.quantize(torch.randn(30, 300, device=device), block_wise=False), block_wise=False
     )
