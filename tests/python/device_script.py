@@ -3,6 +3,7 @@ the library that PYADAMW_LIBRARY names, and says where they differ. The device's
 """
 
 import contextlib
+import gc
 import sys
 import types
 
@@ -44,8 +45,10 @@ class Scaled:
             optimizer.found_inf = torch.tensor(2.0 if step in self.infinite else 0.0)
 
 
-def run(cls, dtype=torch.float32, steps=4, scaled=None, missing=False, tensor_lr=False, **options):
+def run(cls, dtype=torch.float32, steps=4, scaled=None, missing=False, tensor_lr=False, paging=None, **options):
     torch.manual_seed(0)
+    if paging is not None and "cpu" in _device.TYPES:
+        options.update(is_paged=True, page_manager=pyadamw.PageManager(**{"min_numel": 500, **paging}))
     params = [torch.nn.Parameter((torch.randn(shape) * 0.1).to(dtype)) for shape in SHAPES]
     lr = torch.tensor(1e-2) if tensor_lr else 1e-2
     optimizer = cls(params, lr=lr, min_8bit_size=100, **options)
@@ -60,6 +63,8 @@ def run(cls, dtype=torch.float32, steps=4, scaled=None, missing=False, tensor_lr
     if hasattr(optimizer, "found_inf"):
         del optimizer.found_inf, optimizer.grad_scale
     state = [optimizer.state[param] for param in params]
+    places = optimizer.memory_report().places
+    assert paging is None or "cpu" not in _device.TYPES or set(places) >= {paging.get("backing", "managed")}, places
     return params, state, optimizer.skipped_elements
 
 
@@ -77,9 +82,49 @@ CASES = {
     "lr is a tensor": {"cls": pyadamw.AdamW8bit, "tensor_lr": True},
     "lr is a tensor, capturable": {"cls": pyadamw.AdamW32bit, "tensor_lr": True, "capturable": True},
     "scaled": {"cls": pyadamw.AdamW8bit, "scaled": Scaled(1024.0)},
+    "paged": {"cls": pyadamw.AdamW8bit, "paging": {}},
+    "paged, managed": {"cls": pyadamw.AdamW32bit, "paging": {"backing": "managed", "chunk_bytes": 65536}},
+    "paged, pinned": {"cls": pyadamw.AdamW8bit, "paging": {"backing": "pinned", "chunk_bytes": 65536}},
+    "paged, pinned, amsgrad, some gradients": {
+        "cls": pyadamw.AdamW32bit,
+        "paging": {"backing": "pinned", "chunk_bytes": 65536, "resident_bytes": 400_000},
+        "amsgrad": True,
+        "missing": True,
+    },
+    "paged, pinned, clipping": {
+        "cls": pyadamw.AdamW8bit,
+        "paging": {"backing": "pinned", "chunk_bytes": 65536},
+        "percentile_clipping": 50,
+    },
+    "paged, pinned, tensor-wise": {
+        "cls": pyadamw.AdamW8bit,
+        "paging": {"backing": "pinned", "chunk_bytes": 65536},
+        "block_wise": False,
+    },
     "scaled, infinities": {"cls": pyadamw.AdamW8bit, "scaled": Scaled(1024.0, (1, 2))},
     "scaled, infinities, capturable": {"cls": pyadamw.AdamW32bit, "scaled": Scaled(8.0, (0,)), "capturable": True},
 }
+
+
+def pages_go_back():
+    """A load into paged state takes the place of what was there, and a deleted optimizer leaves nothing."""
+    with on_device():
+        manager = pyadamw.PageManager("pinned", chunk_bytes=65536, min_numel=500)
+        torch.manual_seed(0)
+        params = [torch.nn.Parameter(torch.randn(shape)) for shape in SHAPES]
+        optimizer = pyadamw.PagedAdamW8bit(params, min_8bit_size=100, page_manager=manager)
+        for _ in range(3):
+            for param in params:
+                param.grad = torch.randn(param.shape)
+            optimizer.step()
+            optimizer.load_state_dict(optimizer.state_dict())
+        held = manager.stats()
+        right = held["pinned_bytes"] == optimizer.memory_report().places["pinned"] and held["device_bytes"] == 0
+        del optimizer
+        gc.collect()
+        right = right and manager.stats()["buffers"] == 0
+    print(f"pages go back: {'yes, the same bits' if right else 'DIFFERENT'}")
+    return right
 
 
 def main():
@@ -93,6 +138,7 @@ def main():
             same = same and one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
         print(f"{name}: {'the same bits' if same else 'DIFFERENT'}")
         failed += not same
+    failed += not pages_go_back()
     x = torch.randn(40, 300)
     codes, absmax = pyadamw.functional.quantize(x)
     with on_device():
