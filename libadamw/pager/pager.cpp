@@ -242,6 +242,13 @@ adamw_status Pager::hold(const char *function, const Piece &piece, void *stream)
   return s;
 }
 
+// What is used where it lies is used behind the calls before on other streams, and before those to come.
+adamw_status Pager::order_in_place(const char *function, void *stream) {
+  if (options_.device < 0) return ADAMW_OK;
+  if (adamw_status s = backing_->begin(function, stream)) return s;
+  return backing_->end(function, stream);
+}
+
 adamw_status Pager::prefetch(const char *function, void *address, std::int64_t bytes, void *stream) {
   if (adamw_status s = refuse_fork(function)) return s;
   const std::scoped_lock locks(sessions_, mutex_);
@@ -261,6 +268,7 @@ adamw_status Pager::acquire(const char *function, void *address, std::int64_t by
   const Buffer *buffer = nullptr;
   if (adamw_status s = check_stretch(function, address, bytes, &buffer)) return s;
   if (!backing_->moves(*buffer)) {
+    if (adamw_status s = order_in_place(function, stream)) return s;
     *usable = address;
     return ADAMW_OK;
   }
@@ -298,7 +306,7 @@ adamw_status Pager::release(const char *function, void *usable, bool dirty, void
   const auto held = std::find_if(held_.begin(), held_.end(),
                                  [&](const Held &h) { return h.arrived && h.loan.pieces[0].usable == usable; });
   if (held == held_.end()) {
-    if (find(usable) != nullptr) return ADAMW_OK;  // used where it lies
+    if (find(usable) != nullptr) return order_in_place(function, stream);  // used where it lies
     return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: usable = %p is not acquired", function, usable);
   }
   Loan loan = std::move(held->loan);

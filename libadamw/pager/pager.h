@@ -171,6 +171,7 @@ class Pager {
                              const Buffer **buffer) const;
   int free_window() const;  // page_windows: none
   adamw_status drop_fetched(const char *function, void *stream);
+  adamw_status order_in_place(const char *function, void *stream);
   adamw_status hold(const char *function, const Piece &piece, void *stream);
 
   struct Held {

@@ -1,6 +1,7 @@
-// Owns the law of the order in which a step uses pages: what it touches has arrived, what it has given back it leaves alone,
-// no window holds two loans, none is more than the windows there are. A backing that plays disk and device moves bytes
-// whenever a random schedule wants, as late or as early as the protocol allows, and takes away the memory in between.
+// Owns the law of the order in which a step uses pages: what it touches has arrived, what it has given back it leaves
+// alone, no window holds two loans, none is more than the windows there are. A backing that plays disk and device moves
+// bytes whenever a random schedule wants, as late or as early as the protocol allows, and takes away the memory in
+// between.
 #include <sys/mman.h>
 
 #include <deque>
@@ -162,7 +163,8 @@ class PlayedBacking final : public Backing {
       }
       w.state = Window::there;
     } else {
-      for (const Piece &piece : w.pieces) std::memcpy(truth(piece), piece.usable, static_cast<std::size_t>(piece.bytes));
+      for (const Piece &piece : w.pieces)
+        std::memcpy(truth(piece), piece.usable, static_cast<std::size_t>(piece.bytes));
       w.state = Window::idle;
     }
     allow(w, false);
@@ -209,7 +211,8 @@ void check_order(const adamw_step_options &options, std::uint64_t seed) {
       CHECK(paged.call(step) == ADAMW_OK, "%s", adamw_last_error());
       played->show();
       CHECK(plain.contents() == paged.paged_contents(), "format %d, flags %u, clipping %d, seed %llu: step %d",
-            options.state_format, options.flags, options.percentile_clipping, static_cast<unsigned long long>(seed), step);
+            options.state_format, options.flags, options.percentile_clipping, static_cast<unsigned long long>(seed),
+            step);
     }
     CHECK(played->loans > 2 * page_windows, "only %lld loans", static_cast<long long>(played->loans));
     CHECK(played->most_out == page_windows - 1, "%lld loans at a time", static_cast<long long>(played->most_out));
