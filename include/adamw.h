@@ -388,7 +388,8 @@ ADAMW_API adamw_status adamw_pager_destroy(adamw_pager *pager);
  * STORAGE where the disk has no room for it, OUT_OF_MEMORY or DEVICE. */
 ADAMW_API adamw_status adamw_pager_alloc(adamw_pager *pager, int64_t bytes, void **buffer, int32_t *place);
 
-/* Gives a buffer back, waiting for what is still being done with it; NULL is allowed. */
+/* Gives a buffer back, waiting for the steps and loans that still use it (not for other work of the caller's); NULL is
+ * allowed. */
 ADAMW_API adamw_status adamw_pager_free(adamw_pager *pager, void *buffer);
 
 /* For kernels other than adamw_step(). Brings in `bytes` at `address`, which lie in one buffer: *usable is where they can be used

@@ -4,10 +4,11 @@ A tensor holds its pages, and pages hold the pager: everything goes when nobody 
 """
 
 import math
+import sys
 
 import torch
 
-from ._device import is_device
+from ._device import is_capturing, is_device
 from ._library import ffi, library
 
 PLACES = ("host", "file", "pinned", "managed", "device")  # adamw_place
@@ -51,6 +52,8 @@ class Pager:
 
     def _free(self, buffer):
         _homes.pop(int(ffi.cast("uintptr_t", buffer)), None)
+        if self.device.type == "cuda" and not sys.is_finalizing() and not is_capturing():
+            torch.cuda.synchronize(self.device)  # torch's own kernels may still read the tensor
         self._library.lib.adamw_pager_free(self.pointer, buffer)
 
     def wait(self):

@@ -34,14 +34,14 @@ struct PoolProperties {  // CUmemPoolProps
 };
 static_assert(sizeof(PoolProperties) == 88, "CUmemPoolProps");
 
-constexpr int allocation_pinned = 1;                       // CU_MEM_ALLOCATION_TYPE_PINNED
-constexpr int location_device = 1, location_host = 2;      // CUmemLocationType
-constexpr Device host_device = -1;                         // CU_DEVICE_CPU, which older drivers take instead
-constexpr int prefer_location = 3;                         // CU_MEM_ADVISE_SET_PREFERRED_LOCATION
-constexpr unsigned host_portable = 1, host_mapped = 2;     // CU_MEMHOSTALLOC_PORTABLE, CU_MEMHOSTALLOC_DEVICEMAP
-constexpr unsigned managed_global = 1;                     // CU_MEM_ATTACH_GLOBAL
-constexpr unsigned stream_alone = 1, event_untimed = 2;    // CU_STREAM_NON_BLOCKING, CU_EVENT_DISABLE_TIMING
-constexpr int pool_release_threshold = 4;                  // CU_MEMPOOL_ATTR_RELEASE_THRESHOLD
+constexpr int allocation_pinned = 1;                     // CU_MEM_ALLOCATION_TYPE_PINNED
+constexpr int location_device = 1, location_host = 2;    // CUmemLocationType
+constexpr Device host_device = -1;                       // CU_DEVICE_CPU, which older drivers take instead
+constexpr int prefer_location = 3;                       // CU_MEM_ADVISE_SET_PREFERRED_LOCATION
+constexpr unsigned host_portable = 1, host_mapped = 2;   // CU_MEMHOSTALLOC_PORTABLE, CU_MEMHOSTALLOC_DEVICEMAP
+constexpr unsigned managed_global = 1;                   // CU_MEM_ATTACH_GLOBAL
+constexpr unsigned stream_alone = 1, event_untimed = 2;  // CU_STREAM_NON_BLOCKING, CU_EVENT_DISABLE_TIMING
+constexpr int pool_release_threshold = 4;                // CU_MEMPOOL_ATTR_RELEASE_THRESHOLD
 constexpr int multiprocessors = 16, concurrent_managed_access = 89, memory_pools_supported = 115;  // CUdevice_attribute
 
 // name, result, arguments: one line per function of the driver. The macro is given each of them.
@@ -89,10 +89,10 @@ constexpr int multiprocessors = 16, concurrent_managed_access = 89, memory_pools
   F(cuEventSynchronize, (Event event))
 
 // Those that a driver may lack; null then. The first two are the others' successors since CUDA 12.2.
-#define ADAMW_OPTIONAL_DRIVER_FUNCTIONS(F)                                                                            \
-  F(cuMemPrefetchAsync_v2, (Pointer memory, std::size_t bytes, Location location, unsigned flags, Stream stream))     \
-  F(cuMemAdvise_v2, (Pointer memory, std::size_t bytes, int advice, Location location))                               \
-  F(cuMemPrefetchAsync, (Pointer memory, std::size_t bytes, Device device, Stream stream))                            \
+#define ADAMW_OPTIONAL_DRIVER_FUNCTIONS(F)                                                                        \
+  F(cuMemPrefetchAsync_v2, (Pointer memory, std::size_t bytes, Location location, unsigned flags, Stream stream)) \
+  F(cuMemAdvise_v2, (Pointer memory, std::size_t bytes, int advice, Location location))                           \
+  F(cuMemPrefetchAsync, (Pointer memory, std::size_t bytes, Device device, Stream stream))                        \
   F(cuMemAdvise, (Pointer memory, std::size_t bytes, int advice, Device device))
 
 struct Driver {

@@ -1,8 +1,10 @@
 // Owns state in CUDA unified memory: used where it lies, and prefetched ahead of use on the caller's stream. Knows no
 // tensors.
 //
-// Buffers beyond the budget prefer the host and go back there after use; the others stay until the driver needs their room.
-// All that is a matter of speed: the driver brings in what a kernel touches in any case.
+// Buffers beyond the budget prefer the host and go back there after use; the others stay until the driver needs their
+// room. All that is a matter of speed: the driver brings in what a kernel touches in any case.
+#include <algorithm>
+
 #include "../status.h"
 #include "paging.h"
 #include "prefetch.h"
@@ -29,12 +31,14 @@ class ManagedBacking final : public DeviceBacking {
   adamw_status open(const char *function) {
     return current(function, [&] {
       int concurrent = 0;
-      ADAMW_CHECK(state_.driver, function, cuDeviceGetAttribute, (&concurrent, concurrent_managed_access, state_.device()));
+      ADAMW_CHECK(state_.driver, function, cuDeviceGetAttribute,
+                  (&concurrent, concurrent_managed_access, state_.device()));
       if (concurrent == 0) {
-        return fail(ADAMW_ERROR_UNSUPPORTED,
-                    "%s: options.backing = ADAMW_PLACE_MANAGED: this device has no concurrent managed access (so it is on "
-                    "Windows and WSL): use ADAMW_PLACE_PINNED",
-                    function);
+        return fail(
+            ADAMW_ERROR_UNSUPPORTED,
+            "%s: options.backing = ADAMW_PLACE_MANAGED: this device has no concurrent managed access (so it is on "
+            "Windows and WSL): use ADAMW_PLACE_PINNED",
+            function);
       }
       if (adamw_status s = make_stream(function, &zeroing_)) return s;
       return make_event(function, &ended_);
@@ -76,23 +80,21 @@ class ManagedBacking final : public DeviceBacking {
   // ---- calls ----
 
   adamw_status begin(const char *function, void *stream) override {
-    in_session_ = true;
     note_inside(-inside_);
-    return current(function, [&] { return prepare(function, static_cast<Stream>(stream)); });
+    const adamw_status status = current(function, [&] { return prepare(function, static_cast<Stream>(stream)); });
+    in_session_ = status == ADAMW_OK;
+    return status;
   }
 
   adamw_status end(const char *function, void *stream) override {
     in_session_ = false;
     if (captures_) return ADAMW_OK;  // the event would be the graph's
-    return current(function, [&] {
-      ADAMW_CHECK(state_.driver, function, cuEventRecord, (ended_, static_cast<Stream>(stream)));
-      return ADAMW_OK;
-    });
+    return end_call(function, static_cast<Stream>(stream), {});
   }
 
   void abandon() override {
     in_session_ = false;
-    if (!captures_) quietly([&] { state_.driver.cuEventRecord(ended_, stream_); });
+    if (!captures_) end_call_quietly(stream_, {});
   }
 
   adamw_status wait(const char *) override { return ADAMW_OK; }
@@ -100,12 +102,13 @@ class ManagedBacking final : public DeviceBacking {
   // ---- windows ----
 
   adamw_status fetch(const char *function, Loan &loan, void *stream) override {
-    return current(function, [&] {
+    const adamw_status status = current(function, [&] {
       if (!in_session_) {  // a loan of the public interface: a call of its own
         if (adamw_status s = prepare(function, static_cast<Stream>(stream))) return s;
       }
       return hint(function, loan, true, static_cast<Stream>(stream));
     });
+    return end_loan(function, status, static_cast<Stream>(stream));
   }
 
   adamw_status arrive(const char *, Loan &loan, void *) override {
@@ -114,14 +117,17 @@ class ManagedBacking final : public DeviceBacking {
   }
 
   adamw_status give_back(const char *function, Loan &loan, bool, void *stream) override {
-    return current(function, [&] { return hint(function, loan, false, static_cast<Stream>(stream)); });
+    const adamw_status status =
+        current(function, [&] { return hint(function, loan, false, static_cast<Stream>(stream)); });
+    return end_loan(function, status, static_cast<Stream>(stream));
   }
 
  private:
   Slabs slabs(bool prefers_host) {
     return {[this, prefers_host](const char *function, std::int64_t bytes, void **memory) {
               Pointer fresh = 0;
-              ADAMW_CHECK(state_.driver, function, cuMemAllocManaged, (&fresh, static_cast<std::size_t>(bytes), managed_global));
+              ADAMW_CHECK(state_.driver, function, cuMemAllocManaged,
+                          (&fresh, static_cast<std::size_t>(bytes), managed_global));
               *memory = host_pointer(fresh);
               const adamw_status s = prefers_host ? prefer_host(state_, function, *memory, bytes) : ADAMW_OK;
               if (s != ADAMW_OK) state_.driver.cuMemFree_v2(fresh);
@@ -142,6 +148,13 @@ class ManagedBacking final : public DeviceBacking {
     return ADAMW_OK;
   }
 
+  adamw_status end_loan(const char *function, adamw_status status, Stream stream) {
+    if (in_session_ || captures_) return status;
+    if (status == ADAMW_OK) return end_call(function, stream, {});
+    end_call_quietly(stream, {});
+    return status;
+  }
+
   // Asks for the pages of a loan, or for those beyond the budget to go.
   adamw_status hint(const char *function, const Loan &loan, bool in, Stream stream) {
     if (captures_) return ADAMW_OK;  // a graph cannot take hints
@@ -160,7 +173,9 @@ class ManagedBacking final : public DeviceBacking {
     return ADAMW_OK;
   }
 
+  // Neighbours share pages, and what was let go may have been counted before the last call.
   void note_inside(std::int64_t bytes) {
+    bytes = std::max(bytes, -inside_);
     inside_ += bytes;
     counts_.add_resident(bytes);
   }

@@ -1,6 +1,8 @@
 // Owns what the backings of a pager for a CUDA device share: its context, and the order of the calls that use a pager.
 #pragma once
 
+#include <initializer_list>
+
 #include "device_state.h"
 #include "slabs.h"
 
@@ -33,6 +35,34 @@ class DeviceBacking : public Backing {
     state_.driver.cuCtxPopCurrent_v2(&ours);
   }
 
+  // What a call leaves to those after it: where `stream` is now, with the calls before on other streams, and the
+  // `others`.
+  struct Mark {
+    Event event;
+    Stream stream;
+  };
+  adamw_status end_call(const char *function, Stream stream, std::initializer_list<Mark> others) {
+    settled_ = false;
+    const adamw_status status = current(function, [&] {
+      ADAMW_CHECK(state_.driver, function, cuStreamWaitEvent, (stream, ended_, 0));
+      ADAMW_CHECK(state_.driver, function, cuEventRecord, (ended_, stream));
+      for (const Mark &mark : others) ADAMW_CHECK(state_.driver, function, cuEventRecord, (mark.event, mark.stream));
+      return ADAMW_OK;
+    });
+    if (status != ADAMW_OK) wait_for(stream, others);
+    return status;
+  }
+  void end_call_quietly(Stream stream, std::initializer_list<Mark> others) {
+    bool marked = false;
+    settled_ = false;
+    quietly([&] {
+      const Driver &driver = state_.driver;
+      marked = driver.cuStreamWaitEvent(stream, ended_, 0) == 0 && driver.cuEventRecord(ended_, stream) == 0;
+      for (const Mark &mark : others) marked = driver.cuEventRecord(mark.event, mark.stream) == 0 && marked;
+    });
+    if (!marked) wait_for(stream, others);
+  }
+
   adamw_status find_capture(const char *function, Stream stream, bool *captures) {
     int status = 0;
     ADAMW_CHECK(state_.driver, function, cuStreamIsCapturing, (stream, &status));
@@ -56,11 +86,20 @@ class DeviceBacking : public Backing {
 
   DeviceState &state_;
   const std::int64_t chunk_;
-  Event ended_ = nullptr;     // the last call, on its stream, with all before it
-  Stream stream_ = nullptr;   // of the last call
-  bool in_session_ = false;   // between begin() and end() or abandon()
-  bool settled_ = true;       // nothing has been queued since somebody waited for all
+  Event ended_ = nullptr;    // the last call, on its stream, with all before it
+  Stream stream_ = nullptr;  // of the last call
+  bool in_session_ = false;  // between begin() and end() or abandon()
+  bool settled_ = true;      // nothing has been queued since somebody waited for all
   bool forked_ = false;
+
+ private:
+  // Where no event can say it, nothing is left to be waited for.
+  void wait_for(Stream stream, std::initializer_list<Mark> others) {
+    quietly([&] {
+      state_.driver.cuStreamSynchronize(stream);
+      for (const Mark &mark : others) state_.driver.cuStreamSynchronize(mark.stream);
+    });
+  }
 };
 
 adamw_status pinned_backing(const char *function, DeviceState &state, const PagerOptions &options, PagerCounts &counts,

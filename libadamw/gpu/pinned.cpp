@@ -1,11 +1,12 @@
-// Owns state in page-locked host memory: a window is copied to one of a few slots in device memory while another is stepped
-// and a third goes back. Knows no tensors.
+// Owns state in page-locked host memory: a window is copied to one of a few slots in device memory while another is
+// stepped and a third goes back. Knows no tensors.
 //
-// Two streams of its own copy, one each way. What they and the caller's stream wait for, so that no byte is read too early:
+// Two streams of its own copy, one each way. What they and the caller's stream wait for, so that no byte is read too
+// early:
 // - a copy in: that its slot is free again (slot.out, or slot.used if nothing went back), and that the calls before are
-//   done with host memory (ended_, written_). Not the caller's stream as it is now: a backward pass may be running there.
-// - the caller's stream: what was copied in (slot.arrived); before a call's first kernel, what others may have left in host
-//   memory (written_) and done on other streams (ended_), since kernels may use it where it lies, too.
+//   done with host memory (ended_, written_). Not the caller's stream as it is now, which may be in a backward pass.
+// - the caller's stream: what was copied in (slot.arrived); before a call's first kernel, what others may have left in
+//   host memory (written_) and done on other streams (ended_), since kernels may use it where it lies, too.
 // - a copy out: the kernels before it (slot.used).
 #include <cstring>
 
@@ -71,6 +72,7 @@ class PinnedBacking final : public DeviceBacking {
     });
     if (status != ADAMW_OK) {
       quietly([&] {
+        state_.driver.cuStreamSynchronize(in_);  // zeros may be on their way there
         if (device != 0) state_.driver.cuMemFree_v2(device);
         if (slab != nullptr) slabs_.give_back(slab, buffer->memory, buffer->bytes);
       });
@@ -102,17 +104,14 @@ class PinnedBacking final : public DeviceBacking {
   // ---- calls ----
 
   adamw_status begin(const char *function, void *stream) override {
-    in_session_ = true;
-    return current(function, [&] { return prepare(function, static_cast<Stream>(stream)); });
+    const adamw_status status = current(function, [&] { return prepare(function, static_cast<Stream>(stream)); });
+    in_session_ = status == ADAMW_OK;
+    return status;
   }
 
   adamw_status end(const char *function, void *stream) override {
     in_session_ = false;
-    return current(function, [&] {
-      ADAMW_CHECK(state_.driver, function, cuEventRecord, (ended_, static_cast<Stream>(stream)));
-      ADAMW_CHECK(state_.driver, function, cuEventRecord, (written_, out_));
-      return ADAMW_OK;
-    });
+    return end_call(function, static_cast<Stream>(stream), {{written_, out_}});
   }
 
   // Of a window that was lent, some rows may have been stepped: it goes back, so that state agrees with parameters.
@@ -121,13 +120,13 @@ class PinnedBacking final : public DeviceBacking {
     quietly([&] {
       for (Slot &slot : slots_)
         if (slot.lent) take_back(slot, stream_);
-      state_.driver.cuEventRecord(ended_, stream_);
-      state_.driver.cuEventRecord(written_, out_);
     });
+    end_call_quietly(stream_, {{written_, out_}});
   }
 
   adamw_status wait(const char *function) override {
     return current(function, [&] {
+      ADAMW_CHECK(state_.driver, function, cuEventSynchronize, (ended_));  // kernels may have used it where it lies
       ADAMW_CHECK(state_.driver, function, cuEventSynchronize, (written_));
       return ADAMW_OK;
     });
@@ -171,8 +170,8 @@ class PinnedBacking final : public DeviceBacking {
   }
 
   adamw_status give_back(const char *function, Loan &loan, bool dirty, void *stream) override {
-    return current(function, [&] {
-      Slot &slot = slots_[loan.window];
+    Slot &slot = slots_[loan.window];
+    const adamw_status status = current(function, [&] {
       if (dirty) {
         const auto [call, result] = take_back(slot, static_cast<Stream>(stream));
         return check(state_.driver, function, call, result);
@@ -181,6 +180,10 @@ class PinnedBacking final : public DeviceBacking {
       ADAMW_CHECK(state_.driver, function, cuEventRecord, (slot.used, static_cast<Stream>(stream)));
       return ADAMW_OK;
     });
+    if (status == ADAMW_OK || in_session_) return status;  // abandon() takes back what is lent still
+    if (dirty && slot.lent) quietly([&] { take_back(slot, static_cast<Stream>(stream)); });
+    end_call_quietly(static_cast<Stream>(stream), {{written_, out_}});
+    return status;
   }
 
  private:
@@ -189,10 +192,9 @@ class PinnedBacking final : public DeviceBacking {
     Result result;
   };
 
-  // Copies a slot out behind what `stream` does with it now.
+  // Copies a slot out behind what `stream` does with it now. After an error it may be tried again.
   Outcome take_back(Slot &slot, Stream stream) {
     const Driver &driver = state_.driver;
-    slot.lent = false;
     if (const Result r = driver.cuEventRecord(slot.used, stream)) return {"cuEventRecord", r};
     slot.out_last = false;
     if (const Result r = driver.cuStreamWaitEvent(out_, slot.used, 0)) return {"cuStreamWaitEvent", r};
@@ -204,6 +206,7 @@ class PinnedBacking final : public DeviceBacking {
     }
     if (const Result r = driver.cuEventRecord(slot.out, out_)) return {"cuEventRecord", r};
     slot.out_last = true;
+    slot.lent = false;
     return {"", 0};
   }
 
@@ -212,10 +215,11 @@ class PinnedBacking final : public DeviceBacking {
     bool captures = false;
     if (adamw_status s = find_capture(function, stream, &captures)) return s;
     if (captures) {
-      return fail(ADAMW_ERROR_UNSUPPORTED,
-                  "%s: the stream is being captured into a graph, which state in pinned pages cannot be: step outside of the "
-                  "capture, or make the pager with ADAMW_PLACE_MANAGED",
-                  function);
+      return fail(
+          ADAMW_ERROR_UNSUPPORTED,
+          "%s: the stream is being captured into a graph, which state in pinned pages cannot be: step outside of the "
+          "capture, or make the pager with ADAMW_PLACE_MANAGED",
+          function);
     }
     if (adamw_status s = make_windows(function)) return s;
     stream_ = stream;

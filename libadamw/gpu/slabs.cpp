@@ -7,8 +7,8 @@ namespace adamw {
 namespace gpu {
 namespace {
 
-// The first slab is small and each is as large as all before, up to the largest: a pager of one tensor takes little, and one
-// of a large model few.
+// The first slab is small and each is as large as all before, up to the largest: a pager of one tensor takes little,
+// and one of a large model few.
 constexpr std::int64_t smallest_slab = std::int64_t{2} << 20, largest_slab = std::int64_t{32} << 20;
 
 }  // namespace

@@ -1,5 +1,5 @@
-// Owns stretches of large allocations: small buffers share one, so that neighbours can be moved in one call. Knows no driver
-// and no use of the memory.
+// Owns stretches of large allocations: small buffers share one, so that neighbours can be moved in one call. Knows no
+// driver and no use of the memory.
 #pragma once
 
 #include <functional>
@@ -41,7 +41,8 @@ class Slabs {
   std::int64_t held_ = 0;
 };
 
-// A stretch that moves: pieces of one slab that are neighbours there. `at` is where it begins in a window, if it has one.
+// A stretch that moves: pieces of one slab that are neighbours there. `at` is where it begins in a window, if it has
+// one.
 struct Extent {
   const Slab *slab;
   std::int64_t begin, bytes, at;  // begin: in the slab
@@ -49,9 +50,9 @@ struct Extent {
   void *home() const { return slab->memory + begin; }
 };
 
-// Of the pieces of buffers whose `own` is a Slab. Each begins and ends at a multiple of `unit` in the slab if `outwards`
-// (neighbours then come along), else only a piece that ends its buffer is longer, by what is nobody's. Sets where pieces
-// are in a window at `window`, if there is one: each begins at a multiple of slab_unit.
+// Of the pieces of buffers whose `own` is a Slab. Each begins and ends at a multiple of `unit` in the slab if
+// `outwards` (neighbours then come along), else only a piece that ends its buffer is longer, by what is nobody's. Sets
+// where pieces are in a window at `window`, if there is one: each begins at a multiple of slab_unit.
 void lay_out(std::vector<Piece> &pieces, std::int64_t unit, bool outwards, char *window, std::vector<Extent> *extents);
 
 }  // namespace gpu

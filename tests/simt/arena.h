@@ -33,13 +33,21 @@ class Arena {
 
   // Where the library touches what it was given for the device, the program ends here: the address sanitizer says
   // where.
-  void close() { mprotect(memory_, bytes, PROT_NONE); }
-  void open() { mprotect(memory_, bytes, PROT_READ | PROT_WRITE); }
+  void close() {
+    mprotect(memory_, bytes, PROT_NONE);
+    is_closed_ = true;
+  }
+  void open() {
+    mprotect(memory_, bytes, PROT_READ | PROT_WRITE);
+    is_closed_ = false;
+  }
+  bool is_closed() const { return is_closed_; }
 
  private:
   static constexpr std::size_t bytes = std::size_t{256} << 20;
   void *memory_;
   std::size_t used_ = 0, live_ = 0;
+  bool is_closed_ = false;
 };
 
 inline Arena &arena() {

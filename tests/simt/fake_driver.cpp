@@ -1,4 +1,5 @@
-// Owns the functions of the fake driver: what each checks and does.
+// Owns the functions of the fake driver for devices, code, launches and pools: what each checks and does. (Those for
+// streams, events and other memory: fake_streams.cpp.)
 #include <cstring>
 
 #include "fake_world.h"
@@ -25,13 +26,13 @@ constexpr struct {
     {700, "CUDA_ERROR_ILLEGAL_ADDRESS", "an illegal memory access was encountered"},
     {719, "CUDA_ERROR_LAUNCH_FAILED", "unspecified launch failure"},
     {801, "CUDA_ERROR_NOT_SUPPORTED", "operation not supported"},
+    {900, "CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED", "operation not permitted when stream is capturing"},
+    {905, "CUDA_ERROR_STREAM_CAPTURE_ISOLATION", "dependency created on uncaptured work in another stream"},
     {803, "CUDA_ERROR_SYSTEM_DRIVER_MISMATCH", "system has unsupported display driver / cuda driver combination"}};
 
-#define ENTER(...)                \
-  const Lock lock(world().mutex); \
-  if (const Result failed = enter(__func__, __VA_ARGS__)) return failed
+}  // namespace
 
-// ---- the functions ----
+namespace entries {
 
 Result cuInit(unsigned flags) {
   ENTER(nothing);
@@ -180,7 +181,7 @@ Result cuMemPoolCreate(gpu::Pool *pool, const gpu::PoolProperties *properties) {
   ++world().held;
   return 0;
 }
-bool is_pool(gpu::Pool pool) {
+static bool is_pool(gpu::Pool pool) {
   for (const int &device : world().pool_devices)
     if (reinterpret_cast<const int *>(pool) == &device) return true;
   return false;
@@ -209,7 +210,7 @@ Result cuMemFreeAsync(gpu::Pointer memory, gpu::Stream stream) {
   const Lock lock(world().mutex);
   const Result result = enter(__func__, context_and_stream, stream);
   const auto it = world().allocations.find(memory);
-  if (it == world().allocations.end() || it->second.freed)
+  if (it == world().allocations.end() || it->second.freed || it->second.kind != Kind::pool)
     return refuse(__func__, invalid_value, "memory that is not allocated");
   if (it->second.stream != stream) note(__func__, "on another stream than it was allocated on");
   it->second.freed = true;
@@ -223,17 +224,25 @@ Result cuMemsetD32Async(gpu::Pointer memory, unsigned value, std::size_t count, 
   if (it == world().allocations.begin() || memory + count * 4 > (--it, it->first + it->second.bytes))
     return refuse(__func__, invalid_value, "memory that is not allocated");
   queue(stream, [=] {
+    const bool lives = find(Kind::pool, memory, count * 4) || find(Kind::device, memory, count * 4) ||
+                       find(Kind::managed, memory, count * 4);
+    if (!lives) return note("cuMemsetD32Async", "of memory that has been freed meanwhile");
     for (std::size_t i = 0; i < count; ++i) reinterpret_cast<unsigned *>(memory)[i] = value;
   });
   return 0;
 }
 
-}  // namespace
+}  // namespace entries
 
 const gpu::Driver *fake_driver() {
-#define SIMT_ENTRY(name, arguments) name,
-  static const gpu::Driver table = {ADAMW_DRIVER_FUNCTIONS(SIMT_ENTRY)};
+#define SIMT_ENTRY(name, arguments) entries::name,
+  static gpu::Driver table = {ADAMW_DRIVER_FUNCTIONS(SIMT_ENTRY) ADAMW_OPTIONAL_DRIVER_FUNCTIONS(SIMT_ENTRY)};
 #undef SIMT_ENTRY
+  const int hints = fake().hints;
+  table.cuMemPrefetchAsync_v2 = hints == 2 ? entries::cuMemPrefetchAsync_v2 : nullptr;
+  table.cuMemAdvise_v2 = hints == 2 ? entries::cuMemAdvise_v2 : nullptr;
+  table.cuMemPrefetchAsync = hints >= 1 ? entries::cuMemPrefetchAsync : nullptr;
+  table.cuMemAdvise = hints >= 1 ? entries::cuMemAdvise : nullptr;
   return &table;
 }
 

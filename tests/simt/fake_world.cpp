@@ -1,6 +1,7 @@
 // Owns the fake driver's record, its queues and its memory, and what tests ask of it.
 #include "fake_world.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 
@@ -59,9 +60,42 @@ Result enter(const char *function, Need need, gpu::Stream stream) {
   return 0;
 }
 
-void queue(gpu::Stream stream, std::function<void()> work) {
-  if (!world().driver.queued) return work();
-  world().queues[stream].push_back(std::move(work));
+bool is_captured(gpu::Stream stream) { return world().captures.count(stream) != 0; }
+
+void queue(gpu::Stream stream, std::function<void()> work, std::shared_ptr<EventState> event, std::uint64_t ticket) {
+  if (is_captured(stream)) return world().captures[stream].push_back({std::move(work), std::move(event), ticket});
+  if (!world().driver.queued) {
+    const DeviceTurn turn;
+    return work();
+  }
+  world().queues[stream].push_back({std::move(work), std::move(event), ticket});
+}
+
+std::uint64_t next_random() {
+  std::uint64_t &random = world().random;
+  return (random = random * 6364136223846793005u + settings().seed * 2 + 1) >> 33;
+}
+
+// One stream runs on for a while: what does not wait for it is then far behind, and what it does not wait for far
+// ahead.
+void run_until(const std::function<bool()> &done) {
+  auto &queues = world().queues;
+  std::vector<gpu::Stream> ready;
+  while (!done() && !queues.empty()) {
+    ready.clear();
+    for (const auto &[stream, works] : queues)
+      if (works.front().is_ready()) ready.push_back(stream);
+    if (ready.empty()) return note("a wait", "for an event that never comes");
+    gpu::Stream &stream = world().favourite;
+    const bool goes_on = std::find(ready.begin(), ready.end(), stream) != ready.end();
+    if (!goes_on || next_random() % 8 == 0) stream = ready[next_random() % ready.size()];
+    const auto it = queues.find(stream);
+    const Work work = std::move(it->second.front());
+    it->second.pop_front();
+    if (it->second.empty()) queues.erase(it);
+    const DeviceTurn turn;
+    work.run();
+  }
 }
 
 gpu::Pointer allocate(std::size_t bytes, int device, gpu::Stream stream) {
@@ -76,12 +110,13 @@ gpu::Pointer allocate(std::size_t bytes, int device, gpu::Stream stream) {
   ASAN_POISON_MEMORY_REGION(static_cast<char *>(p) + bytes, guard);
 #endif
   const auto memory = reinterpret_cast<gpu::Pointer>(p);
-  world().allocations[memory] = {bytes, device, stream, false};
+  world().allocations[memory] = {bytes, device, stream, false, Kind::pool, memory, {}};
   return memory;
 }
 
 void release(gpu::Pointer memory) {
   const auto it = world().allocations.find(memory);
+  if (it->second.kind != Kind::pool) return release_pages(memory);
   auto *bytes = reinterpret_cast<unsigned char *>(memory);
 #ifdef SIMT_GUARDED_BY_ASAN
   ASAN_UNPOISON_MEMORY_REGION(bytes + it->second.bytes, guard);
@@ -108,11 +143,14 @@ void reset() {
   const Lock lock(world().mutex);
   world().driver = FakeDriver();
   world().queues.clear();
+  world().captures.clear();
   while (!world().allocations.empty()) release(world().allocations.begin()->first);
   world().driver.misuse.clear();
   world().counted = 0;
   world().broken = 0;
 }
+
+void restart_count() { world().counted = 0; }
 
 void restart() {
   reset();
@@ -121,17 +159,22 @@ void restart() {
 
 bool synchronize() {
   const Lock lock(world().mutex);
-  auto &queues = world().queues;
-  while (!queues.empty()) {
-    world().random = world().random * 6364136223846793005u + settings().seed * 2 + 1;
-    auto it = queues.begin();
-    std::advance(it, static_cast<long>((world().random >> 33) % queues.size()));
-    const auto work = std::move(it->second.front());
-    it->second.pop_front();
-    if (it->second.empty()) queues.erase(it);
-    work();
-  }
+  run_until([] { return false; });
   return world().broken == 0;
+}
+
+void enqueue(gpu::Stream stream, const std::function<void()> &work) {
+  const Lock lock(world().mutex);
+  queue(stream, work);
+}
+
+void begin_capture(gpu::Stream stream) { world().captures[stream].clear(); }
+void end_capture(gpu::Stream stream) {
+  world().graphs[stream] = std::move(world().captures[stream]);
+  world().captures.erase(stream);
+}
+void replay(gpu::Stream stream) {
+  for (const Work &work : world().graphs[stream]) queue(stream, work.run, work.event, work.ticket);
 }
 
 gpu::Stream new_stream(int device) {
@@ -142,6 +185,7 @@ gpu::Context context_of(int device) { return reinterpret_cast<gpu::Context>(&wor
 std::vector<gpu::Context> &current_contexts() { return contexts_of_thread; }
 std::size_t live_allocations() { return world().allocations.size(); }
 int held() { return world().held; }
+int handles() { return world().handles; }
 std::size_t pools() { return world().pool_devices.size(); }
 
 }  // namespace simt

@@ -1,5 +1,6 @@
-# Owns one mutant: runs `program` with SIMT_MUTANT=`mutant` and fails unless the program does.
-execute_process(COMMAND ${CMAKE_COMMAND} -E env SIMT_MUTANT=${mutant} ${program} RESULT_VARIABLE result
+# Owns one mutant: runs `program` (its part `part`, if it is given) with SIMT_MUTANT=`mutant` and fails unless the
+# program does.
+execute_process(COMMAND ${CMAKE_COMMAND} -E env SIMT_MUTANT=${mutant} ${program} ${part} RESULT_VARIABLE result
                 OUTPUT_VARIABLE output ERROR_VARIABLE output TIMEOUT 300)
 if(result STREQUAL "0")
   message(FATAL_ERROR "mutant ${mutant} survives: ${program} finds nothing wrong with it")
