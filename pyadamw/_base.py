@@ -7,6 +7,7 @@ import torch
 from . import _checkpoint
 from ._device import Counter, is_capturing, is_device
 from ._errors import InternalError
+from ._export import converted
 from ._hooks import with_hooks
 from ._library import library
 from ._paging import PageManager
@@ -168,6 +169,19 @@ class Base(torch.optim.Optimizer):
             for handle in handles:
                 handle.remove()
 
+    def to_torch_state_dict(self):
+        """state_dict() as torch.optim.AdamW has it: 32-bit state, of 8-bit state its values. On the CPU."""
+        return converted(self.state_dict(), "torch")
+
+    def to_bitsandbytes_state_dict(self):
+        """state_dict() as bitsandbytes' AdamW classes have it, each state as wide as it is here. On the CPU.
+
+        Raises:
+            ValueError: the state is amsgrad's, which bitsandbytes has not. (Nor has it the history of percentile
+                clipping, which is left out.)
+        """
+        return converted(self.state_dict(), "bitsandbytes")
+
     def load_state_dict(self, state_dict):
         """Loads the state of another optimizer, and copies it: the two share no memory.
 
@@ -176,7 +190,8 @@ class Base(torch.optim.Optimizer):
         option is taken from `state_dict`.
 
         Args:
-            state_dict: from state_dict() of these classes, or of torch.optim.AdamW.
+            state_dict: from state_dict() of these classes, of torch.optim.AdamW, of bitsandbytes' AdamW classes (any
+                version and width) or of torchao's AdamW8bit: what it is, is recognised by what is in it.
 
         Raises:
             ValueError: something is missing, not finite or of the wrong shape or type; the message names parameter and

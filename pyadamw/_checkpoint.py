@@ -3,6 +3,9 @@
 import torch
 
 from . import _state
+from ._export import FORMAT, FORMAT_KEY, check_format
+from ._foreign import translated
+from ._local import local_view
 from ._rows import describe, state_spec
 from ._validate import OPTIONS, check_options
 
@@ -29,9 +32,8 @@ def aliased(state_dict):
         else entry
         for key, entry in state_dict["state"].items()
     }
-    groups = [
-        {key: value for key, value in group.items() if key != "page_manager"} for group in state_dict["param_groups"]
-    ]
+    # torch.distributed.checkpoint wants every option of the optimizer's groups to be there.
+    groups = [{**group, "page_manager": None, FORMAT_KEY: FORMAT} for group in state_dict["param_groups"]]
     return {**state_dict, "state": state, "param_groups": groups}
 
 
@@ -52,6 +54,8 @@ def prepare(optimizer, state_dict):
     groups, saved = optimizer.param_groups, state_dict["param_groups"]
     if [len(group["params"]) for group in groups] != [len(group["params"]) for group in saved]:
         return None  # the base class says what is wrong
+    check_format(saved)
+    saved = [{name: value for name, value in group.items() if name != FORMAT_KEY} for group in saved]
     places, merged = {}, []
     for number, (group, saved_group) in enumerate(zip(groups, saved, strict=True)):
         options = {**saved_group, "params": group["params"]}
@@ -64,7 +68,7 @@ def prepare(optimizer, state_dict):
         if key not in places:
             raise ValueError(f"the state dict has state for parameter {key!r}, which is in none of its groups")
         state[key] = Hidden(_loaded(entry, merged, *places[key], optimizer.default_pages))
-    return {**state_dict, "state": state}
+    return {**state_dict, "state": state, "param_groups": saved}
 
 
 def _loaded(entry, groups, number, position, pages):
@@ -75,6 +79,7 @@ def _loaded(entry, groups, number, position, pages):
         raise ValueError(f"{what}: the state is {type(entry).__name__}: must be a dict of tensors")
     if not entry:
         return {}
+    entry = translated(entry, local_view(param).tensor.numel(), what)
     unknown = sorted(map(str, set(entry) - _state.KEYS))
     if unknown:
         raise ValueError(f"{what}: the state has {', '.join(unknown)}, which no known format has")
@@ -85,9 +90,11 @@ def _loaded(entry, groups, number, position, pages):
         raise ValueError(f"{what}: the state has no max_exp_avg_sq, but its group has amsgrad=True")
     step = torch.tensor(_state.step_count(entry["step"], what), dtype=torch.float32)
     state = _state.conform(entry, spec, what)
-    _state.check_finite(state, what)
+    # Not the converted numbers: 8-bit state has no NaN that could be found.
+    _state.check_finite({key: value for key, value in entry.items() if key != "step"}, what)
     memory = {_address(value) for value in entry.values()}
-    return {"step": step, **{key: _own(value, spec, memory) for key, value in state.items()}}
+    specs = {_state.HISTORY: spec._replace(pages=None)}
+    return {"step": step, **{key: _own(value, specs.get(key, spec), memory) for key, value in state.items()}}
 
 
 def _address(value):

@@ -6,7 +6,7 @@ import sys
 
 import torch
 
-from . import __version__
+from . import __version__, _export
 from ._errors import AdamWError
 from ._library import candidates, library
 
@@ -32,10 +32,47 @@ def info(_arguments):
     return 0 if failure is None else 1
 
 
+def convert(arguments):
+    """Writes the optimizer state in one file to another, in the format of another optimizer."""
+    try:
+        state_dict = _export.read(arguments.input)
+        if arguments.key is not None:
+            if not isinstance(state_dict, dict) or arguments.key not in state_dict:
+                raise ValueError(f"{arguments.input} has no {arguments.key!r}: {_keys(state_dict)}")
+            state_dict = state_dict[arguments.key]
+        elif isinstance(state_dict, dict) and "state" not in state_dict:
+            raise ValueError(f"{arguments.input} is no optimizer's state; choose with --key: {_keys(state_dict)}")
+        to = "pyadamw" if arguments.to == "safetensors" else arguments.to
+        result = _export.converted(state_dict, to, _with_progress)
+        _export.write(result, arguments.output, arguments.to == "safetensors")
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _keys(state_dict):
+    return f"it has {', '.join(map(repr, state_dict))}" if isinstance(state_dict, dict) else "it is no dict"
+
+
+def _with_progress(entries):
+    try:
+        from rich.progress import track
+    except ImportError:
+        return entries
+    return track(list(entries), description="converting", disable=not sys.stderr.isatty())
+
+
 def _parser(with_demo):
     parser = argparse.ArgumentParser(prog="python -m pyadamw", description="AdamW with 32-bit, 8-bit and paged state.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("info", help="versions, library, kernel and threads").set_defaults(run=info)
+    conversion = commands.add_parser("convert", help="rewrite a file of optimizer state for another optimizer")
+    conversion.add_argument("input", metavar="IN", help="a file of torch.save() or safetensors; its code is not run")
+    conversion.add_argument("output", metavar="OUT")
+    conversion.add_argument("--to", required=True, choices=["torch", "bitsandbytes", "pyadamw", "safetensors"])
+    conversion.add_argument("--key", help="where in a larger checkpoint the optimizer's state is")
+    conversion.set_defaults(run=convert)
     demo = commands.add_parser("demo", help="train a small GPT with torch, 32-bit and 8-bit AdamW and compare")
     if with_demo:
         from . import demo as package  # only this command needs its dependencies

@@ -1,0 +1,121 @@
+"""Owns recognising the state of one parameter that another optimizer has made, by what is in it: bitsandbytes' and
+torchao's AdamW. (torch.optim.AdamW's has the names and numbers of 32-bit state here.) Must not know of groups or steps.
+
+bitsandbytes: state1 and state2 are exp_avg and exp_avg_sq; as 8-bit codes, an element is qmap[code] times the absmax of
+its block of 256 elements of the flattened tensor (2048 before version 0.44), or times the one number max1 or max2 of
+the tensor. Since 0.44 the keys lie in a dict of their own. torchao: exp_avg and exp_avg_sq are tensors of a class that
+has codes, a scale for each block, and qmap.
+"""
+
+from collections.abc import Mapping
+
+import torch
+
+_WRAPPER = "__bnb_optimizer_quant_state__"
+_MOMENTS = {"exp_avg": "1", "exp_avg_sq": "2"}
+_BITSANDBYTES = {
+    "step",
+    "gnorm_vec",  # of percentile clipping: squared norms, as here
+    "unorm_vec",  # scratch of max_unorm
+    *(f"{name}{i}" for name in ("state", "qmap", "absmax", "max", "new_max") for i in _MOMENTS.values()),
+}
+_BLOCKS = (256, 2048)
+
+
+def translated(entry, numel, where):
+    """`entry`, a mapping, with the names of state here and float32 numbers where it is foreign, else as it is.
+
+    Tensors that are right already are not copied. ValueError names `where`, the key and what is wrong.
+    """
+    if _WRAPPER in entry:
+        inner = entry[_WRAPPER]
+        if not isinstance(inner, Mapping):
+            raise ValueError(f"{where}: {_WRAPPER} is {type(inner).__name__}: must be a dict")
+        entry = {**{key: value for key, value in entry.items() if key != _WRAPPER}, **inner}
+    if "state1" in entry or "state2" in entry:
+        return _from_bitsandbytes(entry, numel, where)
+    if any(_is_torchao(value) for value in entry.values()):
+        return {key: _from_torchao(value, numel, f"{where}: {key}") for key, value in entry.items()}
+    return entry
+
+
+def is_eight_bit(entry):
+    """Whether the moments of an entry, foreign or not, are 8-bit codes."""
+    inner = entry.get(_WRAPPER, entry)
+    moment = inner.get("state1", inner.get("exp_avg")) if isinstance(inner, Mapping) else None
+    return _is_torchao(moment) or (isinstance(moment, torch.Tensor) and moment.dtype == torch.uint8)
+
+
+def shape_of(entry, where):
+    """The shape of the parameter that an entry belongs to."""
+    inner = entry.get(_WRAPPER, entry)
+    moment = inner.get("state1", inner.get("exp_avg")) if isinstance(inner, Mapping) else None
+    if not isinstance(moment, torch.Tensor):
+        raise ValueError(f"{where}: the state has neither exp_avg nor state1")
+    return moment.shape
+
+
+# ---- bitsandbytes ----------------------------------------------------------------------------------------------------
+
+
+def _from_bitsandbytes(entry, numel, where):
+    unknown = sorted(map(str, set(entry) - _BITSANDBYTES))
+    if unknown:
+        raise ValueError(f"{where}: the state has {', '.join(unknown)}, which no known version of bitsandbytes has")
+    result = {"step": entry["step"]} if "step" in entry else {}
+    for moment, i in _MOMENTS.items():
+        codes = _tensor(entry, f"state{i}", where)
+        if codes.numel() != numel:
+            raise ValueError(f"{where}: state{i} has {codes.numel()} elements: must have {numel}")
+        if codes.dtype != torch.uint8:
+            result[moment] = codes
+            continue
+        qmap = _tensor(entry, f"qmap{i}", where)
+        one = f"absmax{i}" not in entry and f"max{i}" in entry
+        key, blocks = (f"max{i}", (max(numel, 1),)) if one else (f"absmax{i}", _BLOCKS)
+        scales = _tensor(entry, key, where)
+        result[moment] = _decoded(codes, qmap, scales, blocks, f"{where}: {key}", f"{where}: qmap{i}")
+    if "gnorm_vec" in entry:
+        result["gnorm_history"] = _tensor(entry, "gnorm_vec", where)
+    return result
+
+
+def _tensor(entry, key, where):
+    value = entry.get(key)
+    if not isinstance(value, torch.Tensor) or value.layout != torch.strided:
+        kind = "missing" if value is None else type(value).__name__
+        raise ValueError(f"{where}: {key} is {kind}: must be a dense tensor")
+    return value
+
+
+def _decoded(codes, qmap, scales, blocks, where, where_map):
+    """The float32 numbers of 8-bit codes, in their shape. `blocks`: how many elements may share a scale."""
+    numel = codes.numel()
+    if qmap.numel() != 256 or not qmap.dtype.is_floating_point:
+        raise ValueError(f"{where_map} has {qmap.numel()} elements of {qmap.dtype}: must be 256 floats")
+    counts = {-(-numel // block): block for block in reversed(blocks)}
+    if not scales.dtype.is_floating_point or scales.numel() not in counts:
+        need = " or ".join(map(str, sorted(counts, reverse=True)))
+        raise ValueError(f"{where} has {scales.numel()} elements of {scales.dtype}: must be {need} floats")
+    values = qmap.detach().to(codes.device, torch.float32)[codes.detach().flatten().int()]
+    scales = scales.detach().to(codes.device, torch.float32).flatten()
+    if scales.numel() > 1:  # one scale is multiplied as it is
+        scales = scales.repeat_interleave(counts[scales.numel()])[:numel]
+    return values.mul_(scales).view(codes.shape)
+
+
+# ---- torchao ---------------------------------------------------------------------------------------------------------
+
+
+def _is_torchao(value):
+    return isinstance(value, torch.Tensor) and all(hasattr(value, name) for name in ("codes", "scale", "qmap"))
+
+
+def _from_torchao(value, numel, where):
+    if not _is_torchao(value):
+        return value
+    codes, scale = value.codes, value.scale
+    if codes.dtype != torch.uint8 or codes.numel() != numel:
+        raise ValueError(f"{where} has {codes.numel()} codes of {codes.dtype}: must be {numel} of uint8")
+    block = getattr(value, "block_size", 256)
+    return _decoded(codes, value.qmap, scale, (block,), f"{where}.scale", f"{where}.qmap").view(value.shape)

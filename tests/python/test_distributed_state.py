@@ -1,0 +1,50 @@
+"""Owns the law that torch.distributed.checkpoint's view of an optimizer, nested or flattened, is enough to go on from."""
+
+import pytest
+import torch
+from harness import CLASSES, assert_same_bits
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_optimizer_state_dict,
+    set_optimizer_state_dict,
+)
+
+import pyadamw
+
+
+def model():
+    return torch.nn.Sequential(torch.nn.Linear(100, 200), torch.nn.Linear(200, 50))
+
+
+def step(net, optimizer, seed):
+    torch.manual_seed(seed)
+    net(torch.randn(3, 100)).square().sum().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+@pytest.mark.parametrize("flat", [False, True])
+@pytest.mark.parametrize("cls", CLASSES)
+def test_set_what_was_got(cls, flat):
+    """In a fresh optimizer, which is initialised by a fake step on the way: the same bits, and still paged."""
+
+    def optimizer_of(net):
+        paged = {"page_manager": pyadamw.PageManager("file", min_numel=1000)} if "Paged" in cls.__name__ else {}
+        return cls(net.named_parameters(), lr=1e-2, amsgrad=True, min_8bit_size=1000, **paged)
+
+    options = StateDictOptions(flatten_optimizer_state_dict=flat)
+    torch.manual_seed(0)
+    net, other = model(), model()
+    optimizer = optimizer_of(net)
+    for seed in range(3):
+        step(net, optimizer, seed)
+    other.load_state_dict(net.state_dict())
+    fresh = optimizer_of(other)
+    got = get_optimizer_state_dict(net, optimizer, options=options)
+    set_optimizer_state_dict(other, fresh, optim_state_dict=got, options=options)
+    assert all(torch.equal(p, q) for p, q in zip(net.parameters(), other.parameters(), strict=True))
+    for seed in (3, 4):
+        step(net, optimizer, seed)
+        step(other, fresh, seed)
+    assert_same_bits((optimizer, list(net.parameters())), (fresh, list(other.parameters())))
+    assert fresh.memory_report().places == optimizer.memory_report().places

@@ -1,0 +1,257 @@
+"""Owns the laws of checkpoints of other optimizers: each loads into each class and goes on, and what is written for
+another optimizer loads there. Damaged ones are in test_damaged.py.
+"""
+
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from foreign import LR, SHAPES, SOURCES, STEPS
+from harness import CLASSES, assert_same_bits, bits, clones, give_gradients, parameters, state_bits, train
+
+import pyadamw
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    import bitsandbytes
+
+GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "state_format_1.pt"
+
+
+@pytest.fixture(scope="module")
+def source():
+    made = {}
+
+    def get(name):
+        if name not in made:
+            made[name] = SOURCES[name]()
+        return made[name]
+
+    return get
+
+
+def assert_within_one_code(codes, absmax, kind, wanted):
+    """Each element of `wanted` lies between the neighbours of its code."""
+    values = torch.cat([torch.tensor([-2.0]), pyadamw.codebook(kind), torch.tensor([2.0])])
+    at = codes.flatten().int() + 1
+    scale = pyadamw.dequantize(torch.full_like(codes, 255), absmax, kind).flatten()  # 255 is 1.0 in both maps
+    tiny = 1e-6 * scale
+    assert (wanted.flatten() >= values[at - 1] * scale - tiny).all()
+    assert (wanted.flatten() <= values[at + 1] * scale + tiny).all()
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+@pytest.mark.parametrize("name", SOURCES)
+def test_every_format_loads_into_every_class(source, name, cls):
+    """32-bit state has the source's numbers exactly, 8-bit state within one code; the steps after it are those of an
+    optimizer with these numbers."""
+    state_dict, moments, params = source(name)
+    copies = clones(params)
+    paged = {"page_manager": pyadamw.PageManager("host", min_numel=0)} if "Paged" in cls.__name__ else {}
+    optimizer = cls(copies, min_8bit_size=1000, **paged)
+    optimizer.load_state_dict(state_dict)
+    exact = True
+    for param, (exp_avg, exp_avg_sq, largest) in zip(copies, moments, strict=True):
+        state = optimizer.state[param]
+        assert float(state["step"]) == STEPS
+        if state["exp_avg"].dtype == torch.uint8:
+            assert_within_one_code(state["exp_avg"], state["exp_avg_absmax"], "signed", exp_avg)
+            assert_within_one_code(state["exp_avg_sq"], state["exp_avg_sq_absmax"], "unsigned", exp_avg_sq.sqrt())
+            exact = False
+        else:
+            assert torch.allclose(state["exp_avg"], exp_avg.float(), rtol=1e-6, atol=1e-12)
+            assert torch.allclose(state["exp_avg_sq"], exp_avg_sq.float(), rtol=1e-6, atol=1e-18)
+            assert (largest is None) == ("max_exp_avg_sq" not in state)
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(LR)
+    reference = clones(params)
+    plain = torch.optim.AdamW(reference, lr=LR, amsgrad=moments[0][2] is not None)
+    plain.load_state_dict(
+        {
+            **plain.state_dict(),
+            "state": {
+                i: {
+                    "step": torch.tensor(float(STEPS)),
+                    "exp_avg": m.float().clone(),
+                    "exp_avg_sq": v.float().clone(),
+                    **({} if x is None else {"max_exp_avg_sq": x.clone()}),
+                }
+                for i, (m, v, x) in enumerate(moments)
+            },
+        }
+    )
+    train(optimizer, copies, 2, first=STEPS)
+    train(plain, reference, 2, first=STEPS)
+    for ours, theirs, start in zip(copies, reference, params, strict=True):
+        path = (theirs - start).abs().mean()
+        assert (ours - theirs).abs().mean() <= (1e-5 if exact else 0.05) * path
+
+
+@pytest.mark.parametrize("cls", [pyadamw.AdamW8bit, pyadamw.AdamW32bit, pyadamw.PagedAdamW8bit])
+@pytest.mark.parametrize("amsgrad", [False, True])
+def test_torch_loads_what_is_written_for_it(cls, amsgrad):
+    """torch.optim.AdamW goes on as our 32-bit class does from the same state, and shares no memory with ours."""
+    params = parameters(SHAPES)
+    optimizer = cls(params, lr=LR, amsgrad=amsgrad, betas=(0.8, 0.99), eps=1e-6, weight_decay=0.1)
+    train(optimizer, params, STEPS)
+    theirs, ours = clones(params), clones(params)
+    before = [state_bits(optimizer, p) for p in params]
+    plain = torch.optim.AdamW(theirs)
+    plain.load_state_dict(optimizer.to_torch_state_dict())
+    same = pyadamw.AdamW32bit(ours)
+    same.load_state_dict(optimizer.state_dict())
+    train(plain, theirs, 3, first=STEPS)
+    train(same, ours, 3, first=STEPS)
+    for p, q in zip(ours, theirs, strict=True):
+        assert torch.allclose(p, q, rtol=1e-5, atol=1e-6)
+    assert [state_bits(optimizer, p) for p in params] == before
+    assert plain.param_groups[0]["betas"] == (0.8, 0.99)
+
+
+@pytest.mark.parametrize(
+    ("cls", "theirs"),
+    [
+        (pyadamw.AdamW8bit, bitsandbytes.optim.AdamW8bit),
+        (pyadamw.AdamW32bit, bitsandbytes.optim.AdamW32bit),
+        (pyadamw.PagedAdamW8bit, bitsandbytes.optim.AdamW8bit),
+    ],
+)
+def test_bitsandbytes_loads_what_is_written_for_it(cls, theirs):
+    """The real one loads it, steps, and lands where ours does; and what it then has comes back."""
+    params = parameters(SHAPES)
+    optimizer = cls(params, lr=LR)
+    train(optimizer, params, STEPS)
+    copies = clones(params)
+    other = theirs(copies, lr=0.5)
+    other.load_state_dict(optimizer.to_bitsandbytes_state_dict())
+    assert other.param_groups[0]["lr"] == LR
+    start = clones(params)
+    train(optimizer, params, 1, first=STEPS)
+    train(other, copies, 1, first=STEPS)
+    for ours, its, before in zip(params, copies, start, strict=True):
+        path = (ours - before).abs().mean()
+        assert (ours - its).abs().mean() <= 0.05 * path
+    optimizer.load_state_dict(other.state_dict())
+    assert {float(state["step"]) for state in optimizer.state.values()} == {STEPS + 1}
+
+
+def test_bitsandbytes_has_no_amsgrad():
+    params = parameters(SHAPES)
+    optimizer = pyadamw.AdamW8bit(params, amsgrad=True)
+    train(optimizer, params, 1)
+    with pytest.raises(ValueError, match="parameter 0: the state is amsgrad's"):
+        optimizer.to_bitsandbytes_state_dict()
+
+
+# ---- files -----------------------------------------------------------------------------------------------------------
+
+
+def convert(*arguments):
+    command = [sys.executable, "-m", "pyadamw", "convert", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+@pytest.mark.parametrize("name", ["torch amsgrad", "bitsandbytes 8", "own 8", "own 32"])
+def test_convert_there_and_back(source, name, tmp_path):
+    """Through every format that can hold it: what comes back has the numbers that went in."""
+    state_dict, _, params = source(name)
+    torch.save({"model": {}, "optimizer": state_dict}, tmp_path / "in.pt")
+    path = tmp_path / "in.pt"
+    for to in ("pyadamw", "safetensors", "pyadamw", *([] if "amsgrad" in name else ["bitsandbytes"]), "torch"):
+        out = tmp_path / f"{len(list(tmp_path.iterdir()))}.file"
+        done = convert(path, out, "--to", to, *(["--key", "optimizer"] if path.name == "in.pt" else []))
+        assert (done.returncode, done.stderr) == (0, "")
+        path = out
+    ours, theirs = clones(params), clones(params)
+    optimizer, plain = pyadamw.AdamW32bit(ours), torch.optim.AdamW(theirs)
+    optimizer.load_state_dict(state_dict)
+    plain.load_state_dict(torch.load(path, weights_only=True))
+    tolerance = 1e-6 if name in ("torch amsgrad", "own 32") else 0.02
+    for p, q in zip(ours, theirs, strict=True):
+        one, other = optimizer.state[p], plain.state[q]
+        assert one.keys() == other.keys()
+        for key in ("exp_avg", "exp_avg_sq"):
+            assert (one[key] - other[key]).abs().max() <= tolerance * one[key].abs().max()
+
+
+def test_safetensors_keep_every_bit(tmp_path):
+    params = parameters(SHAPES)
+    optimizer = pyadamw.AdamW8bit(params, lr=LR, percentile_clipping=50, amsgrad=True)
+    train(optimizer, params, STEPS)
+    torch.save(optimizer.state_dict(), tmp_path / "state.pt")
+    assert convert(tmp_path / "state.pt", tmp_path / "state.safetensors", "--to", "safetensors").returncode == 0
+    assert convert(tmp_path / "state.safetensors", tmp_path / "back.pt", "--to", "pyadamw").returncode == 0
+    copies = clones(params)
+    other = pyadamw.AdamW8bit(copies, percentile_clipping=50, amsgrad=True)
+    other.load_state_dict(torch.load(tmp_path / "back.pt", weights_only=True))
+    train(optimizer, params, 2, first=STEPS)
+    train(other, copies, 2, first=STEPS)
+    assert_same_bits((optimizer, params), (other, copies))
+
+
+def test_convert_says_what_is_wrong(tmp_path):
+    """One line, and no file."""
+    (tmp_path / "empty").write_bytes(b"")
+    (tmp_path / "text").write_text("no state at all")
+    torch.save({"model": 1, "optimizer": 2}, tmp_path / "larger")
+    torch.save([1, 2], tmp_path / "list")
+    for name, word in (
+        ("missing", "missing"),
+        ("empty", "cannot read"),
+        ("text", "cannot read"),
+        ("larger", "'model', 'optimizer'"),
+        ("list", "not the state dict"),
+    ):
+        done = convert(tmp_path / name, tmp_path / "out", "--to", "torch")
+        assert done.returncode == 1
+        assert done.stderr.count("\n") == 1
+        assert word in done.stderr
+        assert not (tmp_path / "out").exists()
+
+
+def test_code_in_a_file_is_not_run(tmp_path):
+    class Harm:
+        def __reduce__(self):
+            return open, (str(tmp_path / "harm"), "w")
+
+    torch.save({"state": {0: {"step": 1, "exp_avg": Harm()}}, "param_groups": []}, tmp_path / "in")
+    assert convert(tmp_path / "in", tmp_path / "out", "--to", "torch").returncode == 1
+    assert not (tmp_path / "harm").exists()
+
+
+# ---- versions --------------------------------------------------------------------------------------------------------
+
+
+def test_a_later_format_is_refused_by_name():
+    params = parameters(SHAPES)
+    optimizer = pyadamw.AdamW8bit(params)
+    train(optimizer, params, 1)
+    saved = optimizer.state_dict()
+    assert saved["param_groups"][0]["pyadamw_format"] == 1
+    assert "pyadamw_format" not in optimizer.param_groups[0]
+    later = {**saved, "param_groups": [{**group, "pyadamw_format": 2} for group in saved["param_groups"]]}
+    before = [state_bits(optimizer, p) for p in params]
+    with pytest.raises(ValueError, match="format 2, from a later pyadamw; this one reads up to 1"):
+        optimizer.load_state_dict(later)
+    assert [state_bits(optimizer, p) for p in params] == before
+
+
+def golden_optimizer():
+    params = parameters(((40, 100), (5000,), (7,)))
+    return params, pyadamw.AdamW8bit(params, lr=LR, amsgrad=True, percentile_clipping=50)
+
+
+def test_the_file_of_format_1_loads():
+    """The file in tests/golden was written by version 1.0.0, and stays."""
+    saved = torch.load(GOLDEN, weights_only=True)
+    params, optimizer = golden_optimizer()
+    optimizer.load_state_dict(saved)
+    for key, entry in saved["state"].items():
+        assert optimizer.state[params[key]].keys() == entry.keys()
+        for name, value in entry.items():
+            assert bits(optimizer.state[params[key]][name]) == bits(value)
+    give_gradients(params, 9)
+    optimizer.step()
+    assert all(torch.isfinite(p).all() for p in params)
