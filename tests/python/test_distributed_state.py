@@ -1,4 +1,4 @@
-"""Owns the law that torch.distributed.checkpoint's view of an optimizer, nested or flattened, is enough to go on from."""
+"""Owns the law that torch.distributed.checkpoint's view of an optimizer, nested or flattened, is enough to go on."""
 
 import pytest
 import torch
