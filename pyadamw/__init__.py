@@ -16,6 +16,7 @@ from ._errors import (
     VersionError,
 )
 from ._paging import PageManager
+from .backward import StepInBackward
 from .functional import codebook, dequantize, quantize
 from .optim import AdamW, AdamW8bit, AdamW32bit, PagedAdamW, PagedAdamW8bit, PagedAdamW32bit
 
@@ -38,6 +39,7 @@ __all__ = [
     "PagedAdamW",
     "PagedAdamW8bit",
     "PagedAdamW32bit",
+    "StepInBackward",
     "StorageError",
     "UnsupportedError",
     "VersionError",

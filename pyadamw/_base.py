@@ -222,6 +222,7 @@ class Base(torch.optim.Optimizer):
         entries = state.pop("state", {})
         self.__dict__["_cache"] = cache
         super().__setstate__(state)
+        self.defaults.pop("differentiable", None)  # the base class adds it, to whatever optimizer
         self._state = defaultdict(dict, {param: _checkpoint.reveal(entry) for param, entry in entries.items()})
         cache.plan, cache.exposed = None, previous is None  # a copy may share its state with the original
         _checkpoint.restore_options(self.param_groups, previous, self.defaults)

@@ -19,6 +19,8 @@ def with_hooks(step):
 
     @functools.wraps(step)
     def hooked(self, *args, **kwargs):
+        if torch.compiler.is_compiling():  # raw addresses are nothing that a graph could hold
+            return uncompiled(self, *args, **kwargs)
         if type(self).step is not hooked:  # called by the step() of a subclass, which torch has wrapped
             return step(self, *args, **kwargs)
         with _label(f"Optimizer.step#{type(self).__name__}.step"):
@@ -34,5 +36,8 @@ def with_hooks(step):
                 hook(self, (self, *args), kwargs)
             return out
 
+    uncompiled = torch._disable_dynamo(
+        hooked
+    )  # unlike torch.compiler.disable(), imports the compiler when it is called
     hooked.hooked = True  # torch leaves it alone
     return hooked
