@@ -9,7 +9,9 @@ the k metrics of 32-bit state. Choosing another seed changes a metric by sqrt(2)
 changes the width sees less than one who changes the seed. It bounds the mean difference, too, which is never larger.
 
 No trend: the slopes of the k differences over log2(step) have a mean of zero, by Student's t-test on their own scatter
-over the seeds, at 1% two-sided. This finds a bias far below the spread, if it grows and the seeds agree on it.
+over the seeds, at 1% two-sided. This finds a bias far below the spread, if it grows and the seeds agree on it. One trend
+in a hundred is chance, and the runs differ from processor to processor (torch's own sums do): a trend counts if twice
+as many fresh seeds show it again, with the same sign.
 
 That the two can fail is shown on digits, by the two rules of tasks.Degraded: rounding towards zero leaves the spread;
 rounding as peers do stays within it but has a trend. (Tensor-wise scales, block_wise=False, cannot serve for this: with
@@ -35,8 +37,8 @@ def results():
 class Comparison:
     """The paired differences of an optimizer from 32-bit state, and what the two conditions say."""
 
-    def __init__(self, results, name, optimizer):
-        seeds = range(tasks.TASKS[name].seeds)
+    def __init__(self, results, name, optimizer, seeds=None):
+        seeds = range(tasks.TASKS[name].seeds) if seeds is None else seeds
         wide, other = (np.array([results[name, o, seed].curve for seed in seeds]) for o in ("32", optimizer))
         differences = other - wide
         self.final, self.name, self.optimizer = differences[:, -1], name, optimizer
@@ -59,6 +61,17 @@ class Comparison:
         return f"{self.name}, {self.optimizer} minus 32: {change}, {spread}, {trend}"
 
 
+def confirmed_trend(comparison):
+    """Whether there is a trend in fresh seeds, too."""
+    if comparison.no_trend():
+        return False
+    name, optimizer, count = comparison.name, comparison.optimizer, tasks.TASKS[comparison.name].seeds
+    seeds = range(count, 3 * count)
+    again = Comparison(tasks.run_all([(name, o, s) for s in seeds for o in ("32", optimizer)]), name, optimizer, seeds)
+    print(f"fresh seeds: {again}")
+    return not again.no_trend() and again.t * comparison.t > 0
+
+
 @pytest.mark.parametrize("name", tasks.TASKS)
 def test_8_bit_state_trains_as_32_bit_state(results, name):
     """Within the spread of 32-bit state over seeds, two-sided, and no trend, with 8-bit state for every parameter."""
@@ -66,7 +79,7 @@ def test_8_bit_state_trains_as_32_bit_state(results, name):
     comparison = Comparison(results, name, "8")
     print(comparison)
     assert comparison.within_spread(), comparison
-    assert comparison.no_trend(), comparison
+    assert not confirmed_trend(comparison), comparison
 
 
 @pytest.mark.parametrize("name", tasks.TASKS)
@@ -85,4 +98,4 @@ def test_rounding_towards_zero_leaves_the_spread(results):
 def test_rounding_to_nearest_has_a_trend(results):
     """A bias within the spread is found, although it lowers the loss here: the law is two-sided."""
     comparison = Comparison(results, "digits", "nearest")
-    assert not comparison.no_trend(), comparison
+    assert confirmed_trend(comparison), comparison
