@@ -9,9 +9,9 @@ the k metrics of 32-bit state. Choosing another seed changes a metric by sqrt(2)
 changes the width sees less than one who changes the seed. It bounds the mean difference, too, which is never larger.
 
 No trend: the slopes of the k differences over log2(step) have a mean of zero, by Student's t-test on their own scatter
-over the seeds, at 1% two-sided. This finds a bias far below the spread, if it grows and the seeds agree on it. One trend
-in a hundred is chance, and the runs differ from processor to processor (torch's own sums do): a trend counts if twice
-as many fresh seeds show it again, with the same sign.
+over the seeds, at 1% two-sided. This finds a bias far below the spread, if it grows and the seeds agree on it. One
+trend in a hundred is chance, and the runs differ from processor to processor (torch's own sums do): a trend counts if
+twice as many fresh seeds show it again, with the same sign.
 
 That the two can fail is shown on digits, by the two rules of tasks.Degraded: rounding towards zero leaves the spread;
 rounding as peers do stays within it but has a trend. (Tensor-wise scales, block_wise=False, cannot serve for this: with
