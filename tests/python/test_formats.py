@@ -13,6 +13,7 @@ from foreign import LR, SHAPES, SOURCES, STEPS
 from harness import CLASSES, assert_same_bits, bits, clones, give_gradients, parameters, state_bits, train
 
 import pyadamw
+from pyadamw import cli
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -148,21 +149,36 @@ def test_bitsandbytes_has_no_amsgrad():
 # ---- files -----------------------------------------------------------------------------------------------------------
 
 
-def convert(*arguments):
-    command = [sys.executable, "-m", "pyadamw", "convert", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+@pytest.fixture
+def convert(capsys):
+    """The command, in this process: (its status, what it wrote to stderr)."""
+
+    def run(*arguments):
+        capsys.readouterr()
+        return cli.main(["convert", *map(str, arguments)]), capsys.readouterr().err
+
+    return run
+
+
+def test_the_command_itself(tmp_path):
+    """From a shell: one line, status 1, no traceback."""
+    command = [sys.executable, "-m", "pyadamw", "convert", tmp_path / "missing", tmp_path / "out", "--to", "torch"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("name", ["torch amsgrad", "bitsandbytes 8", "own 8", "own 32"])
-def test_convert_there_and_back(source, name, tmp_path):
+def test_convert_there_and_back(source, name, tmp_path, convert):
     """Through every format that can hold it: what comes back has the numbers that went in."""
     state_dict, _, params = source(name)
     torch.save({"model": {}, "optimizer": state_dict}, tmp_path / "in.pt")
     path = tmp_path / "in.pt"
     for to in ("pyadamw", "safetensors", "pyadamw", *([] if "amsgrad" in name else ["bitsandbytes"]), "torch"):
         out = tmp_path / f"{len(list(tmp_path.iterdir()))}.file"
-        done = convert(path, out, "--to", to, *(["--key", "optimizer"] if path.name == "in.pt" else []))
-        assert (done.returncode, done.stderr) == (0, "")
+        key = ["--key", "optimizer"] if path.name == "in.pt" else []
+        assert convert(path, out, "--to", to, *key) == (0, "")
         path = out
     ours, theirs = clones(params), clones(params)
     optimizer, plain = pyadamw.AdamW32bit(ours), torch.optim.AdamW(theirs)
@@ -176,13 +192,13 @@ def test_convert_there_and_back(source, name, tmp_path):
             assert (one[key] - other[key]).abs().max() <= tolerance * one[key].abs().max()
 
 
-def test_safetensors_keep_every_bit(tmp_path):
+def test_safetensors_keep_every_bit(tmp_path, convert):
     params = parameters(SHAPES)
     optimizer = pyadamw.AdamW8bit(params, lr=LR, percentile_clipping=50, amsgrad=True)
     train(optimizer, params, STEPS)
     torch.save(optimizer.state_dict(), tmp_path / "state.pt")
-    assert convert(tmp_path / "state.pt", tmp_path / "state.safetensors", "--to", "safetensors").returncode == 0
-    assert convert(tmp_path / "state.safetensors", tmp_path / "back.pt", "--to", "pyadamw").returncode == 0
+    assert convert(tmp_path / "state.pt", tmp_path / "state.safetensors", "--to", "safetensors") == (0, "")
+    assert convert(tmp_path / "state.safetensors", tmp_path / "back.pt", "--to", "pyadamw") == (0, "")
     copies = clones(params)
     other = pyadamw.AdamW8bit(copies, percentile_clipping=50, amsgrad=True)
     other.load_state_dict(torch.load(tmp_path / "back.pt", weights_only=True))
@@ -191,7 +207,7 @@ def test_safetensors_keep_every_bit(tmp_path):
     assert_same_bits((optimizer, params), (other, copies))
 
 
-def test_convert_says_what_is_wrong(tmp_path):
+def test_convert_says_what_is_wrong(tmp_path, convert):
     """One line, and no file."""
     (tmp_path / "empty").write_bytes(b"")
     (tmp_path / "text").write_text("no state at all")
@@ -204,20 +220,20 @@ def test_convert_says_what_is_wrong(tmp_path):
         ("larger", "'model', 'optimizer'"),
         ("list", "not the state dict"),
     ):
-        done = convert(tmp_path / name, tmp_path / "out", "--to", "torch")
-        assert done.returncode == 1
-        assert done.stderr.count("\n") == 1
-        assert word in done.stderr
+        status, error = convert(tmp_path / name, tmp_path / "out", "--to", "torch")
+        assert status == 1
+        assert error.count("\n") == 1
+        assert word in error
         assert not (tmp_path / "out").exists()
 
 
-def test_code_in_a_file_is_not_run(tmp_path):
+def test_code_in_a_file_is_not_run(tmp_path, convert):
     class Harm:
         def __reduce__(self):
             return open, (str(tmp_path / "harm"), "w")
 
     torch.save({"state": {0: {"step": 1, "exp_avg": Harm()}}, "param_groups": []}, tmp_path / "in")
-    assert convert(tmp_path / "in", tmp_path / "out", "--to", "torch").returncode == 1
+    assert convert(tmp_path / "in", tmp_path / "out", "--to", "torch")[0] == 1
     assert not (tmp_path / "harm").exists()
 
 
