@@ -1,0 +1,177 @@
+"""Owns the laws of Hugging Face's Trainer with these optimizers, on a model that is small enough for tests."""
+
+import sys
+import warnings
+
+import pytest
+import torch
+from harness import bits
+
+import pyadamw
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    from accelerate import Accelerator
+    from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainingArguments
+
+    from pyadamw.integrations import transformers as hf
+
+NAMES = {
+    "adamw_bnb_8bit": pyadamw.AdamW8bit,
+    "adamw_8bit": pyadamw.AdamW8bit,
+    "paged_adamw_8bit": pyadamw.PagedAdamW8bit,
+    "paged_adamw_32bit": pyadamw.PagedAdamW32bit,
+}
+
+
+@pytest.fixture(autouse=True)
+def _switched_off():
+    yield
+    hf.disable()
+
+
+def model():
+    torch.manual_seed(0)
+    config = GPT2Config(
+        vocab_size=200, n_positions=32, n_embd=64, n_layer=1, n_head=2, resid_pdrop=0, embd_pdrop=0, attn_pdrop=0
+    )
+    config.loss_type = "ForCausalLM"
+    return GPT2LMHeadModel(config)
+
+
+def data():
+    generator = torch.Generator().manual_seed(1)
+    rows = torch.randint(200, (24, 16), generator=generator)
+    return [{"input_ids": row, "labels": row} for row in rows]
+
+
+def arguments(path, **options):
+    defaults = {
+        "output_dir": str(path),
+        "use_cpu": True,
+        "max_steps": 6,
+        "per_device_train_batch_size": 4,
+        "learning_rate": 3e-3,
+        "adam_beta1": 0.8,
+        "adam_beta2": 0.99,
+        "adam_epsilon": 1e-7,
+        "weight_decay": 0.1,
+        "save_strategy": "steps",
+        "save_steps": 3,
+        "report_to": [],
+        "disable_tqdm": True,
+        "logging_strategy": "no",
+        "seed": 5,
+    }
+    return TrainingArguments(**{**defaults, **options})
+
+
+def train(args, resume=None, **keywords):
+    trainer = Trainer(model(), args, train_dataset=data(), **keywords)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trainer.train(resume_from_checkpoint=resume)
+    return trainer
+
+
+def optimizer_of(trainer):
+    return getattr(trainer.optimizer, "optimizer", trainer.optimizer)
+
+
+def weights(trainer):
+    return [bits(p) for p in trainer.model.parameters()]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_optim_by_name(name, tmp_path):
+    """With the switch, Trainer's names for bitsandbytes give these classes, which train, save and resume as if
+    uninterrupted; bitsandbytes is not asked. Embeddings keep 32 bits."""
+    hidden = {key: sys.modules.pop(key) for key in list(sys.modules) if key.split(".")[0] == "bitsandbytes"}
+    sys.modules["bitsandbytes"] = None  # importing it fails
+    try:
+        with hf.enable():
+            whole = train(arguments(tmp_path / "whole", optim=name))
+            resumed = train(arguments(tmp_path / "whole", optim=name), str(tmp_path / "whole" / "checkpoint-3"))
+    finally:
+        del sys.modules["bitsandbytes"]
+        sys.modules.update(hidden)
+    optimizer = optimizer_of(whole)
+    assert type(optimizer) is NAMES[name]
+    assert weights(whole) == weights(resumed)
+    assert weights(whole) != [bits(p) for p in model().parameters()]
+    for group in optimizer.param_groups:
+        assert (group["initial_lr"], group["betas"], group["eps"]) == (3e-3, (0.8, 0.99), 1e-7)
+    assert {group["weight_decay"] for group in optimizer.param_groups} == {0.1, 0.0}
+    embedding = whole.model.transformer.wte.weight
+    matrix = whole.model.transformer.h[0].mlp.c_fc.weight
+    assert optimizer.state[embedding]["exp_avg"].dtype == torch.float32
+    assert (optimizer.state[matrix]["exp_avg"].dtype == torch.uint8) == ("8bit" in name)
+
+
+@pytest.mark.parametrize("choose", [hf.optimizer_cls_and_kwargs, hf.with_32bit_embeddings])
+def test_optimizer_cls_and_kwargs(choose, tmp_path):
+    """What TrainingArguments says arrives, and more may be said; resumed = uninterrupted."""
+    args = arguments(tmp_path)
+    chosen = lambda: {"optimizer_cls_and_kwargs": choose(args, pyadamw.AdamW8bit, eps=1e-6)}  # noqa: E731
+    whole = train(args, **chosen())
+    resumed = train(args, str(tmp_path / "checkpoint-3"), **chosen())
+    assert weights(whole) == weights(resumed)
+    optimizer = optimizer_of(whole)
+    assert type(optimizer) is pyadamw.AdamW8bit
+    assert {(group["initial_lr"], group["eps"]) for group in optimizer.param_groups} == {(3e-3, 1e-6)}
+    assert {group["weight_decay"] for group in optimizer.param_groups} == {0.1, 0.0}
+    embedding = whole.model.transformer.wte.weight
+    kept = optimizer.state[embedding]["exp_avg"].dtype == torch.float32
+    assert kept == (choose is hf.with_32bit_embeddings)
+
+
+def test_the_switch_is_reversible():
+    """Twice on, once off: Trainer is as it was; other names are never touched."""
+    before = Trainer.get_optimizer_cls_and_kwargs
+    hf.enable()
+    hf.enable()
+    assert Trainer.get_optimizer_cls_and_kwargs is not before
+    assert Trainer.get_optimizer_cls_and_kwargs(arguments("x", optim="adamw_torch"))[0] is torch.optim.AdamW
+    hf.disable()
+    assert Trainer.get_optimizer_cls_and_kwargs is before
+    hf.disable()
+    assert Trainer.get_optimizer_cls_and_kwargs is before
+
+
+@pytest.mark.parametrize("cls", [pyadamw.AdamW8bit, pyadamw.PagedAdamW8bit])
+def test_accelerate(cls, tmp_path):
+    """prepare(), gradient accumulation, save_state() and load_state(): the same bits as without interruption."""
+    made = []
+    for interrupted in (False, True):
+        accelerator = Accelerator(cpu=True, gradient_accumulation_steps=2)
+
+        def prepared(accelerator=accelerator):
+            torch.manual_seed(0)
+            net = torch.nn.Sequential(torch.nn.Linear(50, 300), torch.nn.Tanh(), torch.nn.Linear(300, 4))
+            return accelerator.prepare(net, cls(net.parameters(), lr=1e-2, min_8bit_size=100))
+
+        net, optimizer = prepared()
+        for step in range(8):
+            if interrupted and step == 4:
+                accelerator.save_state(tmp_path)
+                accelerator.free_memory()
+                net, optimizer = prepared()
+                accelerator.load_state(tmp_path)
+            generator = torch.Generator().manual_seed(step)
+            with accelerator.accumulate(net):
+                accelerator.backward(net(torch.randn(5, 50, generator=generator)).square().mean())
+                accelerator.clip_grad_norm_(net.parameters(), 1.0)
+                optimizer.step()
+                optimizer.zero_grad()
+        made.append([bits(p) for p in net.parameters()])
+        assert {float(state["step"]) for state in optimizer.optimizer.state.values()} == {4.0}
+    assert made[0] == made[1]
+
+
+def test_a_ready_optimizer(tmp_path):
+    """Trainer(optimizers=(optimizer, None)), the way that needs nothing from here."""
+    net = model()
+    optimizer = pyadamw.PagedAdamW8bit(net.parameters(), lr=1e-3)
+    trainer = Trainer(net, arguments(tmp_path, max_steps=2), train_dataset=data(), optimizers=(optimizer, None))
+    trainer.train()
+    assert {float(state["step"]) for state in optimizer.state.values()} == {2.0}
