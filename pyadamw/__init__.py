@@ -18,7 +18,7 @@ from ._errors import (
 from ._paging import PageManager
 from .backward import StepInBackward
 from .functional import codebook, dequantize, quantize
-from .optim import AdamW, AdamW8bit, AdamW32bit, PagedAdamW, PagedAdamW8bit, PagedAdamW32bit
+from .optim import AdamW, AdamW8bit, AdamW32bit, GlobalOptimManager, PagedAdamW, PagedAdamW8bit, PagedAdamW32bit
 
 try:
     __version__ = metadata.version("pyadamw")
@@ -31,6 +31,7 @@ __all__ = [
     "AdamW32bit",
     "AdamWError",
     "DeviceError",
+    "GlobalOptimManager",
     "InternalError",
     "InvalidArgumentError",
     "LibraryNotFoundError",

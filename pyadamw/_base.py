@@ -10,6 +10,7 @@ from ._errors import InternalError
 from ._export import converted
 from ._hooks import with_hooks
 from ._library import library
+from ._overrides import Overrides
 from ._paging import PageManager
 from ._plan import Plan
 from ._report import MemoryReport
@@ -24,6 +25,7 @@ class _Cache:
         self.plan = None
         self.counts_there = False  # GradScaler's found_inf has been on a device: step counts are kept there since
         self.pages = PageManager()  # of groups that name none
+        self.overrides = Overrides()
         self.exposed = False  # somebody may hold the state and replace what is in it
         self.skipped = Counter()
 
@@ -73,13 +75,18 @@ class Base(torch.optim.Optimizer):
         """The PageManager of parameter groups whose page_manager is None."""
         return self._cache.pages
 
+    @property
+    def overrides(self):
+        """The options of single parameters; see GlobalOptimManager."""
+        return self._cache.overrides
+
     def _managers(self):
         named = {group["page_manager"] for group in self.param_groups} - {None}
         return [self._cache.pages, *named]
 
     def memory_report(self):
         """What the state of each parameter takes and where it lies, as a MemoryReport; str() makes a table of it."""
-        return MemoryReport(self.param_groups, self._state, self.default_pages)
+        return MemoryReport(self.param_groups, self._state, self.default_pages, self.overrides)
 
     # ---- step ----------------------------------------------------------------------------------------------------
 
@@ -126,7 +133,7 @@ class Base(torch.optim.Optimizer):
             for number, group in enumerate(self.param_groups):
                 check_options(group, f"group {number}: ")
             grad_dtypes = {} if plan is None else {id(row.param): row.grad_dtype for row in plan.rows}
-            rows, waiting = collect(self.param_groups, self._state, grad_dtypes, cache.pages)
+            rows, waiting = collect(self.param_groups, self._state, grad_dtypes, cache.pages, cache.overrides)
             cache.plan = Plan(self.param_groups, self._state, rows, waiting, cache.skipped, cache.counts_there)
             if not cache.plan.refresh(self.param_groups, self._state, cache.exposed):
                 raise InternalError("pyadamw: a parameter changed while step() was looking at it")
@@ -212,6 +219,12 @@ class Base(torch.optim.Optimizer):
             "state": self.state,
             "param_groups": self.param_groups,
             "skipped": self.skipped_elements,
+            "overrides": [
+                (param, own)
+                for group in self.param_groups
+                for param in group["params"]
+                if (own := self._cache.overrides.of(param))
+            ],
         }
 
     def __setstate__(self, state):
@@ -219,6 +232,8 @@ class Base(torch.optim.Optimizer):
         cache, previous = self.__dict__.get("_cache", _Cache()), self.__dict__.get("param_groups")
         if "skipped" in state:
             cache.skipped = Counter(state.pop("skipped"))
+        for param, own in state.pop("overrides", ()):
+            cache.overrides.set(param, own)
         entries = state.pop("state", {})
         self.__dict__["_cache"] = cache
         super().__setstate__(state)

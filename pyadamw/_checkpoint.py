@@ -67,11 +67,11 @@ def prepare(optimizer, state_dict):
     for key, entry in state_dict["state"].items():
         if key not in places:
             raise ValueError(f"the state dict has state for parameter {key!r}, which is in none of its groups")
-        state[key] = Hidden(_loaded(entry, merged, *places[key], optimizer.default_pages))
+        state[key] = Hidden(_loaded(entry, merged, *places[key], optimizer))
     return {**state_dict, "state": state, "param_groups": saved}
 
 
-def _loaded(entry, groups, number, position, pages):
+def _loaded(entry, groups, number, position, optimizer):
     """A copy of the state of one parameter, converted to the format of its group."""
     group = groups[number]
     param, what = group["params"][position], describe(groups, number, position)
@@ -85,7 +85,7 @@ def _loaded(entry, groups, number, position, pages):
         raise ValueError(f"{what}: the state has {', '.join(unknown)}, which no known format has")
     if "step" not in entry:
         raise ValueError(f"{what}: the state has no step")
-    spec = state_spec(param, group, pages)
+    spec = state_spec(param, optimizer.overrides.applied(group, param), optimizer.default_pages)
     if spec.amsgrad and "max_exp_avg_sq" not in entry:
         raise ValueError(f"{what}: the state has no max_exp_avg_sq, but its group has amsgrad=True")
     step = torch.tensor(_state.step_count(entry["step"], what), dtype=torch.float32)

@@ -50,7 +50,8 @@ class _Group:
 class _Bucket:
     """Rows [start, stop) of the table, which one call steps."""
 
-    def __init__(self, number, start, stop, rows, steps, call, device):
+    def __init__(self, number, own, start, stop, rows, steps, call, device):
+        self.own = own  # options that win over the group's
         self.group, self.start, self.stop, self.call, self.device = number, start, stop, call, device
         self.pointer, self.steps = rows_pointer(rows[start:stop]), steps[start:stop]
 
@@ -148,7 +149,7 @@ class Plan:
             pages = next((row.spec.pages for row in self.rows[start:stop] if row.spec.pages), None)
             pager = None if pages is None else pages.pager(device)
             call = Call(DTYPES[row.local.tensor.dtype], DTYPES[row.grad_dtype], row.spec.format, number, counter, pager)
-            self.buckets.append(_Bucket(row.group, start, stop, self.table, self.steps_array, call, device))
+            self.buckets.append(_Bucket(row.group, row.own, start, stop, self.table, self.steps_array, call, device))
         self.everything_there = all(is_device(bucket.device) for bucket in self.buckets)
 
     # ---- every step ----------------------------------------------------------------------------------------------
@@ -231,8 +232,8 @@ class Plan:
                 check_options(group, f"group {number}: ")
                 for bucket in self.buckets:
                     if bucket.group == number:
-                        bucket.call.set_values(values)
-                        bucket.call.options.lr = lr
+                        bucket.call.set_values(get_values({**group, **bucket.own}) if bucket.own else values)
+                        bucket.call.options.lr = scalar(bucket.own.get("lr", lr))
                 known.values, known.lr = values, lr
 
     def _run(self, grad_scale, found_inf):
@@ -263,7 +264,7 @@ class Plan:
     def _set_factors(self, bucket, grad_scale, found_inf, known):
         """What lies behind pointers, on the bucket's device; only the CPU has to wait for what comes from another."""
         options, device = bucket.call.options, bucket.device
-        lr = self.groups[bucket.group].lr_tensor
+        lr = None if "lr" in bucket.own else self.groups[bucket.group].lr_tensor
         options.grad_scale = pointer_to("float *", float32_at(grad_scale, device, known))
         options.lr_tensor = pointer_to("float *", float32_at(lr, device, known))
         if is_device(device):

@@ -32,9 +32,15 @@ class MemoryReport:
         managers: [(PageManager, its stats())], those that the groups use.
     """
 
-    def __init__(self, groups, states, default):
+    def __init__(self, groups, states, default, overrides):
         self.entries = [
-            _entry(describe(groups, number, position), param, group, states.get(param) or {}, default)
+            _entry(
+                describe(groups, number, position),
+                param,
+                overrides.applied(group, param),
+                states.get(param) or {},
+                default,
+            )
             for number, group in enumerate(groups)
             for position, param in enumerate(group["params"])
         ]

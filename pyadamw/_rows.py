@@ -32,11 +32,12 @@ class Row(NamedTuple):
     local: Local
     grad_dtype: torch.dtype
     spec: _state.Spec
+    own: dict  # options of its own, which win over the group's
 
     def bucket(self):
         """What rows of one call have in common."""
-        tensor = self.local.tensor
-        return (self.group, str(tensor.device), DTYPES[tensor.dtype], DTYPES[self.grad_dtype], self.spec.format)
+        tensor, own = self.local.tensor, repr(sorted(self.own.items()))
+        return (self.group, own, str(tensor.device), DTYPES[tensor.dtype], DTYPES[self.grad_dtype], self.spec.format)
 
 
 def describe(groups, group, position):
@@ -49,7 +50,8 @@ def describe(groups, group, position):
 
 
 def state_spec(param, group, pages):
-    """What the state of `param` is to be, as its group says. `pages`: the page manager of a group that names none."""
+    """What the state of `param` is to be, as its options say (of its group, and of its own). `pages`: the page manager
+    where they name none."""
     local = local_view(param)
     large = local.numel >= group["min_8bit_size"]
     if group["optim_bits"] == 8 and large:
@@ -85,12 +87,12 @@ def _check_grad(grad, tensor, what):
     dtype_number(grad.dtype, f"the gradient of {what}")
 
 
-def collect(groups, states, grad_dtypes, pages):
+def collect(groups, states, grad_dtypes, pages, overrides):
     """The rows of all groups, in bucket order, and the parameters that have neither a gradient nor state.
 
     Checks everything first, then creates or converts state in `states` {parameter: state}, so that an error leaves all
     as it was. `grad_dtypes` {id of parameter: dtype} are used for parameters that have state but no gradient now;
-    `pages` is the page manager of groups that name none.
+    `pages` is the page manager of groups that name none, `overrides` has the options of single parameters.
     """
     rows, waiting, seen = [], [], set()
     for number, group in enumerate(groups):
@@ -110,7 +112,9 @@ def collect(groups, states, grad_dtypes, pages):
                 grad_dtype = grad.dtype
             else:
                 grad_dtype = grad_dtypes.get(id(param), local.tensor.dtype)
-            rows.append(Row(param, number, position, local, grad_dtype, state_spec(param, group, pages)))
+            own = overrides.take(param)
+            spec = state_spec(param, {**group, **own}, pages)
+            rows.append(Row(param, number, position, local, grad_dtype, spec, own))
     prepared = [_prepared(row, states, groups) for row in rows]
     for row, state in zip(rows, prepared, strict=True):
         if state is not None:

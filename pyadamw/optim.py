@@ -7,6 +7,7 @@ import functools
 import inspect
 
 from ._base import Base
+from ._overrides import GlobalOptimManager
 from ._validate import carried, check_width
 
 _SUMMARY = """AdamW with {state}.
@@ -173,4 +174,12 @@ class PagedAdamW8bit(_AdamW):
     __init__ = _always_paged(_AdamW.__init__)
 
 
-__all__ = ["AdamW", "AdamW8bit", "AdamW32bit", "PagedAdamW", "PagedAdamW8bit", "PagedAdamW32bit"]
+__all__ = [
+    "AdamW",
+    "AdamW8bit",
+    "AdamW32bit",
+    "GlobalOptimManager",
+    "PagedAdamW",
+    "PagedAdamW8bit",
+    "PagedAdamW32bit",
+]

@@ -1,0 +1,133 @@
+"""Owns the laws of options for single parameters, by bitsandbytes' names: they equal groups, and leak nowhere."""
+
+import copy
+import gc
+import pickle
+
+import pytest
+import torch
+from harness import assert_same_bits, bits, clones, parameters, state_bits, train
+
+import pyadamw
+
+SHAPES = ((40, 300), (5000,), (70, 256), (7,))
+
+
+@pytest.fixture
+def manager():
+    """The one of the process, empty before and after."""
+    pyadamw.GlobalOptimManager._instance = None
+    yield pyadamw.GlobalOptimManager.get_instance()
+    pyadamw.GlobalOptimManager._instance = None
+
+
+CONFIGS = {
+    "bits": {"optim_bits": 32},
+    "values": {"lr": 0.05, "betas": (0.5, 0.9), "eps": 1e-4, "weight_decay": 0.3},
+    "clipping": {"percentile_clipping": 30},
+    "paged": {"is_paged": True},
+    "tensor-wise": {"block_wise": False, "optim_bits": 8},
+    "max_unorm": {"max_unorm": 0.01, "skip_zeros": True},
+}
+
+
+@pytest.mark.parametrize("tensor_lr", [False, True])
+@pytest.mark.parametrize("name", CONFIGS)
+def test_an_override_is_a_group_of_its_own(manager, name, tensor_lr):
+    """Parameters and state have the bits of an optimizer whose group says the same; the groups stay as they are."""
+    config, lr = CONFIGS[name], torch.tensor(1e-2) if tensor_lr else 1e-2
+    params = parameters(SHAPES)
+    copies = clones(params)
+    manager.register_parameters(params)
+    manager.override_config([params[1], params[2]], key_value_dict=config)
+    overridden = pyadamw.AdamW8bit(params, lr=lr)
+    grouped = pyadamw.AdamW8bit([{"params": [copies[0], copies[3]]}, {"params": copies[1:3], **config}], lr=lr)
+    for step in range(3):
+        train(overridden, params, 1, first=step)
+        train(grouped, copies, 1, first=step)
+        for optimizer in (overridden, grouped):  # as a scheduler would
+            optimizer.param_groups[0]["lr"] = optimizer.param_groups[0]["lr"] * 0.5
+        if "lr" not in config:
+            grouped.param_groups[1]["lr"] = grouped.param_groups[0]["lr"]
+    for p, q in zip(params, copies, strict=True):
+        assert bits(p) == bits(q)
+        assert state_bits(overridden, p) == state_bits(grouped, q)
+    assert len(overridden.param_groups) == 1
+    assert overridden.param_groups[0]["optim_bits"] == 8
+
+
+def test_a_module_names_its_parameter_late(manager):
+    """The parameter that the module has at the first step, also if it is another object than at first."""
+    net = torch.nn.Sequential(torch.nn.Embedding(100, 64), torch.nn.Linear(64, 100))
+    manager.register_module_override(net[0], "weight", {"optim_bits": 32})
+    net[0].weight = torch.nn.Parameter(net[0].weight.detach().clone())
+    optimizer = pyadamw.AdamW8bit(net.parameters())
+    net(torch.arange(10)).square().sum().backward()
+    optimizer.step()
+    assert optimizer.state[net[0].weight]["exp_avg"].dtype == torch.float32
+    assert optimizer.state[net[1].weight]["exp_avg"].dtype == torch.uint8
+    report = optimizer.memory_report()
+    assert [entry.bits for entry in report.entries] == [32, 8, 32]
+
+
+def test_nothing_leaks(manager):
+    """Neither to other parameters, at the same place or the same address, nor to an optimizer that has begun."""
+    params = parameters(SHAPES)
+    begun = pyadamw.AdamW8bit(params)
+    train(begun, params, 1)
+    manager.override_config(params[0], "optim_bits", 32)
+    train(begun, params, 1, first=1)
+    assert begun.state[params[0]]["exp_avg"].dtype == torch.uint8
+    other = parameters(SHAPES)
+    apart = pyadamw.AdamW8bit(other)
+    train(apart, other, 1)
+    assert apart.state[other[0]]["exp_avg"].dtype == torch.uint8
+    del begun, apart, other, params
+    gc.collect()
+    assert len(manager._configs) == 0
+    for _ in range(20):
+        fresh = parameters(SHAPES)
+        assert all(manager.config_of(p) == {} for p in fresh)
+
+
+def test_a_checkpoint_keeps_to_the_override(manager):
+    params = parameters(SHAPES)
+    plain = pyadamw.AdamW8bit(params)
+    train(plain, params, 2)
+    copies = clones(params)
+    manager.override_config(copies[0], "optim_bits", 32)
+    optimizer = pyadamw.AdamW8bit(copies)
+    optimizer.load_state_dict(plain.state_dict())
+    assert [optimizer.state[p]["exp_avg"].dtype for p in copies[:2]] == [torch.float32, torch.uint8]
+    train(optimizer, copies, 1, first=2)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda optimizer: pickle.loads(pickle.dumps(optimizer))])
+def test_copies_keep_the_override(manager, copied):
+    params = parameters(SHAPES)
+    manager.override_config(params[0], key_value_dict={"optim_bits": 32, "lr": 0.05})
+    optimizer = pyadamw.AdamW8bit(params)
+    train(optimizer, params, 2)
+    other = copied(optimizer)
+    copies = other.param_groups[0]["params"]
+    train(optimizer, params, 2, first=2)
+    train(other, copies, 2, first=2)
+    assert_same_bits((optimizer, params), (other, copies))
+    assert other.state[copies[0]]["exp_avg"].dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda m, p: m.override_config(p, "optim_bits", 16),
+        lambda m, p: m.override_config(p, "amsgrad", True),
+        lambda m, p: m.override_config(p, key_value_dict={"lr": -1}),
+        lambda m, p: m.override_config(p),
+        lambda m, p: m.override_config("weight", "optim_bits", 32),
+        lambda m, p: m.register_parameters(["weight"]),
+        lambda m, p: m.register_module_override(torch.nn.Linear(2, 2), "weights", {"optim_bits": 32}),
+    ],
+)
+def test_wrong_calls_are_refused(manager, call):
+    with pytest.raises(ValueError):
+        call(manager, parameters(((3,),))[0])
