@@ -6,60 +6,28 @@ operations: about five such passes over the parameters.
 """
 
 from itertools import chain
-from operator import is_, itemgetter
 
 import numpy as np
 import torch
 from torch.utils.dlpack import to_dlpack
 
+from ._bucket import Bucket, Group, same_objects
 from ._checks import scalar
 from ._describe import Described
 from ._device import Steps, float32_at, is_device, stays_there, stream
 from ._errors import AdamWError
 from ._library import DTYPES, library
 from ._local import local_gradient, local_view
-from ._rows import STRUCTURE, describe
+from ._rows import describe
 from ._table import Call, get_values, new_rows, pointer_to, rows_pointer
 from ._validate import check_options
 from ._watch import Watch, data_ptr, increment_version, is_contiguous
-
-_get_structure = itemgetter(*STRUCTURE)
-
-
-def same_objects(these, those):
-    return len(these) == len(those) and all(map(is_, these, those))
-
-
-def addresses(objects):
-    """What tells these objects from others as long as they live: faster to compare than one by one."""
-    return np.fromiter(objects, dtype=object, count=len(objects)).tobytes()
-
-
-class _Group:
-    """A parameter group as it was last seen."""
-
-    def __init__(self, group, params):
-        self.params, self.structure = params, _get_structure(group)  # references keep what addresses() sees unique
-        self.addresses = addresses(params)
-        self.values = self.lr = None  # not looked at yet
-
-    def same(self, group):
-        return addresses(group["params"]) == self.addresses and _get_structure(group) == self.structure
-
-
-class _Bucket:
-    """Rows [start, stop) of the table, which one call steps."""
-
-    def __init__(self, number, own, start, stop, rows, steps, call, device):
-        self.own = own  # options that win over the group's
-        self.group, self.start, self.stop, self.call, self.device = number, start, stop, call, device
-        self.pointer, self.steps = rows_pointer(rows[start:stop]), steps[start:stop]
 
 
 class Plan:
     def __init__(self, groups, states, rows, waiting, skipped, counts_there=False):
         self.described = groups
-        self.groups = [_Group(group, list(group["params"])) for group in groups]
+        self.groups = [Group(group, list(group["params"])) for group in groups]
         self.rows, self.waiting = rows, waiting
         self.params = [row.param for row in rows]
         self.tensors = [row.local.tensor for row in rows]
@@ -149,7 +117,7 @@ class Plan:
             pages = next((row.spec.pages for row in self.rows[start:stop] if row.spec.pages), None)
             pager = None if pages is None else pages.pager(device)
             call = Call(DTYPES[row.local.tensor.dtype], DTYPES[row.grad_dtype], row.spec.format, number, counter, pager)
-            self.buckets.append(_Bucket(row.group, row.own, start, stop, self.table, self.steps_array, call, device))
+            self.buckets.append(Bucket(row.group, row.own, start, stop, self.table, self.steps_array, call, device))
         self.everything_there = all(is_device(bucket.device) for bucket in self.buckets)
 
     # ---- every step ----------------------------------------------------------------------------------------------
@@ -159,7 +127,7 @@ class Plan:
 
         `exposed`: somebody outside has seen `states`, and may have replaced what is in it.
         """
-        if len(groups) != len(self.groups) or not all(map(_Group.same, self.groups, groups)):
+        if len(groups) != len(self.groups) or not all(map(Group.same, self.groups, groups)):
             return False
         if self.waiting and any(param.grad is not None for param in self.waiting):
             return False

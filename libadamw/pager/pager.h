@@ -21,6 +21,7 @@ constexpr std::int64_t default_chunk = std::int64_t{16} << 20, smallest_chunk = 
 constexpr std::int64_t managed_chunk = std::int64_t{256} << 20;
 
 constexpr std::int64_t round_up(std::int64_t bytes, std::int64_t unit) { return (bytes + unit - 1) / unit * unit; }
+inline std::uintptr_t number(const void *address) { return reinterpret_cast<std::uintptr_t>(address); }
 // What a stretch takes of a window at most: its first and last page may be shared with others.
 constexpr std::int64_t cost_of(std::int64_t bytes) { return round_up(bytes, page_bytes) + page_bytes; }
 

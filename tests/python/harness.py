@@ -90,3 +90,22 @@ def ulps(tensor):
     """16-bit floats as integers that count representable numbers, so that neighbours differ by 1."""
     raw = tensor.detach().contiguous().view(torch.int16).to(torch.int32)
     return torch.where(raw >= 0, raw, -(raw & 0x7FFF))
+
+
+def point_problem(contiguous=True):
+    """A weight and a bias to fit to one point, as in torch's tests."""
+    generator = torch.Generator().manual_seed(0)
+    weight = (
+        torch.randn(10, 5, generator=generator) if contiguous else torch.randn(10, 5, 2, generator=generator)[..., 0]
+    )
+    weight, bias = torch.nn.Parameter(weight), torch.nn.Parameter(torch.randn(10, generator=generator))
+    point = torch.randn(5, generator=generator)
+
+    def closure():
+        for param in (weight, bias):
+            param.grad = None
+        loss = (weight.mv(point) + bias).pow(2).sum()
+        loss.backward()
+        return loss
+
+    return weight, bias, closure

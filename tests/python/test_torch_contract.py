@@ -7,13 +7,11 @@ refused), betas are floats, and there is no foreach, fused or differentiable: th
 """
 
 import copy
-import inspect
 
 import pytest
 import torch
-from harness import CLASSES, assert_same_bits, bits, clones, parameters, train
-from torch.optim import lr_scheduler
-from torch.optim.swa_utils import SWALR, AveragedModel, get_ema_multi_avg_fn
+from harness import CLASSES, assert_same_bits, bits, clones, parameters, point_problem, train
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.testing._internal.common_optimizers import (
     OptimizerInfo,
     optim_error_inputs_func_adamw,
@@ -59,25 +57,6 @@ every_input = pytest.mark.parametrize(("cls", "options"), EVERY_INPUT)
 every_class = pytest.mark.parametrize("cls", CLASSES)
 
 
-def problem(contiguous=True):
-    """A weight and a bias to fit to one point, as in torch's tests."""
-    generator = torch.Generator().manual_seed(0)
-    weight = (
-        torch.randn(10, 5, generator=generator) if contiguous else torch.randn(10, 5, 2, generator=generator)[..., 0]
-    )
-    weight, bias = torch.nn.Parameter(weight), torch.nn.Parameter(torch.randn(10, generator=generator))
-    point = torch.randn(5, generator=generator)
-
-    def closure():
-        for param in (weight, bias):
-            param.grad = None
-        loss = (weight.mv(point) + bias).pow(2).sum()
-        loss.backward()
-        return loss
-
-    return weight, bias, closure
-
-
 def goes_down(optimizer, closure, maximize=False, after=lambda: None, steps=20):
     first = closure().item()
     for _ in range(steps):
@@ -93,63 +72,8 @@ def goes_down(optimizer, closure, maximize=False, after=lambda: None, steps=20):
 @pytest.mark.parametrize("contiguous", [True, False])
 @every_input
 def test_goes_the_right_way(cls, options, contiguous):
-    weight, bias, closure = problem(contiguous)
+    weight, bias, closure = point_problem(contiguous)
     goes_down(cls([weight, bias], **options), closure, options.get("maximize", False))
-
-
-SCHEDULERS = {
-    "StepLR": lambda o: lr_scheduler.StepLR(o, 3, 0.9),
-    "MultiStepLR": lambda o: lr_scheduler.MultiStepLR(o, [2, 5]),
-    "LambdaLR": lambda o: lr_scheduler.LambdaLR(o, lambda epoch: 0.95**epoch),
-    "MultiplicativeLR": lambda o: lr_scheduler.MultiplicativeLR(o, lambda epoch: 0.95),
-    "ConstantLR": lambda o: lr_scheduler.ConstantLR(o, 0.5, 4),
-    "LinearLR": lambda o: lr_scheduler.LinearLR(o, 0.5, 1.0, 4),
-    "ExponentialLR": lambda o: lr_scheduler.ExponentialLR(o, 0.9),
-    "PolynomialLR": lambda o: lr_scheduler.PolynomialLR(o, 10),
-    "CosineAnnealingLR": lambda o: lr_scheduler.CosineAnnealingLR(o, 10),
-    "CosineAnnealingWarmRestarts": lambda o: lr_scheduler.CosineAnnealingWarmRestarts(o, 4),
-    "CyclicLR": lambda o: lr_scheduler.CyclicLR(o, 1e-4, 1e-2, 3, cycle_momentum=False),
-    "CyclicLR of betas": lambda o: lr_scheduler.CyclicLR(o, 1e-4, 1e-2, 3, cycle_momentum=True),
-    "OneCycleLR": lambda o: lr_scheduler.OneCycleLR(o, 1e-2, 40),
-    "ReduceLROnPlateau": lambda o: lr_scheduler.ReduceLROnPlateau(o, patience=1),
-    "SequentialLR": lambda o: lr_scheduler.SequentialLR(
-        o, [lr_scheduler.ConstantLR(o, 0.1, 2), lr_scheduler.ExponentialLR(o, 0.9)], [2]
-    ),
-    "ChainedScheduler": lambda o: lr_scheduler.ChainedScheduler(
-        [lr_scheduler.ConstantLR(o, 0.5, 2), lr_scheduler.ExponentialLR(o, 0.95)]
-    ),
-    "SWALR": lambda o: SWALR(o, swa_lr=5e-4, anneal_epochs=3),
-}
-
-
-def test_every_scheduler_of_torch_is_here():
-    there = {
-        name
-        for name, value in vars(lr_scheduler).items()
-        if inspect.isclass(value)
-        and issubclass(value, lr_scheduler.LRScheduler)
-        and name not in ("LRScheduler", "_LRScheduler")
-    }
-    assert there <= set(SCHEDULERS)
-
-
-@pytest.mark.parametrize("tensor", [False, True])
-@pytest.mark.parametrize("name", SCHEDULERS)
-def test_schedulers_drive_it_as_they_drive_torchs(name, tensor):
-    """Float and tensor learning rates: torch's AdamW always has the same groups, and nearly the same weights."""
-    made = []
-    for cls in (pyadamw.AdamW32bit, torch.optim.AdamW):
-        weight, bias, closure = problem()
-        optimizer = cls([weight, bias], lr=torch.tensor(1e-3) if tensor else 1e-3)
-        scheduler = SCHEDULERS[name](optimizer)
-        rates = []
-        for _ in range(12):
-            loss = optimizer.step(closure)
-            scheduler.step(*([loss.item()] if name == "ReduceLROnPlateau" else []))
-            rates.append((float(optimizer.param_groups[0]["lr"]), optimizer.param_groups[0]["betas"]))
-        made.append((weight.detach().clone(), rates))
-    assert made[0][1] == made[1][1]
-    assert torch.allclose(made[0][0], made[1][0], rtol=1e-5, atol=1e-6)
 
 
 @every_class
@@ -261,7 +185,7 @@ def test_printing_and_copying(cls, options):
 @pytest.mark.parametrize("set_to_none", [True, False])
 @every_class
 def test_zero_grad(cls, set_to_none):
-    weight, bias, closure = problem()
+    weight, bias, closure = point_problem()
     optimizer = cls([weight, bias], **OURS)
     closure()
     optimizer.zero_grad(set_to_none=set_to_none)

@@ -1,0 +1,40 @@
+"""Owns what a plan remembers of a parameter group, and of the rows of one call. Must not know how they are made."""
+
+from operator import is_, itemgetter
+
+import numpy as np
+
+from ._rows import STRUCTURE
+from ._table import rows_pointer
+
+_get_structure = itemgetter(*STRUCTURE)
+
+
+def same_objects(these, those):
+    return len(these) == len(those) and all(map(is_, these, those))
+
+
+def addresses(objects):
+    """What tells these objects from others as long as they live: faster to compare than one by one."""
+    return np.fromiter(objects, dtype=object, count=len(objects)).tobytes()
+
+
+class Group:
+    """A parameter group as it was last seen."""
+
+    def __init__(self, group, params):
+        self.params, self.structure = params, _get_structure(group)  # references keep what addresses() sees unique
+        self.addresses = addresses(params)
+        self.values = self.lr = None  # not looked at yet
+
+    def same(self, group):
+        return addresses(group["params"]) == self.addresses and _get_structure(group) == self.structure
+
+
+class Bucket:
+    """Rows [start, stop) of the table, which one call steps."""
+
+    def __init__(self, number, own, start, stop, rows, steps, call, device):
+        self.own = own  # options that win over the group's
+        self.group, self.start, self.stop, self.call, self.device = number, start, stop, call, device
+        self.pointer, self.steps = rows_pointer(rows[start:stop]), steps[start:stop]
