@@ -5,8 +5,8 @@ import torch
 from . import _state
 from ._export import FORMAT, FORMAT_KEY, check_format
 from ._foreign import translated
-from ._local import local_view
-from ._rows import describe, state_spec
+from ._local import unwrapped, wrapped
+from ._rows import describe, state_spec, stepped_view
 from ._validate import OPTIONS, check_options
 
 # Where state lives and how wide it is: decided by this optimizer, whatever a checkpoint says.
@@ -79,13 +79,15 @@ def _loaded(entry, groups, number, position, optimizer):
         raise ValueError(f"{what}: the state is {type(entry).__name__}: must be a dict of tensors")
     if not entry:
         return {}
-    entry = translated(entry, local_view(param).tensor.numel(), what)
+    options = optimizer.overrides.applied(group, param)
+    whole = stepped_view(param, options).whole
+    spec = state_spec(param, options, optimizer.default_pages)
+    entry = translated(unwrapped(entry, param, whole), spec.shape.numel(), what)
     unknown = sorted(map(str, set(entry) - _state.KEYS))
     if unknown:
         raise ValueError(f"{what}: the state has {', '.join(unknown)}, which no known format has")
     if "step" not in entry:
         raise ValueError(f"{what}: the state has no step")
-    spec = state_spec(param, optimizer.overrides.applied(group, param), optimizer.default_pages)
     if spec.amsgrad and "max_exp_avg_sq" not in entry:
         raise ValueError(f"{what}: the state has no max_exp_avg_sq, but its group has amsgrad=True")
     step = torch.tensor(_state.step_count(entry["step"], what), dtype=torch.float32)
@@ -94,7 +96,8 @@ def _loaded(entry, groups, number, position, optimizer):
     _state.check_finite({key: value for key, value in entry.items() if key != "step"}, what)
     memory = {_address(value) for value in entry.values()}
     specs = {_state.HISTORY: spec._replace(pages=None)}
-    return {"step": step, **{key: _own(value, specs.get(key, spec), memory) for key, value in state.items()}}
+    own = {key: _own(value, specs.get(key, spec), memory) for key, value in state.items()}
+    return {"step": step, **wrapped(own, param, whole)}
 
 
 def _address(value):

@@ -17,7 +17,7 @@ from ._describe import Described
 from ._device import Steps, float32_at, is_device, stays_there, stream
 from ._errors import AdamWError
 from ._library import DTYPES, library
-from ._local import local_gradient, local_view
+from ._local import gathered, inner, is_sharded, local_gradient, own_part
 from ._rows import describe
 from ._table import Call, get_values, new_rows, pointer_to, rows_pointer
 from ._validate import check_options
@@ -31,11 +31,13 @@ class Plan:
         self.rows, self.waiting = rows, waiting
         self.params = [row.param for row in rows]
         self.tensors = [row.local.tensor for row in rows]
-        self.sharded = any(tensor is not param for tensor, param in zip(self.tensors, self.params, strict=True))
+        self.sharded = any(map(is_sharded, self.params))
+        self.wholes = [i for i, row in enumerate(rows) if row.local.whole]
         self.grad_dtypes = [row.grad_dtype for row in rows]
-        self.shapes = [tensor.shape for tensor in self.tensors]
+        self.shapes = [row.local.shape for row in rows]
         self.memory = Watch(self.tensors)
-        self.strided = [i for i, contiguous in enumerate(self.memory.contiguous) if not contiguous]
+        contiguous = self.memory.contiguous
+        self.strided = [i for i, row in enumerate(rows) if not (contiguous[i] or row.local.whole)]
         # An alias shares the version counter, and is of torch's own class: three times as fast to pass as a Parameter.
         self.versions = self.params if self.sharded else self.memory.aliases
         # Tensors that C++ owns too are four times as fast to pass: nothing is handed over to Python and back. Not for
@@ -67,7 +69,7 @@ class Plan:
         self.states = mine
         self.state_dicts = list(states.values())
         self.state_tensors = [value for state in mine for value in state.values()]
-        self.state_memory = Watch([value for value in self.state_tensors if isinstance(value, torch.Tensor)])
+        self.state_memory = Watch([inner(value) for value in self.state_tensors if isinstance(value, torch.Tensor)])
 
     def _counted_there(self):
         """{device: rows} of those whose step counts the device keeps."""
@@ -81,7 +83,8 @@ class Plan:
         """The library checks the rows of one call; this checks those of all calls, before the first."""
         written = [(tensor, i) for i, tensor in enumerate(self.tensors) if self.memory.contiguous[i]]
         for i, state in enumerate(self.states):
-            written += [(value, i) for key, value in state.items() if key != "step" and isinstance(value, torch.Tensor)]
+            tensors = [value for key, value in state.items() if key != "step" and isinstance(value, torch.Tensor)]
+            written += [(inner(value), i) for value in tensors]
         written = [(tensor, i) for tensor, i in written if tensor.numel()]
         begin = np.array([tensor.data_ptr() for tensor, _ in written], dtype=np.uint64)
         end = begin + np.array([tensor.numel() * tensor.element_size() for tensor, _ in written], dtype=np.uint64)
@@ -94,11 +97,11 @@ class Plan:
     def _fill_table(self):
         table = self.table = new_rows(len(self.rows))
         table["param"] = self.memory.pointers
-        table["numel"] = list(map(torch.Tensor.numel, self.tensors))
+        table["numel"] = list(map(torch.Size.numel, self.shapes))
         table["row_length"] = [row.local.row_length for row in self.rows]
         table["global_offset"] = [row.local.global_offset for row in self.rows]
         for key in {key for state in self.states for key in state} & set(table.dtype.names) - {"step"}:
-            table[key] = [state[key].data_ptr() if key in state else 0 for state in self.states]
+            table[key] = [inner(state[key]).data_ptr() if key in state else 0 for state in self.states]
         for there in self.device_steps:
             table["step_tensor"][there.rows] = there.addresses()
         self.step_column, self.gradients = table["step"], Described(table["grad"])
@@ -131,7 +134,7 @@ class Plan:
             return False
         if self.waiting and any(param.grad is not None for param in self.waiting):
             return False
-        tensors = [local_view(param).tensor for param in self.params] if self.sharded else self.tensors
+        tensors = list(map(inner, self.params)) if self.sharded else self.tensors
         if not self.memory.unchanged(tensors):
             return False
         return self._take_gradients() and not (exposed and self._state_changed(states))
@@ -140,8 +143,15 @@ class Plan:
         grads = [param.grad for param in self.params]
         self.present = None
         if self.sharded:
-            grads = [grad if grad is None else local_gradient(grad) for grad in grads]
-        if self.gradient_forms and self.gradients.read(grads) and self.gradients.forms == self.gradient_forms:
+            pairs = zip(grads, self.rows, strict=True)
+            # Those that are gathered are gathered in the step: here processes need not agree on what to do.
+            grads = [g if g is None or row.local.whole else local_gradient(g, row.param) for g, row in pairs]
+        if (
+            self.gradient_forms
+            and not self.wholes
+            and self.gradients.read(grads)
+            and self.gradients.forms == self.gradient_forms
+        ):
             self.temporary = grads  # until the calls are done
             return True
         return self._take_other_gradients(grads)
@@ -157,6 +167,7 @@ class Plan:
             return False
         if any(grad.layout != torch.strided for grad in grads):  # _rows.py says so
             return False
+        grads = list(map(inner, grads))
         if not all(map(is_contiguous, grads)):
             grads = [grad.contiguous() for grad in grads]
         self.temporary = grads
@@ -173,7 +184,7 @@ class Plan:
         tensors = list(chain.from_iterable(map(dict.values, self.states)))
         if not same_objects(tensors, self.state_tensors):
             return True
-        return not self.state_memory.unchanged([value for value in tensors if isinstance(value, torch.Tensor)])
+        return not self.state_memory.unchanged([inner(value) for value in tensors if isinstance(value, torch.Tensor)])
 
     def step(self, groups, grad_scale=None, found_inf=None):
         """Steps every parameter that has a gradient. `grad_scale`, `found_inf`: None, or tensors of one element; with
@@ -243,7 +254,7 @@ class Plan:
         if copies:
             with torch.no_grad():
                 for i, copy in copies.items():
-                    self.tensors[i].copy_(copy)
+                    self.tensors[i].copy_(own_part(copy, self.params[i]) if self.rows[i].local.whole else copy)
         if self.present is None and not self.without_version:
             increment_version(self.versions)
         else:
@@ -251,11 +262,17 @@ class Plan:
             increment_version([self.versions[i] for i in stepped if i not in self.without_version])
 
     def _copies_of_strided(self):
-        """The table steps contiguous copies of parameters that are not contiguous themselves."""
+        """The table steps contiguous copies of parameters that are not contiguous themselves, or not whole."""
         copies = {}
         for i in self.strided if self.present is None else set(self.strided).intersection(self.present):
             copies[i] = self.tensors[i].detach().contiguous()
-            self.table["param"][i] = copies[i].data_ptr()
+        for i in self.wholes if self.present is None else sorted(set(self.wholes).intersection(self.present)):
+            copies[i] = gathered(self.params[i])
+            grad = local_gradient(self.params[i].grad, whole=True).contiguous()
+            self.table["grad"][i] = grad.data_ptr()
+            self.temporary.append(grad)
+        for i, copy in copies.items():
+            self.table["param"][i] = copy.data_ptr()
         return copies
 
     def _call_some(self, bucket, stepped):

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 
 from . import _pager, _state
+from ._local import inner
 from ._paging import manager_of
 from ._rows import describe, state_spec
 
@@ -80,6 +81,7 @@ def _entry(name, param, group, state, default):
         reasons.append(f"not paged because it has fewer than min_numel = {least} elements")
     for key, value in state.items():
         if key != "step" and isinstance(value, torch.Tensor):
-            place = _pager.home(value)[1] or str(value.device)
-            places[place] = places.get(place, 0) + value.numel() * value.element_size()
+            local = inner(value)
+            place = _pager.home(local)[1] or str(local.device)
+            places[place] = places.get(place, 0) + local.numel() * local.element_size()
     return Entry(name, param.numel(), 32 if spec.format == _state.FLOAT32 else 8, "; ".join(reasons), places)

@@ -8,7 +8,7 @@ import torch
 
 from . import _state
 from ._library import DTYPES, dtype_number, library
-from ._local import Local, local_gradient, local_view
+from ._local import Local, fits_shard, is_sharded, local_gradient, local_view, unwrapped, whole_view, wrapped
 from ._paging import manager_of
 from .functional import BLOCK8, TENSOR8
 
@@ -21,6 +21,8 @@ STRUCTURE = (
     "page_manager",
     "amsgrad",
     "percentile_clipping",
+    "max_unorm",
+    "stochastic_rounding",
     "capturable",
 )
 
@@ -49,17 +51,31 @@ def describe(groups, group, position):
     return f"parameter {position} of group {group} (shape {shape})"
 
 
+def _is_eight_bit(local, group):
+    return group["optim_bits"] == 8 and local.numel >= group["min_8bit_size"]
+
+
+def stepped_view(param, group):
+    """What of `param` is stepped in this process, with these options."""
+    local = local_view(param)
+    if not is_sharded(param):
+        return local
+    of_the_whole = group["percentile_clipping"] < 100 or group["max_unorm"] > 0
+    by_index = group["stochastic_rounding"] and local.tensor.dtype != torch.float32
+    fits = fits_shard(param, _is_eight_bit(local, group), group["block_wise"], of_the_whole, by_index)
+    return local if fits else whole_view(param, local)
+
+
 def state_spec(param, group, pages):
     """What the state of `param` is to be, as its options say (of its group, and of its own). `pages`: the page manager
     where they name none."""
-    local = local_view(param)
-    large = local.numel >= group["min_8bit_size"]
-    if group["optim_bits"] == 8 and large:
+    local = stepped_view(param, group)
+    if _is_eight_bit(local, group):
         state_format = BLOCK8 if group["block_wise"] else TENSOR8
     else:
         state_format = _state.FLOAT32
     return _state.Spec(
-        local.tensor.shape,
+        local.shape,
         local.tensor.device,
         state_format,
         group["amsgrad"],
@@ -77,10 +93,10 @@ def _check_param(tensor, what):
         raise ValueError(f"{what} is expanded: several of its elements share one memory location")
 
 
-def _check_grad(grad, tensor, what):
+def _check_grad(grad, tensor, shape, what):
     if grad.layout != torch.strided:
         raise ValueError(f"{what} has a sparse gradient: gradients must be dense (sparse=False in an embedding)")
-    if grad.shape != tensor.shape:
+    if grad.shape != shape:
         raise ValueError(f"{what} has a gradient of shape {tuple(grad.shape)}: must be that of the parameter")
     if grad.device != tensor.device:
         raise ValueError(f"{what} is on {tensor.device}, but its gradient on {grad.device}")
@@ -104,15 +120,15 @@ def collect(groups, states, grad_dtypes, pages, overrides):
             if id(param) in seen:
                 raise ValueError(f"{what} is there twice: a parameter can be stepped once a step")
             seen.add(id(param))
-            local = local_view(param)
+            own = overrides.take(param)
+            local = _named(what, stepped_view, param, {**group, **own})
             _check_param(local.tensor, what)
             if param.grad is not None:
-                grad = local_gradient(param.grad)
-                _check_grad(grad, local.tensor, what)
+                grad = param.grad if local.whole else local_gradient(param.grad, param)
+                _check_grad(grad, local.tensor, local.shape, what)
                 grad_dtype = grad.dtype
             else:
                 grad_dtype = grad_dtypes.get(id(param), local.tensor.dtype)
-            own = overrides.take(param)
             spec = state_spec(param, {**group, **own}, pages)
             rows.append(Row(param, number, position, local, grad_dtype, spec, own))
     prepared = [_prepared(row, states, groups) for row in rows]
@@ -125,12 +141,20 @@ def collect(groups, states, grad_dtypes, pages, overrides):
     return rows, waiting
 
 
+def _named(what, call, *arguments):
+    try:
+        return call(*arguments)
+    except ValueError as error:
+        raise ValueError(f"{what}: {error}") from None
+
+
 def _prepared(row, states, groups):
     """The state that the row needs, if it is not what `states` holds already."""
     state = states.get(row.param)
     if not state:
-        return {"step": torch.tensor(0.0), **_state.fresh(row.spec)}
+        return {"step": torch.tensor(0.0), **wrapped(_state.fresh(row.spec), row.param, row.local.whole)}
     what = describe(groups, row.group, row.position)
+    state = unwrapped(state, row.param, row.local.whole)
     right = _state.conform(state, row.spec, what)
     step = state.get("step", 0.0)
     count = _state.step_count(step, what)
@@ -139,4 +163,4 @@ def _prepared(row, states, groups):
     if all(state.get(key) is value for key, value in right.items()):
         return None
     kept = {key: value for key, value in state.items() if key not in _state.KEYS or key == "step"}
-    return {**kept, **right}
+    return wrapped({**kept, **right}, row.param, row.local.whole, keep={*kept, "step"})

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.distributed.checkpoint as dcp
 from harness import CLASSES, assert_same_bits
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
@@ -48,3 +49,14 @@ def test_set_what_was_got(cls, flat):
         step(other, fresh, seed)
     assert_same_bits((optimizer, list(net.parameters())), (fresh, list(other.parameters())))
     assert fresh.memory_report().places == optimizer.memory_report().places
+
+
+@pytest.mark.parametrize("cls", [pyadamw.AdamW8bit, pyadamw.PagedAdamW8bit])
+def test_a_checkpoint_takes_two_bytes_a_parameter(cls, tmp_path):
+    """2.03 of 8-bit state, and what the files themselves take."""
+    net = torch.nn.Sequential(*(torch.nn.Linear(1024, 1024) for _ in range(4)))
+    optimizer = cls(net.parameters())
+    step(torch.nn.Sequential(torch.nn.Linear(100, 1024), net), optimizer, 0)
+    dcp.save({"optimizer": get_optimizer_state_dict(net, optimizer)}, checkpoint_id=tmp_path, no_dist=True)
+    size = sum(file.stat().st_size for file in tmp_path.iterdir())
+    assert size / sum(p.numel() for p in net.parameters()) <= 2.1

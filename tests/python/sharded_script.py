@@ -1,0 +1,233 @@
+"""Owns one process of several for test_sharded.py: python sharded_script.py MODE RANK PROCESSES FOLDER. It fails if a
+law does not hold, and prints what it has seen.
+"""
+
+import sys
+import warnings
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_optimizer_state_dict, set_optimizer_state_dict
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, fully_shard
+from torch.distributed.optim import ZeroRedundancyOptimizer
+from torch.distributed.tensor import Replicate, Shard, distribute_tensor
+
+import pyadamw
+
+warnings.filterwarnings("ignore")
+SHAPES = ((41, 300), (2, 700), (5000,), (7,), (30, 10, 70), (90, 20), (64, 512))
+
+
+def full(value):
+    return value.full_tensor() if hasattr(value, "full_tensor") else value
+
+
+def numbers(shapes, seed):
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(shape, generator=generator) * 0.1 for shape in shapes]
+
+
+def assert_equal(sharded, plain, what):
+    """Optimizers and their parameters: parameters and state of one are those of the other, bit for bit."""
+    for i, (p, q) in enumerate(zip(sharded[1], plain[1], strict=True)):
+        assert torch.equal(full(p.detach()), q.detach()), f"{what}: parameter {i}"
+        one, other = sharded[0].state[p], plain[0].state[q]
+        assert one.keys() == other.keys(), f"{what}: {one.keys()} {other.keys()}"
+        for key in one:
+            assert torch.equal(full(one[key]), other[key]), f"{what}: parameter {i}: {key}"
+
+
+CASES = {
+    "8": (pyadamw.AdamW8bit, {}),
+    "32": (pyadamw.AdamW32bit, {}),
+    "8, amsgrad": (pyadamw.AdamW8bit, {"amsgrad": True}),
+    "8, paged": (pyadamw.PagedAdamW8bit, {"page_manager": {"backing": "file", "min_numel": 1000}}),
+    "32, paged": (pyadamw.PagedAdamW32bit, {"page_manager": {"backing": "host", "min_numel": 0}}),
+    "8, clipped": (pyadamw.AdamW8bit, {"percentile_clipping": 40}),
+    "8, tensor-wise": (pyadamw.AdamW8bit, {"block_wise": False}),
+    "32, max_unorm": (pyadamw.AdamW32bit, {"args": {"max_unorm": 0.01}}),
+    "8, stochastic": (pyadamw.AdamW8bit, {"stochastic_rounding": True, "dtype": torch.bfloat16}),
+    "8, some gradients": (pyadamw.AdamW8bit, {"missing": True}),
+}
+
+
+def steps(world, _folder):
+    """Stepping shards is stepping the whole, whatever the placement."""
+    line = init_device_mesh("cpu", (world,))
+    meshes = [(line, (placement,)) for placement in (Shard(0), Shard(1), Replicate())]
+    if world == 4:  # data and tensor parallel
+        grid = init_device_mesh("cpu", (2, 2), mesh_dim_names=("data", "tensor"))
+        meshes = [(grid, two) for two in ((Shard(0), Shard(1)), (Shard(0), Shard(0)), (Replicate(), Shard(0)))]
+    for name, (cls, given) in CASES.items():
+        for mesh, placement in meshes:
+            options = dict(given)
+            dtype, missing = options.pop("dtype", torch.float32), options.pop("missing", False)
+            if "page_manager" in options:
+                options["page_manager"] = pyadamw.PageManager(**options["page_manager"])
+            shapes = [shape for shape in SHAPES if Shard(1) not in placement or len(shape) > 1]
+            start = numbers(shapes, 0)
+            plain = [torch.nn.Parameter(t.to(dtype)) for t in start]
+            sharded = [torch.nn.Parameter(distribute_tensor(t.to(dtype), mesh, placement)) for t in start]
+            ours, reference = (cls(params, lr=1e-2, min_8bit_size=500, **options) for params in (sharded, plain))
+            for step in range(3):
+                for i, (p, q, g) in enumerate(zip(sharded, plain, numbers(shapes, step + 1), strict=True)):
+                    none = missing and (i + step) % 3 == 0
+                    p.grad = None if none else distribute_tensor(g.to(dtype), mesh, placement)
+                    q.grad = None if none else g.to(dtype)
+                ours.step()
+                reference.step()
+            assert_equal((ours, sharded), (reference, plain), f"{name}, {placement}")
+            for p, q in zip(sharded, plain, strict=True):
+                assert ours.state[p]["exp_avg"].dtype == reference.state[q]["exp_avg"].dtype
+
+
+def model():
+    torch.manual_seed(0)
+    return torch.nn.Sequential(
+        torch.nn.Linear(300, 41), torch.nn.Tanh(), torch.nn.Linear(41, 700), torch.nn.LayerNorm(700)
+    )
+
+
+def sharded_model(world, **policies):
+    net = model()
+    mesh = init_device_mesh("cpu", (world,))
+    for layer in (net[0], net[2]):
+        fully_shard(layer, mesh=mesh, **policies)
+    fully_shard(net, mesh=mesh, **policies)
+    return net, mesh
+
+
+def optimizer_of(net, kind):
+    options = {"lr": 1e-2, "min_8bit_size": 500, "amsgrad": True}
+    if kind == "paged":
+        return pyadamw.PagedAdamW8bit(
+            net.parameters(), page_manager=pyadamw.PageManager("file", min_numel=100), **options
+        )
+    return {"8": pyadamw.AdamW8bit, "32": pyadamw.AdamW32bit}[kind](net.parameters(), **options)
+
+
+def give(net, mesh, seed):
+    for p, g in zip(net.parameters(), numbers([p.shape for p in net.parameters()], seed), strict=True):
+        p.grad = g if mesh is None else distribute_tensor(g, mesh, p.placements)
+
+
+KINDS = ("8", "32", "paged")
+
+
+def save(world, folder):
+    """3 steps, then a checkpoint by torch.distributed.checkpoint."""
+    for kind in KINDS:
+        net, mesh = sharded_model(world)
+        optimizer = optimizer_of(net, kind)
+        for step in range(3):
+            give(net, mesh, step)
+            optimizer.step()
+        weights = {name: p.detach() for name, p in net.named_parameters()}
+        dcp.save({"model": weights, "optimizer": get_optimizer_state_dict(net, optimizer)}, checkpoint_id=folder / kind)
+
+
+def resume(world, folder):
+    """On any number of processes: what was saved, and 3 more steps, are 6 steps of one process."""
+    for kind in KINDS:
+        for flat in (False, True):
+            net, mesh = sharded_model(world)
+            optimizer = optimizer_of(net, kind)
+            weights = {name: torch.zeros_like(p.detach()) for name, p in net.named_parameters()}
+            state = get_optimizer_state_dict(net, optimizer)
+            dcp.load({"model": weights, "optimizer": state}, checkpoint_id=folder / kind)
+            with torch.no_grad():
+                for name, p in net.named_parameters():
+                    p.copy_(weights[name])
+            set_optimizer_state_dict(net, optimizer, optim_state_dict=state)
+            again = get_optimizer_state_dict(
+                net, optimizer, options=StateDictOptions(flatten_optimizer_state_dict=flat)
+            )
+            options = StateDictOptions(flatten_optimizer_state_dict=flat)
+            set_optimizer_state_dict(net, optimizer, optim_state_dict=again, options=options)
+            whole = model()
+            reference = optimizer_of(whole, kind)
+            for step in range(6):
+                give(whole, None, step)
+                reference.step()
+            for step in range(3, 6):
+                give(net, mesh, step)
+                optimizer.step()
+            ours, plain = (optimizer, list(net.parameters())), (reference, list(whole.parameters()))
+            assert_equal(ours, plain, f"{kind}, flat {flat}")
+            assert ("file" in optimizer.memory_report().places) == (kind == "paged")
+            whole_dict = get_optimizer_state_dict(
+                net, optimizer, options=StateDictOptions(full_state_dict=True, cpu_offload=True)
+            )
+            if dist.get_rank() == 0:
+                names = [name for name, _ in net.named_parameters()]
+                other = optimizer_of(model(), kind)
+                places = {i: whole_dict["state"][name] for i, name in enumerate(names)}
+                other.load_state_dict({**other.state_dict(), "state": places})
+                for p, q in zip(other.param_groups[0]["params"], plain[1], strict=True):
+                    for key, value in reference.state[q].items():
+                        assert torch.equal(other.state[p][key], value), f"{kind}: {key} in one process"
+
+
+def train(world, _folder):
+    """Real backward passes: the loss falls, with every policy."""
+    policies = {
+        "plain": {},
+        "offloaded": {"offload_policy": CPUOffloadPolicy(pin_memory=False)},
+        "mixed": {"mp_policy": MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)},
+    }
+    for name, policy in policies.items():
+        for kind in KINDS:
+            net, _ = sharded_model(world, **policy)
+            optimizer = optimizer_of(net, kind)
+            torch.manual_seed(1 + dist.get_rank())
+            x, losses = torch.randn(8, 300), []
+            for _ in range(8):
+                loss = net(x).float().sub(1).square().mean()
+                loss.backward()
+                optimizer.step()
+                optimizer.zero_grad()
+                losses.append(loss.item())
+            assert losses[-1] < losses[0], f"{name}, {kind}: {losses}"
+
+
+def replicated(world, _folder):
+    """DistributedDataParallel, and ZeroRedundancyOptimizer over it: the same bits in every process and with both."""
+    for kind in ("8", "32"):
+        made = []
+        for zero in (False, True):
+            net = torch.nn.parallel.DistributedDataParallel(model())
+            options = {"lr": 1e-2, "min_8bit_size": 500}
+            cls = {"8": pyadamw.AdamW8bit, "32": pyadamw.AdamW32bit}[kind]
+            if zero:
+                optimizer = ZeroRedundancyOptimizer(net.parameters(), optimizer_class=cls, **options)
+            else:
+                optimizer = cls(net.parameters(), **options)
+            for step in range(4):
+                torch.manual_seed(10 * step + dist.get_rank())
+                net(torch.randn(4, 300)).square().mean().backward()
+                optimizer.step()
+                optimizer.zero_grad()
+            made.append([p.detach() for p in net.parameters()])
+        for one, other in zip(*made, strict=True):
+            assert torch.equal(one, other), kind
+            everyone = [torch.empty_like(one) for _ in range(world)]
+            dist.all_gather(everyone, one.contiguous())
+            assert all(torch.equal(one, theirs) for theirs in everyone), kind
+
+
+def main():
+    mode, rank, world, folder = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4])
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store-{mode}-{world}", rank=rank, world_size=world)
+    modes = {"steps": steps, "save": save, "resume": resume, "train": train, "replicated": replicated}
+    modes[mode](world, folder)
+    dist.barrier()
+    dist.destroy_process_group()
+    print(f"{mode}: holds")
+
+
+if __name__ == "__main__":
+    main()
