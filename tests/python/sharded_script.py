@@ -2,6 +2,7 @@
 law does not hold, and prints what it has seen.
 """
 
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -218,11 +219,54 @@ def replicated(world, _folder):
             assert all(torch.equal(one, theirs) for theirs in everyone), kind
 
 
+def accelerated(world, folder):
+    """accelerate with FSDP2: it puts placeholders and then DTensors in the parameters' places. Saved and loaded = not
+    interrupted."""
+    rank = str(dist.get_rank())
+    # The address is asked for and not used: the processes are connected already.
+    os.environ.update(RANK=rank, LOCAL_RANK=rank, WORLD_SIZE=str(world), MASTER_ADDR="127.0.0.1", MASTER_PORT="1")
+    from accelerate import Accelerator, FullyShardedDataParallelPlugin
+    from accelerate.state import AcceleratorState, PartialState
+    from accelerate.utils import DistributedType
+
+    for kind in ("8", "paged"):
+        AcceleratorState._reset_state(True)
+        PartialState(cpu=True)
+        # accelerate shards on GPUs alone, although nothing in it needs one.
+        PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
+        plugin = FullyShardedDataParallelPlugin(
+            fsdp_version=2, auto_wrap_policy="no_wrap", state_dict_type="SHARDED_STATE_DICT"
+        )
+        accelerator = Accelerator(cpu=True, fsdp_plugin=plugin)
+        net = model()
+        net, optimizer = accelerator.prepare(net, optimizer_of(net, kind))
+        assert accelerator.distributed_type == DistributedType.FSDP
+        assert all(hasattr(p, "placements") for p in net.parameters())
+        torch.manual_seed(1 + dist.get_rank())
+        x = torch.randn(8, 300)
+
+        def train_on(steps, net=net, optimizer=optimizer, accelerator=accelerator, x=x):
+            for _ in range(steps):
+                accelerator.backward(net(x).sub(1).square().mean())
+                optimizer.step()
+                optimizer.zero_grad()
+            return [full(p.detach()).clone() for p in net.parameters()]
+
+        start = train_on(3)
+        accelerator.save_state(folder / f"accelerated-{kind}")
+        first = train_on(3)
+        accelerator.load_state(folder / f"accelerated-{kind}")
+        second = train_on(3)
+        assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True)), kind
+        assert not all(torch.equal(a, b) for a, b in zip(first, start, strict=True)), kind
+
+
 def main():
     mode, rank, world, folder = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4])
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/store-{mode}-{world}", rank=rank, world_size=world)
-    modes = {"steps": steps, "save": save, "resume": resume, "train": train, "replicated": replicated}
+    modes = {"steps": steps, "save": save, "resume": resume, "train": train}
+    modes |= {"replicated": replicated, "accelerated": accelerated}
     modes[mode](world, folder)
     dist.barrier()
     dist.destroy_process_group()

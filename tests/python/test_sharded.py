@@ -52,5 +52,7 @@ def test_fully_shard_trains(tmp_path):
     run("train", 2, tmp_path)
 
 
-def test_replicated_models(tmp_path):
-    run("replicated", 2, tmp_path)
+@pytest.mark.parametrize("mode", ["replicated", "accelerated"])
+def test_two_processes(mode, tmp_path):
+    """DistributedDataParallel and ZeroRedundancyOptimizer; accelerate with FSDP2."""
+    run(mode, 2, tmp_path)

@@ -1,0 +1,60 @@
+"""Owns the law that an optimizer from Lightning's configure_optimizers trains, and resumes as if never interrupted."""
+
+import warnings
+
+import pytest
+import torch
+from harness import bits
+
+import pyadamw
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    import pytorch_lightning as lightning
+
+
+class Module(lightning.LightningModule):
+    def __init__(self, cls):
+        super().__init__()
+        torch.manual_seed(0)
+        self.cls, self.net = (
+            cls,
+            torch.nn.Sequential(torch.nn.Linear(30, 200), torch.nn.Tanh(), torch.nn.Linear(200, 3)),
+        )
+
+    def training_step(self, batch, _index):
+        return self.net(batch[0]).square().mean()
+
+    def configure_optimizers(self):
+        optimizer = self.cls(self.parameters(), lr=1e-2, min_8bit_size=100)
+        return [optimizer], [torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5)]
+
+
+@pytest.mark.parametrize("cls", [pyadamw.AdamW8bit, pyadamw.PagedAdamW8bit, pyadamw.AdamW32bit])
+def test_lightning_trains_and_resumes(cls, tmp_path):
+    data = torch.utils.data.DataLoader(
+        torch.utils.data.TensorDataset(torch.randn(12, 30, generator=torch.Generator().manual_seed(1))), batch_size=4
+    )
+
+    def fit(epochs, resume=None):
+        module = Module(cls)
+        trainer = lightning.Trainer(
+            max_epochs=epochs,
+            accelerator="cpu",
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            gradient_clip_val=1.0,
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            trainer.fit(module, data, ckpt_path=resume, weights_only=True if resume else None)
+        return trainer, [bits(p) for p in module.parameters()]
+
+    half, _ = fit(2)
+    half.save_checkpoint(tmp_path / "half.ckpt")
+    _, whole = fit(4)
+    _, resumed = fit(4, tmp_path / "half.ckpt")
+    assert resumed == whole
+    assert whole != [bits(p) for p in Module(cls).parameters()]
