@@ -30,7 +30,7 @@ def run(mode, processes, folder):
         for process in started:
             process.kill()
     for (out, error), status in results:
-        assert status == 0, error[-3000:]
+        assert status == 0, out + error[-3000:]
         assert f"{mode}: holds" in out
 
 
