@@ -80,9 +80,9 @@ def _loaded(entry, groups, number, position, optimizer):
     if not entry:
         return {}
     options = optimizer.overrides.applied(group, param)
-    whole = stepped_view(param, options).whole
-    spec = state_spec(param, options, optimizer.default_pages)
-    entry = translated(unwrapped(entry, param, whole), spec.shape.numel(), what)
+    local = stepped_view(param, options)
+    spec = state_spec(local, options, optimizer.default_pages)
+    entry = translated(unwrapped(entry, param, local.whole), spec.shape.numel(), what)
     unknown = sorted(map(str, set(entry) - _state.KEYS))
     if unknown:
         raise ValueError(f"{what}: the state has {', '.join(unknown)}, which no known format has")
@@ -97,7 +97,7 @@ def _loaded(entry, groups, number, position, optimizer):
     memory = {_address(value) for value in entry.values()}
     specs = {_state.HISTORY: spec._replace(pages=None)}
     own = {key: _own(value, specs.get(key, spec), memory) for key, value in state.items()}
-    return {"step": step, **wrapped(own, param, whole)}
+    return {"step": step, **wrapped(own, param, local.whole)}
 
 
 def _address(value):

@@ -36,8 +36,7 @@ def with_hooks(step):
                 hook(self, (self, *args), kwargs)
             return out
 
-    uncompiled = torch._disable_dynamo(
-        hooked
-    )  # unlike torch.compiler.disable(), imports the compiler when it is called
+    # Unlike torch.compiler.disable(), this imports the compiler no earlier than it is called.
+    uncompiled = torch._disable_dynamo(hooked)
     hooked.hooked = True  # torch leaves it alone
     return hooked

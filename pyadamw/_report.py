@@ -7,7 +7,7 @@ import torch
 from . import _pager, _state
 from ._local import inner
 from ._paging import manager_of
-from ._rows import describe, state_spec
+from ._rows import describe, state_spec, stepped_view
 
 
 class Entry(NamedTuple):
@@ -72,7 +72,7 @@ class MemoryReport:
 
 
 def _entry(name, param, group, state, default):
-    spec = state_spec(param, group, default)
+    spec = state_spec(stepped_view(param, group), group, default)
     reasons, places = [], {}
     if group["optim_bits"] == 8 and spec.format == _state.FLOAT32:
         reasons.append(f"32 bits because it has fewer than min_8bit_size = {group['min_8bit_size']} elements")

@@ -66,10 +66,9 @@ def stepped_view(param, group):
     return local if fits else whole_view(param, local)
 
 
-def state_spec(param, group, pages):
-    """What the state of `param` is to be, as its options say (of its group, and of its own). `pages`: the page manager
-    where they name none."""
-    local = stepped_view(param, group)
+def state_spec(local, group, pages):
+    """What the state of a stepped_view() is to be, as its options say (of its group, and of its own). `pages`: the page
+    manager where they name none."""
     if _is_eight_bit(local, group):
         state_format = BLOCK8 if group["block_wise"] else TENSOR8
     else:
@@ -121,7 +120,8 @@ def collect(groups, states, grad_dtypes, pages, overrides):
                 raise ValueError(f"{what} is there twice: a parameter can be stepped once a step")
             seen.add(id(param))
             own = overrides.take(param)
-            local = _named(what, stepped_view, param, {**group, **own})
+            options = overrides.applied(group, param)
+            local = _named(what, stepped_view, param, options)
             _check_param(local.tensor, what)
             if param.grad is not None:
                 grad = param.grad if local.whole else local_gradient(param.grad, param)
@@ -129,8 +129,7 @@ def collect(groups, states, grad_dtypes, pages, overrides):
                 grad_dtype = grad.dtype
             else:
                 grad_dtype = grad_dtypes.get(id(param), local.tensor.dtype)
-            spec = state_spec(param, {**group, **own}, pages)
-            rows.append(Row(param, number, position, local, grad_dtype, spec, own))
+            rows.append(Row(param, number, position, local, grad_dtype, state_spec(local, options, pages), own))
     prepared = [_prepared(row, states, groups) for row in rows]
     for row, state in zip(rows, prepared, strict=True):
         if state is not None:

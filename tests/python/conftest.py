@@ -1,5 +1,10 @@
 """Owns what every Python test shares: seeds, thread counts, the property-test profile. Must not know any law."""
 
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
 import hypothesis
 import pytest
 import torch
@@ -16,3 +21,13 @@ def _repeatable():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def disk():
+    """A directory on a disk, which tests leave empty."""
+    path = Path(tempfile.mkdtemp(dir="/var/tmp"))
+    yield path
+    left = os.listdir(path)
+    shutil.rmtree(path)
+    assert left == []

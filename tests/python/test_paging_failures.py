@@ -2,11 +2,9 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -17,16 +15,6 @@ import pyadamw
 
 SHAPES = ((60, 1000), (70, 1000), (80, 1000), (50000,))
 SMALL = {"chunk_bytes": 65536, "min_numel": 0}
-
-
-@pytest.fixture
-def disk():
-    """A directory on a disk, which tests leave empty."""
-    path = Path(tempfile.mkdtemp(dir="/var/tmp"))
-    yield path
-    left = os.listdir(path)
-    shutil.rmtree(path)
-    assert left == []
 
 
 def descriptors(directory, process="self"):

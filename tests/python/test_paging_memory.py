@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -14,13 +13,6 @@ import pyadamw
 
 MIB = 2**20
 CGROUPS = Path("/sys/fs/cgroup/memory")
-
-
-@pytest.fixture
-def disk():
-    path = Path(tempfile.mkdtemp(dir="/var/tmp"))
-    yield path
-    shutil.rmtree(path)
 
 
 # ---- a budget ----------------------------------------------------------------------------------------------------
