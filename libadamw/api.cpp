@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cinttypes>
 #include <cstdio>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -55,7 +54,7 @@ adamw_status with_progress(adamw_status status, const StepPlan &plan, const Page
 
 adamw_status paged_step(Pager &pager, StepPlan &plan, std::int64_t *done) {
   constexpr const char *function = "adamw_step";
-  const bool measured = plan.kind.state_format == ADAMW_STATE_TENSOR8 || plan.max_unorm > 0.0;
+  const bool measured = plan.measures();
   Pager::Session session(pager, function, plan.stream);
   if (adamw_status s = session.begin()) return s;
   PagedRows windows(function, plan, session);

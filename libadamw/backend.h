@@ -58,6 +58,9 @@ struct StepPlan {
   void *stream;
   Windows *windows;         // null: state is used where it lies
   std::int64_t *rows_done;  // set to the rows that have been stepped completely, where windows do not know it
+
+  // Whether whole rows are measured before they are stepped.
+  bool measures() const { return kind.state_format == ADAMW_STATE_TENSOR8 || max_unorm > 0.0; }
 };
 
 struct QuantizePlan {

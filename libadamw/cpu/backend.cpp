@@ -208,7 +208,7 @@ adamw_status step(const StepPlan &plan) {
     for (std::int64_t i = 0; i < plan.count; ++i) plan.rows[i].coefficients.gradient_scale /= *plan.grad_scale;
   }
   const bool tensorwise = plan.kind.state_format == ADAMW_STATE_TENSOR8, clips = plan.percentile_clipping < 100;
-  const bool measured = tensorwise || plan.max_unorm > 0.0;
+  const bool measured = plan.measures();
   Scratch scratch(plan, clips, measured);
   const std::vector<Part> whole = whole_rows(plan);
   if (clips) clip_gradients(*kernels, plan, whole, scratch);

@@ -63,7 +63,7 @@ class StepRun {
 
   adamw_status go() {
     clips_ = plan_.percentile_clipping < 100;
-    measures_ = plan_.kind.state_format == ADAMW_STATE_TENSOR8 || plan_.max_unorm > 0.0;
+    measures_ = plan_.measures();
     const StepNames names(plan_.kind);
     if (adamw_status s = launcher_.state.kernel(step_name, lasting_name(names.step), &step_)) return s;
     if (measures_) {

@@ -14,15 +14,11 @@ constexpr std::int64_t smallest_slab = std::int64_t{2} << 20, largest_slab = std
 }  // namespace
 
 void *Slabs::take_from(Slab &slab, std::int64_t bytes) {
-  for (auto it = slab.gaps.begin(); it != slab.gaps.end(); ++it) {
-    const auto [offset, room] = *it;
-    if (room < bytes) continue;
-    if (room > bytes) slab.gaps.emplace(offset + bytes, room - bytes);  // nothing has changed if that throws
-    slab.gaps.erase(it);
-    slab.taken += bytes;
-    return slab.memory + offset;
-  }
-  return nullptr;
+  const std::int64_t offset = slab.gaps.find(bytes);
+  if (offset < 0) return nullptr;
+  slab.gaps.take(offset, bytes);
+  slab.taken += bytes;
+  return slab.memory + offset;
 }
 
 adamw_status Slabs::take(const char *function, std::int64_t bytes, Slab **slab, void **memory) {
@@ -35,7 +31,7 @@ adamw_status Slabs::take(const char *function, std::int64_t bytes, Slab **slab, 
   const std::int64_t usual = std::clamp(held_, smallest_slab, largest_slab);
   auto fresh = std::make_unique<Slab>();
   fresh->bytes = whole > usual / 2 ? round_up(whole, page_bytes) : usual;
-  fresh->gaps.emplace(0, fresh->bytes);
+  fresh->gaps.add(0, fresh->bytes);
   slabs_.reserve(slabs_.size() + 1);
   void *begin = nullptr;
   if (adamw_status s = get_(function, fresh->bytes, &begin)) return s;
@@ -56,17 +52,7 @@ void Slabs::give_back(Slab *slab, void *memory, std::int64_t bytes) {
     slabs_.erase(std::find_if(slabs_.begin(), slabs_.end(), [&](const auto &known) { return known.get() == slab; }));
     return;
   }
-  const auto it = slab->gaps.emplace(static_cast<char *>(memory) - slab->memory, whole).first;
-  const auto after = std::next(it);
-  if (after != slab->gaps.end() && it->first + it->second == after->first) {
-    it->second += after->second;
-    slab->gaps.erase(after);
-  }
-  if (it == slab->gaps.begin()) return;
-  const auto before = std::prev(it);
-  if (before->first + before->second != it->first) return;
-  before->second += it->second;
-  slab->gaps.erase(it);
+  slab->gaps.add(static_cast<char *>(memory) - slab->memory, whole);
 }
 
 void Slabs::clear() {

@@ -3,10 +3,10 @@
 #pragma once
 
 #include <functional>
-#include <map>
 #include <memory>
 #include <vector>
 
+#include "../pager/gaps.h"
 #include "../pager/pager.h"
 
 namespace adamw {
@@ -17,7 +17,7 @@ constexpr std::int64_t slab_unit = 256;  // what stretches begin at, and are a w
 struct Slab {
   char *memory;
   std::int64_t bytes, taken;
-  std::map<std::int64_t, std::int64_t> gaps;  // offset to bytes
+  Gaps gaps;
 };
 
 class Slabs {

@@ -68,7 +68,7 @@ adamw_status PrivateFile::open(const char *function, const std::string &director
     return fail(ADAMW_ERROR_STORAGE, "%s: options.reserve_bytes = %" PRId64 ": %s has no room for it: %s", function,
                 reserved, directory.c_str(), std::strerror(error));
   }
-  if (bytes > 0) gaps_[0] = bytes;
+  if (bytes > 0) gaps_.add(0, bytes);
   reserved_ = bytes;
   return ADAMW_OK;
 }
@@ -132,18 +132,12 @@ int PrivateFile::reserve(std::int64_t offset, std::int64_t bytes) {
 }
 
 adamw_status PrivateFile::take(const char *function, std::int64_t bytes, std::int64_t *offset) {
-  const auto gap = std::find_if(gaps_.begin(), gaps_.end(), [&](const auto &g) { return g.second >= bytes; });
-  const bool reuse = gap != gaps_.end();
-  const std::int64_t at = reuse ? gap->first : size_;
+  const std::int64_t gap = gaps_.find(bytes), at = gap >= 0 ? gap : size_;
   if (const int error = reserve(at, bytes)) {  // a gap too: giving back made it a hole
     return fail(ADAMW_ERROR_STORAGE, "%s: %s has no room for %" PRId64 " bytes more (%" PRId64 " are reserved): %s",
                 function, directory_.c_str(), bytes, size_, std::strerror(error));
   }
-  if (reuse) {
-    const std::int64_t rest = gap->second - bytes;
-    gaps_.erase(gap);
-    if (rest > 0) gaps_[at + bytes] = rest;
-  }
+  if (gap >= 0) gaps_.take(gap, bytes);
   *offset = at;
   return ADAMW_OK;
 }
@@ -153,25 +147,11 @@ void PrivateFile::give_back(std::int64_t offset, std::int64_t bytes) {
   const int mode = FALLOC_FL_KEEP_SIZE | (offset < reserved_ ? FALLOC_FL_ZERO_RANGE : FALLOC_FL_PUNCH_HOLE);
   if (file_calls.reserve(file_, mode, offset, bytes) != 0 && zero(offset, bytes) != 0)
     return;  // what cannot be made zeros is not given out again
-  auto at = gaps_.emplace(offset, bytes).first;
-  const auto next = std::next(at);
-  if (next != gaps_.end() && at->first + at->second == next->first) {
-    at->second += next->second;
-    gaps_.erase(next);
-  }
-  if (at != gaps_.begin()) {
-    const auto before = std::prev(at);
-    if (before->first + before->second == at->first) {
-      before->second += at->second;
-      gaps_.erase(at);
-      at = before;
-    }
-  }
-  const std::int64_t end = std::max(at->first, reserved_);
-  if (at->first + at->second == size_ && end < size_ && ftruncate(file_, end) == 0) {
+  const Gaps::Gap gap = gaps_.add(offset, bytes);
+  const std::int64_t end = std::max(gap.offset, reserved_);
+  if (gap.offset + gap.bytes == size_ && end < size_ && ftruncate(file_, end) == 0) {
     size_ = end;
-    at->second = end - at->first;
-    if (at->second == 0) gaps_.erase(at);
+    gaps_.shorten(gap.offset, end - gap.offset);
   }
 }
 

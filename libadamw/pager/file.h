@@ -5,10 +5,10 @@
 #include <sys/types.h>
 
 #include <cstdint>
-#include <map>
 #include <string>
 
 #include "../../include/adamw.h"
+#include "gaps.h"
 
 namespace adamw {
 
@@ -53,9 +53,9 @@ class PrivateFile {
   void open_direct();
 
   std::string directory_;
-  int file_ = -1, direct_ = -1;                // the same file, with and without the page cache
-  std::int64_t size_ = 0, reserved_ = 0;       // disk space now; of it, from the beginning and for good
-  std::map<std::int64_t, std::int64_t> gaps_;  // offset to bytes, of what is reserved and not taken; holes, or zeros
+  int file_ = -1, direct_ = -1;           // the same file, with and without the page cache
+  std::int64_t size_ = 0, reserved_ = 0;  // disk space now; of it, from the beginning and for good
+  Gaps gaps_;                             // of what is reserved and not taken; holes, or zeros
 };
 
 }  // namespace adamw

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "paged_side.h"
+#include "parts.h"
 
 using namespace simt;
 
@@ -211,16 +212,9 @@ void check_steady() {
 }  // namespace
 
 int main(int argc, char **argv) {
-  gpu::replace_driver(fake_driver());
-  set_error_handler([](const char *message) { CHECK(false, "%s", message); });
-  struct {
-    const char *name;
-    void (*body)();
-  } const parts[] = {
-      {"pinned", check_pinned}, {"order", check_order_of_calls}, {"managed", check_managed}, {"steady", check_steady}};
-  for (const auto &part : parts) {
-    if (argc > 1 && std::strcmp(argv[1], part.name) != 0) continue;
-    if (failures() == 0) part.body();
-  }
-  return finish();
+  return run_parts(argc, argv,
+                   {{"pinned", check_pinned},
+                    {"order", check_order_of_calls},
+                    {"managed", check_managed},
+                    {"steady", check_steady}});
 }

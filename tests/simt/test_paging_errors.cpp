@@ -1,6 +1,7 @@
 // Owns the law that every call of the driver may fail for a pager, too: an error that names it, nothing left behind,
 // and a pager that can be used on.
 #include "paged_side.h"
+#include "parts.h"
 
 using namespace simt;
 
@@ -281,18 +282,9 @@ void check_machines() {
 }  // namespace
 
 int main(int argc, char **argv) {
-  set_error_handler([](const char *message) { CHECK(false, "%s", message); });
-  gpu::replace_driver(fake_driver());
-  struct {
-    const char *name;
-    void (*body)();
-  } const parts[] = {{"failures", check_failures},
-                     {"loans", check_loan_failures},
-                     {"cycles", check_cycles},
-                     {"machines", check_machines}};
-  for (const auto &part : parts) {
-    if (argc > 1 && std::strcmp(argv[1], part.name) != 0) continue;
-    if (failures() == 0) part.body();
-  }
-  return finish();
+  return run_parts(argc, argv,
+                   {{"failures", check_failures},
+                    {"loans", check_loan_failures},
+                    {"cycles", check_cycles},
+                    {"machines", check_machines}});
 }

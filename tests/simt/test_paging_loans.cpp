@@ -4,6 +4,7 @@
 
 #include "../../libadamw/pager/pager.h"
 #include "paged_side.h"
+#include "parts.h"
 
 using namespace simt;
 
@@ -266,20 +267,11 @@ void check_hints() {
 }  // namespace
 
 int main(int argc, char **argv) {
-  gpu::replace_driver(fake_driver());
-  set_error_handler([](const char *message) { CHECK(false, "%s", message); });
-  struct {
-    const char *name;
-    void (*body)();
-  } const parts[] = {{"loans", check_loans},
-                     {"windows", check_windows_read},
-                     {"resident", check_resident_loan},
-                     {"refused", [] { check_capture_refused(false), check_capture_refused(true); }},
-                     {"captured", check_captured},
-                     {"hints", check_hints}};
-  for (const auto &part : parts) {
-    if (argc > 1 && std::strcmp(argv[1], part.name) != 0) continue;
-    if (failures() == 0) part.body();
-  }
-  return finish();
+  return run_parts(argc, argv,
+                   {{"loans", check_loans},
+                    {"windows", check_windows_read},
+                    {"resident", check_resident_loan},
+                    {"refused", [] { check_capture_refused(false), check_capture_refused(true); }},
+                    {"captured", check_captured},
+                    {"hints", check_hints}});
 }

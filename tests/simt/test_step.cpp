@@ -1,6 +1,7 @@
 // Owns the law that a step on a device leaves the CPU's bytes: every kernel, dtype and option, through adamw_step(),
 // the real backend, the fake driver and the real kernels.
 #include "fake_driver.h"
+#include "parts.h"
 #include "runtime.h"
 #include "sides.h"
 
@@ -237,24 +238,19 @@ void check_devices() {
 }  // namespace
 
 int main(int argc, char **argv) {
-  gpu::replace_driver(fake_driver());
-  set_error_handler([](const char *message) { CHECK(false, "%s", message); });
-  struct {
-    const char *name;
-    void (*body)();
-  } const parts[] = {{"kinds", check_all_kinds},     {"rows", check_many_rows},         {"places", check_places},
-                     {"schedules", check_schedules}, {"found_inf", check_found_inf},    {"devices", check_devices},
-                     {"streams", check_streams},     {"unread_step", check_unread_step}};
-  bool known = argc == 1;
-  for (const auto &part : parts) {
-    if (argc > 1 && std::strcmp(argv[1], part.name) != 0) continue;
-    if (failures() != 0) break;
-    known = true;
-    const Settings before = settings();
-    reset();
-    part.body();
-    settings() = before;
-  }
-  CHECK(known, "no part '%s'", argv[1]);
-  return finish();
+  return run_parts(argc, argv,
+                   {{"kinds", check_all_kinds},
+                    {"rows", check_many_rows},
+                    {"places", check_places},
+                    {"schedules", check_schedules},
+                    {"found_inf", check_found_inf},
+                    {"devices", check_devices},
+                    {"streams", check_streams},
+                    {"unread_step", check_unread_step}},
+                   [](void (*body)()) {
+                     const Settings before = settings();
+                     reset();
+                     body();
+                     settings() = before;
+                   });
 }
