@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import torch
 
-from .functional import SHORTEST_ROW
+from .functional import follows_rows, row_length
 
 
 class Local(NamedTuple):
@@ -38,16 +38,13 @@ def inner(value):
 def local_view(param):
     """What of `param` lives in this process."""
     shape, numel = param.shape, param.numel()
-    row_length = math.prod(shape[1:]) if len(shape) > 1 else numel
     if not is_sharded(param):
-        return Local(param, numel, row_length, 0, shape)
+        return Local(param, numel, row_length(shape), 0, shape)
     tensor, (_, offset) = param._local_tensor, _place(param)
     if any(placement.is_partial() for placement in param.placements):
         raise ValueError(f"its placements are {param.placements}: a sum that is still to be taken cannot be stepped")
-    here = tensor.shape
-    row_length = math.prod(here[1:]) if len(here) > 1 else tensor.numel()
     start = offset[0] * math.prod(shape[1:]) if len(shape) else 0
-    return Local(tensor, numel, row_length, start, here)
+    return Local(tensor, numel, row_length(tensor.shape), start, tensor.shape)
 
 
 def fits_shard(param, eight_bit, block_wise, of_the_whole, by_index):
@@ -60,17 +57,13 @@ def fits_shard(param, eight_bit, block_wise, of_the_whole, by_index):
     by_rows = plain and all(dim == 0 for dim in dims)
     if of_the_whole or (by_index and not by_rows):
         return False
-    if not eight_bit:
-        return True
-    shape = param.shape
-    return by_rows and block_wise and len(shape) > 1 and math.prod(shape[1:]) >= SHORTEST_ROW
+    return not eight_bit or (by_rows and block_wise and follows_rows(param.shape))
 
 
 def whole_view(param, local):
     """The parameter as it is stepped where every process steps all of it."""
     shape = param.shape
-    row_length = math.prod(shape[1:]) if len(shape) > 1 else param.numel()
-    return Local(local.tensor, local.numel, row_length, 0, shape, whole=True)
+    return Local(local.tensor, local.numel, row_length(shape), 0, shape, whole=True)
 
 
 def _place(param):

@@ -27,13 +27,18 @@ def row_length(shape):
     return math.prod(shape[1:]) if len(shape) > 1 else math.prod(shape)
 
 
+def follows_rows(shape):
+    """Whether blocks begin anew with each row of dimension 0."""
+    return len(shape) > 1 and row_length(shape) >= SHORTEST_ROW
+
+
 def absmax_shape(shape, block_wise=True):
     """The shape of the scales of 8-bit codes of `shape`: (rows, blocks of a row), or (blocks,) if blocks are flat."""
-    numel, row = math.prod(shape), row_length(shape)
+    numel = math.prod(shape)
     if not block_wise:
         return (min(numel, 1),)
-    if len(shape) > 1 and row >= SHORTEST_ROW:
-        return (shape[0], -(-row // _cdef.BLOCK_SIZE))
+    if follows_rows(shape):
+        return (shape[0], -(-row_length(shape) // _cdef.BLOCK_SIZE))
     return (-(-numel // _cdef.BLOCK_SIZE),)
 
 
