@@ -62,6 +62,7 @@ def figures(kernel):
         loop = min(kernel.loops, key=lambda x: x.instructions)
         result |= {
             "instructions": math.ceil(loop.instructions / ELEMENTS * 10) / 10,
+            "loop_spills": loop.spills,
             "accesses": loop.accesses,
             "wide_loads": loop.wide_loads,
             "wide_stores": loop.wide_stores,
@@ -85,9 +86,10 @@ def measure(majors, architectures, source, wheels, cache, pattern="*", flags=())
 MORE_IS_BETTER = ("wide_loads", "wide_stores")
 WORDS = {
     "registers": "{} registers",
-    "spills": "{} accesses of local memory (spills)",
+    "spills": "{} accesses of local memory, all paths (spills)",
     "stack": "{} bytes of stack",
     "instructions": "{} instructions an element in the main loop",
+    "loop_spills": "{} accesses of local memory in the main loop",
     "accesses": "{} global accesses in the main loop",
     "wide_loads": "{} 128-bit loads in the main loop",
     "wide_stores": "{} 128-bit stores in the main loop",
@@ -162,9 +164,10 @@ def dump(budgets):
 
 
 def table(measured, aims):
-    names = ("code", "registers", "spills", "instructions", "accesses", "wide_loads", "wide_stores")
-    row = "{:34} {:7}{:>5}{:>8}{:>6}{:>8}{:>10}{:>10}{:>12}{:>4}"
-    yield row.format("kernel", "", "CUDA", "code", "regs", "spills", "instr/el", "accesses", "128-bit: ld", "st")
+    names = ("code", "registers", "spills", "instructions", "loop_spills", "accesses", "wide_loads", "wide_stores")
+    row = "{:34} {:7}{:>5}{:>8}{:>6}{:>8}{:>16}{:>8}{:>10}{:>12}{:>4}"
+    heads = ("code", "regs", "spills", "loop: instr/el", "spills", "accesses", "128-bit: ld", "st")
+    yield row.format("kernel", "", "CUDA", *heads)
     for kernel, by_architecture in sorted(measured.items()):
         for architecture, by_major in by_architecture.items():
             for major, f in by_major.items():

@@ -32,6 +32,10 @@ class Instruction:
         return self.opcode.startswith("STG")
 
     @property
+    def local(self):
+        return self.opcode.startswith(("LDL", "STL"))
+
+    @property
     def wide_store(self):
         return self.store and self.wide
 
@@ -67,6 +71,7 @@ class Loop:
     """The common path once around."""
 
     instructions: int
+    spills: int  # accesses of local memory
     accesses: int  # global loads and stores
     wide_loads: int
     wide_stores: int
@@ -91,10 +96,9 @@ def kernels(listing):
     result = []
     for name, text in re.findall(r"^\.text\.(\S+):\n(.*?)(?=^//-----|\Z)", listing, flags=re.M | re.S):
         instructions, labels = parse(text)
-        local = [i for i in instructions if i.opcode.startswith(("LDL", "STL"))]
         loops = main_loops(basic_blocks(instructions, labels))
         registers, frame = (numbers[what, name] for what in ("REGCOUNT", "FRAME_SIZE"))
-        result.append(Kernel(name, registers, frame, len(local), len(instructions), loops))
+        result.append(Kernel(name, registers, frame, sum(i.local for i in instructions), len(instructions), loops))
     return result
 
 
@@ -244,6 +248,7 @@ def common_path(blocks, head, body, closing):
     path = [i for b in way for i in blocks[b].instructions]
     return Loop(
         instructions=sum(i.cost for i in path),
+        spills=sum(i.local for i in path),
         accesses=sum(i.load or i.store for i in path),
         wide_loads=sum(i.load and i.wide for i in path),
         wide_stores=sum(i.store and i.wide for i in path),

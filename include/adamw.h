@@ -127,7 +127,8 @@ typedef enum adamw_dtype {
  *     exp_avg          = absmax * signed_map[code]     nearest code from absmax / 10 up, below it stochastically
  *     sqrt(exp_avg_sq) = absmax * unsigned_map[code]   stochastically
  *
- *   absmax is the exact largest magnitude in the block; the maps are the dynamic maps of Dettmers et al. ("8-bit
+ *   absmax is the exact largest magnitude in the block, which gets the last code (that of sqrt(exp_avg_sq) in all but one of
+ *   8000 draws, else the one below, 0.35% less); the maps are the dynamic maps of Dettmers et al. ("8-bit
  *   Optimizers via Block-wise Quantization", ICLR 2022) as bitsandbytes uses them, see adamw_codebook(). The root is stored
  *   because it needs half the dynamic range. Stochastic rounding goes up with a probability equal to the distance from the code
  *   below, so that it is right on average: rounding to the nearest code stalls wherever a step changes a moment by less than
@@ -137,7 +138,9 @@ typedef enum adamw_dtype {
  *   where the block's absmax is below 2^-126.
  *   max_exp_avg_sq (AMSGRAD) is kept like exp_avg_sq, but rounded to the nearest code, because a maximum of stochastically
  *   rounded values would drift upwards.
- *   The step itself uses the moments before they are rounded.
+ *   Where a number lies between two codes is known to 2^-15 of their distance. The step itself uses the moments before they
+ *   are rounded; its constants are drawn together (beta * absmax, the step size and the denominator), so that it differs from
+ *   the step of 32-bit state by roundings of single precision.
  *   Zero-filled memory is a valid fresh state.
  *
  *   Blocks follow rows (see adamw_tensor.row_length): if 64 <= row_length and row_length is no multiple of 256, each row begins

@@ -52,9 +52,11 @@ ADAMW_INLINE Coefficients coefficients(const Hyperparameters &h, std::int64_t st
   const std::uint64_t keys = random_keys(h.seed, step);
   Coefficients c;
   c.gradient_scale = h.maximize ? -1.0f : 1.0f;
+  c.beta1 = static_cast<float>(h.beta1);
   c.beta2 = static_cast<float>(h.beta2);
   c.one_minus_beta1 = static_cast<float>(1.0 - h.beta1);
   c.one_minus_beta2 = static_cast<float>(1.0 - h.beta2);
+  c.root_one_minus_beta2 = static_cast<float>(square_root(1.0 - h.beta2));
   c.inverse_root_bc2 = static_cast<float>(1.0 / square_root(bc2));
   c.eps = static_cast<float>(h.eps);
   c.bc1 = 1.0 - power(h.beta1, step);

@@ -13,10 +13,9 @@ namespace adamw {
 
 // What is the same for all elements of a tensor in one step, derived in double precision and narrowed once.
 struct Coefficients {
-  float gradient_scale;   // +-1 / grad_scale * clipping: g = raw * gradient_scale
-  float beta2;            // v = beta2 * v + one_minus_beta2 * g^2
-  float one_minus_beta1;  // m = m + one_minus_beta1 * (g - m)
-  float one_minus_beta2;
+  float gradient_scale;  // +-1 / grad_scale * clipping: g = raw * gradient_scale
+  float beta1, beta2;
+  float one_minus_beta1, one_minus_beta2, root_one_minus_beta2;
   float inverse_root_bc2;  // 1 / sqrt(1 - beta2^step)
   float eps;
   float decay;               // 1 - lr * weight_decay
@@ -29,72 +28,101 @@ struct Coefficients {
 constexpr float largest_float = 3.40282346638528859811704183484516925e+38f;
 constexpr float smallest_scale = 1.17549435082228750796873653722224568e-38f;  // 2^-126: its reciprocal is finite
 
-// ---- the update ----
+// ---- the update of 32-bit state: torch's operations in torch's order ----
+
+// exp_avg_sq: the new second moment before its amsgrad maximum, or before it is left as it was.
+template <class V>
+struct Stepped {
+  V param, exp_avg, exp_avg_sq, max_exp_avg_sq, direction;
+};
+
+template <bool Amsgrad, class V>
+ADAMW_INLINE Stepped<V> step_element32(V p, V raw, V m, V v, V x, const Coefficients &c, bool skip_zeros) {
+  const V g = raw * V(c.gradient_scale);
+  Stepped<V> s;
+  s.exp_avg = fma(V(c.one_minus_beta1), g - m, m);
+  s.exp_avg_sq = fma(V(c.one_minus_beta2) * g, g, V(c.beta2) * v);
+  s.max_exp_avg_sq = Amsgrad ? maximum(x, s.exp_avg_sq) : s.exp_avg_sq;
+  s.direction = s.exp_avg / fma(sqrt(s.max_exp_avg_sq), V(c.inverse_root_bc2), V(c.eps));
+  s.param = fma(V(c.negative_step_size), s.direction, p * V(c.decay));
+  if (skip_zeros) {
+    const auto ok = not_equal(g, V(0.0f));
+    s = {select(ok, s.param, p), select(ok, s.exp_avg, m), select(ok, s.exp_avg_sq, v), select(ok, s.max_exp_avg_sq, x),
+         select(ok, s.direction, V(0.0f))};
+  }
+  return s;
+}
+
+// ---- the update of 8-bit state: the same formula, with what is constant drawn together ----
+// Roundings in 2^-24 do not matter beside those of the codes; operations do: they bound the speed of this step.
+
+// Of a tensor and step. In the denominator, -1 / step size: u = exp_avg / (root * root_weight + eps), p = p * decay +
+// u.
+struct Factors8 {
+  float exp_avg, root;  // of the gradient: exp_avg = ... + raw * exp_avg, exp_avg_sq = ... + (raw * root)^2
+  float beta1, beta2, decay, root_weight, eps;
+};
+
+ADAMW_INLINE bool finite(float x) { return x - x == 0.0f; }
+
+ADAMW_INLINE Factors8 factors8(const Coefficients &c) {
+  const float inverse = 1.0f / c.negative_step_size, weight = c.inverse_root_bc2 * inverse, eps = c.eps * inverse;
+  const float infinity = 1.0f / 0.0f;
+  const bool moves = finite(weight) && finite(eps);  // not with lr 0, nor so close to it that nothing would change
+  return {c.gradient_scale * c.one_minus_beta1,
+          c.gradient_scale * c.root_one_minus_beta2,
+          c.beta1,
+          c.beta2,
+          c.decay,
+          moves ? weight : 0.0f,
+          moves ? eps : -infinity};
+}
+
+// Those whose change, but for its sign, is the update direction exp_avg / (root / sqrt(bc2) + eps).
+ADAMW_INLINE Factors8 direction_factors8(Coefficients c) {
+  c.negative_step_size = -1.0f;
+  return factors8(c);
+}
+
+// Of a block: what its old codes' values are multiplied by, from their scales.
+struct OldFactors {
+  float exp_avg, exp_avg_sq;  // of the square of the root's value
+};
+
+ADAMW_INLINE OldFactors old_factors(const Factors8 &f, float exp_avg_scale, float root_scale) {
+  const float square = f.beta2 * root_scale * root_scale;
+  return {f.beta1 * exp_avg_scale, square < largest_float ? square : largest_float};
+}
 
 template <class V>
 struct Moments {
   V exp_avg, exp_avg_sq;
 };
 
+// value: of exp_avg's code, square: of the root's, squared. A gradient that is not finite, or whose square overflows,
+// shows as an exp_avg_sq that is not finite.
 template <class V>
-ADAMW_INLINE Moments<V> update_moments(V exp_avg, V exp_avg_sq, V g, const Coefficients &c) {
-  return {fma(V(c.one_minus_beta1), g - exp_avg, exp_avg), fma(V(c.one_minus_beta2) * g, g, V(c.beta2) * exp_avg_sq)};
+ADAMW_INLINE Moments<V> update_moments8(V value, V square, V raw, const Factors8 &f, const OldFactors &old) {
+  const V g = raw * V(f.root);
+  return {fma(value, V(old.exp_avg), raw * V(f.exp_avg)), fma(square, V(old.exp_avg_sq), g * g)};
 }
 
-// u = exp_avg / (root / sqrt(bc2) + eps), where root = sqrt(exp_avg_sq) or its amsgrad maximum.
+// Which elements are stepped: the others, and their moments, stay as they are.
 template <class V>
-ADAMW_INLINE V update_direction(V exp_avg, V root, const Coefficients &c) {
-  return exp_avg / fma(root, V(c.inverse_root_bc2), V(c.eps));
+ADAMW_INLINE auto steps8(V exp_avg_sq, V raw, bool skip_zeros) {
+  const V zero(0.0f);
+  return less_equal(exp_avg_sq, V(largest_float)) & not_equal(raw, skip_zeros ? zero : V(-1.0f) / zero);
+}
+
+// What is added to the parameter.
+template <class V>
+ADAMW_INLINE V change8(V exp_avg, V root, const Factors8 &f) {
+  return exp_avg / fma(root, V(f.root_weight), V(f.eps));
 }
 
 template <class V>
-ADAMW_INLINE V update_param(V p, V direction, const Coefficients &c) {
-  return fma(V(c.negative_step_size), direction, p * V(c.decay));
-}
-
-// One element's new values. root: of exp_avg_sq; for 32-bit state exp_avg_sq itself, likewise max_root.
-// exp_avg_sq before it is masked.
-template <class V>
-struct Stepped {
-  V param, exp_avg, root, max_root, direction, exp_avg_sq;
-};
-
-// 8-bit state. Masked = false: the arithmetic alone. A gradient that is not finite, or whose square overflows, shows as
-// a root that is not finite. Masked = true leaves such elements, and with skip_zeros those without gradient, as they
-// are; their direction is 0.
-template <bool Amsgrad, bool Masked, class V>
-ADAMW_INLINE Stepped<V> step_element8(V p, V raw, V m, V r, V x, const Coefficients &c, bool skip_zeros) {
-  const V g = raw * V(c.gradient_scale), zero(0.0f);
-  const Moments<V> next = update_moments(m, r * r, g, c);
-  Stepped<V> s;
-  s.exp_avg = next.exp_avg;
-  s.exp_avg_sq = next.exp_avg_sq;
-  s.root = sqrt(next.exp_avg_sq);
-  s.max_root = Amsgrad ? maximum(x, s.root) : s.root;
-  s.direction = update_direction(s.exp_avg, s.max_root, c);
-  s.param = update_param(p, s.direction, c);
-  if (Masked) {
-    const auto finite = less_equal(next.exp_avg_sq, V(largest_float));
-    const auto ok = finite & not_equal(g, skip_zeros ? zero : V(-1.0f) / zero);
-    s = {select(ok, s.param, p),    select(ok, s.exp_avg, m),      select(ok, s.root, r),
-         select(ok, s.max_root, x), select(ok, s.direction, zero), next.exp_avg_sq};
-  }
-  return s;
-}
-
-template <bool Amsgrad, class V>
-ADAMW_INLINE Stepped<V> step_element32(V p, V raw, V m, V v, V x, const Coefficients &c, bool skip_zeros) {
-  const V g = raw * V(c.gradient_scale);
-  const Moments<V> next = update_moments(m, v, g, c);
-  const V largest = Amsgrad ? maximum(x, next.exp_avg_sq) : next.exp_avg_sq;
-  Stepped<V> s{p, next.exp_avg, next.exp_avg_sq, largest, update_direction(next.exp_avg, sqrt(largest), c), largest};
-  s.param = update_param(p, s.direction, c);
-  if (skip_zeros) {
-    const auto ok = not_equal(g, V(0.0f));
-    s = {select(ok, s.param, p), select(ok, s.exp_avg, m),         select(ok, s.root, v),
-         select(ok, largest, x), select(ok, s.direction, V(0.0f)), largest};
-  }
-  return s;
+ADAMW_INLINE V update_param8(V p, V exp_avg, V root, const Factors8 &f) {
+  return fma(p, V(f.decay), change8(exp_avg, root, f));
 }
 
 // ---- random words: one 32-bit word per (key, global element index) ----
@@ -141,13 +169,17 @@ ADAMW_INLINE V magnitude(V x) {
   return from_bits(bits(x) & 0x7FFFFFFFu);
 }
 
+template <class V>
+ADAMW_INLINE auto sign(V x) {
+  return bits(x) & 0x80000000u;
+}
+
 template <class V, class I>
 ADAMW_INLINE V decode_signed(I code) {
-  const V k = to_float(code) - V(127.0f);
-  const V a = magnitude(k);
-  const I entry = shift_right(bits(a + V(0.5f)), 23);
-  const V value = fma(a, lookup8(signed_map.decode_slope, entry), lookup8(signed_map.decode_offset, entry));
-  return from_bits(bits(value) ^ (bits(k) & 0x80000000u));
+  const V k = fma(to_float(code), V(4.0f), V(-508.0f));  // four times the magnitude, with its sign
+  const I entry = shift_right(bits(k), 23);
+  const V offset = lookup8(signed_map.decode_offset, entry);
+  return fma(k, lookup8(signed_map.decode_slope, entry), from_bits(bits(offset) ^ sign(k)));
 }
 
 template <class V, class I>
@@ -157,48 +189,52 @@ ADAMW_INLINE V decode_unsigned(I code) {
   return fma(k, lookup8(unsigned_map.decode_slope, entry), lookup8(unsigned_map.decode_offset, entry));
 }
 
-// The magnitude a in [0, 1] in units of codes, less 1.5: k - 1.5 where a is the value of magnitude k, linear in
-// between. zone_line() finds the line of a's zone: a target may keep the tables in the form that it reads best.
+// Where a = |x|, in units of the scale / encode_unit, lies among the codes: k where it is the value of magnitude k,
+// linear in between (and plus what the map adds). Positions are concave: each decade has twice the codes of the one
+// below on ten times the length. So the position is the lowest of the lines of a decade, of the gap above it and of the
+// decade beyond. map_lines() finds them by the class of a, or of x, as it likes: 0 below 2^-18, then one more every
+// three binades up to 7, 1 and above. A target may keep the tables in the form that it reads best.
 template <class V, class Map>
-ADAMW_INLINE V code_position(V a, const Map &map, const ZoneNumbers &numbers) {
-  const auto z = zone_line(map, numbers, a);
-  const V line = fma(a, z.slope, z.offset);
-  return min(line, fma(line, V(1.0f / 3.0f), z.gap_offset));
+ADAMW_INLINE V code_position(V a, V x, const Map &map) {
+  const auto lines = map_lines(map, a, x);
+  const V line = fma(a, lines.slope, lines.offset);
+  return lowest(line, fma(line, V(1.0f / 3.0f), lines.gap_offset), fma(line, V(0.2f), lines.next_offset));
 }
 
-// Nearest integer, ties to even, of x + plus, -2^21 < x < 2^21: adding 1.5 * 2^23 leaves it in the low bits.
 template <class V>
-ADAMW_INLINE auto round_to_int(V x, float plus) {
-  return bits(x + V(12582912.0f + plus)) - 0x4B400000u;
+ADAMW_INLINE V next_offset(V gap_offset) {
+  return fma(gap_offset, V(1.2f), V(0.4f));
 }
 
-// Both encoders: x * inverse_scale lies in [-1, 1] up to rounding; `rounding` is in (1, 2): 1.5 rounds to nearest,
-// rounding_number() stochastically. Codes may exceed [0, 255] by one at the ends: stores saturate. Zero stays zero.
+// Both encoders end with a number in [256, 512), where floats are multiples of 2^-15: half a code above the position.
+// rounded_code() adds `noise`, where it is to, to its bits, which leaves the code in them: no noise rounds to nearest,
+// halves up. rounded_code_or_zero() does so everywhere, and leaves 0 where x is 0, at least 1 where it is not.
 
-// Stochastic below magnitude 64 only (a tenth of the scale): there neighbours are so far apart that nearest rounding
-// would undo the decay of exp_avg in every step; above, it is the more exact of the two.
-template <class V, class Map>
-ADAMW_INLINE auto encode_signed(V x, V inverse_scale, V rounding, const Map &map) {
-  const auto sign = bits(x) & 0x80000000u;
-  const V position = code_position(magnitude(x) * inverse_scale, map, signed_zones);
-  const V rounded = position + select(less(position, V(62.5f)), rounding, V(1.5f));
-  return round_to_int(from_bits(bits(rounded) | sign), 127.0f);
+// Stochastic below a tenth of the scale only: there neighbours are so far apart that nearest rounding would undo the
+// decay of exp_avg in every step; above, it is the more exact of the two.
+template <class V, class I, class Map>
+ADAMW_INLINE auto encode_signed(V x, V inverse_scale, I noise, const Map &map) {
+  const V scaled = x * inverse_scale, a = magnitude(scaled), position = code_position(a, scaled, map);
+  return rounded_code(from_bits(bits(position) | sign(x)) + V(encode_start + 127.0f), less(a, V(0.1f * encode_unit)),
+                      noise);
 }
 
-// What is above zero becomes at least 1.
-template <class V, class Map>
-ADAMW_INLINE auto encode_unsigned(V x, V inverse_scale, V rounding, const Map &map) {
-  const V position = max(code_position(x * inverse_scale, map, unsigned_zones) + rounding, V(1.0f));
-  return round_to_int(zero_unless(less(V(0.0f), x), position), 0.0f);
+template <class V, class I, class Map>
+ADAMW_INLINE auto encode_unsigned(V x, V inverse_scale, I noise, const Map &map) {
+  const V a = x * inverse_scale;
+  return rounded_code_or_zero(code_position(a, a, map), x, noise);
 }
 
-// The stored scale of a block and its reciprocal, from its largest magnitude.
+// The stored scale of a block, from its largest magnitude, and what encoding multiplies by.
 struct Scale {
   float absmax, inverse;
 };
 
+ADAMW_INLINE float as_float(float x) { return x; }
+
+template <class F = float>
 ADAMW_INLINE Scale block_scale(float largest) {
-  return largest >= smallest_scale ? Scale{largest, 1.0f / largest} : Scale{0.0f, 0.0f};
+  return largest >= smallest_scale ? Scale{largest, as_float(F(1.0f) / F(largest)) * encode_unit} : Scale{0.0f, 0.0f};
 }
 
 // ---- 16-bit dtypes (bits in the low half of an int lane) ----

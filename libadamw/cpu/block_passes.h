@@ -18,58 +18,82 @@ ADAMW_INLINE double sum_of_lanes(V x) {
   return halves(wide);
 }
 
-template <bool Amsgrad, bool Eight>
-Measures measure_as(const StepKind &kind, const Row &row, std::int64_t first, std::int64_t last) {
-  const Coefficients &c = row.coefficients;
-  const adamw_tensor &t = row.tensor;
-  Operands o;
-  Staged<float> m, v, x;
-  Measures all{};
-  Largest largest_m, largest_r, largest_x;
-  for (std::int64_t block = first; block < last; ++block) {
-    o.place(row, block);
-    load_param_and_grad(o, kind, row);
-    if (Eight) {
-      load_state8<Amsgrad>(o, kind, row, block);
-    } else {
-      m.load(static_cast<float *>(t.exp_avg) + o.begin, o.n, o.padded, 0.0f);
-      v.load(static_cast<float *>(t.exp_avg_sq) + o.begin, o.n, o.padded, 0.0f);
-      if (Amsgrad) x.load(static_cast<float *>(t.max_exp_avg_sq) + o.begin, o.n, o.padded, 0.0f);
-    }
-    V directions(0.0f), params(0.0f);
-    for (int i = 0; i < o.padded; i += lanes) {
-      const V p = load(o.param.at + i);
-      Stepped<V> s;
-      if (Eight) {
-        s = step_operands8<Amsgrad, true>(o, i, c, kind.skip_zeros);
-        largest_m.see(bits(s.exp_avg) & 0x7FFFFFFFu);
-        largest_r.see(bits(s.root));
-        largest_x.see(bits(s.max_root));
-      } else {
-        s = step_element32<Amsgrad>(p, load(o.grad.at + i), load(m.at + i), load(v.at + i),
-                                    Amsgrad ? load(x.at + i) : V(0.0f), c, kind.skip_zeros);
-      }
-      // 0 / 0 where eps is 0 and an element never had a gradient, as the padding has none: it does not count.
-      const V direction = select(not_equal(s.direction, s.direction), V(0.0f), s.direction);
-      directions = fma(direction, direction, directions);
-      params = fma(p, p, params);
-    }
+// What is summed: a block's directions and parameters, lane by lane.
+struct Squares {
+  V directions{0.0f}, params{0.0f};
+
+  // 0 / 0 where eps is 0 and an element never had a gradient, as the padding has none: it does not count.
+  ADAMW_INLINE void add(V direction, V param) {
+    const V d = select(not_equal(direction, direction), V(0.0f), direction);
+    directions = fma(d, d, directions);
+    params = fma(param, param, params);
+  }
+  ADAMW_INLINE void add_to(Measures &all) const {
     all.direction_squares += sum_of_lanes(directions);
     all.param_squares += sum_of_lanes(params);
   }
-  all.exp_avg = as_float(largest_m.value());
-  all.root = as_float(largest_r.value());
-  all.max_root = as_float(largest_x.value());
+};
+
+template <bool Amsgrad>
+Measures measure8(const StepKind &kind, const Row &row, std::int64_t first, std::int64_t last) {
+  const Factors8 f = direction_factors8(row.coefficients);
+  Measures all{};
+  Operands o;
+  Fresh fresh;
+  const auto see = [](float &largest, std::uint32_t found) {
+    if (as_float(found) > largest) largest = as_float(found);
+  };
+  for (std::int64_t block = first; block < last; ++block) {
+    o.place(row, block);
+    load_param_and_grad(o, kind, row);
+    load_state8<Amsgrad>(o, kind, row, block);
+    moments8<Amsgrad, true>(fresh, o, f, kind.skip_zeros);
+    see(all.exp_avg, fresh.largest_exp_avg);
+    see(all.root, fresh.largest_root);
+    see(all.max_root, fresh.largest_max_root);
+    Squares squares;
+    for (int i = 0; i < o.padded; i += lanes) {
+      const V direction = change8(load(fresh.exp_avg + i), load((Amsgrad ? fresh.max_root : fresh.root) + i), f);
+      const M steps = not_equal(load(fresh.steps + i), V(0.0f));
+      squares.add(select(steps, direction, V(0.0f)), load(o.param.at + i));
+    }
+    squares.add_to(all);
+  }
+  if (!Amsgrad) all.max_root = all.root;
+  return all;
+}
+
+template <bool Amsgrad>
+Measures measure32(const StepKind &kind, const Row &row, std::int64_t first, std::int64_t last) {
+  const Coefficients &c = row.coefficients;
+  const adamw_tensor &t = row.tensor;
+  Measures all{};
+  Operands o;
+  Staged<float> m, v, x;
+  for (std::int64_t block = first; block < last; ++block) {
+    o.place(row, block);
+    load_param_and_grad(o, kind, row);
+    m.load(static_cast<float *>(t.exp_avg) + o.begin, o.n, o.padded, 0.0f);
+    v.load(static_cast<float *>(t.exp_avg_sq) + o.begin, o.n, o.padded, 0.0f);
+    if (Amsgrad) x.load(static_cast<float *>(t.max_exp_avg_sq) + o.begin, o.n, o.padded, 0.0f);
+    Squares squares;
+    for (int i = 0; i < o.padded; i += lanes) {
+      const V p = load(o.param.at + i), largest = Amsgrad ? load(x.at + i) : V(0.0f);
+      squares.add(
+          step_element32<Amsgrad>(p, load(o.grad.at + i), load(m.at + i), load(v.at + i), largest, c, kind.skip_zeros)
+              .direction,
+          p);
+    }
+    squares.add_to(all);
+  }
   return all;
 }
 
 Measures measure(const StepKind &kind, const Row &row, std::int64_t first, std::int64_t last) {
   if (kind.state_format == ADAMW_STATE_FLOAT32) {
-    return kind.amsgrad ? measure_as<true, false>(kind, row, first, last)
-                        : measure_as<false, false>(kind, row, first, last);
+    return kind.amsgrad ? measure32<true>(kind, row, first, last) : measure32<false>(kind, row, first, last);
   }
-  return kind.amsgrad ? measure_as<true, true>(kind, row, first, last)
-                      : measure_as<false, true>(kind, row, first, last);
+  return kind.amsgrad ? measure8<true>(kind, row, first, last) : measure8<false>(kind, row, first, last);
 }
 
 double gradient_squares(const StepKind &kind, const Row &row, std::int64_t first, std::int64_t last) {
@@ -131,10 +155,10 @@ void quantize(const QuantizePlan &plan, const float *source, std::uint8_t *codes
     for (int i = 0; i < padded; i += lanes) {
       // A scale of zero stands for a block whose numbers are too small to keep: they must not become code 1.
       const V value = scale.absmax > 0.0f ? sanitized(load(x.at + i), plan.map) : V(0.0f);
-      const V rounding = plan.stochastic ? rounding_number<V>(load(words + i)) : V(1.5f);
-      store_saturated(out.at + i, plan.map == ADAMW_MAP_SIGNED
-                                      ? encode_signed(value, V(scale.inverse), rounding, signed_map)
-                                      : encode_unsigned(value, V(scale.inverse), rounding, unsigned_map));
+      const I noise = plan.stochastic ? noise_of(load(words + i)) : I(0u);
+      store_codes(out.at + i, plan.map == ADAMW_MAP_SIGNED
+                                  ? encode_signed(value, V(scale.inverse), noise, signed_map)
+                                  : encode_unsigned(value, V(scale.inverse), noise, unsigned_map));
     }
     out.commit();
   }

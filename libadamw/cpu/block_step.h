@@ -49,83 +49,80 @@ ADAMW_INLINE void load_state8(Operands &o, const StepKind &kind, const Row &row,
   }
 }
 
-template <bool Amsgrad, bool Masked>
-ADAMW_INLINE Stepped<V> step_operands8(const Operands &o, int i, const Coefficients &c, bool skip_zeros) {
-  const V m = decode_signed<V>(load(o.exp_avg.at + i)) * V(o.scales.exp_avg);
-  const V r = decode_unsigned<V>(load(o.root.at + i)) * V(o.scales.root);
-  const V x = Amsgrad ? decode_unsigned<V>(load(o.max_root.at + i)) * V(o.scales.max_root) : r;
-  return step_element8<Amsgrad, Masked>(load(o.param.at + i), load(o.grad.at + i), m, r, x, c, skip_zeros);
-}
-
-// The block's new values before they are rounded, and the bits of their largest magnitudes (which order as floats do,
-// with infinities and NaN on top).
-struct Fresh {
-  alignas(64) float param[ADAMW_BLOCK_SIZE], exp_avg[ADAMW_BLOCK_SIZE], root[ADAMW_BLOCK_SIZE],
-      max_root[ADAMW_BLOCK_SIZE];
-  std::uint32_t largest_exp_avg, largest_root, largest_max_root;
-};
-
-template <bool Amsgrad, bool Masked>
-ADAMW_INLINE void compute8(Fresh &f, const Operands &o, const Coefficients &c, bool skip_zeros) {
-  Largest largest_m, largest_r, largest_x;
-  for (int i = 0; i < o.padded; i += lanes) {
-    const Stepped<V> s = step_operands8<Amsgrad, Masked>(o, i, c, skip_zeros);
-    store(f.param + i, s.param);
-    store(f.exp_avg + i, s.exp_avg);
-    store(f.root + i, s.root);
-    largest_m.see(bits(s.exp_avg) & 0x7FFFFFFFu);
-    largest_r.see(bits(s.root));
-    if (Amsgrad) {
-      store(f.max_root + i, s.max_root);
-      largest_x.see(bits(s.max_root));
-    }
-  }
-  f.largest_exp_avg = largest_m.value();
-  f.largest_root = largest_r.value();
-  f.largest_max_root = largest_x.value();
-}
-
-// Elements whose second moment overflows or is NaN.
-template <bool Amsgrad>
-int count_skipped(const Operands &o, const Coefficients &c) {
-  int skipped = o.padded;
-  for (int i = 0; i < o.padded; i += lanes) {
-    skipped -= count(less_equal(step_operands8<Amsgrad, false>(o, i, c, false).root, V(largest_float)));
-  }
-  return skipped;
-}
-
-// compute8, and again with masks where the block needs them. Returns the skipped elements.
-template <bool Amsgrad>
-ADAMW_INLINE int fresh_block8(Fresh &f, const Operands &o, const Coefficients &c, bool skip_zeros) {
-  if (!skip_zeros) {
-    compute8<Amsgrad, false>(f, o, c, false);
-    if (f.largest_root <= 0x7F7FFFFFu) return 0;
-  }
-  const int skipped = count_skipped<Amsgrad>(o, c);
-  compute8<Amsgrad, true>(f, o, c, skip_zeros);
-  return skipped;
-}
-
 ADAMW_INLINE float as_float(std::uint32_t b) {
   float x;
   std::memcpy(&x, &b, 4);
   return x;
 }
 
-// ---- the step ----
+// ---- 8-bit state: all of a block's moments, then, knowing their scales, its parameters and codes ----
 
-template <bool Amsgrad>
-ADAMW_INLINE void encode_block8(const Operands &o, const Fresh &f, const TensorScales &scales,
-                                const std::uint32_t *words) {
+// The block's new moments before they are rounded, which elements are stepped (Masked only: 1 or 0), and the bits of
+// the largest magnitudes (which order as floats do, with infinities and NaN on top).
+struct Fresh {
+  alignas(64) float exp_avg[ADAMW_BLOCK_SIZE], root[ADAMW_BLOCK_SIZE], max_root[ADAMW_BLOCK_SIZE],
+      steps[ADAMW_BLOCK_SIZE];
+  std::uint32_t largest_exp_avg, largest_root, largest_max_root;
+  int skipped;
+};
+
+// Masked = false: the arithmetic alone. Masked = true leaves the moments of elements that are not stepped as they are.
+template <bool Amsgrad, bool Masked>
+ADAMW_INLINE void moments8(Fresh &fresh, const Operands &o, const Factors8 &f, bool skip_zeros) {
+  const OldFactors old = old_factors(f, o.scales.exp_avg, o.scales.root);
+  Largest largest_m, largest_r, largest_x;
+  fresh.skipped = Masked ? o.padded : 0;
   for (int i = 0; i < o.padded; i += lanes) {
-    const V rounding = rounding_number<V>(load(words + i));
-    store_saturated(o.exp_avg.at + i,
-                    encode_signed(load(f.exp_avg + i), V(scales.exp_avg.inverse), rounding, signed_map));
-    store_saturated(o.root.at + i, encode_unsigned(load(f.root + i), V(scales.root.inverse), rounding, unsigned_map));
+    const V value = decode_signed<V>(load(o.exp_avg.at + i)), root_value = decode_unsigned<V>(load(o.root.at + i));
+    const V old_x = Amsgrad ? decode_unsigned<V>(load(o.max_root.at + i)) * V(o.scales.max_root) : V(0.0f);
+    const V raw = load(o.grad.at + i);
+    const Moments<V> next = update_moments8(value, root_value * root_value, raw, f, old);
+    V m = next.exp_avg, r = sqrt(next.exp_avg_sq), x = Amsgrad ? maximum(old_x, r) : r;
+    if (Masked) {
+      fresh.skipped -= count(less_equal(next.exp_avg_sq, V(largest_float)));
+      const M steps = steps8(next.exp_avg_sq, raw, skip_zeros);
+      m = select(steps, m, value * V(o.scales.exp_avg));
+      r = select(steps, r, root_value * V(o.scales.root));
+      x = select(steps, x, Amsgrad ? old_x : r);
+      store(fresh.steps + i, select(steps, V(1.0f), V(0.0f)));
+    }
+    store(fresh.exp_avg + i, m);
+    store(fresh.root + i, r);
+    largest_m.see(bits(m) & 0x7FFFFFFFu);
+    largest_r.see(bits(r));
     if (Amsgrad) {
-      store_saturated(o.max_root.at + i,
-                      encode_unsigned(load(f.max_root + i), V(scales.max_root.inverse), V(1.5f), unsigned_map));
+      store(fresh.max_root + i, x);
+      largest_x.see(bits(x));
+    }
+  }
+  fresh.largest_exp_avg = largest_m.value();
+  fresh.largest_root = largest_r.value();
+  fresh.largest_max_root = largest_x.value();
+}
+
+// moments8() with masks where the block needs them. Returns whether it did.
+template <bool Amsgrad>
+ADAMW_INLINE bool masked_moments8(Fresh &fresh, const Operands &o, const Factors8 &f, bool skip_zeros) {
+  if (!skip_zeros) {
+    moments8<Amsgrad, false>(fresh, o, f, false);
+    if (fresh.largest_root <= 0x7F7FFFFFu) return false;
+  }
+  moments8<Amsgrad, true>(fresh, o, f, skip_zeros);
+  return true;
+}
+
+template <bool Amsgrad, bool Masked>
+ADAMW_INLINE void finish8(const Operands &o, const Fresh &fresh, const Factors8 &f, const TensorScales &scales,
+                          const std::uint32_t *words) {
+  for (int i = 0; i < o.padded; i += lanes) {
+    const V m = load(fresh.exp_avg + i), r = load(fresh.root + i), x = Amsgrad ? load(fresh.max_root + i) : r;
+    const V p = load(o.param.at + i), next = update_param8(p, m, x, f);
+    store(o.param.at + i, Masked ? select(not_equal(load(fresh.steps + i), V(0.0f)), next, p) : next);
+    const I noise = noise_of(load(words + i));
+    store_codes(o.exp_avg.at + i, encode_signed(m, V(scales.exp_avg.inverse), noise, signed_map));
+    store_codes(o.root.at + i, encode_unsigned(r, V(scales.root.inverse), noise, unsigned_map));
+    if (Amsgrad) {
+      store_codes(o.max_root.at + i, encode_unsigned(x, V(scales.max_root.inverse), I(0u), unsigned_map));
     }
   }
 }
@@ -134,36 +131,44 @@ template <bool Amsgrad>
 std::int64_t step8(const StepKind &kind, const Row &row, const TensorScales *given, std::int64_t first,
                    std::int64_t last) {
   const Coefficients &c = row.coefficients;
+  const Factors8 f = factors8(c);
   const adamw_tensor &t = row.tensor;
   alignas(64) std::uint32_t words[ADAMW_BLOCK_SIZE];
   Operands o;
-  Fresh f;
+  Fresh fresh;
   std::int64_t skipped = 0;
   for (std::int64_t block = first; block < last; ++block) {
     o.place(row, block);
     load_param_and_grad(o, kind, row);
     load_state8<Amsgrad>(o, kind, row, block);
-    skipped += fresh_block8<Amsgrad>(f, o, c, kind.skip_zeros);
-    store_params(f.param, t.param, kind, c, t.global_offset + o.begin, o.begin, o.n, o.padded, words);
+    const bool masked = masked_moments8<Amsgrad>(fresh, o, f, kind.skip_zeros);
+    skipped += fresh.skipped;
 
     TensorScales scales;
     if (given != nullptr) {
       scales = *given;
     } else {
-      scales = {block_scale(as_float(f.largest_exp_avg)), block_scale(as_float(f.largest_root)),
-                block_scale(as_float(f.largest_max_root))};
+      scales = {block_scale(as_float(fresh.largest_exp_avg)), block_scale(as_float(fresh.largest_root)),
+                block_scale(as_float(fresh.largest_max_root))};
       t.exp_avg_absmax[block] = scales.exp_avg.absmax;
       t.exp_avg_sq_absmax[block] = scales.root.absmax;
       if (Amsgrad) t.max_exp_avg_sq_absmax[block] = scales.max_root.absmax;
     }
     fill_words(words, c.state_key, static_cast<std::uint64_t>(t.global_offset + o.begin), o.padded);
-    encode_block8<Amsgrad>(o, f, scales, words);
+    if (masked) {
+      finish8<Amsgrad, true>(o, fresh, f, scales, words);
+    } else {
+      finish8<Amsgrad, false>(o, fresh, f, scales, words);
+    }
+    store_params(o.param.at, t.param, kind, c, t.global_offset + o.begin, o.begin, o.n, o.padded, words);
     o.exp_avg.commit();
     o.root.commit();
     if (Amsgrad) o.max_root.commit();
   }
   return skipped;
 }
+
+// ---- 32-bit state ----
 
 template <bool Amsgrad>
 std::int64_t step32(const StepKind &kind, const Row &row, std::int64_t first, std::int64_t last) {
@@ -184,8 +189,8 @@ std::int64_t step32(const StepKind &kind, const Row &row, std::int64_t first, st
                                                    load(exp_avg_sq.at + i), x, c, kind.skip_zeros);
       store(o.param.at + i, s.param);
       store(exp_avg.at + i, s.exp_avg);
-      store(exp_avg_sq.at + i, s.root);
-      if (Amsgrad) store(max_exp_avg_sq.at + i, s.max_root);
+      store(exp_avg_sq.at + i, s.exp_avg_sq);
+      if (Amsgrad) store(max_exp_avg_sq.at + i, s.max_exp_avg_sq);
     }
     store_params(o.param.at, t.param, kind, c, t.global_offset + o.begin, o.begin, o.n, o.padded, words);
     exp_avg.commit();

@@ -41,6 +41,10 @@ ADAMW_INLINE __m512i part_max(__m512i a, __m512i b) { return _mm512_max_epu32(a,
 ADAMW_INLINE __m512i part_shift_left(__m512i a, int n) { return _mm512_slli_epi32(a, static_cast<unsigned>(n)); }
 ADAMW_INLINE __m512i part_shift_right(__m512i a, int n) { return _mm512_srli_epi32(a, static_cast<unsigned>(n)); }
 
+ADAMW_INLINE __m512i part_shift_right_signed(__m512i a, int n) {
+  return _mm512_srai_epi32(a, static_cast<unsigned>(n));
+}
+
 ADAMW_INLINE MaskPart part_less(__m512 a, __m512 b) { return {_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ)}; }
 ADAMW_INLINE MaskPart part_less_equal(__m512 a, __m512 b) { return {_mm512_cmp_ps_mask(a, b, _CMP_LE_OQ)}; }
 ADAMW_INLINE MaskPart part_not_equal(__m512 a, __m512 b) { return {_mm512_cmp_ps_mask(a, b, _CMP_NEQ_UQ)}; }
@@ -49,8 +53,9 @@ ADAMW_INLINE int part_count(MaskPart a) { return __builtin_popcount(a.m); }
 ADAMW_INLINE __m512 part_select(MaskPart m, __m512 a, __m512 b) { return _mm512_mask_blend_ps(m.m, b, a); }
 ADAMW_INLINE __m512i part_select(MaskPart m, __m512i a, __m512i b) { return _mm512_mask_blend_epi32(m.m, b, a); }
 ADAMW_INLINE __m512 part_zero_unless(MaskPart m, __m512 a) { return _mm512_maskz_mov_ps(m.m, a); }
-ADAMW_INLINE __m512i part_increment(__m512i a, MaskPart m) {
-  return _mm512_mask_add_epi32(a, m.m, a, _mm512_set1_epi32(1));
+ADAMW_INLINE __m512i part_add_where(MaskPart m, __m512i a, __m512i b) { return _mm512_mask_add_epi32(a, m.m, a, b); }
+ADAMW_INLINE __m512i part_zero_where_zero(__m512 x, __m512i a) {
+  return _mm512_maskz_mov_epi32(_mm512_test_epi32_mask(part_bits(x), part_bits(x)), a);
 }
 
 ADAMW_INLINE __m512 part_to_float(__m512i a) { return _mm512_cvtepi32_ps(a); }
@@ -60,10 +65,10 @@ ADAMW_INLINE __m512i part_truncate(__m512 a) { return _mm512_cvttps_epi32(a); }
 ADAMW_INLINE TablePart part_table(const float *table) { return _mm512_broadcast_f32x8(_mm256_loadu_ps(table)); }
 ADAMW_INLINE __m512 part_lookup(TablePart t, __m512i index) { return _mm512_permutexvar_ps(index, t); }
 
-// In the upper 16-bit half of each lane, where subtraction saturates; the lower half is made zero.
-ADAMW_INLINE __m512i part_zone_estimate(__m512i bits, std::uint32_t base, std::uint32_t factor) {
-  const __m512i distance = _mm512_subs_epu16(bits, part_set(base << 16 | 0xFFFFu));
-  return _mm512_srli_epi32(_mm512_mulhi_epu16(distance, part_set(factor << 16)), 16);
+// In 16 bits, where subtraction saturates.
+ADAMW_INLINE __m512i part_line_class(__m512 a) {
+  const __m512i exponent = _mm512_srli_epi32(part_bits(a), 23);
+  return _mm512_mulhi_epu16(_mm512_subs_epu16(exponent, part_set(106u)), part_set(21846u));
 }
 ADAMW_INLINE __m512i part_spread(const std::uint32_t *p) {
   return _mm512_mask_set1_epi32(part_set(p[0]), 0xFF00, static_cast<int>(p[1]));
@@ -85,10 +90,9 @@ ADAMW_INLINE void part_store(std::uint32_t *p, __m512i a) { _mm512_storeu_si512(
 ADAMW_INLINE void part_store(std::uint16_t *p, __m512i a) {
   _mm256_storeu_si256(reinterpret_cast<__m256i *>(p), _mm512_cvtepi32_epi16(a));
 }
-ADAMW_INLINE void parts_store_saturated(std::uint8_t *p, const __m512i *a) {
+ADAMW_INLINE void parts_store_codes(std::uint8_t *p, const __m512i *a) {
   for (int i = 0; i < 2; ++i) {
-    const __m512i not_negative = _mm512_max_epi32(a[i], _mm512_setzero_si512());
-    _mm_storeu_si128(reinterpret_cast<__m128i *>(p + 16 * i), _mm512_cvtusepi32_epi8(not_negative));
+    _mm_storeu_si128(reinterpret_cast<__m128i *>(p + 16 * i), _mm512_cvtepi32_epi8(_mm512_srli_epi32(a[i], 15)));
   }
 }
 

@@ -42,6 +42,10 @@ ADAMW_INLINE uint32x4_t part_max(uint32x4_t a, uint32x4_t b) { return vmaxq_u32(
 ADAMW_INLINE uint32x4_t part_shift_left(uint32x4_t a, int n) { return vshlq_u32(a, vdupq_n_s32(n)); }
 ADAMW_INLINE uint32x4_t part_shift_right(uint32x4_t a, int n) { return vshlq_u32(a, vdupq_n_s32(-n)); }
 
+ADAMW_INLINE uint32x4_t part_shift_right_signed(uint32x4_t a, int n) {
+  return vreinterpretq_u32_s32(vshlq_s32(vreinterpretq_s32_u32(a), vdupq_n_s32(-n)));
+}
+
 ADAMW_INLINE MaskPart part_less(float32x4_t a, float32x4_t b) { return {vcltq_f32(a, b)}; }
 ADAMW_INLINE MaskPart part_less_equal(float32x4_t a, float32x4_t b) { return {vcleq_f32(a, b)}; }
 ADAMW_INLINE MaskPart part_not_equal(float32x4_t a, float32x4_t b) { return {vmvnq_u32(vceqq_f32(a, b))}; }
@@ -52,7 +56,10 @@ ADAMW_INLINE uint32x4_t part_select(MaskPart m, uint32x4_t a, uint32x4_t b) { re
 ADAMW_INLINE float32x4_t part_zero_unless(MaskPart m, float32x4_t a) {
   return part_from_bits(vandq_u32(m.m, part_bits(a)));
 }
-ADAMW_INLINE uint32x4_t part_increment(uint32x4_t a, MaskPart m) { return vsubq_u32(a, m.m); }
+ADAMW_INLINE uint32x4_t part_add_where(MaskPart m, uint32x4_t a, uint32x4_t b) {
+  return vaddq_u32(a, vandq_u32(m.m, b));
+}
+ADAMW_INLINE uint32x4_t part_zero_where_zero(float32x4_t x, uint32x4_t a) { return vbicq_u32(a, vceqzq_f32(x)); }
 
 ADAMW_INLINE float32x4_t part_to_float(uint32x4_t a) { return vcvtq_f32_s32(vreinterpretq_s32_u32(a)); }
 ADAMW_INLINE uint32x4_t part_truncate(float32x4_t a) { return vreinterpretq_u32_s32(vcvtq_s32_f32(a)); }
@@ -68,9 +75,9 @@ ADAMW_INLINE float32x4_t part_lookup(TablePart t, uint32x4_t index) {
   return vreinterpretq_f32_u8(vqtbl2q_u8(t, vreinterpretq_u8_u32(places)));
 }
 
-ADAMW_INLINE uint32x4_t part_zone_estimate(uint32x4_t bits, std::uint32_t base, std::uint32_t factor) {
-  const uint32x4_t distance = vqsubq_u32(vshrq_n_u32(bits, 16), vdupq_n_u32(base));
-  return vshrq_n_u32(vmulq_n_u32(distance, factor), 16);
+ADAMW_INLINE uint32x4_t part_line_class(float32x4_t a) {
+  const uint32x4_t above = vqsubq_u32(vshrq_n_u32(part_bits(a), 23), vdupq_n_u32(106));
+  return vshrq_n_u32(vmulq_n_u32(above, 21846), 16);
 }
 ADAMW_INLINE uint32x4_t part_spread(const std::uint32_t *p) { return vdupq_n_u32(*p); }
 ADAMW_INLINE std::uint32_t part_reduce_max(uint32x4_t a) { return vmaxvq_u32(a); }
@@ -88,11 +95,10 @@ ADAMW_INLINE uint32x4_t part_load(const std::uint8_t *p) {
 ADAMW_INLINE void part_store(float *p, float32x4_t a) { vst1q_f32(p, a); }
 ADAMW_INLINE void part_store(std::uint32_t *p, uint32x4_t a) { vst1q_u32(p, a); }
 ADAMW_INLINE void part_store(std::uint16_t *p, uint32x4_t a) { vst1_u16(p, vmovn_u32(a)); }
-ADAMW_INLINE void parts_store_saturated(std::uint8_t *p, const uint32x4_t *a) {
+ADAMW_INLINE void parts_store_codes(std::uint8_t *p, const uint32x4_t *a) {
   for (int i = 0; i < 8; i += 2) {
-    const uint16x4_t low = vqmovun_s32(vreinterpretq_s32_u32(a[i])),
-                     high = vqmovun_s32(vreinterpretq_s32_u32(a[i + 1]));
-    vst1_u8(p + 4 * i, vqmovn_u16(vcombine_u16(low, high)));
+    const uint16x4_t low = vshrn_n_u32(a[i], 15), high = vshrn_n_u32(a[i + 1], 15);
+    vst1_u8(p + 4 * i, vmovn_u16(vcombine_u16(low, high)));
   }
 }
 

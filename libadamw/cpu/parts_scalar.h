@@ -70,6 +70,9 @@ ADAMW_INLINE std::uint32_t part_xor(std::uint32_t a, std::uint32_t b) { return a
 ADAMW_INLINE std::uint32_t part_max(std::uint32_t a, std::uint32_t b) { return a > b ? a : b; }
 ADAMW_INLINE std::uint32_t part_shift_left(std::uint32_t a, int n) { return a << n; }
 ADAMW_INLINE std::uint32_t part_shift_right(std::uint32_t a, int n) { return a >> n; }
+ADAMW_INLINE std::uint32_t part_shift_right_signed(std::uint32_t a, int n) {
+  return static_cast<std::uint32_t>(static_cast<std::int32_t>(a) >> n);
+}
 
 ADAMW_INLINE MaskPart part_less(float a, float b) { return {a < b ? ~0u : 0u}; }
 ADAMW_INLINE MaskPart part_less_equal(float a, float b) { return {a <= b ? ~0u : 0u}; }
@@ -83,15 +86,17 @@ ADAMW_INLINE float part_select(MaskPart m, float a, float b) {
   return part_from_bits(part_select(m, part_bits(a), part_bits(b)));
 }
 ADAMW_INLINE float part_zero_unless(MaskPart m, float a) { return part_from_bits(m.all & part_bits(a)); }
-ADAMW_INLINE std::uint32_t part_increment(std::uint32_t a, MaskPart m) { return a - m.all; }
+ADAMW_INLINE std::uint32_t part_add_where(MaskPart m, std::uint32_t a, std::uint32_t b) { return a + (m.all & b); }
+ADAMW_INLINE std::uint32_t part_zero_where_zero(float x, std::uint32_t a) { return x != 0.0f ? a : 0u; }
 
 ADAMW_INLINE float part_to_float(std::uint32_t a) { return static_cast<float>(static_cast<std::int32_t>(a)); }
 ADAMW_INLINE std::uint32_t part_truncate(float a) { return static_cast<std::uint32_t>(static_cast<std::int32_t>(a)); }
 
 ADAMW_INLINE TablePart part_table(const float *table) { return table; }
 ADAMW_INLINE float part_lookup(TablePart t, std::uint32_t index) { return t[index & 7]; }
-ADAMW_INLINE std::uint32_t part_zone_estimate(std::uint32_t bits, std::uint32_t base, std::uint32_t factor) {
-  return (part_max(bits >> 16, base) - base) * factor >> 16;
+// (exponent - 106) / 3, but not below 0
+ADAMW_INLINE std::uint32_t part_line_class(float a) {
+  return (part_max(part_bits(a) >> 23, 106u) - 106u) * 21846u >> 16;
 }
 ADAMW_INLINE std::uint32_t part_spread(const std::uint32_t *p) { return *p; }
 ADAMW_INLINE std::uint32_t part_reduce_max(std::uint32_t a) { return a; }
@@ -103,11 +108,8 @@ ADAMW_INLINE std::uint32_t part_load(const std::uint8_t *p) { return *p; }
 ADAMW_INLINE void part_store(float *p, float a) { *p = a; }
 ADAMW_INLINE void part_store(std::uint32_t *p, std::uint32_t a) { *p = a; }
 ADAMW_INLINE void part_store(std::uint16_t *p, std::uint32_t a) { *p = static_cast<std::uint16_t>(a); }
-ADAMW_INLINE void parts_store_saturated(std::uint8_t *p, const std::uint32_t *a) {
-  for (int i = 0; i < 32; ++i) {
-    const std::int32_t x = static_cast<std::int32_t>(a[i]);
-    p[i] = static_cast<std::uint8_t>(x < 0 ? 0 : x > 255 ? 255 : x);
-  }
+ADAMW_INLINE void parts_store_codes(std::uint8_t *p, const std::uint32_t *a) {
+  for (int i = 0; i < 32; ++i) p[i] = static_cast<std::uint8_t>(a[i] >> 15);
 }
 
 // ---- binary16 ----

@@ -78,6 +78,8 @@ ADAMW_LIFT2(I, operator|, I, I, part_or)
 ADAMW_LIFT2(I, operator^, I, I, part_xor)
 ADAMW_LIFT_SHIFT(shift_left, part_shift_left)
 ADAMW_LIFT_SHIFT(shift_right, part_shift_right)  // logical
+ADAMW_LIFT_SHIFT(shift_right_signed, part_shift_right_signed)
+ADAMW_LIFT1(I, line_class, V, part_line_class)  // see code_position()
 ADAMW_LIFT2(M, less, V, V, part_less)
 ADAMW_LIFT2(M, less_equal, V, V, part_less_equal)
 ADAMW_LIFT2(M, not_equal, V, V, part_not_equal)  // true for NaN
@@ -85,7 +87,8 @@ ADAMW_LIFT2(M, operator&, M, M, part_and)
 ADAMW_LIFT3(V, select, M, V, V, part_select)  // a ? b : c
 ADAMW_LIFT3(I, select, M, I, I, part_select)
 ADAMW_LIFT2(V, zero_unless, M, V, part_zero_unless)
-ADAMW_LIFT2(I, increment, I, M, part_increment)  // + 1 where the mask is set
+ADAMW_LIFT3(I, add_where, M, I, I, part_add_where)           // b + c where a is set, else b
+ADAMW_LIFT2(I, zero_where_zero, V, I, part_zero_where_zero)  // b, or 0 where a, which is not negative, is 0
 ADAMW_LIFT1(I, bits, V, part_bits)
 ADAMW_LIFT1(V, from_bits, I, part_from_bits)
 ADAMW_LIFT1(V, to_float, I, part_to_float)  // signed
@@ -100,8 +103,8 @@ ADAMW_LIFT_STORE(float, V)
 ADAMW_LIFT_STORE(std::uint32_t, I)
 ADAMW_LIFT_STORE(std::uint16_t, I)
 
-// Signed lanes, limited to 0 ... 255.
-ADAMW_INLINE void store_saturated(std::uint8_t *p, I a) { parts_store_saturated(p, a.v); }
+// Bits 15 ... 22 of the lanes, as bytes: where rounded_code() leaves a code.
+ADAMW_INLINE void store_codes(std::uint8_t *p, I a) { parts_store_codes(p, a.v); }
 
 // table[index & 7]
 ADAMW_INLINE V lookup8(const float *table, I index) {
@@ -114,22 +117,25 @@ ADAMW_INLINE V lookup8(const float *table, I index) {
 // max() hands on the second of its arguments where either is NaN, so that a NaN moment stays one.
 ADAMW_INLINE V maximum(V a, V b) { return max(a, b); }
 
-// (max(bits(a) >> 16, base) - base) * factor >> 16
-ADAMW_INLINE I zone_estimate(V a, std::uint32_t base, std::uint32_t factor) {
-  I r;
-  ADAMW_PARTS r.v[i] = part_zone_estimate(part_bits(a.v[i]), base, factor);
-  return r;
-}
+// Of numbers that are not negative.
+ADAMW_INLINE V lowest(V a, V b, V c) { return min(min(a, b), c); }
 
-struct ZoneLine {
-  V slope, offset, gap_offset;
+struct MapLines {
+  V slope, offset, gap_offset, next_offset;
 };
 
-// The line of the zone that each lane of a lies in.
-ADAMW_INLINE ZoneLine zone_line(const MapTables &map, const ZoneNumbers &numbers, V a) {
-  I zone = zone_estimate(a, numbers.base, numbers.factor);
-  zone = increment(zone, less_equal(lookup8(map.next_start, zone), a));
-  return {lookup8(map.slope, zone), lookup8(map.offset, zone), lookup8(map.gap_offset, zone)};
+ADAMW_INLINE MapLines map_lines(const MapTables &map, V a, V) {
+  const I c = line_class(a);
+  const V gap_offset = lookup8(map.gap_offset, c);
+  return {lookup8(map.slope, c), lookup8(map.offset, c), gap_offset, next_offset(gap_offset)};
+}
+
+// The noise of a random word: a signed number of 15 bits, uniform.
+ADAMW_INLINE I noise_of(I word) { return shift_right_signed(word, 17); }
+
+ADAMW_INLINE I rounded_code(V position, M noisy, I noise) { return add_where(noisy, bits(position), noise); }
+ADAMW_INLINE I rounded_code_or_zero(V position, V x, I noise) {
+  return zero_where_zero(x, bits(max(position, V(encode_start + 1.0f))) + noise);
 }
 
 // Lanes 8 k ... 8 k + 7 get p[k].

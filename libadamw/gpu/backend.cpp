@@ -39,7 +39,9 @@ struct StepNames {
                *amsgrad = kind.amsgrad ? "_amsgrad" : "";
     std::snprintf(step, sizeof step, "adamw_step%s_%s_%s%s", state, dtype_names[kind.param_dtype],
                   dtype_names[kind.grad_dtype], amsgrad);
-    if (lasting_name(step) == nullptr) std::snprintf(step, sizeof step, "adamw_step%s_any%s", state, amsgrad);
+    // The kernels of single dtypes take block-wise state only.
+    if (lasting_name(step) == nullptr || kind.state_format == ADAMW_STATE_TENSOR8)
+      std::snprintf(step, sizeof step, "adamw_step%s_any%s", state, amsgrad);
     std::snprintf(measure, sizeof measure, "adamw_measure%s%s", state, amsgrad);
   }
 };
@@ -62,6 +64,14 @@ class StepRun {
   StepRun(const StepPlan &plan, const Launcher &launcher) : plan_(plan), launcher_(launcher) {}
 
   adamw_status go() {
+    for (const Row *row = plan_.rows; row < plan_.rows + plan_.count; ++row) {
+      if (row->blocks.count > most_items) {
+        return fail(ADAMW_ERROR_UNSUPPORTED,
+                    "%s: tensors[%lld] has %lld blocks of %d elements, and a GPU steps %lld at most", step_name,
+                    static_cast<long long>(row->number), static_cast<long long>(row->blocks.count), block_size,
+                    static_cast<long long>(most_items));
+      }
+    }
     clips_ = plan_.percentile_clipping < 100;
     measures_ = plan_.measures();
     const StepNames names(plan_.kind);
@@ -155,9 +165,11 @@ class StepRun {
     LaunchHead &h = table_->head;
     h.on_device = plan_.lr != nullptr;
     int sets = 0;
-    std::int64_t steps[coefficient_sets], i = first;
+    std::int64_t steps[coefficient_sets], i = first, items = 0;
     for (; i < count_ && i - first < Table::capacity && (!clips_ || i - first < NormTable::capacity); ++i) {
       const Row &row = rows_[i];
+      items += row.blocks.count;
+      if (items > most_items) break;
       int set = 0;
       while (set < sets && steps[set] != row.tensor.step) ++set;
       if (set == coefficient_sets) break;

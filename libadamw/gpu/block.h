@@ -11,8 +11,8 @@ namespace {
 // ---- tables in shared memory ----
 
 struct Tables {
-  ZoneMap signed_zone_map, unsigned_zone_map;
-  float signed_value[256], unsigned_value[256];
+  LineMap signed_lines, unsigned_lines;
+  float signed_value[256], unsigned_value[256], unsigned_square[256];
   WarpRow rows[warps];
 };
 
@@ -20,14 +20,12 @@ struct WarpRows {  // of kernels without tables
   WarpRow rows[warps];
 };
 
-// All threads of the block together.
-ADAMW_DEVICE void fill(ZoneMap &map, const MapTables &from) {
+// All threads of the block together. `zero`: the position of 0.
+ADAMW_DEVICE void fill(LineMap &map, const MapTables &from, float zero) {
   for (unsigned i = thread_id(); i < 128; i += block_threads()) {
-    const float start = from_bits(i << 23);
-    std::uint32_t zone = 0;
-    while (zone < 7 && from.next_start[zone] <= start) ++zone;
-    map.binades[i] = {from.next_start[zone], zone * static_cast<std::uint32_t>(sizeof(ZoneLine))};
-    if (i < 8) map.lines[i] = {from.slope[i], from.offset[i], from.gap_offset[i], 0.0f};
+    const std::uint32_t c = line_class(from_bits(i << 23));
+    map.by_exponent[i] = {from.slope[c], from.offset[c], from.gap_offset[c], next_offset(from.gap_offset[c])};
+    if (i == 0) map.by_exponent[i] = {0.0f, zero, from.gap_offset[7], next_offset(from.gap_offset[7])};
   }
 }
 
@@ -35,11 +33,13 @@ ADAMW_DEVICE void fill(ZoneMap &map, const MapTables &from) {
 ADAMW_DEVICE Tables &tables() {
   Tables &t = shared<Tables>();
   for (unsigned i = thread_id(); i < 256; i += block_threads()) {
+    const float value = unsigned_values[i];
     t.signed_value[i] = signed_values[i];
-    t.unsigned_value[i] = unsigned_values[i];
+    t.unsigned_value[i] = value;
+    t.unsigned_square[i] = value * value;
   }
-  fill(t.signed_zone_map, signed_map);
-  fill(t.unsigned_zone_map, unsigned_map);
+  fill(t.signed_lines, signed_map, 0.0f);
+  fill(t.unsigned_lines, unsigned_map, encode_start);
   barrier();
   return t;
 }
@@ -70,8 +70,8 @@ struct Block {
 
   ADAMW_DEVICE std::uint64_t start() const { return static_cast<std::uint64_t>(row.global_offset + begin); }
 
-  ADAMW_DEVICE OldScales old_scales() const {
-    if (head.tensorwise) {
+  ADAMW_DEVICE OldScales old_scales(bool tensorwise) const {
+    if (tensorwise) {
       const float *old = head.results[number].old_scales;
       return {old[0], old[1], old[2]};
     }
@@ -79,17 +79,19 @@ struct Block {
   }
 
   // The scales of the new moments from the bits of their largest magnitudes; written where this block is to.
-  ADAMW_DEVICE TensorScales new_scales(std::uint32_t exp_avg, std::uint32_t root,
+  // F: float, or Quick where the magnitudes are in its range.
+  template <class F>
+  ADAMW_DEVICE TensorScales new_scales(bool tensorwise, std::uint32_t exp_avg, std::uint32_t root,
                                        std::uint32_t largest_max_root) const {
     TensorScales s;
-    if (head.tensorwise) {
+    if (tensorwise) {
       s = head.results[number].scales;
     } else {
-      s = {block_scale(from_bits(exp_avg)), block_scale(from_bits(root)), {}};
-      if (max_root != nullptr) s.max_root = block_scale(from_bits(largest_max_root));
+      s = {block_scale<F>(from_bits(exp_avg)), block_scale<F>(from_bits(root)), {}};
+      if (max_root != nullptr) s.max_root = block_scale<F>(from_bits(largest_max_root));
     }
     // A tensor's one scale is written with its first block: nothing else of this launch reads it.
-    if (lane == 0 && (!head.tensorwise || block == 0)) {
+    if (lane == 0 && (!tensorwise || block == 0)) {
       row.exp_avg_absmax[block] = s.exp_avg.absmax;
       row.exp_avg_sq_absmax[block] = s.root.absmax;
       if (max_root != nullptr) max_scale[block] = s.max_root.absmax;

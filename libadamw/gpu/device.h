@@ -122,12 +122,9 @@ ADAMW_DEVICE void store_words<4>(void *p, const std::uint32_t *words) {
   __stcs(static_cast<uint4 *>(p), make_uint4(words[0], words[1], words[2], words[3]));
 }
 
-// Four signed numbers, each limited to 0 ... 255, as the bytes of a word, the first lowest.
-ADAMW_DEVICE std::uint32_t pack_saturated(std::uint32_t a, std::uint32_t b, std::uint32_t c, std::uint32_t d) {
-  std::uint32_t upper, all;
-  asm("cvt.pack.sat.u8.s32.b32 %0, %1, %2, 0;" : "=r"(upper) : "r"(d), "r"(c));
-  asm("cvt.pack.sat.u8.s32.b32 %0, %1, %2, %3;" : "=r"(all) : "r"(b), "r"(a), "r"(upper));
-  return all;
+// Bits 16 ... 23 of four numbers as the bytes of a word, the first lowest.
+ADAMW_DEVICE std::uint32_t pack_codes(std::uint32_t a, std::uint32_t b, std::uint32_t c, std::uint32_t d) {
+  return __byte_perm(__byte_perm(a, b, 0x0062), __byte_perm(c, d, 0x0062), 0x5410);
 }
 
 }  // namespace gpu

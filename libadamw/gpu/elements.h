@@ -136,18 +136,15 @@ ADAMW_DEVICE void store_float32(const float *x, void *base, std::int64_t begin, 
   }
 }
 
-// Halves that are words already, rounded one by one.
+// Rounded halves, two a word.
 template <class Share>
-ADAMW_DEVICE void store_halves(const std::uint32_t *half, void *base, std::int64_t begin, int n, unsigned lane) {
+ADAMW_DEVICE void store_halves(const std::uint32_t *words, void *base, std::int64_t begin, int n, unsigned lane) {
   for (int j = 0; j < each; j += Share::run) {
     const int i = Share::index(lane, j);
-    if (Share::run == 1) {
-      if (i < n) *at<std::uint16_t>(base, begin + i) = static_cast<std::uint16_t>(half[j]);
+    if constexpr (Share::run == 1) {
+      if (i < n) *at<std::uint16_t>(base, begin + i) = static_cast<std::uint16_t>(words[j / 2] >> 16 * (j % 2));
     } else {
-      constexpr int count = Share::run == 8 ? 4 : 2;
-      std::uint32_t words[count];
-      for (int k = 0; k < count; ++k) words[k] = half[(j + 2 * k) % each] | half[(j + 2 * k + 1) % each] << 16;
-      store_words<count>(at<std::uint16_t>(base, begin + i), words);
+      store_words<Share::run / 2>(at<std::uint16_t>(base, begin + i), words + j / 2);
     }
   }
 }
@@ -191,19 +188,17 @@ ADAMW_DEVICE void store_params(const float *x, void *base, std::int64_t begin, i
   if constexpr (Dtype::size == 4) {
     store_float32<Share>(x, base, begin, n, lane);
   } else {
-    std::uint32_t half[each];
+    std::uint32_t words[each / 2];
     if (stochastic) {
-      std::uint32_t words[each];
-      Words{key, group_key(key, 0)}.template fill<Share>(words, start, lane);
-      for (int j = 0; j < each; ++j) half[j] = Dtype::round(x[j], words[j]) & 0xFFFFu;
-    } else {
+      std::uint32_t random[each];
+      Words{key, group_key(key, 0)}.template fill<Share>(random, start, lane);
       for (int j = 0; j < each; j += 2) {
-        const std::uint32_t pair = Dtype::pair(x[j], x[j + 1]);
-        half[j] = pair & 0xFFFFu;
-        half[j + 1] = pair >> 16;
+        words[j / 2] = (Dtype::round(x[j], random[j]) & 0xFFFFu) | Dtype::round(x[j + 1], random[j + 1]) << 16;
       }
+    } else {
+      for (int j = 0; j < each; j += 2) words[j / 2] = Dtype::pair(x[j], x[j + 1]);
     }
-    store_halves<Share>(half, base, begin, n, lane);
+    store_halves<Share>(words, base, begin, n, lane);
   }
 }
 
@@ -250,12 +245,12 @@ ADAMW_DEVICE void load_codes(std::uint32_t *codes, const void *base, std::int64_
 
 ADAMW_DEVICE std::uint32_t code_at(const std::uint32_t *codes, int j) { return codes[j / 4] >> 8 * (j % 4) & 0xFFu; }
 
-// `codes`: eight numbers, limited to 0 ... 255 here.
+// `codes`: eight numbers with their codes where pack_codes() finds them.
 template <class Share>
 ADAMW_DEVICE void store_codes(const std::uint32_t *codes, void *base, std::int64_t begin, int n, unsigned lane) {
   std::uint32_t words[2];
   for (int j = 0; j < 2; ++j) {
-    words[j] = pack_saturated(codes[4 * j], codes[4 * j + 1], codes[4 * j + 2], codes[4 * j + 3]);
+    words[j] = pack_codes(codes[4 * j], codes[4 * j + 1], codes[4 * j + 2], codes[4 * j + 3]);
   }
   if (Share::run == 1) {
     for (int j = 0; j < each; ++j) {

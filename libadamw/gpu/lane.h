@@ -63,28 +63,43 @@ ADAMW_DEVICE bool not_equal(float a, float b) { return a != b; }
 ADAMW_DEVICE bool not_equal(std::uint32_t a, std::uint32_t b) { return a != b; }
 ADAMW_DEVICE float select(bool m, float a, float b) { return m ? a : b; }
 ADAMW_DEVICE std::uint32_t select(bool m, std::uint32_t a, std::uint32_t b) { return m ? a : b; }
-ADAMW_DEVICE float zero_unless(bool m, float a) { return m ? a : 0.0f; }
 ADAMW_DEVICE std::uint32_t shift_left(std::uint32_t a, int n) { return a << n; }
 ADAMW_DEVICE float magnitude(float x) { return absolute(x); }
 
-// The tables of a map in shared memory: which zone a number lies in follows from its exponent and one comparison, as no
-// zone is shorter than three binades; a zone's line is one wide load.
-struct alignas(16) ZoneLine {
-  float slope, offset, gap_offset, unused;
+ADAMW_DEVICE std::uint32_t smaller(std::uint32_t a, std::uint32_t b) { return a < b ? a : b; }
+ADAMW_DEVICE std::uint32_t larger(std::uint32_t a, std::uint32_t b) { return a > b ? a : b; }
+
+// Of numbers that are not negative: as integers, of which newer architectures compare three at once.
+ADAMW_DEVICE float lowest(float a, float b, float c) { return from_bits(smaller(smaller(bits(a), bits(b)), bits(c))); }
+
+ADAMW_DEVICE std::uint32_t line_class(float a) {
+  const std::uint32_t exponent = bits(a) >> 23;
+  return exponent < 106u ? 0u : (exponent - 106u) / 3u;
+}
+
+// A map's lines in shared memory, by the exponent of a number below 2: one shift, one wide load.
+struct alignas(16) MapLines {
+  float slope, offset, gap_offset, next_offset;
 };
-struct Binade {
-  float next_start;      // of the zone after the one that the binade begins in
-  std::uint32_t offset;  // of that zone's line, in bytes
+struct LineMap {
+  MapLines by_exponent[128];
 };
-struct ZoneMap {
-  ZoneLine lines[8];
-  Binade binades[128];  // of numbers below 2
-};
-ADAMW_DEVICE ZoneLine zone_line(const ZoneMap &map, const ZoneNumbers &, float a) {
-  const Binade binade = map.binades[bits(a) >> 23 & 127u];
-  std::uint32_t offset = binade.offset;
-  if (binade.next_start <= a) offset += sizeof(ZoneLine);
-  return *reinterpret_cast<const ZoneLine *>(reinterpret_cast<const char *>(map.lines) + offset);
+ADAMW_DEVICE MapLines map_lines(const LineMap &map, float, float x) {
+  return *reinterpret_cast<const MapLines *>(reinterpret_cast<const char *>(map.by_exponent) +
+                                             (bits(x) >> 19 & 0x7F0u));
+}
+
+// The noise of a random word: a signed number of 16 bits, uniform. Codes are left in bits 16 ... 23, one higher than on
+// CPUs: shifting and adding are one instruction, and bits 16 ... 23 are a byte. The lowest bit of the noise changes
+// nothing then.
+ADAMW_DEVICE std::uint32_t noise_of(std::uint32_t word) {
+  return static_cast<std::uint32_t>(static_cast<std::int32_t>(word) >> 16);
+}
+ADAMW_DEVICE std::uint32_t rounded_code(float position, bool noisy, std::uint32_t noise) {
+  return (bits(position) << 1) + (noisy ? noise : 0u);
+}
+ADAMW_DEVICE std::uint32_t rounded_code_or_zero(float position, float x, std::uint32_t noise) {
+  return x != 0.0f ? (bits(max(position, encode_start + 1.0f)) << 1) + noise : 0u;
 }
 
 }  // namespace adamw

@@ -56,7 +56,7 @@ struct Measure {
     segments = segments_of(blocks.count);
   }
 
-  ADAMW_DEVICE void item(std::int64_t segment) {
+  ADAMW_DEVICE void item(std::uint32_t segment) {
     Measures *mine = head.measures + (number == 0 ? 0 : rows[number - 1].end);
     double directions = 0.0, params = 0.0;
     std::uint32_t m = 0, r = 0, x = 0;
@@ -78,7 +78,7 @@ struct Measure {
     float p[each], g[each], direction_sum = 0.0f, param_sum = 0.0f;
     load_any(p, row.param, head.param_dtype, begin, n, lane);
     load_any(g, row.grad, head.grad_dtype, begin, n, lane);
-    Stepped<float> s[each];
+    float direction[each];
     void *max_state = nullptr;
     if constexpr (Amsgrad) max_state = row.max_exp_avg_sq;
     if constexpr (Eight) {
@@ -90,27 +90,37 @@ struct Measure {
       load_codes<Singles>(m, row.exp_avg, begin, n, lane, 127);
       load_codes<Singles>(r, row.exp_avg_sq, begin, n, lane, 0);
       if (Amsgrad) load_codes<Singles>(x, max_state, begin, n, lane, 0);
+      const Factors8 f = direction_factors8(c);
+      const OldFactors old = old_factors(f, old_m, old_r);
       for (int j = 0; j < each; ++j) {
-        const float root = tables->unsigned_value[code_at(r, j)] * old_r;
-        s[j] = step_element8<Amsgrad, true>(p[j], g[j], tables->signed_value[code_at(m, j)] * old_m, root,
-                                            Amsgrad ? tables->unsigned_value[code_at(x, j)] * old_x : root, c,
-                                            head.skip_zeros);
-        const std::uint32_t bm = bits(s[j].exp_avg) & 0x7FFFFFFFu, br = bits(s[j].root), bx = bits(s[j].max_root);
-        largest_m = bm > largest_m ? bm : largest_m;
-        largest_r = br > largest_r ? br : largest_r;
-        largest_x = bx > largest_x ? bx : largest_x;
+        const float value = value_at(tables->signed_value, m, j), root_value = value_at(tables->unsigned_value, r, j);
+        const float max_root = Amsgrad ? value_at(tables->unsigned_value, x, j) * old_x : 0.0f;
+        const Moments<float> next = update_moments8(value, root_value * root_value, g[j], f, old);
+        float new_m = value * old_m, new_r = root_value * old_r, new_x = Amsgrad ? max_root : new_r;
+        direction[j] = 0.0f;
+        if (steps8(next.exp_avg_sq, g[j], head.skip_zeros)) {
+          new_m = next.exp_avg;
+          new_r = sqrt(next.exp_avg_sq);
+          new_x = Amsgrad ? maximum(max_root, new_r) : new_r;
+          direction[j] = change8(new_m, new_x, f);
+        }
+        largest_m = larger(largest_m, bits(absolute(new_m)));
+        largest_r = larger(largest_r, bits(new_r));
+        largest_x = larger(largest_x, bits(new_x));
       }
     } else {
       float m[each], v[each], x[each] = {};
       load_floats<Float32, Singles>(m, row.exp_avg, begin, n, lane);
       load_floats<Float32, Singles>(v, row.exp_avg_sq, begin, n, lane);
       if (Amsgrad) load_floats<Float32, Singles>(x, max_state, begin, n, lane);
-      for (int j = 0; j < each; ++j) s[j] = step_element32<Amsgrad>(p[j], g[j], m[j], v[j], x[j], c, head.skip_zeros);
+      for (int j = 0; j < each; ++j) {
+        direction[j] = step_element32<Amsgrad>(p[j], g[j], m[j], v[j], x[j], c, head.skip_zeros).direction;
+      }
     }
     for (int j = 0; j < each; ++j) {
       // 0 / 0 where eps is 0 and an element never had a gradient, as the padding has none: it does not count.
-      const float direction = s[j].direction == s[j].direction ? s[j].direction : 0.0f;
-      direction_sum = fma(direction, direction, direction_sum);
+      const float d = direction[j] == direction[j] ? direction[j] : 0.0f;
+      direction_sum = fma(d, d, direction_sum);
       param_sum = fma(p[j], p[j], param_sum);
     }
     directions += warp_halves(static_cast<double>(direction_sum));
@@ -153,7 +163,7 @@ ADAMW_DEVICE void measure(const Table &table) {
   const Tables *t = nullptr;
   if constexpr (Eight) t = &tables();
   Measure<Amsgrad, Eight, typename Table::RowType> body{table.head, table.rows, t, lane_id()};
-  Span span{0, 0};
+  Span span{};
   over_items(table.head.items, 0, table.rows, table.head.rows, span, body);
 }
 
@@ -175,7 +185,7 @@ struct Norms {
     scale = head.grad_scale != nullptr ? 1.0f / *head.grad_scale : 1.0f;  // the sign does not matter to a square
   }
 
-  ADAMW_DEVICE void item(std::int64_t segment) {
+  ADAMW_DEVICE void item(std::uint32_t segment) {
     double *mine = head.squares + (number == 0 ? 0 : rows[number - 1].end);
     double sum = 0.0;
     for (std::int64_t block = segments.begin(segment); block < segments.begin(segment + 1); ++block) {
@@ -242,7 +252,7 @@ struct Norms {
 ADAMW_DEVICE void norms(const NormTable &table) {
   if (found_inf(table.head.found_inf)) return;
   Norms body{table.head, table.rows, lane_id()};
-  Span span{0, 0};
+  Span span{};
   over_items(table.head.items, 0, table.rows, table.head.rows, span, body);
 }
 

@@ -49,9 +49,9 @@ ADAMW_DEVICE void quantize_blocks(const QuantizeTable &q) {
       Words{q.key, group_key(q.key, 0)}.template fill<Singles>(
           words, static_cast<std::uint64_t>(q.global_offset + begin), lane);
     for (int j = 0; j < each; ++j) {
-      const float rounding = q.stochastic ? rounding_number<float>(words[j]) : 1.5f;
-      codes[j] = q.is_signed ? encode_signed(x[j], scale.inverse, rounding, t.signed_zone_map)
-                             : encode_unsigned(x[j], scale.inverse, rounding, t.unsigned_zone_map);
+      const std::uint32_t noise = q.stochastic ? noise_of(words[j]) : 0u;
+      codes[j] = q.is_signed ? encode_signed(x[j], scale.inverse, noise, t.signed_lines)
+                             : encode_unsigned(x[j], scale.inverse, noise, t.unsigned_lines);
     }
     store_codes<Singles>(codes, q.codes, begin, n, lane);
   });

@@ -1,11 +1,14 @@
 // Owns division and square root without branches, for a GPU's common path: from the approximate reciprocal by the
 // textbook fused multiply-add steps, which give the correctly rounded result, so IEEE's bits, as long as nothing on the
-// way leaves the normal numbers. InRange says for which operands that holds; a block with others takes the way that any
-// operand may. The compiler's own IEEE operations test every operand and branch, which keeps the eight elements of a
-// lane from overlapping.
+// way leaves the normal numbers (and but for two of the 2^46 pairs of mantissas, if the approximation errs the wrong
+// way there: tests/simt/test_quick.cpp). InRange32 and InRange8 say for which operands that holds; a block with others
+// takes the way that any operand may. The compiler's own IEEE operations test every operand and branch, which keeps the
+// eight elements of a lane from overlapping.
 #pragma once
 
 #include "lane.h"
+// The operations on lanes come first.
+#include "../math.h"
 
 namespace adamw {
 
@@ -15,7 +18,6 @@ struct Quick {
   ADAMW_DEVICE Quick(float value) : x(value) {}
 };
 
-ADAMW_DEVICE float as_float(float x) { return x; }
 ADAMW_DEVICE float as_float(Quick a) { return a.x; }
 ADAMW_DEVICE Quick operator+(Quick a, Quick b) { return a.x + b.x; }
 ADAMW_DEVICE Quick operator-(Quick a, Quick b) { return a.x - b.x; }
@@ -26,6 +28,16 @@ ADAMW_DEVICE bool not_equal(Quick a, Quick b) { return a.x != b.x; }
 ADAMW_DEVICE bool less_equal(Quick a, Quick b) { return a.x <= b.x; }
 ADAMW_DEVICE Quick select(bool m, Quick a, Quick b) { return m ? a.x : b.x; }
 
+ADAMW_DEVICE Quick lowest(Quick a, Quick b, Quick c) { return lowest(a.x, b.x, c.x); }
+ADAMW_DEVICE MapLines map_lines(const LineMap &map, Quick a, Quick x) { return map_lines(map, a.x, x.x); }
+
+// x is 0 or normal. The position of 0 is encode_start (block.h), and from there to the next code it is 2^15 in bits.
+ADAMW_DEVICE std::uint32_t rounded_code_or_zero(Quick position, Quick x, std::uint32_t noise) {
+  const std::uint32_t start = bits(encode_start), least = smaller(bits(x.x) + start, start + 0x8000u);
+  const std::uint32_t p = bits(position.x);
+  return ((p > least ? p : least) << 1) + noise;
+}
+
 ADAMW_DEVICE Quick sqrt(Quick a) {
   const float y = min(gpu::approximate_inverse_root(a.x), 0x1p60f);  // of 0: no infinity
   const float s = a.x * y;
@@ -35,32 +47,65 @@ ADAMW_DEVICE Quick sqrt(Quick a) {
 ADAMW_DEVICE Quick operator/(Quick a, Quick b) {
   float r = gpu::approximate_reciprocal(b.x);
   r = fma(r, fma(-b.x, r, 1.0f), r);
-  float q = a.x * r;
-  q = fma(r, fma(-b.x, q, a.x), q);
+  const float q = a.x * r;
   return fma(r, fma(-b.x, q, a.x), q);
 }
 
-// Watches the operands of a step, exp_avg and exp_avg_sq: each must be 0 or 2^-100 ... 2^20 in magnitude. Then a root
-// is at most 2^10, a denominator at most 2^20 + eps, and a quotient at least 2^-120. Subtracting one from the bits
-// takes 0 to the top.
-struct InRange {
-  std::uint32_t lowest = 0xFFFFFFFFu, highest = 0;
+// Watches the operands of a step, the new exp_avg and exp_avg_sq: which of them is the smallest but for zero, which
+// subtracting one from the bits takes to the top.
+struct Lowest {
+  std::uint32_t bits_less_one = 0xFFFFFFFFu;
 
-  ADAMW_DEVICE void see_lowest(float m, float v) {
-    const std::uint32_t bm = bits(absolute(m)) - 1, bv = bits(v) - 1;
-    lowest = bv < lowest ? bv : lowest;
-    lowest = bm < lowest ? bm : lowest;
+  ADAMW_DEVICE void see(float x) { bits_less_one = smaller(bits(x) - 1, bits_less_one); }  // not negative
+  ADAMW_DEVICE bool at_least(float x) const { return bits_less_one >= bits(x) - 1; }
+};
+// The same of magnitudes; doubling the bits drops the sign.
+struct LowestMagnitude {
+  std::uint32_t doubled_less_one = 0xFFFFFFFFu;
+
+  ADAMW_DEVICE void see(float x) { doubled_less_one = smaller(bits(x) * 2 - 1, doubled_less_one); }
+  ADAMW_DEVICE bool at_least(float x) const { return doubled_less_one >= bits(x) * 2 - 1; }
+};
+struct Highest {
+  std::uint32_t bits_seen = 0;
+
+  ADAMW_DEVICE void see(float x) {
+    const std::uint32_t b = bits(absolute(x));
+    bits_seen = b > bits_seen ? b : bits_seen;
   }
-  ADAMW_DEVICE void see_highest(float m, float v) {
-    const std::uint32_t bm = bits(absolute(m)), bv = bits(v);
-    highest = bv > highest ? bv : highest;
-    highest = bm > highest ? bm : highest;
+  ADAMW_DEVICE bool at_most(float x) const { return bits_seen <= bits(x); }
+};
+
+// The range of the 32-bit step: exp_avg and exp_avg_sq are 0 or 2^-100 ... 2^20 in magnitude. Then a root is at most
+// 2^10, a denominator at most 2^20 + eps, and a quotient at least 2^-120.
+struct InRange32 {
+  LowestMagnitude low;
+  Highest high;
+
+  ADAMW_DEVICE void see(float m, float v) {
+    low.see(m), low.see(v);
+    high.see(m), high.see(v);
   }
-  ADAMW_DEVICE bool all() const { return lowest >= bits(0x1p-100f) - 1 && highest <= bits(0x1p20f); }
+  ADAMW_DEVICE bool all() const { return low.at_least(0x1p-100f) && high.at_most(0x1p20f); }
 };
 // What the hyperparameters contribute: the denominator is root * inverse_root_bc2 + eps.
 ADAMW_DEVICE bool quick_range(const Coefficients &c) {
   return c.eps >= 0x1p-40f && c.eps <= 0x1p20f && c.inverse_root_bc2 <= 0x1p10f;
+}
+
+// The range of the 8-bit step: exp_avg is 0 or 2^-90 ... 2^20 in magnitude, exp_avg_sq 0 or 2^-100 ... 2^16. Then a
+// denominator is at most 2^36, and a quotient at least 2^-126. Whoever steps knows the highest without this.
+struct InRange8 {
+  LowestMagnitude m;
+  Lowest v;
+
+  ADAMW_DEVICE bool all(float largest_exp_avg, std::uint32_t largest_root) const {
+    return m.at_least(0x1p-90f) && v.at_least(0x1p-100f) && largest_exp_avg <= 0x1p20f && largest_root <= bits(0x1p8f);
+  }
+};
+ADAMW_DEVICE bool quick_range(const Factors8 &f) {
+  const float eps = absolute(f.eps);
+  return eps >= 0x1p-60f && eps <= 0x1p35f && absolute(f.root_weight) <= 0x1p27f;
 }
 
 }  // namespace adamw

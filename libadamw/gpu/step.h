@@ -9,8 +9,10 @@ namespace {
 
 // ---- 8-bit state ----
 
+// A lane's new moments before they are rounded. F: float, or Quick for what is in its range.
+template <class F>
 struct Fresh {
-  float param[each], exp_avg[each], root[each], max_root[each];
+  F exp_avg[each], root[each], max_root[each];
 };
 
 ADAMW_DEVICE std::uint32_t warp_sum(std::uint32_t x) {
@@ -19,16 +21,16 @@ ADAMW_DEVICE std::uint32_t warp_sum(std::uint32_t x) {
 }
 
 // The moments become codes, and are stored.
-template <class Share, bool Amsgrad>
-ADAMW_DEVICE void store_moments(const Fresh &f, const TensorScales &scales, const Block &b, const Words &words,
+template <class Share, bool Amsgrad, class F>
+ADAMW_DEVICE void store_moments(const Fresh<F> &fresh, const TensorScales &scales, const Block &b, const Words &words,
                                 const Tables &t) {
   std::uint32_t word[each], m[each], r[each], x[each];
   words.template fill<Share>(word, b.start(), b.lane);
   for (int j = 0; j < each; ++j) {
-    const float rounding = rounding_number<float>(word[j]);
-    m[j] = encode_signed(f.exp_avg[j], scales.exp_avg.inverse, rounding, t.signed_zone_map);
-    r[j] = encode_unsigned(f.root[j], scales.root.inverse, rounding, t.unsigned_zone_map);
-    if (Amsgrad) x[j] = encode_unsigned(f.max_root[j], scales.max_root.inverse, 1.5f, t.unsigned_zone_map);
+    const std::uint32_t noise = noise_of(word[j]);
+    m[j] = encode_signed(as_float(fresh.exp_avg[j]), scales.exp_avg.inverse, noise, t.signed_lines);
+    r[j] = encode_unsigned(fresh.root[j], F(scales.root.inverse), noise, t.unsigned_lines);
+    if (Amsgrad) x[j] = encode_unsigned(fresh.max_root[j], F(scales.max_root.inverse), 0u, t.unsigned_lines);
   }
   store_codes<Share>(m, b.row.exp_avg, b.begin, b.n, b.lane);
   store_codes<Share>(r, b.row.exp_avg_sq, b.begin, b.n, b.lane);
@@ -36,13 +38,17 @@ ADAMW_DEVICE void store_moments(const Fresh &f, const TensorScales &scales, cons
 }
 
 // Any block: short, misaligned, with elements to skip. One function for all dtypes, and not the common case.
-template <bool Amsgrad, class Row>
-ADAMW_NOINLINE void any_block8(const LaunchHead &head, const Row *rows, int number, std::int64_t block,
-                               const Tables &t) {
+template <bool Amsgrad, class Table>
+ADAMW_NOINLINE void any_block8(const Table &table, int number, std::uint32_t block) {
+  const LaunchHead &head = table.head;
+  const auto *rows = table.rows;
+  const Tables &t = shared<Tables>();
   const unsigned lane = lane_id();
   const Coefficients c = row_coefficients(head, rows[number], number);
+  const Factors8 f = factors8(c);
   const Block b = make_block(head, rows, number, block, rows[number].blocks().place(block), lane);
-  const OldScales old = b.old_scales();
+  const OldScales scale = b.old_scales(head.tensorwise);
+  const OldFactors old = old_factors(f, scale.exp_avg, scale.root);
   float p[each], g[each];
   std::uint32_t m[2], r[2], x[2] = {0, 0};
   load_any(p, b.row.param, head.param_dtype, b.begin, b.n, lane);
@@ -50,78 +56,95 @@ ADAMW_NOINLINE void any_block8(const LaunchHead &head, const Row *rows, int numb
   load_codes<Singles>(m, b.row.exp_avg, b.begin, b.n, lane, 127);
   load_codes<Singles>(r, b.row.exp_avg_sq, b.begin, b.n, lane, 0);
   if (Amsgrad) load_codes<Singles>(x, b.max_root, b.begin, b.n, lane, 0);
-  Fresh f;
+  Fresh<float> fresh;
   std::uint32_t skipped = 0;
   for (int j = 0; j < each; ++j) {
-    const float exp_avg = value_at(t.signed_value, m, j) * old.exp_avg;
-    const float root = value_at(t.unsigned_value, r, j) * old.root;
-    const float max_root = Amsgrad ? value_at(t.unsigned_value, x, j) * old.max_root : root;
-    const Stepped<float> s = step_element8<Amsgrad, true>(p[j], g[j], exp_avg, root, max_root, c, head.skip_zeros);
-    skipped += s.exp_avg_sq <= largest_float ? 0u : 1u;
-    f.param[j] = s.param;
-    f.exp_avg[j] = s.exp_avg;
-    f.root[j] = s.root;
-    f.max_root[j] = s.max_root;
+    const float value = value_at(t.signed_value, m, j), root_value = value_at(t.unsigned_value, r, j);
+    const float old_x = Amsgrad ? value_at(t.unsigned_value, x, j) * scale.max_root : 0.0f;
+    const Moments<float> next = update_moments8(value, value_at(t.unsigned_square, r, j), g[j], f, old);
+    skipped += next.exp_avg_sq <= largest_float ? 0u : 1u;
+    if (steps8(next.exp_avg_sq, g[j], head.skip_zeros)) {
+      fresh.exp_avg[j] = next.exp_avg;
+      fresh.root[j] = sqrt(next.exp_avg_sq);
+      fresh.max_root[j] = Amsgrad ? maximum(old_x, fresh.root[j]) : fresh.root[j];
+      p[j] = update_param8(p[j], fresh.exp_avg[j], fresh.max_root[j], f);
+    } else {
+      fresh.exp_avg[j] = value * scale.exp_avg;
+      fresh.root[j] = root_value * scale.root;
+      fresh.max_root[j] = old_x;
+    }
   }
   skipped = warp_sum(skipped);
   if (lane == 0 && skipped != 0 && head.skipped != nullptr) atomic_add(head.skipped, std::uint64_t{skipped});
-  store_any(f.param, b.row.param, head.param_dtype, b.begin, b.n, lane, head.stochastic_rounding, c.param_key,
-            b.start());
+  store_any(p, b.row.param, head.param_dtype, b.begin, b.n, lane, head.stochastic_rounding, c.param_key, b.start());
   const TensorScales scales =
-      b.new_scales(largest_bits(f.exp_avg), largest_bits(f.root), Amsgrad ? largest_bits(f.max_root) : 0u);
-  store_moments<Singles, Amsgrad>(f, scales, b, {c.state_key, group_key(c.state_key, 0)}, t);
+      b.new_scales<float>(head.tensorwise, largest_bits(fresh.exp_avg), largest_bits(fresh.root),
+                          Amsgrad ? largest_bits(fresh.max_root) : 0u);
+  store_moments<Singles, Amsgrad>(fresh, scales, b, {c.state_key, group_key(c.state_key, 0)}, t);
 }
 
-template <class P, class G, bool Amsgrad, class Row>
+// The bits of a warp's largest number, of such as are not negative.
+ADAMW_DEVICE std::uint32_t largest_root_bits(const Quick *x) {
+  std::uint32_t largest = 0;
+  for (int j = 0; j < each; ++j) largest = larger(largest, bits(x[j].x));
+  return warp_max(largest);
+}
+
+template <class P, class G, bool Amsgrad, class Table>
 struct Step8 {
   using Share = typename Widest<P::size == 2 && G::size == 2>::Share;
-  const LaunchHead &head;
-  const Row *rows;
+  const Table &table;
   const Tables &tables;
   WarpRow &mine;
   unsigned lane;
 
-  ADAMW_DEVICE void enter(int row) { mine.enter(head, rows[row], row); }
+  ADAMW_DEVICE void enter(int row) { mine.template enter<true>(table.head, table.rows[row], row); }
 
-  ADAMW_DEVICE void item(std::int64_t block) {
-    std::int64_t begin;
-    if (!mine.common(block, &begin) || !step(make_block(head, rows, mine.number, block, {begin, block_size}, lane))) {
-      any_block8<Amsgrad>(head, rows, mine.number, block, tables);
-    }
+  ADAMW_DEVICE void item(std::uint32_t block) {
+    mine.item(
+        block,
+        [&](std::int64_t begin) {
+          return step(make_block(table.head, table.rows, mine.number, block, {begin, block_size}, lane));
+        },
+        [&] { any_block8<Amsgrad>(table, mine.number, block); });
   }
 
  private:
   // False, with nothing written, if an element must be skipped or is out of quick.h's range.
   ADAMW_DEVICE bool step(const Block &b) {
-    const OldScales old = b.old_scales();
     float p[each], g[each];
     std::uint32_t m[2], r[2], x[2];
-    load_floats<P, Share>(p, b.row.param, b.begin, block_size, lane);
-    load_floats<G, Share>(g, b.row.grad, b.begin, block_size, lane);
+    const OldScales scale = b.old_scales(false);
     load_codes<Share>(m, b.row.exp_avg, b.begin, block_size, lane, 0);
     load_codes<Share>(r, b.row.exp_avg_sq, b.begin, block_size, lane, 0);
     if (Amsgrad) load_codes<Share>(x, b.max_root, b.begin, block_size, lane, 0);
-    const Coefficients c = mine.c;
-    Fresh f;
-    InRange range;
+    load_floats<G, Share>(g, b.row.grad, b.begin, block_size, lane);
+    load_floats<P, Share>(p, b.row.param, b.begin, block_size, lane);
+    const Factors8 f = mine.f;
+    const OldFactors old = old_factors(f, scale.exp_avg, scale.root);
+    Fresh<Quick> fresh;
+    InRange8 range;
+    float largest_m = 0.0f;
     for (int j = 0; j < each; ++j) {
-      const float root = value_at(tables.unsigned_value, r, j) * old.root;
-      const Stepped<Quick> s = step_element8<Amsgrad, false, Quick>(
-          p[j], g[j], value_at(tables.signed_value, m, j) * old.exp_avg, root,
-          Amsgrad ? value_at(tables.unsigned_value, x, j) * old.max_root : root, c, false);
-      range.see_lowest(s.exp_avg.x, s.exp_avg_sq.x);
-      f.param[j] = s.param.x;
-      f.exp_avg[j] = s.exp_avg.x;
-      f.root[j] = s.root.x;
-      if (Amsgrad) f.max_root[j] = s.max_root.x;
+      const Moments<float> next =
+          update_moments8(value_at(tables.signed_value, m, j), value_at(tables.unsigned_square, r, j), g[j], f, old);
+      range.v.see(next.exp_avg_sq);
+      fresh.exp_avg[j] = next.exp_avg;
+      fresh.root[j] = sqrt(Quick(next.exp_avg_sq));
+      largest_m = max(largest_m, absolute(next.exp_avg));
+      if (Amsgrad) {
+        fresh.max_root[j] = maximum(Quick(value_at(tables.unsigned_value, x, j) * scale.max_root), fresh.root[j]);
+      }
+      p[j] = update_param8(Quick(p[j]), fresh.exp_avg[j], Amsgrad ? fresh.max_root[j] : fresh.root[j], f).x;
     }
-    const std::uint32_t largest_root = largest_bits(Amsgrad ? f.max_root : f.root), largest_m = largest_bits(f.exp_avg);
-    if (largest_root > bits(0x1p10f) || largest_m > bits(0x1p20f) || any(!range.all())) return false;
-    store_params<P, Share>(f.param, b.row.param, b.begin, block_size, lane, head.stochastic_rounding, c.param_key,
+    for (int j = 0; j < each; ++j) range.m.see(fresh.exp_avg[j].x);
+    const std::uint32_t largest_r = largest_root_bits(fresh.root), all_m = warp_max(bits(largest_m)),
+                        largest_x = Amsgrad ? largest_root_bits(fresh.max_root) : 0u;
+    if (any(!range.all(largest_m, Amsgrad ? largest_x : largest_r))) return false;
+    store_params<P, Share>(p, b.row.param, b.begin, block_size, lane, b.head.stochastic_rounding, mine.c.param_key,
                            b.start());
-    const TensorScales scales =
-        b.new_scales(largest_m, Amsgrad ? largest_bits(f.root) : largest_root, Amsgrad ? largest_root : 0u);
-    store_moments<Share, Amsgrad>(f, scales, b, {c.state_key, mine.state_group}, tables);
+    store_moments<Share, Amsgrad>(fresh, b.new_scales<Quick>(false, all_m, largest_r, largest_x), b,
+                                  {mine.c.state_key, mine.state_group}, tables);
     return true;
   }
 };
@@ -142,18 +165,15 @@ ADAMW_DEVICE bool step_block32(const Block &b, const Coefficients &c) {
   load_floats<Float32, Share>(m, b.row.exp_avg, b.begin, b.n, b.lane);
   load_floats<Float32, Share>(v, b.row.exp_avg_sq, b.begin, b.n, b.lane);
   if (Amsgrad) load_floats<Float32, Share>(x, b.max_root, b.begin, b.n, b.lane);
-  InRange range;
+  InRange32 range;
   for (int j = 0; j < each; ++j) {
     const Stepped<V> s =
         step_element32<Amsgrad, V>(p[j], g[j], m[j], v[j], Amsgrad ? x[j] : 0.0f, c, b.head.skip_zeros);
     p[j] = as_float(s.param);
     m[j] = as_float(s.exp_avg);
-    v[j] = as_float(s.root);
-    if (Amsgrad) x[j] = as_float(s.max_root);
-    if (quick) {
-      range.see_lowest(m[j], Amsgrad ? x[j] : v[j]);
-      range.see_highest(m[j], Amsgrad ? x[j] : v[j]);
-    }
+    v[j] = as_float(s.exp_avg_sq);
+    if (Amsgrad) x[j] = as_float(s.max_exp_avg_sq);
+    if (quick) range.see(m[j], Amsgrad ? x[j] : v[j]);
   }
   if (quick && any(!range.all())) return false;
   if constexpr (any_dtype) {
@@ -168,28 +188,30 @@ ADAMW_DEVICE bool step_block32(const Block &b, const Coefficients &c) {
   return true;
 }
 
-template <bool Amsgrad, class Row>
-ADAMW_NOINLINE void any_block32(const LaunchHead &head, const Row *rows, int number, std::int64_t block) {
+template <bool Amsgrad, class Table>
+ADAMW_NOINLINE void any_block32(const Table &table, int number, std::uint32_t block) {
+  const LaunchHead &head = table.head;
+  const auto *rows = table.rows;
   const Block b = make_block(head, rows, number, block, rows[number].blocks().place(block), lane_id());
   step_block32<float, Float32, Float32, Singles, Amsgrad>(b, row_coefficients(head, rows[number], number));
 }
 
-template <class P, class G, bool Amsgrad, class Row>
+template <class P, class G, bool Amsgrad, class Table>
 struct Step32 {
-  const LaunchHead &head;
-  const Row *rows;
+  const Table &table;
   WarpRow &mine;
   unsigned lane;
 
-  ADAMW_DEVICE void enter(int row) { mine.enter(head, rows[row], row); }
+  ADAMW_DEVICE void enter(int row) { mine.template enter<false>(table.head, table.rows[row], row); }
 
-  ADAMW_DEVICE void item(std::int64_t block) {
-    std::int64_t begin;
-    if (!mine.common(block, &begin) ||
-        !step_block32<Quick, P, G, Fours, Amsgrad>(
-            make_block(head, rows, mine.number, block, {begin, block_size}, lane), mine.c)) {
-      any_block32<Amsgrad>(head, rows, mine.number, block);
-    }
+  ADAMW_DEVICE void item(std::uint32_t block) {
+    mine.item(
+        block,
+        [&](std::int64_t begin) {
+          return step_block32<Quick, P, G, Fours, Amsgrad>(
+              make_block(table.head, table.rows, mine.number, block, {begin, block_size}, lane), mine.c);
+        },
+        [&] { any_block32<Amsgrad>(table, mine.number, block); });
   }
 };
 
@@ -203,19 +225,17 @@ struct Same<A, A> {
 };
 
 // For kernels that know no dtypes.
-template <bool Amsgrad, bool Eight, class Row>
+template <bool Amsgrad, bool Eight, class Table>
 struct StepAny {
-  const LaunchHead &head;
-  const Row *rows;
-  const Tables *tables;  // null for 32-bit state
+  const Table &table;
   int number = 0;
 
   ADAMW_DEVICE void enter(int row) { number = row; }
-  ADAMW_DEVICE void item(std::int64_t block) {
+  ADAMW_DEVICE void item(std::uint32_t block) {
     if constexpr (Eight) {
-      any_block8<Amsgrad>(head, rows, number, block, *tables);
+      any_block8<Amsgrad>(table, number, block);
     } else {
-      any_block32<Amsgrad>(head, rows, number, block);
+      any_block32<Amsgrad>(table, number, block);
     }
   }
 };
@@ -223,15 +243,14 @@ struct StepAny {
 template <class P, class G, bool Amsgrad, class Table>
 ADAMW_DEVICE void step8(const Table &table) {
   if (found_inf(table.head.found_inf)) return;
-  using Row = typename Table::RowType;
   Tables &t = tables();
   WarpRow &mine = t.rows[warp_id()];
-  mine.span = {0, 0};
+  mine.span = {};
   if constexpr (Same<P, Any>::value) {
-    StepAny<Amsgrad, true, Row> body{table.head, table.rows, &t};
+    StepAny<Amsgrad, true, Table> body{table};
     over_items(table.head.items, table.head.shift, table.rows, table.head.rows, mine.span, body);
   } else {
-    Step8<P, G, Amsgrad, Row> body{table.head, table.rows, t, mine, lane_id()};
+    Step8<P, G, Amsgrad, Table> body{table, t, mine, lane_id()};
     over_items(table.head.items, table.head.shift, table.rows, table.head.rows, mine.span, body);
   }
 }
@@ -239,14 +258,13 @@ ADAMW_DEVICE void step8(const Table &table) {
 template <class P, class G, bool Amsgrad, class Table>
 ADAMW_DEVICE void step32(const Table &table) {
   if (found_inf(table.head.found_inf)) return;
-  using Row = typename Table::RowType;
   WarpRow &mine = shared<WarpRows>().rows[warp_id()];
-  mine.span = {0, 0};
+  mine.span = {};
   if constexpr (Same<P, Any>::value) {
-    StepAny<Amsgrad, false, Row> body{table.head, table.rows, nullptr};
+    StepAny<Amsgrad, false, Table> body{table};
     over_items(table.head.items, table.head.shift, table.rows, table.head.rows, mine.span, body);
   } else {
-    Step32<P, G, Amsgrad, Row> body{table.head, table.rows, mine, lane_id()};
+    Step32<P, G, Amsgrad, Table> body{table, mine, lane_id()};
     over_items(table.head.items, table.head.shift, table.rows, table.head.rows, mine.span, body);
   }
 }

@@ -9,8 +9,9 @@ namespace adamw {
 namespace gpu {
 
 constexpr int block_threads_used = 256, warps = block_threads_used / 32;
-constexpr int parameter_bytes = 32764;  // the most that a launch can carry from CUDA 12.1 on
-constexpr int coefficient_sets = 8;     // different ones in a launch
+constexpr int parameter_bytes = 32764;                            // the most that a launch can carry from CUDA 12.1 on
+constexpr int coefficient_sets = 8;                               // different ones in a launch
+constexpr std::int64_t most_items = (std::int64_t{1} << 31) - 1;  // blocks of a launch: kernels count them in 32 bits
 
 // What a pass over a whole tensor left for its step.
 struct RowResult {

@@ -10,36 +10,46 @@ namespace {
 
 ADAMW_DEVICE unsigned warp_id() { return thread_id() / 32; }
 
-// The items of the row that a warp is in.
+// The items of the row that a warp is in. A launch has no more than most_items: counting them takes one register.
 struct Span {
-  std::int64_t first, end;
+  std::uint32_t first, count;
+  std::uint32_t start, stop;  // of the chunk of items that the warp is in
 };
+
+template <class Row, class Body>
+ADAMW_DEVICE void enter_row(std::uint32_t item, const Row *rows, int row_count, Span &span, Body &body) {
+  int low = 0, high = row_count - 1;  // the first row that ends beyond the item
+  while (low < high) {
+    const int middle = (low + high) / 2;
+    if (rows[middle].end <= item) {
+      low = middle + 1;
+    } else {
+      high = middle;
+    }
+  }
+  warp_barrier();  // all lanes have read the span: they may share one
+  const std::uint32_t first = low == 0 ? 0u : static_cast<std::uint32_t>(rows[low - 1].end);
+  span.first = first;
+  span.count = static_cast<std::uint32_t>(rows[low].end) - first;
+  warp_barrier();
+  body.enter(low);
+}
 
 // Calls body.enter(row) when a warp comes to another row, then body.item(k) for each of the row's items that are its
 // own. Blocks of threads take chunks of 8 << shift neighbouring items and their warps every eighth of them, so that
 // what is read together lies together. `span` may lie in shared memory; it is empty at first.
 template <class Row, class Body>
 ADAMW_DEVICE void over_items(std::int64_t items, int shift, const Row *rows, int row_count, Span &span, Body &body) {
-  for (unsigned turn = 0;; ++turn) {
-    const std::int64_t chunk = block_id() + static_cast<std::int64_t>(turn >> shift) * block_count();
-    const std::int64_t item = (((chunk << shift) + (turn & ((1u << shift) - 1))) * warps) + warp_id();
-    if (item >= items) return;  // they only grow
-    if (item >= span.end || item < span.first) {
-      int low = 0, high = row_count - 1;  // the first row that ends beyond the item
-      while (low < high) {
-        const int middle = (low + high) / 2;
-        if (rows[middle].end <= item) {
-          low = middle + 1;
-        } else {
-          high = middle;
-        }
-      }
-      warp_barrier();  // all lanes have read the span: they may share one
-      span = {low == 0 ? 0 : rows[low - 1].end, rows[low].end};
-      warp_barrier();
-      body.enter(low);
+  const std::uint32_t all = static_cast<std::uint32_t>(items), chunk = static_cast<std::uint32_t>(warps) << shift;
+  for (std::uint32_t start = block_id() * chunk; start < all; start = span.start + block_count() * chunk) {
+    warp_barrier();  // all lanes have read the span: they may share one
+    span.start = start;
+    span.stop = start + chunk < all ? start + chunk : all;
+    warp_barrier();
+    for (std::uint32_t item = start + warp_id(); item < span.stop; item += warps) {
+      if (item - span.first >= span.count) enter_row(item, rows, row_count, span, body);
+      body.item(item - span.first);
     }
-    body.item(item - span.first);
   }
 }
 
@@ -65,40 +75,46 @@ ADAMW_DEVICE Coefficients row_coefficients(const LaunchHead &head, const LaunchR
   return c;
 }
 
-// What a warp knows of the row that it is in, in shared memory: registers are for the elements.
-struct WarpRow {
+// What a warp knows of the row that it is in, in shared memory: registers are for the elements. First what every item
+// asks for, in one wide load.
+struct alignas(16) WarpRow {
   Span span;
+  std::uint32_t plain_blocks;  // so many of a flat row, from its first, are whole, aligned and in quick.h's range
+  int number;                  // of the row
+  Factors8 f;
   Coefficients c;
   BlockLayout blocks;
-  std::int64_t plain_blocks;  // so many of a flat row, from its first, are whole, aligned and in quick.h's range
-  int number;                 // of the row
-  bool plain;                 // the row is aligned and in quick.h's range
   std::uint32_t state_group;  // Words' of c.state_key
+  bool plain;                 // the row is aligned and in quick.h's range
 
   // By all lanes of the warp that `this` belongs to.
-  ADAMW_DEVICE void enter(const LaunchHead &head, const LaunchRow &row, int number) {
-    const Coefficients fresh = row_coefficients(head, row, number);
+  template <bool Eight>
+  ADAMW_DEVICE void enter(const LaunchHead &head, const LaunchRow &row, int row_number) {
+    const Coefficients fresh = row_coefficients(head, row, row_number);
+    const Factors8 factors = factors8(fresh);
     warp_barrier();
     if (lane_id() == 0) {
       c = fresh;
+      f = factors;
       blocks = row.blocks();
-      this->number = number;
-      plain = row.aligned != 0 && !head.skip_zeros && quick_range(fresh);
-      plain_blocks = plain && blocks.blocks_per_row == 0 ? row.numel / block_size : 0;
+      number = row_number;
+      plain = row.aligned != 0 && !head.skip_zeros && (Eight ? quick_range(factors) : quick_range(fresh));
+      plain_blocks = plain && blocks.blocks_per_row == 0 ? static_cast<std::uint32_t>(row.numel / block_size) : 0u;
       state_group = group_key(fresh.state_key, 0);
     }
     warp_barrier();
   }
 
-  // Whether the common path can take a block, and where it begins then.
-  ADAMW_DEVICE bool common(std::int64_t block, std::int64_t *begin) const {
-    if (block < plain_blocks) {
-      *begin = block * block_size;
-      return true;
+  // Calls common(begin), where the block begins, if the common path may take it, and rare() if not, or if that says so.
+  template <class Common, class Rare>
+  ADAMW_DEVICE void item(std::uint32_t block, const Common &common, const Rare &rare) const {
+    std::int64_t begin = static_cast<std::int64_t>(static_cast<std::uint64_t>(block) * block_size);
+    if (block >= plain_blocks) {
+      const BlockLayout::Place place = blocks.place(block);
+      begin = place.begin;
+      if (!plain || place.length != block_size) return rare();
     }
-    const BlockLayout::Place place = blocks.place(block);
-    *begin = place.begin;
-    return plain && place.length == block_size;
+    if (!common(begin)) rare();
   }
 };
 

@@ -53,9 +53,11 @@ Coefficients coefficients(int step, std::uint32_t key, float gradient_scale) {
   constexpr float inverse_root_bc2[] = {31.6227766f, 22.3662714f, 18.2665355f};
   constexpr float negative_step_size[] = {-0.01f, -0.00526315789f, -0.00369003690f};
   return {gradient_scale,
+          0.9f,
           0.999f,
           0.1f,
           0.001f,
+          0.0316227766f,
           inverse_root_bc2[step - 1],
           1e-8f,
           0.99999f,

@@ -145,7 +145,7 @@ void check_kernel(const Kernels &kernels, const Format &f) {
     Row row{};
     row.tensor = t;
     row.blocks = block_layout(n, n);
-    row.coefficients = {1.0f, 0.999f, 0.1f, 0.001f, 31.6f, 1e-8f, decay, -0.01f, 1, 2, 0.0};
+    row.coefficients = {1.0f, 0.9f, 0.999f, 0.1f, 0.001f, 0.0316f, 31.6f, 1e-8f, decay, -0.01f, 1, 2, 0.0};
     kernels.step(kind, row, nullptr, 0, row.blocks.count);
     for (std::size_t i = 0; i < p.size(); ++i) {
       const int magnitude = start[i] & 0x7FFF, got = p[i] & 0x7FFF;

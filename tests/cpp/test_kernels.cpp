@@ -21,18 +21,20 @@ struct Map {
   const char *name;
   const float *values, *midpoints;
   int zero, midpoint_count, first;  // zero: its code; first: the magnitude that begins at midpoints[0]
-} const maps[] = {{ADAMW_MAP_SIGNED, "signed", signed_values, signed_midpoints, 127, 128, 1},
-                  {ADAMW_MAP_UNSIGNED, "unsigned", unsigned_values, unsigned_midpoints, 0, 254, 2}};
+  const float *negative_midpoints;
+} const maps[] = {{ADAMW_MAP_SIGNED, "signed", signed_values, signed_midpoints, 127, 128, 1, signed_negative_midpoints},
+                  {ADAMW_MAP_UNSIGNED, "unsigned", unsigned_values, unsigned_midpoints, 0, 254, 2, nullptr}};
 
 int code_of_magnitude(const Map &map, int k, bool negative) { return std::max(map.zero + (negative ? -k : k), 0); }
 
 // The code nearest to x by a search of the midpoints.
 int nearest_code(const Map &map, float x) {
   const float a = std::fabs(x);
-  if (a == 0.0f || (x < 0.0f && map.zero == 0)) return map.zero;
-  const int k =
-      static_cast<int>(std::upper_bound(map.midpoints, map.midpoints + map.midpoint_count, a) - map.midpoints);
-  return code_of_magnitude(map, k + map.first - 1, x < 0.0f);
+  const bool negative = x < 0.0f;
+  if (a == 0.0f || (negative && map.zero == 0)) return map.zero;
+  const float *midpoints = negative ? map.negative_midpoints : map.midpoints;
+  const auto k = std::upper_bound(midpoints, midpoints + map.midpoint_count - negative, a) - midpoints;
+  return code_of_magnitude(map, static_cast<int>(k) + map.first - 1, negative);
 }
 
 QuantizePlan plan_of(const Map &map, std::int64_t numel, bool stochastic = false, std::uint32_t key = 0,
@@ -50,7 +52,7 @@ QuantizePlan plan_of(const Map &map, std::int64_t numel, bool stochastic = false
 std::vector<std::uint8_t> encode(const Kernels &kernels, const QuantizePlan &plan, const std::vector<float> &x) {
   std::vector<std::uint8_t> codes(x.size());
   float absmax;
-  const Scale one{1.0f, 1.0f};
+  const Scale one = block_scale(1.0f);
   kernels.quantize(plan, x.data(), codes.data(), &absmax, &one, 0, plan.blocks.count);
   return codes;
 }
@@ -81,8 +83,9 @@ void check_nearest(const Kernels &kernels, const Map &map) {
   }
 }
 
-// Law: the midpoints lie halfway between values: to a millionth of the distance, except that the signed map's first
-// one, which ends the line through zero, is only between 0 and the first value.
+// Law: the midpoints lie halfway between values: to a ten-thousandth of the distance (positions are counted in 2^-15 of
+// a code), except that the signed map's first one, which ends the line through zero, is only between 0 and the first
+// value.
 void check_midpoints(const Map &map) {
   for (int i = 0; i < map.midpoint_count; ++i) {
     const int k = i + map.first;
@@ -138,21 +141,19 @@ Between neighbours(const Map &map, float a) {
 }
 
 // How far the float arithmetic of a position may be off, in codes: slope and offset (each rounded to 2^-24 of up to
-// 256), the fma, its third, and the sum with the word (2^-17 to 2^-16 each), and the word's own 2^-22: below 2^-13
-// together.
+// 512), the fma, its third, and the sum (2^-16 each), and the noise's own 2^-15: below 2^-13 together.
 constexpr double position_error = 0x1p-13;
 
-// Rounds up where the word's 22 bits exceed 1 - fraction: then the mean over all words is the value. -1: too close to
-// call.
+// The word's upper 15 bits are the noise, from -1/2 to 1/2 of a code, and it moves the number up: magnitudes of
+// negative numbers down. Then the mean over all words is the value. -1: too close to call.
 int stochastic_code(const Map &map, float x, std::uint32_t word) {
   const float a = std::fabs(x);
   const Between b = neighbours(map, a);
-  // exp_avg is rounded stochastically below magnitude 64 only; a number above zero never gets the unsigned code 0.
-  if (map.zero != 0 && b.lower >= 64) return nearest_code(map, x);
+  // exp_avg is rounded stochastically below a tenth only; a number above zero never gets the unsigned code 0.
+  if (map.zero != 0 && a >= 0.1f) return nearest_code(map, x);
   if (map.zero == 0 && b.lower == 0) return a > 0.0f ? 1 : 0;
-  if (map.zero != 0 && b.lower == 63 && b.fraction > 1 - position_error)
-    return -1;  // nearest or not: the same distance
-  const double u = (static_cast<double>(word >> 10) + 0.5) / 4194304.0, excess = u - (1.0 - b.fraction);
+  const double u = (static_cast<double>(word >> 17 ^ 1u << 14) + 0.5) / 32768.0;
+  const double excess = x < 0.0f ? b.fraction - u : u - (1.0 - b.fraction);
   if (std::fabs(excess) < position_error) return -1;
   return code_of_magnitude(map, b.lower + (excess > 0), x < 0.0f);
 }
@@ -168,9 +169,9 @@ void check_stochastic(const Kernels &kernels, const Map &map) {
     for (int trial = 0; trial < 8; ++trial) {
       const std::uint32_t key = random.bits();
       std::vector<float> x(n);
-      // Magnitudes from the signed map's second value on: below it that map leads straight to zero (see
+      // Magnitudes from the signed map's third value on: below, its lines lead to zero less exactly (see
       // check_midpoints).
-      const float smallest = map.zero != 0 ? map.values[map.zero + 2] : 0.0f;
+      const float smallest = map.zero != 0 ? map.values[map.zero + 3] : 0.0f;
       for (float &e : x) e = std::max(std::ldexp(static_cast<float>(random.unit()), -random.below(20)), smallest);
       if (map.zero != 0)
         for (float &e : x) e = (random.bits() & 1) != 0 ? -e : e;
@@ -195,16 +196,16 @@ std::vector<int> codes_of_all_words(const Map &map, float x, int count) {
   for (int at = 0; at < count; at += lanes) {
     for (int i = 0; i < lanes; ++i)
       words[i] = static_cast<std::uint32_t>(at + i) * static_cast<std::uint32_t>(0x100000000ll / count);
-    const V rounding = rounding_number<V>(load(words));
-    store_saturated(codes, map.zero != 0 ? encode_signed(V(x), V(1.0f), rounding, signed_map)
-                                         : encode_unsigned(V(x), V(1.0f), rounding, unsigned_map));
+    const I noise = noise_of(load(words));
+    store_codes(codes, map.zero != 0 ? encode_signed(V(x), V(encode_unit), noise, signed_map)
+                                     : encode_unsigned(V(x), V(encode_unit), noise, unsigned_map));
     for (int i = 0; i < lanes; ++i) result[static_cast<std::size_t>(at + i)] = codes[i];
   }
   return result;
 }
 
-// Law: zero stays zero whatever the word; what is not zero never becomes the unsigned map's zero; 1 stays 1 up to the
-// arithmetic.
+// Law: zero stays zero whatever the word; what is not zero never becomes the unsigned map's zero; 1 stays 1, in the
+// unsigned map up to the arithmetic.
 void check_every_word(const Map &map) {
   constexpr int all = 1 << 22;
   const auto every = [&](float x, int lowest, int highest) {
@@ -213,18 +214,19 @@ void check_every_word(const Map &map) {
     }
   };
   every(0.0f, map.zero, map.zero);
-  every(1.0f, 254, 255);
+  every(1.0f, map.zero != 0 ? 255 : 254, 255);
   const auto ones = codes_of_all_words(map, 1.0f, all);
   CHECK(std::count(ones.begin(), ones.end(), 254) <= all * position_error, "%s: 1 became 254", map.name);
   if (map.zero == 0) every(0x1p-149f, 1, 1);
   if (map.zero != 0) every(-0.0f, 127, 127);
+  if (map.zero != 0) every(-1.0f, 0, 0);
 }
 
 // Law: the mean over evenly spaced words is the number. Their spacing adds 1 / count to the arithmetic's own error.
 void check_unbiased(const Map &map) {
   constexpr int count = 1 << 14;
   Random random(4);
-  for (int k = 2; k + map.zero < 255; ++k) {
+  for (int k = map.zero != 0 ? 3 : 2; k + map.zero < 255; ++k) {
     if (map.zero != 0 && k >= 63) break;
     const double lo = map.values[map.zero + k], hi = map.values[map.zero + k + 1];
     const float x = static_cast<float>(lo + (hi - lo) * random.unit());

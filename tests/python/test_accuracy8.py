@@ -118,8 +118,10 @@ def test_zero_gradients_move_nothing(amsgrad):
 
 
 @pytest.mark.parametrize("block_wise", [True, False])
-def test_one_step_is_exact_before_it_is_quantized(block_wise):
-    """The step uses the moments before they are rounded: the first step of 8-bit and 32-bit state has the same bits."""
+def test_one_step_comes_before_quantization(block_wise):
+    """The step uses the moments before they are rounded: the first step of 8-bit state is that of 32-bit state but for
+    float32 roundings, ten on the way to the change (of at most lr = 1e-3) and one of the parameter; a code's are 2^-8.
+    """
     wide = [torch.nn.Parameter(torch.randn(3, 5000))]
     narrow = clones(wide)
     for params, optimizer in (
@@ -128,4 +130,5 @@ def test_one_step_is_exact_before_it_is_quantized(block_wise):
     ):
         params[0].grad = torch.full((3, 5000), 0.5).cos_().mul_(torch.linspace(-3, 3, 15000).view(3, 5000))
         optimizer.step()
-    assert bits(wide[0]) == bits(narrow[0])
+    allowed = 10 * 2**-24 * 1e-3 + 2**-23 * wide[0].abs()
+    assert ((wide[0] - narrow[0]).abs() <= allowed).all()

@@ -30,7 +30,7 @@ enum Mutant {
   shuffle_alone,          // 5: gives back the lane's own value
   shuffle_xor_neighbour,  // 6: the mask's lowest bit is wrong
   words_cut,              // 7: the last word of a wide store is not written
-  bytes_not_saturated,    // 8: pack_saturated() cuts bits off
+  codes_swapped,          // 8: pack_codes() confuses two of the four
   atomic_max_overwrites,  // 9: the last one wins
   atomic_add_lost,        // 10: the sum of 64 bits is one addition late
   block_count_one,        // 11: every block believes to be alone
@@ -147,12 +147,9 @@ ADAMW_DEVICE void store_words(void *p, const std::uint32_t *words) {
   std::memcpy(p, words, Words * 4 - (simt::mutated(simt::words_cut) && Words > 1 ? 4 : 0));
 }
 
-ADAMW_DEVICE std::uint32_t pack_saturated(std::uint32_t a, std::uint32_t b, std::uint32_t c, std::uint32_t d) {
-  const auto byte = [](std::uint32_t x) {
-    if (simt::mutated(simt::bytes_not_saturated)) return x & 255u;
-    const auto number = static_cast<std::int32_t>(x);
-    return static_cast<std::uint32_t>(number < 0 ? 0 : number > 255 ? 255 : number);
-  };
+ADAMW_DEVICE std::uint32_t pack_codes(std::uint32_t a, std::uint32_t b, std::uint32_t c, std::uint32_t d) {
+  if (simt::mutated(simt::codes_swapped)) std::swap(b, c);
+  const auto byte = [](std::uint32_t x) { return x >> 16 & 255u; };
   return byte(a) | byte(b) << 8 | byte(c) << 16 | byte(d) << 24;
 }
 

@@ -70,7 +70,7 @@ void check_primitives() {
       wrong += warp_max(lane * 7 % 32 + id - lane) != id - lane + 31;
       if (i % 7 == 0) barrier();
     }
-    wrong += pack_saturated(static_cast<std::uint32_t>(-3), 7, 255, 256) != 0xFFFF0700u;
+    wrong += pack_codes(0x87123456u, 0x007FFFFFu, 0xFFFFFFFFu, 0x43000000u) != 0x00FF7F12u;
   };
   CHECK(abandoned(7, 96, kernel) == 0, "%s", message.c_str());
   CHECK(wrong == 0, "%d results are wrong", wrong);
