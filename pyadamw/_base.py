@@ -106,7 +106,8 @@ class Base(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        found_inf = getattr(self, "found_inf", None)
+        scaler = self.__dict__  # where GradScaler leaves its own: an attribute that is not there is slow to find out
+        found_inf = scaler.get("found_inf")
         there = found_inf is not None and is_device(found_inf.device)
         if found_inf is not None and not there and float(found_inf) != 0:
             return loss
@@ -118,8 +119,7 @@ class Base(torch.optim.Optimizer):
         plan = self._current_plan(counts_there=there)
         if there and not plan.everything_there and float(found_inf) != 0:  # what is on the CPU has to wait for it
             return loss
-        grad_scale = getattr(self, "grad_scale", None)
-        plan.step(self.param_groups, grad_scale, found_inf if there and plan.everything_there else None)
+        plan.step(self.param_groups, scaler.get("grad_scale"), found_inf if there and plan.everything_there else None)
         return loss
 
     def _current_plan(self, counts_there):

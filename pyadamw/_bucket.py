@@ -4,6 +4,7 @@ from operator import is_, itemgetter
 
 import numpy as np
 
+from ._device import is_device
 from ._rows import STRUCTURE
 from ._table import rows_pointer
 
@@ -37,4 +38,5 @@ class Bucket:
     def __init__(self, number, own, start, stop, rows, steps, call, device):
         self.own = own  # options that win over the group's
         self.group, self.start, self.stop, self.call, self.device = number, start, stop, call, device
-        self.pointer, self.steps = rows_pointer(rows[start:stop]), steps[start:stop]
+        self.there = is_device(device)
+        self.rows, self.pointer, self.steps = range(start, stop), rows_pointer(rows[start:stop]), steps[start:stop]

@@ -18,7 +18,7 @@ def stream(device):
 
 def is_capturing():
     """Whether a CUDA graph is being captured: work is recorded, and runs at each replay."""
-    return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
+    return torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
 
 
 def stays_there(value):

@@ -11,6 +11,7 @@ from torch.optim import optimizer as torch_optimizer
 
 _before = torch_optimizer._global_optimizer_pre_hooks
 _after = torch_optimizer._global_optimizer_post_hooks
+_is_compiling = torch.compiler.is_compiling
 _label = getattr(torch._C._profiler, "_RecordFunctionFast", torch.autograd.profiler.record_function)
 
 
@@ -19,7 +20,7 @@ def with_hooks(step):
 
     @functools.wraps(step)
     def hooked(self, *args, **kwargs):
-        if torch.compiler.is_compiling():  # raw addresses are nothing that a graph could hold
+        if _is_compiling():  # raw addresses are nothing that a graph could hold
             return uncompiled(self, *args, **kwargs)
         if type(self).step is not hooked:  # called by the step() of a subclass, which torch has wrapped
             return step(self, *args, **kwargs)

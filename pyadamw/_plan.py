@@ -19,9 +19,11 @@ from ._errors import AdamWError
 from ._library import DTYPES, library
 from ._local import gathered, inner, is_sharded, local_gradient, own_part
 from ._rows import describe
-from ._table import Call, get_values, new_rows, pointer_to, rows_pointer
+from ._table import Call, get_values, new_rows, rows_pointer
 from ._validate import check_options
 from ._watch import Watch, data_ptr, increment_version, is_contiguous
+
+_ONE = np.int64(1)
 
 
 class Plan:
@@ -121,7 +123,7 @@ class Plan:
             pager = None if pages is None else pages.pager(device)
             call = Call(DTYPES[row.local.tensor.dtype], DTYPES[row.grad_dtype], row.spec.format, number, counter, pager)
             self.buckets.append(Bucket(row.group, row.own, start, stop, self.table, self.steps_array, call, device))
-        self.everything_there = all(is_device(bucket.device) for bucket in self.buckets)
+        self.everything_there = all(bucket.there for bucket in self.buckets)
 
     # ---- every step ----------------------------------------------------------------------------------------------
 
@@ -217,17 +219,15 @@ class Plan:
 
     def _run(self, grad_scale, found_inf):
         threads, factors = torch.get_num_threads(), {}
-        self.step_column[:] = self.steps_array
-        self.step_column += 1
-        copies = self._copies_of_strided()
+        np.add(self.steps_array, _ONE, out=self.step_column, dtype=np.int64, casting="unsafe")
+        copies = self._copies_of_strided() if self.strided or self.wholes else None
         undo = [steps.add(self.present, found_inf, factors) for steps in self.device_steps]
         stepped = []  # ranges or lists of rows
         try:
             for bucket in self.buckets:
-                bucket.call.options.num_threads = threads
-                self._set_factors(bucket, grad_scale, found_inf, factors)
+                bucket.call.set_surroundings((threads, *self._factors(bucket, grad_scale, found_inf, factors)))
                 if self.present is None:
-                    self._call(bucket, range(bucket.start, bucket.stop), bucket.pointer, stepped)
+                    self._call(bucket, bucket.rows, bucket.pointer, stepped)
                 else:
                     self._call_some(bucket, stepped)
         except Exception as error:
@@ -240,15 +240,14 @@ class Plan:
         finally:
             self._finish(copies)
 
-    def _set_factors(self, bucket, grad_scale, found_inf, known):
+    def _factors(self, bucket, grad_scale, found_inf, known):
         """What lies behind pointers, on the bucket's device; only the CPU has to wait for what comes from another."""
-        options, device = bucket.call.options, bucket.device
+        device = bucket.device
         lr = None if "lr" in bucket.own else self.groups[bucket.group].lr_tensor
-        options.grad_scale = pointer_to("float *", float32_at(grad_scale, device, known))
-        options.lr_tensor = pointer_to("float *", float32_at(lr, device, known))
-        if is_device(device):
-            options.found_inf = pointer_to("float *", float32_at(found_inf, device, known))
-            options.stream = pointer_to("void *", stream(device))
+        factors = float32_at(grad_scale, device, known), float32_at(lr, device, known)
+        if not bucket.there:
+            return *factors, 0, 0
+        return *factors, float32_at(found_inf, device, known), stream(device)
 
     def _finish(self, copies):
         if copies:

@@ -63,6 +63,7 @@ class Call:
         self.options = options
         if pager is not None:
             options.pager, self._pager = pager.pointer, pager
+        self._surroundings = None
         self._library = library()
         self._step = self._library.lib.adamw_step
 
@@ -76,6 +77,14 @@ class Call:
         for name in ("percentile_clipping", "seed"):
             setattr(options, name, int(named[name]))
         options.flags = sum(flag for name, flag in FLAGS.items() if named[name])
+
+    def set_surroundings(self, surroundings):
+        """Takes (number of threads, addresses of grad_scale, lr and found_inf or 0, stream)."""
+        if surroundings != self._surroundings:  # C options cost more to set than these to compare
+            options, self._surroundings = self.options, surroundings
+            options.num_threads, *factors, stream = surroundings
+            options.grad_scale, options.lr_tensor, options.found_inf = (pointer_to("float *", f) for f in factors)
+            options.stream = pointer_to("void *", stream)
 
     def step(self, rows, count, names):
         """One call. `names(i)` names the tensor of row i in an error message."""
