@@ -35,8 +35,8 @@ class Group:
 class Bucket:
     """Rows [start, stop) of the table, which one call steps."""
 
-    def __init__(self, number, own, start, stop, rows, steps, call, device):
+    def __init__(self, number, own, start, stop, rows, call, device):
         self.own = own  # options that win over the group's
         self.group, self.start, self.stop, self.call, self.device = number, start, stop, call, device
         self.there = is_device(device)
-        self.rows, self.pointer, self.steps = range(start, stop), rows_pointer(rows[start:stop]), steps[start:stop]
+        self.rows, self.pointer = range(start, stop), rows_pointer(rows[start:stop])

@@ -23,9 +23,6 @@ from ._table import Call, get_values, new_rows, rows_pointer
 from ._validate import check_options
 from ._watch import Watch, data_ptr, increment_version, is_contiguous
 
-_ONE = np.int64(1)
-
-
 class Plan:
     def __init__(self, groups, states, rows, waiting, skipped, counts_there=False):
         self.described = groups
@@ -106,7 +103,10 @@ class Plan:
             table[key] = [inner(state[key]).data_ptr() if key in state else 0 for state in self.states]
         for there in self.device_steps:
             table["step_tensor"][there.rows] = there.addresses()
-        self.step_column, self.gradients = table["step"], Described(table["grad"])
+        here = [i for i, tensor in enumerate(self.tensors) if not is_device(tensor.device)]
+        table["step_tensor"][here] = [self.steps.data_ptr() + 4 * i for i in here]
+        self.numbered = not table["step_tensor"].all()  # some counts lie here, but their rows on a device
+        self.gradients = Described(table["grad"])
         described = self.memory.known is not None
         self.gradient_forms = self.memory.described.gradient_forms(self.grad_dtypes) if described else None
 
@@ -122,7 +122,7 @@ class Plan:
             pages = next((row.spec.pages for row in self.rows[start:stop] if row.spec.pages), None)
             pager = None if pages is None else pages.pager(device)
             call = Call(DTYPES[row.local.tensor.dtype], DTYPES[row.grad_dtype], row.spec.format, number, counter, pager)
-            self.buckets.append(Bucket(row.group, row.own, start, stop, self.table, self.steps_array, call, device))
+            self.buckets.append(Bucket(row.group, row.own, start, stop, self.table, call, device))
         self.everything_there = all(bucket.there for bucket in self.buckets)
 
     # ---- every step ----------------------------------------------------------------------------------------------
@@ -219,8 +219,10 @@ class Plan:
 
     def _run(self, grad_scale, found_inf):
         threads, factors = torch.get_num_threads(), {}
-        np.add(self.steps_array, _ONE, out=self.step_column, dtype=np.int64, casting="unsafe")
         copies = self._copies_of_strided() if self.strided or self.wholes else None
+        self._add_to_steps(1, self.present)
+        if self.numbered:
+            self.table["step"] = self.steps_array
         undo = [steps.add(self.present, found_inf, factors) for steps in self.device_steps]
         stepped = []  # ranges or lists of rows
         try:
@@ -232,8 +234,11 @@ class Plan:
                     self._call_some(bucket, stepped)
         except Exception as error:
             rows = list(chain.from_iterable(stepped))
+            kept = set(rows)
+            stepping = range(len(self.rows)) if self.present is None else self.present
+            self._add_to_steps(-1, [i for i in stepping if i not in kept])
             for take_back in undo:
-                take_back(set(rows))
+                take_back(kept)
             if isinstance(error, AdamWError):
                 error.stepped = tuple(self.params[i] for i in rows)
             raise
@@ -287,12 +292,12 @@ class Plan:
         try:
             bucket.call.step(pointer, len(indices), name)
         except AdamWError:
-            done = list(indices[: bucket.call.rows_stepped])
-            self.steps_array[done] += 1
-            stepped.append(done)
+            stepped.append(indices[: bucket.call.rows_stepped])
             raise
-        if self.present is None:
-            bucket.steps += 1
-        else:
-            self.steps_array[indices] += 1
         stepped.append(indices)
+
+    def _add_to_steps(self, number, rows):
+        if rows is None:
+            self.steps_array += number
+        else:
+            self.steps_array[rows] += number
