@@ -34,33 +34,43 @@ adamw_tensor_form form_of(const DLTensor &t) {
           t.dtype_code, t.dtype_bits, t.dtype_lanes, contiguous || numel == 0};
 }
 
+adamw_status check(const char *function, const adamw_describe_options *options) {
+  if (options == nullptr) return adamw::fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: options is NULL", function);
+  if (adamw_status s = adamw::check_struct(function, "options.size", options->size, sizeof *options)) return s;
+  const adamw_describe_options &o = *options;
+  if (adamw_status s = adamw::check_struct(function, "options.form_size", o.form_size, sizeof *o.forms)) return s;
+  const auto invalid = [&](const char *field, int64_t value, const char *need) {
+    return adamw::fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: options.%s = %" PRId64 ": must be %s", function, field, value,
+                       need);
+  };
+  if (o.describe == nullptr || o.item == nullptr)
+    return adamw::fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: options.describe or options.item is NULL", function);
+  if (o.count < 0) return invalid("count", o.count, "0 or more");
+  if (o.stride % alignof(void *) != 0) return invalid("stride", static_cast<int64_t>(o.stride), "a multiple of 8");
+  const auto buffer = [&](const char *field, const void *pointer, bool needed, size_t alignment) {
+    return adamw::check_buffer(function, -1, field, pointer, needed, alignment);
+  };
+  if (adamw_status s = buffer("options.addresses", o.addresses, o.count > 0, alignof(void *))) return s;
+  if (adamw_status s = buffer("options.forms", o.forms, o.count > 0, alignof(adamw_tensor_form))) return s;
+  return buffer("options.objects", o.objects, false, alignof(void *));
+}
+
 }  // namespace
 
-adamw_status adamw_describe_tensors(adamw_dlpack_function describe, adamw_item_function item, void *sequence,
-                                    int64_t count, void *addresses, size_t stride, adamw_tensor_form *forms,
-                                    size_t form_size) {
+adamw_status adamw_describe_tensors(void *sequence, const adamw_describe_options *options) {
   constexpr const char *function = "adamw_describe_tensors";
   adamw::clear_error();
-  if (describe == nullptr || item == nullptr)
-    return adamw::fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: describe or item is NULL", function);
-  if (form_size != sizeof *forms) {
-    return adamw::fail(ADAMW_ERROR_VERSION, "%s: form_size = %zu, but this library knows %zu", function, form_size,
-                       sizeof *forms);
-  }
-  if (count < 0) return adamw::fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: count = %" PRId64, function, count);
-  if (adamw_status s = adamw::check_buffer(function, -1, "addresses", addresses, count > 0, alignof(void *))) return s;
-  if (adamw_status s = adamw::check_buffer(function, -1, "forms", forms, count > 0, alignof(adamw_tensor_form)))
-    return s;
-  if (stride % alignof(void *) != 0)
-    return adamw::fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: stride = %zu: must be a multiple of 8", function, stride);
-  auto *address = static_cast<char *>(addresses);
-  for (int64_t i = 0; i < count; ++i, address += stride) {
-    void *object = item(sequence, static_cast<ptrdiff_t>(i));
+  if (adamw_status s = check(function, options)) return s;
+  const adamw_describe_options o = *options;
+  auto *address = static_cast<char *>(o.addresses);
+  for (int64_t i = 0; i < o.count; ++i, address += o.stride) {
+    void *object = o.item(sequence, static_cast<ptrdiff_t>(i));
     DLTensor t;
-    if (object == nullptr || describe(object, &t) != 0)
+    if (object == nullptr || o.describe(object, &t) != 0)
       return adamw::fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: object %" PRId64 " is not a dense tensor", function, i);
     *reinterpret_cast<void **>(address) = static_cast<char *>(t.data) + t.byte_offset;
-    forms[i] = form_of(t);
+    o.forms[i] = form_of(t);
+    if (o.objects != nullptr) o.objects[i] = object;
   }
   return ADAMW_OK;
 }

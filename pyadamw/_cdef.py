@@ -17,6 +17,7 @@ SIZES = {
     "adamw_pager_options": 48,
     "adamw_pager_statistics": 96,
     "adamw_tensor_form": 32,
+    "adamw_describe_options": 72,
 }
 OFFSETS = {
     ("adamw_tensor", "numel"): 72,
@@ -29,6 +30,7 @@ OFFSETS = {
     ("adamw_pager_options", "resident_bytes"): 16,
     ("adamw_pager_statistics", "bytes_in"): 64,
     ("adamw_tensor_form", "contiguous"): 28,
+    ("adamw_describe_options", "objects"): 64,
 }
 
 CDEF = """
@@ -232,7 +234,17 @@ typedef int (*adamw_dlpack_function)(void *object, void *dl_tensor);
 
 typedef void *(*adamw_item_function)(void *sequence, ptrdiff_t index);
 
-adamw_status adamw_describe_tensors(adamw_dlpack_function describe, adamw_item_function item, void *sequence,
-                                              int64_t count, void *addresses, size_t stride, adamw_tensor_form *forms,
-                                              size_t form_size);
+typedef struct adamw_describe_options {
+  size_t size;
+  adamw_dlpack_function describe;
+  adamw_item_function item;
+  int64_t count;
+  void *addresses;
+  size_t stride;
+  adamw_tensor_form *forms;
+  size_t form_size;
+  void **objects;
+} adamw_describe_options;
+
+adamw_status adamw_describe_tensors(void *sequence, const adamw_describe_options *options);
 """

@@ -35,7 +35,8 @@ class _ExchangeApi(ctypes.Structure):
 
 @functools.cache
 def _loop():
-    """adamw_describe_tensors(sequence, ...) bound to torch and CPython, or None. Holds the GIL, which torch needs."""
+    """adamw_describe_tensors(sequence, address of options), which holds the GIL because torch needs it, and options that
+    name torch's function and CPython's; or None."""
     capsule = getattr(torch.Tensor, "__dlpack_c_exchange_api__", None)
     function = getattr(library().lib, "adamw_describe_tensors", None)
     if capsule is None or function is None:
@@ -46,31 +47,41 @@ def _loop():
     api = _ExchangeApi.from_address(pointer_of(capsule, b"dlpack_exchange_api"))
     if api.major != 1 or not api.describe_object or ffi.sizeof("adamw_tensor_form") != _FORM.itemsize:
         return None
-    pointer, size = ctypes.c_void_p, ctypes.c_size_t
-    prototype = ctypes.PYFUNCTYPE(
-        ctypes.c_int, pointer, pointer, ctypes.py_object, ctypes.c_int64, pointer, size, pointer, size
-    )
-    item = ctypes.cast(ctypes.pythonapi.PyList_GetItem, pointer)
-    return functools.partial(prototype(int(ffi.cast("uintptr_t", function))), api.describe_object, item)
+    prototype = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.py_object, ctypes.c_void_p)
+    item = ctypes.cast(ctypes.pythonapi.PyList_GetItem, ctypes.c_void_p).value
+    options = {
+        "size": ffi.sizeof("adamw_describe_options"),
+        "describe": ffi.cast("adamw_dlpack_function", api.describe_object),
+        "item": ffi.cast("adamw_item_function", item),
+        "form_size": _FORM.itemsize,
+    }
+    return prototype(int(ffi.cast("uintptr_t", function))), options
 
 
 class Described:
-    """The addresses and forms of as many tensors as `addresses`, a column of unsigned 64-bit numbers, has entries."""
+    """The addresses and forms of as many tensors as `addresses`, a column of unsigned 64-bit numbers, has entries, and
+    what tells the tensors from other objects as long as they live."""
 
     def __init__(self, addresses):
-        self.addresses, self.forms = addresses, bytearray(len(addresses) * _FORM.itemsize)
-        forms = np.frombuffer(self.forms, dtype=np.uint8)
-        # As integers: numpy takes a microsecond to say where an array begins.
-        begin, stride = addresses.__array_interface__["data"][0], addresses.strides[0]
-        self._outputs = (len(addresses), begin, stride, forms.__array_interface__["data"][0], _FORM.itemsize)
-        self._loop = _loop()
+        count = len(addresses)
+        self.addresses, self.forms, self.objects = addresses, bytearray(count * _FORM.itemsize), bytearray(count * 8)
+        self._count, (self._loop, options) = count, _loop() or (None, None)
+        if options:
+            begin, stride = addresses.__array_interface__["data"][0], addresses.strides[0]
+            self._options = ffi.new("adamw_describe_options *", options)
+            self._options.count, self._options.stride = count, stride
+            self._options.addresses = ffi.cast("void *", begin)
+            self._options.forms = ffi.from_buffer("adamw_tensor_form[]", self.forms)
+            self._options.objects = ffi.from_buffer("void *[]", self.objects)
+            # As an integer, and all in one struct: ctypes takes longer over arguments than the loop over some tensors.
+            self._at = int(ffi.cast("uintptr_t", self._options))
 
     def read(self, tensors):
         """Looks at the tensors of a list. False if they cannot be described so, whatever the reason."""
-        if self._loop is None or len(tensors) != len(self.addresses):
+        if self._loop is None or len(tensors) != self._count:
             return False
         try:
-            return self._loop(tensors, *self._outputs) == 0
+            return self._loop(tensors, self._at) == 0
         except RuntimeError:  # no tensor, or one that has no address
             return False
 

@@ -37,6 +37,16 @@ static void check_layout(void) {
   OFFSET(adamw_tensor_form, dtype_bits, 25);
   OFFSET(adamw_tensor_form, dtype_lanes, 26);
   OFFSET(adamw_tensor_form, contiguous, 28);
+  SIZE(adamw_describe_options, 72);
+  OFFSET(adamw_describe_options, size, 0);
+  OFFSET(adamw_describe_options, describe, 8);
+  OFFSET(adamw_describe_options, item, 16);
+  OFFSET(adamw_describe_options, count, 24);
+  OFFSET(adamw_describe_options, addresses, 32);
+  OFFSET(adamw_describe_options, stride, 40);
+  OFFSET(adamw_describe_options, forms, 48);
+  OFFSET(adamw_describe_options, form_size, 56);
+  OFFSET(adamw_describe_options, objects, 64);
   SIZE(adamw_tensor, 112);
   OFFSET(adamw_tensor, param, 0);
   OFFSET(adamw_tensor, grad, 8);

@@ -49,6 +49,13 @@ Sequence three() {
   return s;
 }
 
+adamw_describe_options options_of(void *addresses, std::size_t stride, adamw_tensor_form *forms) {
+  adamw_describe_options o = ADAMW_DESCRIBE_OPTIONS_INIT;
+  o.describe = describe, o.item = item, o.count = 3;
+  o.addresses = addresses, o.stride = stride, o.forms = forms;
+  return o;
+}
+
 // Law: the column of a table is filled at its stride and nothing beside it; a dimension of one has no stride that
 // matters, a tensor without elements is contiguous.
 void check_answers() {
@@ -58,8 +65,8 @@ void check_answers() {
   std::memset(table, 0x5A, sizeof table);
   void *const untouched = table[0][1];
   adamw_tensor_form forms[3];
-  CHECK(adamw_describe_tensors(describe, item, &s, 3, table, sizeof table[0], forms, sizeof forms[0]) == ADAMW_OK, "%s",
-        adamw_last_error());
+  adamw_describe_options o = options_of(table, sizeof table[0], forms);
+  CHECK(adamw_describe_tensors(&s, &o) == ADAMW_OK, "%s", adamw_last_error());
   CHECK(table[0][0] == memory + 8 && table[1][0] == memory + 4 && table[2][0] == nullptr, "addresses");
   for (const auto &row : table) CHECK(row[1] == untouched, "wrote beside the column");
   CHECK(forms[0].numel == 24 && forms[1].numel == 24 && forms[2].numel == 0, "numel");
@@ -68,8 +75,14 @@ void check_answers() {
   CHECK(forms[1].device_type == 2 && forms[1].device_id == 3 && forms[1].dtype_code == 4 && forms[1].dtype_bits == 16 &&
             forms[1].dtype_lanes == 1,
         "device and dtype");
-  CHECK(adamw_describe_tensors(describe, item, nullptr, 0, nullptr, 0, nullptr, sizeof forms[0]) == ADAMW_OK,
-        "none: %s", adamw_last_error());
+  void *objects[4] = {nullptr, nullptr, nullptr, untouched};
+  o.objects = objects;
+  CHECK(adamw_describe_tensors(&s, &o) == ADAMW_OK, "%s", adamw_last_error());
+  for (std::size_t i = 0; i < 3; ++i) CHECK(objects[i] == &s.tensors[i], "object %zu", i);
+  CHECK(objects[3] == untouched, "wrote beyond the objects");
+  o = options_of(nullptr, 0, nullptr);
+  o.count = 0;
+  CHECK(adamw_describe_tensors(nullptr, &o) == ADAMW_OK, "none: %s", adamw_last_error());
 }
 
 // Law: each refusal has its status and names what is wrong; only an object that is no tensor is found while writing.
@@ -78,7 +91,6 @@ void check_refusals() {
   current = &s;
   void *addresses[3];
   adamw_tensor_form forms[3];
-  const std::size_t size = sizeof forms[0];
   const auto refused = [&](adamw_status got, adamw_status expected, const std::string &word, int calls) {
     CHECK(got == expected, "%s: got %s", word.c_str(), adamw_status_string(got));
     const std::string message = adamw_last_error();
@@ -87,27 +99,34 @@ void check_refusals() {
     CHECK(s.calls == calls, "%s: asked for %d objects", word.c_str(), s.calls);
     s.calls = 0;
   };
-  const auto invalid = [&](adamw_status got, const char *word) { refused(got, ADAMW_ERROR_INVALID_ARGUMENT, word, 0); };
+  const auto change = [&](auto change, adamw_status expected, const char *word, int calls = 0) {
+    adamw_describe_options o = options_of(addresses, sizeof addresses[0], forms);
+    change(o);
+    refused(adamw_describe_tensors(&s, &o), expected, word, calls);
+  };
+  const auto invalid = [&](auto changed, const char *word) { change(changed, ADAMW_ERROR_INVALID_ARGUMENT, word); };
   const auto moved = [](auto *p) { return reinterpret_cast<decltype(p)>(reinterpret_cast<char *>(p) + 4); };
-  invalid(adamw_describe_tensors(nullptr, item, &s, 3, addresses, 8, forms, size), "describe");
-  invalid(adamw_describe_tensors(describe, nullptr, &s, 3, addresses, 8, forms, size), "item");
-  invalid(adamw_describe_tensors(describe, item, &s, -1, addresses, 8, forms, size), "count = -1");
-  invalid(adamw_describe_tensors(describe, item, &s, 3, nullptr, 8, forms, size), "addresses is NULL");
-  invalid(adamw_describe_tensors(describe, item, &s, 3, moved(&addresses[0]), 8, forms, size), "addresses");
-  invalid(adamw_describe_tensors(describe, item, &s, 3, addresses, 12, forms, size), "stride = 12");
-  invalid(adamw_describe_tensors(describe, item, &s, 3, addresses, 8, nullptr, size), "forms is NULL");
-  invalid(adamw_describe_tensors(describe, item, &s, 3, addresses, 8, moved(&forms[0]), size), "forms");
-  for (std::size_t bad : {std::size_t{0}, size - 8, size + 8}) {
-    refused(adamw_describe_tensors(describe, item, &s, 3, addresses, 8, forms, bad), ADAMW_ERROR_VERSION, "form_size",
-            0);
+  using Options = adamw_describe_options;
+  refused(adamw_describe_tensors(&s, nullptr), ADAMW_ERROR_INVALID_ARGUMENT, "options is NULL", 0);
+  invalid([](Options &o) { o.describe = nullptr; }, "describe");
+  invalid([](Options &o) { o.item = nullptr; }, "item");
+  invalid([](Options &o) { o.count = -1; }, "count = -1");
+  invalid([](Options &o) { o.addresses = nullptr; }, "addresses is NULL");
+  invalid([&](Options &o) { o.addresses = moved(&addresses[0]); }, "addresses");
+  invalid([](Options &o) { o.stride = 12; }, "stride = 12");
+  invalid([](Options &o) { o.forms = nullptr; }, "forms is NULL");
+  invalid([&](Options &o) { o.forms = moved(&forms[0]); }, "forms");
+  invalid([&](Options &o) { o.objects = moved(&addresses[0]); }, "objects");
+  for (std::size_t by : {std::size_t{8}, ~std::size_t{7}}) {
+    change([&](Options &o) { o.size += by; }, ADAMW_ERROR_VERSION, "options.size");
+    change([&](Options &o) { o.form_size += by; }, ADAMW_ERROR_VERSION, "form_size");
   }
+  const auto same = [](Options &) {};
   s.missing = 1;
-  refused(adamw_describe_tensors(describe, item, &s, 3, addresses, 8, forms, size), ADAMW_ERROR_INVALID_ARGUMENT,
-          "object 1", 2);
+  change(same, ADAMW_ERROR_INVALID_ARGUMENT, "object 1", 2);
   s.missing = -1;
   s.refused = 2;
-  refused(adamw_describe_tensors(describe, item, &s, 3, addresses, 8, forms, size), ADAMW_ERROR_INVALID_ARGUMENT,
-          "object 2", 3);
+  change(same, ADAMW_ERROR_INVALID_ARGUMENT, "object 2", 3);
 }
 
 }  // namespace
