@@ -1,8 +1,7 @@
 """Owns what a plan remembers of a parameter group, and of the rows of one call. Must not know how they are made."""
 
+from itertools import chain
 from operator import is_, itemgetter
-
-import numpy as np
 
 from ._device import is_device
 from ._rows import STRUCTURE
@@ -15,21 +14,21 @@ def same_objects(these, those):
     return len(these) == len(those) and all(map(is_, these, those))
 
 
-def addresses(objects):
-    """What tells these objects from others as long as they live: faster to compare than one by one."""
-    return np.fromiter(objects, dtype=object, count=len(objects)).tobytes()
+def in_order(groups):
+    """The parameters of all groups, in a new list."""
+    return list(chain.from_iterable(group["params"] for group in groups))
 
 
 class Group:
     """A parameter group as it was last seen."""
 
-    def __init__(self, group, params):
-        self.params, self.structure = params, _get_structure(group)  # references keep what addresses() sees unique
-        self.addresses = addresses(params)
+    def __init__(self, group):
+        self.count, self.structure = len(group["params"]), _get_structure(group)
         self.values = self.lr = None  # not looked at yet
 
     def same(self, group):
-        return addresses(group["params"]) == self.addresses and _get_structure(group) == self.structure
+        """But for which parameters they are."""
+        return len(group["params"]) == self.count and _get_structure(group) == self.structure
 
 
 class Bucket:

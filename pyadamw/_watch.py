@@ -26,12 +26,18 @@ class Watch:
         self._addresses = bytearray(8 * len(tensors))
         self.described = Described(np.frombuffer(self._addresses, dtype=np.uint64))
         # What can be compared in one go; None if it has to be asked tensor by tensor.
-        self.known = (bytes(self._addresses), bytes(self.described.forms)) if self.described.read(tensors) else None
+        self.known = tuple(map(bytes, self._seen())) if self.described.read(tensors) else None
+
+    def _seen(self):
+        return self._addresses, self.described.forms, self.described.objects
 
     def unchanged(self, tensors):
-        """Whether these tensors, the same as at first, still have the same memory and lie in it the same way."""
+        """Whether these tensors, the same as at first, still have the same memory and lie in it the same way.
+
+        Where `known` is not None, this says of any tensors whether they are the same, too.
+        """
         if self.known is not None:
-            return self.described.read(tensors) and (self._addresses, self.described.forms) == self.known
+            return self.described.read(tensors) and self._seen() == self.known
         return list(map(data_ptr, tensors)) == self.pointers and list(map(is_contiguous, tensors)) == self.contiguous
 
 
