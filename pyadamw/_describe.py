@@ -35,8 +35,8 @@ class _ExchangeApi(ctypes.Structure):
 
 @functools.cache
 def _loop():
-    """adamw_describe_tensors(sequence, address of options), which holds the GIL because torch needs it, and options that
-    name torch's function and CPython's; or None."""
+    """adamw_describe_tensors(sequence, address of options), which holds the GIL as torch needs it, and options with
+    torch's function and CPython's; or None."""
     capsule = getattr(torch.Tensor, "__dlpack_c_exchange_api__", None)
     function = getattr(library().lib, "adamw_describe_tensors", None)
     if capsule is None or function is None:

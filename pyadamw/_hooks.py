@@ -4,7 +4,6 @@ torch.optim.Optimizer would wrap step() itself, with a profiler label that costs
 """
 
 import functools
-from itertools import chain
 
 import torch
 from torch.optim import optimizer as torch_optimizer
@@ -25,7 +24,7 @@ def with_hooks(step):
         if type(self).step is not hooked:  # called by the step() of a subclass, which torch has wrapped
             return step(self, *args, **kwargs)
         with _label(f"Optimizer.step#{type(self).__name__}.step"):
-            for hook in chain(_before.values(), self._optimizer_step_pre_hooks.values()):
+            for hook in (*_before.values(), *self._optimizer_step_pre_hooks.values()):
                 result = hook(self, (self, *args), kwargs)
                 if result is not None:
                     if not (isinstance(result, tuple) and len(result) == 2):
@@ -33,7 +32,7 @@ def with_hooks(step):
                     (self, *args), kwargs = result
             out = step(self, *args, **kwargs)
             self._optimizer_step_code()
-            for hook in chain(self._optimizer_step_post_hooks.values(), _after.values()):
+            for hook in (*self._optimizer_step_post_hooks.values(), *_after.values()):
                 hook(self, (self, *args), kwargs)
             return out
 

@@ -13,8 +13,9 @@ from torch.utils.dlpack import to_dlpack
 
 from ._bucket import Bucket, Group, in_order, same_objects
 from ._checks import scalar
+from ._counts import Counts
 from ._describe import Described
-from ._device import Steps, float32_at, is_device, stays_there, stream
+from ._device import float32_at, is_device, stays_there, stream
 from ._errors import AdamWError
 from ._library import DTYPES, library
 from ._local import gathered, inner, is_sharded, local_gradient, own_part
@@ -22,6 +23,7 @@ from ._rows import describe
 from ._table import Call, get_values, new_rows, rows_pointer
 from ._validate import check_options
 from ._watch import Watch, data_ptr, increment_version, is_contiguous
+
 
 class Plan:
     def __init__(self, groups, states, rows, waiting, skipped, counts_there=False):
@@ -57,18 +59,9 @@ class Plan:
     def _take_state(self, states):
         """Makes the step counts views of one tensor, and remembers every tensor of the state."""
         mine = [states[param] for param in self.params]
-        counts = [float(state["step"]) for state in mine]
-        self.steps = torch.tensor(counts, dtype=torch.float32)
-        self.steps_array = self.steps.numpy()
-        self.ones = np.ones_like(self.steps_array)
-        for state, step in zip(mine, self.steps.unbind(), strict=True):
-            state["step"] = step
-        self.device_steps = [
-            Steps(rows, [counts[i] for i in rows], device) for device, rows in self._counted_there().items()
-        ]
-        for there in self.device_steps:
-            for i, view in zip(there.rows, there.views, strict=True):
-                mine[i]["step"] = view
+        self.counts = Counts([float(state["step"]) for state in mine], self._counted_there())
+        for state, view in zip(mine, self.counts.views, strict=True):
+            state["step"] = view
         self.states = mine
         self.state_dicts = list(states.values())
         self.state_tensors = [value for state in mine for value in state.values()]
@@ -105,11 +98,7 @@ class Plan:
         table["global_offset"] = [row.local.global_offset for row in self.rows]
         for key in {key for state in self.states for key in state} & set(table.dtype.names) - {"step"}:
             table[key] = [inner(state[key]).data_ptr() if key in state else 0 for state in self.states]
-        for there in self.device_steps:
-            table["step_tensor"][there.rows] = there.addresses()
-        here = [i for i, tensor in enumerate(self.tensors) if not is_device(tensor.device)]
-        table["step_tensor"][here] = [self.steps.data_ptr() + 4 * i for i in here]
-        self.numbered = not table["step_tensor"].all()  # some counts lie here, but their rows on a device
+        self.counts.fill(table, self.tensors)
         self.gradients = Described(table["grad"])
         described = self.memory.known is not None
         self.gradient_forms = self.memory.described.gradient_forms(self.grad_dtypes) if described else None
@@ -146,8 +135,9 @@ class Plan:
 
     def _same_params(self, groups):
         """Whether these groups have the same parameters, and these their memory."""
-        params = groups[0]["params"]
-        if len(groups) > 1 or type(params) is not list:
+        # The list itself where there is one: a copy touches every parameter.
+        params = groups[0]["params"] if len(groups) == 1 else None
+        if type(params) is not list:
             params = in_order(groups)
         if self.in_order:
             return self.memory.unchanged(params)
@@ -215,15 +205,15 @@ class Plan:
             self.temporary = None
 
     def _set_options(self, groups):
-        for number, (group, known) in enumerate(zip(groups, self.groups, strict=True)):
-            values, lr, known.lr_tensor = get_values(group), group["lr"], None
-            if type(lr) is float:
-                pass
-            elif stays_there(lr):
-                known.lr_tensor, lr = lr, 0.0  # its value is the kernels' to read
-            else:
-                check_options({"lr": lr})
-                lr = scalar(lr)
+        for number, group in enumerate(groups):
+            known, values, lr = self.groups[number], get_values(group), group["lr"]
+            known.lr_tensor = None
+            if type(lr) is not float:  # so it is nearly always; to ask whether it is a tensor takes longer
+                if stays_there(lr):
+                    known.lr_tensor, lr = lr, 0.0  # its value is the kernels' to read
+                else:
+                    check_options({"lr": lr})
+                    lr = scalar(lr)
             if values != known.values or lr != known.lr:
                 check_options(group, f"group {number}: ")
                 for bucket in self.buckets:
@@ -235,13 +225,7 @@ class Plan:
     def _run(self, grad_scale, found_inf):
         threads, factors = torch.get_num_threads(), {}
         copies = self._copies_of_strided() if self.strided or self.wholes else None
-        if self.present is None:
-            self.steps_array += self.ones  # an array: numpy takes three times as long with a Python number
-        else:
-            self.steps_array[self.present] += 1
-        if self.numbered:
-            self.table["step"] = self.steps_array
-        undo = [steps.add(self.present, found_inf, factors) for steps in self.device_steps]
+        take_back = self.counts.add(self.present, found_inf, factors)
         stepped = []  # ranges or lists of rows
         try:
             for bucket in self.buckets:
@@ -252,11 +236,7 @@ class Plan:
                     self._call_some(bucket, stepped)
         except Exception as error:
             rows = list(chain.from_iterable(stepped))
-            kept = set(rows)
-            stepping = range(len(self.rows)) if self.present is None else self.present
-            self.steps_array[[i for i in stepping if i not in kept]] -= 1
-            for take_back in undo:
-                take_back(kept)
+            take_back(set(rows))
             if isinstance(error, AdamWError):
                 error.stepped = tuple(self.params[i] for i in rows)
             raise

@@ -100,3 +100,37 @@ def test_changes_are_noticed():
     param.grad = None
     optimizer.step()
     assert torch.equal(param, now)
+
+
+@pytest.mark.usefixtures("_either_way")
+@pytest.mark.parametrize("kind", [list, tuple])
+def test_another_parameter_in_the_same_memory_is_noticed(kind):
+    """Its state is its own: what a group holds is told apart by what it is, not by where it lies."""
+    param = torch.nn.Parameter(torch.ones(4))
+    optimizer = pyadamw.AdamW32bit([param], lr=0.1)
+    for _ in range(2):
+        param.grad = torch.ones(4)
+        optimizer.step()
+    other = torch.nn.Parameter(param.data)
+    optimizer.param_groups[0]["params"] = kind([other])
+    for _ in range(2):
+        other.grad = torch.ones(4)
+        optimizer.step()
+    assert float(optimizer.state[other]["step"]) == float(optimizer.state[param]["step"]) == 2
+
+
+@pytest.mark.usefixtures("_either_way")
+def test_a_parameter_that_moves_to_the_next_group_is_noticed():
+    """The options are those of the group where it is now, though the order of all parameters is as it was."""
+    one, two, three = (torch.nn.Parameter(torch.ones(4)) for _ in range(3))
+    optimizer = pyadamw.AdamW32bit([{"params": [one, two]}, {"params": [three], "lr": 0.0}], lr=0.1)
+    for _ in range(2):
+        before = two.detach().clone()
+        for param in (one, two, three):
+            param.grad = torch.ones(4)
+        optimizer.step()
+        assert not torch.equal(two, before)
+    before = two.detach().clone()
+    optimizer.param_groups[1]["params"].insert(0, optimizer.param_groups[0]["params"].pop())
+    optimizer.step()
+    assert torch.equal(two, before)
