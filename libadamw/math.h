@@ -169,17 +169,12 @@ ADAMW_INLINE V magnitude(V x) {
   return from_bits(bits(x) & 0x7FFFFFFFu);
 }
 
-template <class V>
-ADAMW_INLINE auto sign(V x) {
-  return bits(x) & 0x80000000u;
-}
-
 template <class V, class I>
 ADAMW_INLINE V decode_signed(I code) {
   const V k = fma(to_float(code), V(4.0f), V(-508.0f));  // four times the magnitude, with its sign
   const I entry = shift_right(bits(k), 23);
   const V offset = lookup8(signed_map.decode_offset, entry);
-  return fma(k, lookup8(signed_map.decode_slope, entry), from_bits(bits(offset) ^ sign(k)));
+  return fma(k, lookup8(signed_map.decode_slope, entry), flip_sign(offset, k));
 }
 
 template <class V, class I>
@@ -215,8 +210,7 @@ ADAMW_INLINE V next_offset(V gap_offset) {
 template <class V, class I, class Map>
 ADAMW_INLINE auto encode_signed(V x, V inverse_scale, I noise, const Map &map) {
   const V scaled = x * inverse_scale, a = magnitude(scaled), position = code_position(a, scaled, map);
-  return rounded_code(from_bits(bits(position) | sign(x)) + V(encode_start + 127.0f), less(a, V(0.1f * encode_unit)),
-                      noise);
+  return rounded_code(flip_sign(position, x) + V(encode_start + 127.0f), less(a, V(0.1f * encode_unit)), noise);
 }
 
 template <class V, class I, class Map>

@@ -37,6 +37,7 @@ ADAMW_INLINE __m256i part_mul(__m256i a, __m256i b) { return _mm256_mullo_epi32(
 ADAMW_INLINE __m256i part_and(__m256i a, __m256i b) { return _mm256_and_si256(a, b); }
 ADAMW_INLINE __m256i part_or(__m256i a, __m256i b) { return _mm256_or_si256(a, b); }
 ADAMW_INLINE __m256i part_xor(__m256i a, __m256i b) { return _mm256_xor_si256(a, b); }
+ADAMW_INLINE __m256 part_flip_sign(__m256 a, __m256 b) { return _mm256_xor_ps(a, _mm256_and_ps(b, part_set(-0.0f))); }
 ADAMW_INLINE __m256i part_max(__m256i a, __m256i b) { return _mm256_max_epu32(a, b); }
 ADAMW_INLINE __m256i part_shift_left(__m256i a, int n) { return _mm256_slli_epi32(a, n); }
 ADAMW_INLINE __m256i part_shift_right(__m256i a, int n) { return _mm256_srli_epi32(a, n); }

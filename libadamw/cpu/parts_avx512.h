@@ -37,6 +37,9 @@ ADAMW_INLINE __m512i part_mul(__m512i a, __m512i b) { return _mm512_mullo_epi32(
 ADAMW_INLINE __m512i part_and(__m512i a, __m512i b) { return _mm512_and_si512(a, b); }
 ADAMW_INLINE __m512i part_or(__m512i a, __m512i b) { return _mm512_or_si512(a, b); }
 ADAMW_INLINE __m512i part_xor(__m512i a, __m512i b) { return _mm512_xor_si512(a, b); }
+ADAMW_INLINE __m512 part_flip_sign(__m512 a, __m512 b) {  // 0x6C: b ^ (a & c), of the operands in order a, b, c
+  return part_from_bits(_mm512_ternarylogic_epi32(part_set(0x80000000u), part_bits(a), part_bits(b), 0x6C));
+}
 ADAMW_INLINE __m512i part_max(__m512i a, __m512i b) { return _mm512_max_epu32(a, b); }
 ADAMW_INLINE __m512i part_shift_left(__m512i a, int n) { return _mm512_slli_epi32(a, static_cast<unsigned>(n)); }
 ADAMW_INLINE __m512i part_shift_right(__m512i a, int n) { return _mm512_srli_epi32(a, static_cast<unsigned>(n)); }

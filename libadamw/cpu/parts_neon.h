@@ -38,6 +38,9 @@ ADAMW_INLINE uint32x4_t part_mul(uint32x4_t a, uint32x4_t b) { return vmulq_u32(
 ADAMW_INLINE uint32x4_t part_and(uint32x4_t a, uint32x4_t b) { return vandq_u32(a, b); }
 ADAMW_INLINE uint32x4_t part_or(uint32x4_t a, uint32x4_t b) { return vorrq_u32(a, b); }
 ADAMW_INLINE uint32x4_t part_xor(uint32x4_t a, uint32x4_t b) { return veorq_u32(a, b); }
+ADAMW_INLINE float32x4_t part_flip_sign(float32x4_t a, float32x4_t b) {
+  return part_from_bits(veorq_u32(part_bits(a), vandq_u32(part_bits(b), vdupq_n_u32(0x80000000u))));
+}
 ADAMW_INLINE uint32x4_t part_max(uint32x4_t a, uint32x4_t b) { return vmaxq_u32(a, b); }
 ADAMW_INLINE uint32x4_t part_shift_left(uint32x4_t a, int n) { return vshlq_u32(a, vdupq_n_s32(n)); }
 ADAMW_INLINE uint32x4_t part_shift_right(uint32x4_t a, int n) { return vshlq_u32(a, vdupq_n_s32(-n)); }

@@ -67,6 +67,9 @@ ADAMW_INLINE std::uint32_t part_mul(std::uint32_t a, std::uint32_t b) { return a
 ADAMW_INLINE std::uint32_t part_and(std::uint32_t a, std::uint32_t b) { return a & b; }
 ADAMW_INLINE std::uint32_t part_or(std::uint32_t a, std::uint32_t b) { return a | b; }
 ADAMW_INLINE std::uint32_t part_xor(std::uint32_t a, std::uint32_t b) { return a ^ b; }
+ADAMW_INLINE float part_flip_sign(float a, float b) {
+  return part_from_bits(part_bits(a) ^ (part_bits(b) & 0x80000000u));
+}
 ADAMW_INLINE std::uint32_t part_max(std::uint32_t a, std::uint32_t b) { return a > b ? a : b; }
 ADAMW_INLINE std::uint32_t part_shift_left(std::uint32_t a, int n) { return a << n; }
 ADAMW_INLINE std::uint32_t part_shift_right(std::uint32_t a, int n) { return a >> n; }

@@ -63,6 +63,7 @@ ADAMW_DEVICE bool not_equal(float a, float b) { return a != b; }
 ADAMW_DEVICE bool not_equal(std::uint32_t a, std::uint32_t b) { return a != b; }
 ADAMW_DEVICE float select(bool m, float a, float b) { return m ? a : b; }
 ADAMW_DEVICE std::uint32_t select(bool m, std::uint32_t a, std::uint32_t b) { return m ? a : b; }
+ADAMW_DEVICE float flip_sign(float a, float b) { return from_bits(bits(a) ^ (bits(b) & 0x80000000u)); }
 ADAMW_DEVICE std::uint32_t shift_left(std::uint32_t a, int n) { return a << n; }
 ADAMW_DEVICE float magnitude(float x) { return absolute(x); }
 
