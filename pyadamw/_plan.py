@@ -234,7 +234,7 @@ class Plan:
                     self._call(bucket, bucket.rows, bucket.pointer, stepped)
                 else:
                     self._call_some(bucket, stepped)
-        except Exception as error:
+        except BaseException as error:  # an interrupt, too, must leave the counts right
             rows = list(chain.from_iterable(stepped))
             take_back(set(rows))
             if isinstance(error, AdamWError):
