@@ -52,7 +52,6 @@ ADAMW_INLINE __m256 part_select(MaskPart m, __m256 a, __m256 b) { return _mm256_
 ADAMW_INLINE __m256i part_select(MaskPart m, __m256i a, __m256i b) {
   return part_bits(part_select(m, part_from_bits(a), part_from_bits(b)));
 }
-ADAMW_INLINE __m256 part_zero_unless(MaskPart m, __m256 a) { return _mm256_and_ps(m.m, a); }
 ADAMW_INLINE __m256i part_add_where(MaskPart m, __m256i a, __m256i b) {
   return _mm256_add_epi32(a, _mm256_and_si256(part_bits(m.m), b));
 }

@@ -55,7 +55,6 @@ ADAMW_INLINE MaskPart part_and(MaskPart a, MaskPart b) { return {static_cast<__m
 ADAMW_INLINE int part_count(MaskPart a) { return __builtin_popcount(a.m); }
 ADAMW_INLINE __m512 part_select(MaskPart m, __m512 a, __m512 b) { return _mm512_mask_blend_ps(m.m, b, a); }
 ADAMW_INLINE __m512i part_select(MaskPart m, __m512i a, __m512i b) { return _mm512_mask_blend_epi32(m.m, b, a); }
-ADAMW_INLINE __m512 part_zero_unless(MaskPart m, __m512 a) { return _mm512_maskz_mov_ps(m.m, a); }
 ADAMW_INLINE __m512i part_add_where(MaskPart m, __m512i a, __m512i b) { return _mm512_mask_add_epi32(a, m.m, a, b); }
 ADAMW_INLINE __m512i part_zero_where_zero(__m512 x, __m512i a) {
   return _mm512_maskz_mov_epi32(_mm512_test_epi32_mask(part_bits(x), part_bits(x)), a);

@@ -56,9 +56,6 @@ ADAMW_INLINE MaskPart part_and(MaskPart a, MaskPart b) { return {vandq_u32(a.m, 
 ADAMW_INLINE int part_count(MaskPart a) { return static_cast<int>(vaddvq_u32(vshrq_n_u32(a.m, 31))); }
 ADAMW_INLINE float32x4_t part_select(MaskPart m, float32x4_t a, float32x4_t b) { return vbslq_f32(m.m, a, b); }
 ADAMW_INLINE uint32x4_t part_select(MaskPart m, uint32x4_t a, uint32x4_t b) { return vbslq_u32(m.m, a, b); }
-ADAMW_INLINE float32x4_t part_zero_unless(MaskPart m, float32x4_t a) {
-  return part_from_bits(vandq_u32(m.m, part_bits(a)));
-}
 ADAMW_INLINE uint32x4_t part_add_where(MaskPart m, uint32x4_t a, uint32x4_t b) {
   return vaddq_u32(a, vandq_u32(m.m, b));
 }

@@ -88,7 +88,6 @@ ADAMW_INLINE std::uint32_t part_select(MaskPart m, std::uint32_t a, std::uint32_
 ADAMW_INLINE float part_select(MaskPart m, float a, float b) {
   return part_from_bits(part_select(m, part_bits(a), part_bits(b)));
 }
-ADAMW_INLINE float part_zero_unless(MaskPart m, float a) { return part_from_bits(m.all & part_bits(a)); }
 ADAMW_INLINE std::uint32_t part_add_where(MaskPart m, std::uint32_t a, std::uint32_t b) { return a + (m.all & b); }
 ADAMW_INLINE std::uint32_t part_zero_where_zero(float x, std::uint32_t a) { return x != 0.0f ? a : 0u; }
 
