@@ -86,7 +86,7 @@ ADAMW_LIFT2(M, not_equal, V, V, part_not_equal)  // true for NaN
 ADAMW_LIFT2(M, operator&, M, M, part_and)
 ADAMW_LIFT3(V, select, M, V, V, part_select)  // a ? b : c
 ADAMW_LIFT3(I, select, M, I, I, part_select)
-ADAMW_LIFT2(V, flip_sign, V, V, part_flip_sign)  // -a where b's sign bit is set, else a
+ADAMW_LIFT2(V, flip_sign, V, V, part_flip_sign)              // -a where b's sign bit is set, else a
 ADAMW_LIFT3(I, add_where, M, I, I, part_add_where)           // b + c where a is set, else b
 ADAMW_LIFT2(I, zero_where_zero, V, I, part_zero_where_zero)  // b, or 0 where a, which is not negative, is 0
 ADAMW_LIFT1(I, bits, V, part_bits)
