@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <memory>
 #include <thread>
 
 #include "paged_model.h"
@@ -35,45 +36,71 @@ void for_each_kind(const std::function<void(const adamw_step_options &)> &body) 
   }
 }
 
-// Law: paged = unpaged, after each of several steps, for every backing, window and budget.
-void check_same_bits(const adamw_step_options &options, const adamw_pager_options &paging) {
-  adamw_pager *pager = new_pager(paging);
-  {
-    Model plain(options, mixed);
-    PagedModel paged(pager, options, mixed);
-    for (int step = 1; step <= 3; ++step) {
-      std::int64_t rows = -1;
-      paged.options.rows_stepped = &rows;
-      for (Model *model : {&plain, static_cast<Model *>(&paged)}) {
-        model->new_gradients(static_cast<std::uint64_t>(step));
-        CHECK(model->call(step) == ADAMW_OK, "%s", adamw_last_error());
-      }
-      CHECK(rows == static_cast<std::int64_t>(mixed.size()), "rows_stepped = %lld", static_cast<long long>(rows));
-      CHECK(plain.contents() == paged.paged_contents(),
-            "backing %d, chunk %lld, resident %lld, format %d, flags %u: step %d", paging.backing,
-            static_cast<long long>(paging.chunk_bytes), static_cast<long long>(paging.resident_bytes),
-            options.state_format, options.flags, step);
-    }
-    const adamw_pager_statistics s = stats_of(pager);
-    if (paging.resident_bytes > 0)
-      CHECK(s.resident_peak_bytes <= paging.resident_bytes, "%lld", static_cast<long long>(s.resident_peak_bytes));
-    if (paging.backing == ADAMW_PLACE_FILE && paging.resident_bytes == 0)
-      CHECK(s.bytes_in > 0 && s.bytes_out >= s.bytes_in / 3 && s.faults_avoided >= s.bytes_in / 4096,
-            "%lld in, %lld out", static_cast<long long>(s.bytes_in), static_cast<long long>(s.bytes_out));
-  }
+// One of several models that are paged in their own ways.
+struct Paged {
+  adamw_pager_options paging;
+  adamw_pager *pager;
+  PagedModel model;
+
+  Paged(const adamw_pager_options &p, const adamw_step_options &options)
+      : paging(p), pager(new_pager(p)), model(pager, options, mixed) {}
+};
+
+void check_step(Paged &paged, const Model &plain, const std::vector<std::uint8_t> &expected, int step) {
+  std::int64_t rows = -1;
+  paged.model.options.rows_stepped = &rows;
+  paged.model.take_gradients(plain);
+  CHECK(paged.model.call(step) == ADAMW_OK, "%s", adamw_last_error());
+  CHECK(rows == static_cast<std::int64_t>(mixed.size()), "rows_stepped = %lld", static_cast<long long>(rows));
+  CHECK(expected == paged.model.paged_contents(),
+        "backing %d, chunk %lld, resident %lld, format %d, flags %u: step %d", paged.paging.backing,
+        static_cast<long long>(paged.paging.chunk_bytes), static_cast<long long>(paged.paging.resident_bytes),
+        plain.options.state_format, plain.options.flags, step);
+}
+
+void check_statistics(const Paged &paged) {
+  const adamw_pager_statistics s = stats_of(paged.pager);
+  const std::int64_t resident = paged.paging.resident_bytes;
+  if (resident > 0)
+    CHECK(s.resident_peak_bytes <= resident, "%lld", static_cast<long long>(s.resident_peak_bytes));
+  if (paged.paging.backing == ADAMW_PLACE_FILE && resident == 0)
+    CHECK(s.bytes_in > 0 && s.bytes_out >= s.bytes_in / 3 && s.faults_avoided >= s.bytes_in / 4096,
+          "%lld in, %lld out", static_cast<long long>(s.bytes_in), static_cast<long long>(s.bytes_out));
+}
+
+void check_end(adamw_pager *pager) {
   const adamw_pager_statistics s = stats_of(pager);
   CHECK(s.buffers == 0 && s.host_bytes == 0 && s.file_bytes == 0, "%lld buffers stay",
         static_cast<long long>(s.buffers));
   CHECK(adamw_pager_destroy(pager) == ADAMW_OK, "%s", adamw_last_error());
 }
 
+// Law: paged = unpaged, after each of several steps, for every backing, window and budget.
+void check_same_bits(const adamw_step_options &options, const std::vector<adamw_pager_options> &pagings) {
+  std::vector<adamw_pager *> pagers;
+  {
+    Model plain(options, mixed);
+    std::vector<std::unique_ptr<Paged>> all;
+    for (const adamw_pager_options &paging : pagings) {
+      all.push_back(std::make_unique<Paged>(paging, options));
+      pagers.push_back(all.back()->pager);
+    }
+    for (int step = 1; step <= 3; ++step) {
+      plain.new_gradients(static_cast<std::uint64_t>(step));
+      CHECK(plain.call(step) == ADAMW_OK, "%s", adamw_last_error());
+      const auto expected = plain.contents();
+      for (auto &paged : all) check_step(*paged, plain, expected, step);
+    }
+    for (const auto &paged : all) check_statistics(*paged);
+  }
+  for (adamw_pager *pager : pagers) check_end(pager);
+}
+
 void check_all_same_bits() {
-  adamw_pager_options host = ADAMW_PAGER_OPTIONS_INIT;
+  const adamw_pager_options host = ADAMW_PAGER_OPTIONS_INIT;
   for_each_kind([&](const adamw_step_options &options) {
-    check_same_bits(options, host);
-    check_same_bits(options, file_options(options.max_unorm > 0 ? 1 << 17 : 1 << 16));
-    check_same_bits(options, file_options(0));
-    check_same_bits(options, file_options(0, 4 << 20));
+    check_same_bits(
+        options, {host, file_options(options.max_unorm > 0 ? 1 << 17 : 1 << 16), file_options(0), file_options(0, 4 << 20)});
   });
 }
 

@@ -195,22 +195,37 @@ adamw_status make_played(const char *, const adamw::PagerOptions &, adamw::Pager
 const std::vector<TensorShape> shapes = {{1, 1, 0},      {5, 100, 0},   {1, 0, 0},     {300, 301, 0}, {1, 33, 0},
                                          {1, 200001, 0}, {3, 30003, 0}, {200, 512, 0}, {1, 257, 0}};
 
-void check_order(const adamw_step_options &options, std::uint64_t seed) {
+// The steps without paging: each one's gradients, and what it left.
+struct Unpaged {
+  static constexpr int steps = 2;
+  std::vector<Model> models;  // after step 1, 2, ...
+  std::vector<std::vector<std::uint8_t>> contents;
+
+  explicit Unpaged(const adamw_step_options &options) {
+    Model model(options, shapes);
+    for (int step = 1; step <= steps; ++step) {
+      model.new_gradients(static_cast<std::uint64_t>(step));
+      CHECK(model.call(step) == ADAMW_OK, "%s", adamw_last_error());
+      models.push_back(model);
+      contents.push_back(model.contents());
+    }
+  }
+};
+
+void check_order(const adamw_step_options &options, const Unpaged &unpaged, std::uint64_t seed) {
   // The name of the backing matters to nobody but a step that asks whether there is anything to bring in.
   adamw_pager pager({ADAMW_PLACE_FILE, -1, 0, chunk, 0, ""});
   CHECK(pager.open("test", make_played) == ADAMW_OK, "open");
   played->random = Random(seed);
   {
-    Model plain(options, shapes);
     PagedModel paged(&pager, options, shapes);
-    for (int step = 1; step <= 2; ++step) {
-      plain.new_gradients(static_cast<std::uint64_t>(step));
-      paged.new_gradients(static_cast<std::uint64_t>(step));
-      CHECK(plain.call(step) == ADAMW_OK, "%s", adamw_last_error());
+    for (int step = 1; step <= Unpaged::steps; ++step) {
+      const auto done = static_cast<std::size_t>(step - 1);
+      paged.take_gradients(unpaged.models[done]);
       played->hide();
       CHECK(paged.call(step) == ADAMW_OK, "%s", adamw_last_error());
       played->show();
-      CHECK(plain.contents() == paged.paged_contents(), "format %d, flags %u, clipping %d, seed %llu: step %d",
+      CHECK(unpaged.contents[done] == paged.paged_contents(), "format %d, flags %u, clipping %d, seed %llu: step %d",
             options.state_format, options.flags, options.percentile_clipping, static_cast<unsigned long long>(seed),
             step);
     }
@@ -222,15 +237,16 @@ void check_order(const adamw_step_options &options, std::uint64_t seed) {
 }  // namespace
 
 int main() {
-  for (std::uint64_t seed = 1; seed <= 6; ++seed) {
-    for (int format = ADAMW_STATE_FLOAT32; format <= ADAMW_STATE_TENSOR8; ++format) {
-      for (std::uint32_t flags : {0u, unsigned{ADAMW_STEP_AMSGRAD}}) {
+  for (int format = ADAMW_STATE_FLOAT32; format <= ADAMW_STATE_TENSOR8; ++format) {
+    for (std::uint32_t flags : {0u, unsigned{ADAMW_STEP_AMSGRAD}}) {
+      for (bool norms : {false, true}) {
         adamw_step_options o = step_options(static_cast<adamw_state_format>(format), flags);
-        o.num_threads = 1 + static_cast<int>(seed % 2);
-        check_order(o, seed);
-        o.percentile_clipping = 30;
-        o.max_unorm = 0.01;
-        check_order(o, seed);
+        if (norms) o.percentile_clipping = 30, o.max_unorm = 0.01;
+        const Unpaged unpaged(o);
+        for (std::uint64_t seed = 1; seed <= 6; ++seed) {
+          o.num_threads = 1 + static_cast<int>(seed % 2);
+          check_order(o, unpaged, seed);
+        }
       }
     }
   }
