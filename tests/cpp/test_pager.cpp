@@ -52,20 +52,18 @@ void check_step(Paged &paged, const Model &plain, const std::vector<std::uint8_t
   paged.model.take_gradients(plain);
   CHECK(paged.model.call(step) == ADAMW_OK, "%s", adamw_last_error());
   CHECK(rows == static_cast<std::int64_t>(mixed.size()), "rows_stepped = %lld", static_cast<long long>(rows));
-  CHECK(expected == paged.model.paged_contents(),
-        "backing %d, chunk %lld, resident %lld, format %d, flags %u: step %d", paged.paging.backing,
-        static_cast<long long>(paged.paging.chunk_bytes), static_cast<long long>(paged.paging.resident_bytes),
-        plain.options.state_format, plain.options.flags, step);
+  CHECK(expected == paged.model.paged_contents(), "backing %d, chunk %lld, resident %lld, format %d, flags %u: step %d",
+        paged.paging.backing, static_cast<long long>(paged.paging.chunk_bytes),
+        static_cast<long long>(paged.paging.resident_bytes), plain.options.state_format, plain.options.flags, step);
 }
 
 void check_statistics(const Paged &paged) {
   const adamw_pager_statistics s = stats_of(paged.pager);
   const std::int64_t resident = paged.paging.resident_bytes;
-  if (resident > 0)
-    CHECK(s.resident_peak_bytes <= resident, "%lld", static_cast<long long>(s.resident_peak_bytes));
+  if (resident > 0) CHECK(s.resident_peak_bytes <= resident, "%lld", static_cast<long long>(s.resident_peak_bytes));
   if (paged.paging.backing == ADAMW_PLACE_FILE && resident == 0)
-    CHECK(s.bytes_in > 0 && s.bytes_out >= s.bytes_in / 3 && s.faults_avoided >= s.bytes_in / 4096,
-          "%lld in, %lld out", static_cast<long long>(s.bytes_in), static_cast<long long>(s.bytes_out));
+    CHECK(s.bytes_in > 0 && s.bytes_out >= s.bytes_in / 3 && s.faults_avoided >= s.bytes_in / 4096, "%lld in, %lld out",
+          static_cast<long long>(s.bytes_in), static_cast<long long>(s.bytes_out));
 }
 
 void check_end(adamw_pager *pager) {
@@ -99,8 +97,8 @@ void check_same_bits(const adamw_step_options &options, const std::vector<adamw_
 void check_all_same_bits() {
   const adamw_pager_options host = ADAMW_PAGER_OPTIONS_INIT;
   for_each_kind([&](const adamw_step_options &options) {
-    check_same_bits(
-        options, {host, file_options(options.max_unorm > 0 ? 1 << 17 : 1 << 16), file_options(0), file_options(0, 4 << 20)});
+    check_same_bits(options, {host, file_options(options.max_unorm > 0 ? 1 << 17 : 1 << 16), file_options(0),
+                              file_options(0, 4 << 20)});
   });
 }
 
