@@ -19,7 +19,7 @@ def describe():
         "load": list(os.getloadavg()),
         "threads": torch.get_num_threads(),
         "kernel": library().cpu_kernel(),
-        "library": str(library().path),
+        "library": Path(library().path).name,
         "build": library().build_info(),
         "pyadamw": pyadamw.__version__,
         "torch": torch.__version__,
