@@ -93,6 +93,10 @@ ADAMW_DEVICE bool quick_range(const Coefficients &c) {
   return c.eps >= 0x1p-40f && c.eps <= 0x1p20f && c.inverse_root_bc2 <= 0x1p10f;
 }
 
+// Whether 1 / x is IEEE's for certain: x is a block's largest magnitude, and all ones in its mantissa are one of the
+// two cases above; of millions of blocks some have it.
+ADAMW_DEVICE bool has_quick_inverse(std::uint32_t x) { return (~x & 0x7FFFFFu) != 0; }
+
 // The range of the 8-bit step: exp_avg is 0 or 2^-90 ... 2^20 in magnitude, exp_avg_sq 0 or 2^-100 ... 2^16. Then a
 // denominator is at most 2^36, and a quotient at least 2^-126. Whoever steps knows the highest without this.
 struct InRange8 {

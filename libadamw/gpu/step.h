@@ -141,6 +141,9 @@ struct Step8 {
     const std::uint32_t largest_r = largest_root_bits(fresh.root), all_m = warp_max(bits(largest_m)),
                         largest_x = Amsgrad ? largest_root_bits(fresh.max_root) : 0u;
     if (any(!range.all(largest_m, Amsgrad ? largest_x : largest_r))) return false;
+    if (!has_quick_inverse(all_m) || !has_quick_inverse(largest_r)) return false;
+    if (Amsgrad && (!has_quick_inverse(largest_x) || (scale.max_root != 0.0f && scale.max_root < 0x1p-60f)))
+      return false;
     store_params<P, Share>(p, b.row.param, b.begin, block_size, lane, b.head.stochastic_rounding, mine.c.param_key,
                            b.start());
     store_moments<Share, Amsgrad>(fresh, b.new_scales<Quick>(false, all_m, largest_r, largest_x), b,
