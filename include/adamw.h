@@ -128,7 +128,7 @@ typedef enum adamw_dtype {
  *     sqrt(exp_avg_sq) = absmax * unsigned_map[code]   stochastically
  *
  *   absmax is the exact largest magnitude in the block, which gets the last code (that of sqrt(exp_avg_sq) in all but one of
- *   8000 draws, else the one below, 0.35% less); the maps are the dynamic maps of Dettmers et al. ("8-bit
+ *   7000 draws, else the one below, 0.35% less); the maps are the dynamic maps of Dettmers et al. ("8-bit
  *   Optimizers via Block-wise Quantization", ICLR 2022) as bitsandbytes uses them, see adamw_codebook(). The root is stored
  *   because it needs half the dynamic range. Stochastic rounding goes up with a probability equal to the distance from the code
  *   below, so that it is right on average: rounding to the nearest code stalls wherever a step changes a moment by less than
