@@ -47,7 +47,6 @@ struct Measure {
   Coefficients c{};
   BlockLayout blocks{};
   Segments segments{};
-  OldScales old{};
 
   ADAMW_DEVICE void enter(int row) {
     number = row;

@@ -19,13 +19,11 @@ struct Quick {
 };
 
 ADAMW_DEVICE float as_float(Quick a) { return a.x; }
-ADAMW_DEVICE Quick operator+(Quick a, Quick b) { return a.x + b.x; }
 ADAMW_DEVICE Quick operator-(Quick a, Quick b) { return a.x - b.x; }
 ADAMW_DEVICE Quick operator*(Quick a, Quick b) { return a.x * b.x; }
 ADAMW_DEVICE Quick fma(Quick a, Quick b, Quick c) { return fma(a.x, b.x, c.x); }
 ADAMW_DEVICE Quick maximum(Quick a, Quick b) { return maximum(a.x, b.x); }
 ADAMW_DEVICE bool not_equal(Quick a, Quick b) { return a.x != b.x; }
-ADAMW_DEVICE bool less_equal(Quick a, Quick b) { return a.x <= b.x; }
 ADAMW_DEVICE Quick select(bool m, Quick a, Quick b) { return m ? a.x : b.x; }
 
 ADAMW_DEVICE Quick lowest(Quick a, Quick b, Quick c) { return lowest(a.x, b.x, c.x); }
@@ -35,7 +33,7 @@ ADAMW_DEVICE MapLines map_lines(const LineMap &map, Quick a, Quick x) { return m
 ADAMW_DEVICE std::uint32_t rounded_code_or_zero(Quick position, Quick x, std::uint32_t noise) {
   const std::uint32_t start = bits(encode_start), least = smaller(bits(x.x) + start, start + 0x8000u);
   const std::uint32_t p = bits(position.x);
-  return ((p > least ? p : least) << 1) + noise;
+  return (larger(p, least) << 1) + noise;
 }
 
 ADAMW_DEVICE Quick sqrt(Quick a) {
@@ -69,10 +67,7 @@ struct LowestMagnitude {
 struct Highest {
   std::uint32_t bits_seen = 0;
 
-  ADAMW_DEVICE void see(float x) {
-    const std::uint32_t b = bits(absolute(x));
-    bits_seen = b > bits_seen ? b : bits_seen;
-  }
+  ADAMW_DEVICE void see(float x) { bits_seen = larger(bits_seen, bits(absolute(x))); }
   ADAMW_DEVICE bool at_most(float x) const { return bits_seen <= bits(x); }
 };
 
