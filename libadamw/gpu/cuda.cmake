@@ -63,6 +63,7 @@ function(adamw_cuda_library major required)
   target_compile_definitions(${name}_objects PRIVATE ADAMW_CUDA_MAJOR=${major} ADAMW_CUDA_VERSION="${cuda_version}"
                                                      ADAMW_CUDA_ARCHITECTURES="${architectures}")
   adamw_shared_library(${name} adamw_objects ${name}_objects)
+  set_property(TARGET ${name} PROPERTY ADAMW_CUDA_VERSION ${cuda_version})
   target_link_libraries(${name} PRIVATE ${CMAKE_DL_LIBS})
 endfunction()
 
