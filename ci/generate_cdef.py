@@ -1,8 +1,8 @@
 """Owns pyadamw/_cdef.py: the C declarations of include/adamw.h as cffi reads them. `--check` fails if it is stale.
 
-cffi wants plain C: no comments, no preprocessor. Its out-of-line ABI mode parses that here, once, and not at every import.
-Constants and the struct sizes that the header asserts are written as Python numbers, so that the package can compare them
-with what it loads. It must not know what a step is.
+cffi wants plain C: no comments, no preprocessor. Its out-of-line ABI mode parses that here, once, and not at every
+import. Constants and the struct sizes that the header asserts are written as Python numbers, so that the package can
+compare them with what it loads. It must not know what a step is.
 """
 
 import contextlib

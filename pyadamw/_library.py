@@ -4,6 +4,7 @@ torch is imported before the library is opened, so that both use one OpenMP thre
 each has the CPU's kernels, and those for CUDA ask for a driver only when a tensor is on a GPU. Nothing here calls CUDA.
 """
 
+import ctypes
 import functools
 import os
 import re
@@ -72,8 +73,8 @@ def _open():
     if problem is not None:
         raise LibraryNotFoundError(f"{where} cannot be loaded: {problem}")
     try:
-        # With a slash, so that the loader looks nowhere else.
-        return path, ffi.dlopen(os.path.abspath(path))
+        # ctypes opens it, because cffi takes no path that the locale cannot spell. With a slash: nowhere else.
+        return path, ffi.dlopen(ffi.cast("void *", ctypes.CDLL(os.path.abspath(path))._handle))
     except OSError as error:
         raise LibraryNotFoundError(f"{where} cannot be loaded: {_unloadable.after(error)}") from error
 

@@ -1,4 +1,4 @@
-"""Owns why a file cannot be loaded as the library here, in words that say what to do. Must not know where it is looked for."""
+"""Owns why a file cannot be loaded as a library, in words that say what to do. Must not know where it lay."""
 
 import os
 import platform
