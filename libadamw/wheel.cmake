@@ -28,7 +28,7 @@ if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
                   "libstdc++ and libgcc, linked statically into each library")
 endif()
 foreach(library IN LISTS cuda_libraries)
-  get_target_property(version ${library} ADAMW_CUDA_VERSION)
+  get_target_property(version ${library}_objects ADAMW_CUDA_VERSION)
   adamw_component("cuda-compiler-${version}" ${version} [[{"license": {"name": "NVIDIA CUDA Toolkit EULA"}}]] excluded
                   "compiled the kernels of lib${library}.so (nothing of it is linked)")
 endforeach()

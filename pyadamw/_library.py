@@ -8,6 +8,7 @@ import ctypes
 import functools
 import os
 import re
+import sys
 from pathlib import Path
 
 import torch
@@ -24,6 +25,7 @@ from ._errors import (
 
 ENVIRONMENT = "PYADAMW_LIBRARY"
 PACKAGED = Path(__file__).resolve().parent / "lib"
+INSTALLED = Path(sys.prefix) / "lib" / "libadamw.so.1"  # a package of its own, as in conda; for the CPU or for one CUDA
 CUDA_MAJORS = ("12", "13")
 
 ffi = _cdef.ffi
@@ -50,12 +52,15 @@ def cuda_major():
 
 
 def candidates():
-    """Where the library is looked for, in this order. The environment variable PYADAMW_LIBRARY silences the rest."""
+    """Where the library is looked for, in this order: inside of pyadamw, then in the environment of this Python.
+
+    The environment variable PYADAMW_LIBRARY silences the rest.
+    """
     chosen = os.environ.get(ENVIRONMENT)
     if chosen:
         return [Path(chosen)]
     names = [f"libadamw_cuda{cuda_major()}.so"] if cuda_major() else []
-    return [PACKAGED / name for name in [*names, "libadamw_cpu.so"]]
+    return [*(PACKAGED / name for name in [*names, "libadamw_cpu.so"]), INSTALLED]
 
 
 def _open():
@@ -152,13 +157,14 @@ class Library:
         major = cuda_major()
         if major is None:
             return "Only a torch that is built for CUDA can be used with a GPU here, and this one is not"
-        tried = (
-            f"This torch is for CUDA {torch.version.cuda}, and of {' and '.join(map(str, candidates()))} only the last"
-        )
+        places = " and ".join(map(str, candidates()))
+        tried = f"This torch is for CUDA {torch.version.cuda}, and of {places} it is the first that is there"
         if major not in CUDA_MAJORS:
-            return f"{tried} is there. Install a torch for CUDA {' or '.join(CUDA_MAJORS)}: libadamw exists for those"
+            return f"{tried}. Install a torch for CUDA {' or '.join(CUDA_MAJORS)}: libadamw exists for those"
+        if self.path == INSTALLED:
+            return f"{tried}. Install the libadamw for CUDA {major}: `conda install 'libadamw=*=cuda{major}*'`"
         return (
-            f"{tried} is there. Install a pyadamw with CUDA {major}, build one with `ADAMW_CUDA={major} pip install .` "
+            f"{tried}. Install a pyadamw with CUDA {major}, build one with `ADAMW_CUDA={major} pip install .` "
             f"or set {ENVIRONMENT} to a libadamw_cuda{major}.so"
         )
 

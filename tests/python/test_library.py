@@ -120,6 +120,7 @@ def packaged(monkeypatch, tmp_path):
         monkeypatch.delenv(_library.ENVIRONMENT, raising=False)
         monkeypatch.setattr(torch.version, "cuda", cuda)
         monkeypatch.setattr(_library, "PACKAGED", tmp_path)
+        monkeypatch.setattr(_library, "INSTALLED", tmp_path / "libadamw.so.1")
         for name, source in libraries.items():
             (tmp_path / name).symlink_to(source)
         return tmp_path
@@ -166,6 +167,19 @@ def test_no_library_for_this_cuda(packaged):
     packaged("11.8", {})
     with pytest.raises(_errors.UnsupportedError, match="Install a torch for CUDA 12 or 13"):
         library.device_number(torch.device("cuda", 1), "parameter 3")
+
+
+@pytest.mark.parametrize("packages_own", ("libadamw_cuda13.so", "libadamw_cpu.so", None))
+def test_the_environments_library(packaged, packages_own):
+    """A pyadamw without a library loads lib/libadamw.so.1 of the environment; one inside of pyadamw comes first."""
+    assert Path(sys.prefix) / "lib" / "libadamw.so.1" == _library.INSTALLED
+    names = ["libadamw.so.1", *([packages_own] if packages_own else [])]
+    folder = packaged("13.0", dict.fromkeys(names, CPU))
+    library = _library.Library()
+    assert library.path == folder / names[-1]
+    remedy = "pip install" if packages_own else r"conda install 'libadamw=\*=cuda13\*'"
+    with pytest.raises(_errors.UnsupportedError, match=remedy):
+        library.device_number(torch.device("cuda", 0), "a parameter")
 
 
 def test_cuda_devices_of_a_cpu_library(packaged, monkeypatch):
