@@ -63,7 +63,7 @@ def build(channel, stand_ins):
 
 
 def test(path, channels):
-    """Runs the tests in a package; returns whether all have passed. A test of a CUDA package takes a driver, or so it seems."""
+    """Runs the tests in a package; returns whether all have passed. For a CUDA package there seems to be a driver."""
     package = rattler_build.Package.from_file(path)
     driver = next((d.partition(">=")[2] for d in package.depends if d.startswith("__cuda ")), "")
     os.environ["CONDA_OVERRIDE_CUDA"] = driver
@@ -93,7 +93,8 @@ def main(folder):
     print(f"  {len(packages)} packages in {time.monotonic() - start:.0f} s")
     asyncio.run(index_fs(channel))
     print("-- the tests in the packages")
-    return all([test(path, [channel.as_uri(), stand_ins.as_uri()]) for path in packages])
+    passed = [test(path, [channel.as_uri(), stand_ins.as_uri()]) for path in packages]
+    return all(passed)
 
 
 if __name__ == "__main__":
