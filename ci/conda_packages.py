@@ -87,7 +87,7 @@ def main(folder):
     print("-- stand-ins for packages that cannot be had offline: they run this Python and show it what lies beside it")
     conda_stand_ins.write(stand_ins, folder / "stand-in-files")
     asyncio.run(index_fs(stand_ins))
-    print("-- building with the system's compilers: libgomp and libc are the system's, and no package depends on them")
+    print("-- building with the system's compilers: libgomp is the system's, and no package depends on it")
     start = time.monotonic()
     packages = build(channel, stand_ins)
     print(f"  {len(packages)} packages in {time.monotonic() - start:.0f} s")
