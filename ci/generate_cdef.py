@@ -1,12 +1,17 @@
 """Owns pyadamw/_cdef.py: the C declarations of include/adamw.h as cffi reads them. `--check` fails if it is stale.
 
-cffi's ABI mode wants plain C: no comments, no preprocessor. Constants and the struct sizes that the header asserts are
-written as Python numbers, so that the package can compare them with what it loads. It must not know what a step is.
+cffi wants plain C: no comments, no preprocessor. Its out-of-line ABI mode parses that here, once, and not at every
+import. Constants and the struct sizes that the header asserts are written as Python numbers, so that the package can
+compare them with what it loads. It must not know what a step is.
 """
 
+import contextlib
 import re
 import sys
+import tempfile
 from pathlib import Path
+
+import cffi
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "include" / "adamw.h"
@@ -55,12 +60,20 @@ def generate():
         *(f'    ("{name}", "{field}"): {at},' for (name, field), at in offsets.items()),
         "}",
         "",
-        'CDEF = """',
-        declarations(text).rstrip("\n"),
-        '"""',
-        "",
     ]
-    return "\n".join(lines)
+    return "\n".join(lines) + "\n" + parsed(declarations(text))
+
+
+def parsed(declarations):
+    """The Python code that makes `ffi`, as cffi writes it."""
+    builder = cffi.FFI()
+    builder.cdef(declarations)
+    builder.set_source("pyadamw._cdef", None)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "ffi.py"
+        with contextlib.redirect_stdout(None):  # it says where it writes
+            builder.emit_python_code(str(path))
+        return path.read_text(encoding="utf-8")
 
 
 def main():

@@ -92,7 +92,7 @@ ADAMW_API int32_t adamw_version(void);
 ADAMW_API int32_t adamw_abi_version(void);
 
 /* One line for people and bug reports: version, backend, CUDA version and architectures (or "none"), the CPU kernels
- * built in, and the one in use. Static storage; never NULL. */
+ * built in and the one in use, and whose threads it runs on ("OpenMP" or "its own"). Static storage; never NULL. */
 ADAMW_API const char *adamw_build_info(void);
 
 /* ---- threads and instruction sets --------------------------------------------------------------------------- */

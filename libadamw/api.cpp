@@ -166,9 +166,10 @@ const char *adamw_build_info(void) {
     Text() {
       const char *error;
       const Kernels *kernels = active_kernels(&error);
-      std::snprintf(text, sizeof text, "libadamw %d.%d.%d, ABI %d, " ADAMW_BACKEND ", kernels %s, in use: %s",
+      std::snprintf(text, sizeof text,
+                    "libadamw %d.%d.%d, ABI %d, " ADAMW_BACKEND ", kernels %s, in use: %s, threads: %s",
                     ADAMW_VERSION_MAJOR, ADAMW_VERSION_MINOR, ADAMW_VERSION_PATCH, ADAMW_ABI_VERSION, built_kernels(),
-                    kernels != nullptr ? kernels->name : "none (see ADAMW_CPU)");
+                    kernels != nullptr ? kernels->name : "none (see ADAMW_CPU)", thread_layer());
     }
   };
   static const Text info;

@@ -4,15 +4,16 @@ torch is imported before the library is opened, so that both use one OpenMP thre
 each has the CPU's kernels, and those for CUDA ask for a driver only when a tensor is on a GPU. Nothing here calls CUDA.
 """
 
+import ctypes
 import functools
 import os
 import re
+import sys
 from pathlib import Path
 
-import cffi
 import torch
 
-from . import _cdef
+from . import _cdef, _unloadable
 from ._errors import (
     BY_STATUS,
     InternalError,
@@ -24,10 +25,10 @@ from ._errors import (
 
 ENVIRONMENT = "PYADAMW_LIBRARY"
 PACKAGED = Path(__file__).resolve().parent / "lib"
+INSTALLED = Path(sys.prefix) / "lib" / "libadamw.so.1"  # a package of its own, as in conda; for the CPU or for one CUDA
 CUDA_MAJORS = ("12", "13")
 
-ffi = cffi.FFI()
-ffi.cdef(_cdef.CDEF)
+ffi = _cdef.ffi
 
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}  # adamw_dtype
 DTYPE_NAMES = "float32, bfloat16 or float16"
@@ -51,41 +52,63 @@ def cuda_major():
 
 
 def candidates():
-    """Where the library is looked for, in this order. The environment variable PYADAMW_LIBRARY silences the rest."""
+    """Where the library is looked for, in this order: inside of pyadamw, then in the environment of this Python.
+
+    The environment variable PYADAMW_LIBRARY silences the rest.
+    """
     chosen = os.environ.get(ENVIRONMENT)
     if chosen:
         return [Path(chosen)]
     names = [f"libadamw_cuda{cuda_major()}.so"] if cuda_major() else []
-    return [PACKAGED / name for name in [*names, "libadamw_cpu.so"]]
+    return [*(PACKAGED / name for name in [*names, "libadamw_cpu.so"]), INSTALLED]
 
 
 def _open():
     paths = candidates()
-    path = next((p for p in paths if p.exists()), None)
+    path = next((p for p in paths if os.path.lexists(p)), None)
     if path is None:
         looked = " or ".join(str(p) for p in paths)
         if os.environ.get(ENVIRONMENT):
-            raise LibraryNotFoundError(f"{ENVIRONMENT} = {looked}: there is no such file")
+            raise LibraryNotFoundError(f"{ENVIRONMENT} = {looked}: there is no such file, or this user may not see it")
         raise LibraryNotFoundError(
-            f"libadamw is not at {looked}: build it with `pip install .`, or set {ENVIRONMENT} to a libadamw.so"
+            f"libadamw is not at {looked}: install pyadamw again, or set {ENVIRONMENT} to a libadamw.so"
         )
+    where = f"{ENVIRONMENT} = {path}" if os.environ.get(ENVIRONMENT) else str(path)
+    problem = _unloadable.before(path)
+    if problem is not None:
+        raise LibraryNotFoundError(f"{where} cannot be loaded: {problem}")
     try:
-        return path, ffi.dlopen(str(path))
+        # ctypes opens it, because cffi takes no path that the locale cannot spell. With a slash: nowhere else.
+        return path, ffi.dlopen(ffi.cast("void *", ctypes.CDLL(os.path.abspath(path))._handle))
     except OSError as error:
-        where = f"{ENVIRONMENT} = {path}" if os.environ.get(ENVIRONMENT) else str(path)
-        raise LibraryNotFoundError(f"{where}: not a shared library that can be loaded here: {error}") from error
+        raise LibraryNotFoundError(f"{where} cannot be loaded: {_unloadable.after(error)}") from error
 
 
-def _check_abi(path, lib):
+def _check_versions(path, lib):
     try:
-        version = lib.adamw_abi_version()
-    except AttributeError as error:
-        raise VersionError(f"{path} is not libadamw: it has no adamw_abi_version()") from error
-    if version != _cdef.ABI_VERSION:
+        abi = lib.adamw_abi_version()
+        version = lib.adamw_version()
+    except (AttributeError, ffi.error) as error:
         raise VersionError(
-            f"{path} has ABI version {version}, but this pyadamw needs {_cdef.ABI_VERSION}: "
+            f"{path} is not libadamw: it has no adamw_abi_version() and adamw_version(). Install pyadamw again, or set "
+            f"{ENVIRONMENT} to a libadamw.so"
+        ) from error
+    if abi != _cdef.ABI_VERSION:
+        raise VersionError(
+            f"{path} has ABI version {abi}, but this pyadamw needs {_cdef.ABI_VERSION}: "
             "install a pyadamw and a libadamw that belong together"
         )
+    # A newer minor version only adds; an older one lacks functions that are declared here.
+    needed = (_cdef.VERSION_MAJOR, _cdef.VERSION_MINOR)
+    if (version // 10000, version // 100 % 100) < needed:
+        raise VersionError(
+            f"{path} is libadamw {version_text(version)}, but this pyadamw needs {needed[0]}.{needed[1]} or newer: "
+            "install a newer libadamw"
+        )
+
+
+def version_text(number):
+    return f"{number // 10000}.{number // 100 % 100}.{number % 100}"
 
 
 class Library:
@@ -94,7 +117,7 @@ class Library:
     def __init__(self):
         _check_declarations()
         self.path, self.lib = _open()
-        _check_abi(self.path, self.lib)
+        _check_versions(self.path, self.lib)
         cuda = re.search(r"\bbackend cuda(\d+)\b", self.build_info())
         self.cuda = int(cuda[1]) if cuda else None  # the CUDA major that it is built for
 
@@ -105,8 +128,7 @@ class Library:
             raise BY_STATUS.get(int(status), InternalError)(message)
 
     def version(self):
-        number = self.lib.adamw_version()
-        return f"{number // 10000}.{number // 100 % 100}.{number % 100}"
+        return version_text(self.lib.adamw_version())
 
     def build_info(self):
         """One line: version, backend, CUDA version and architectures, CPU kernels built in and in use."""
@@ -135,13 +157,14 @@ class Library:
         major = cuda_major()
         if major is None:
             return "Only a torch that is built for CUDA can be used with a GPU here, and this one is not"
-        tried = (
-            f"This torch is for CUDA {torch.version.cuda}, and of {' and '.join(map(str, candidates()))} only the last"
-        )
+        places = " and ".join(map(str, candidates()))
+        tried = f"This torch is for CUDA {torch.version.cuda}, and of {places} it is the first that is there"
         if major not in CUDA_MAJORS:
-            return f"{tried} is there. Install a torch for CUDA {' or '.join(CUDA_MAJORS)}: libadamw exists for those"
+            return f"{tried}. Install a torch for CUDA {' or '.join(CUDA_MAJORS)}: libadamw exists for those"
+        if self.path == INSTALLED:
+            return f"{tried}. Install the libadamw for CUDA {major}: `conda install 'libadamw=*=cuda{major}*'`"
         return (
-            f"{tried} is there. Install a pyadamw with CUDA {major}, build one with `ADAMW_CUDA={major} pip install .` "
+            f"{tried}. Install a pyadamw with CUDA {major}, build one with `ADAMW_CUDA={major} pip install .` "
             f"or set {ENVIRONMENT} to a libadamw_cuda{major}.so"
         )
 

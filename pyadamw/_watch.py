@@ -45,7 +45,7 @@ def _accepts_lists():
     """torch.autograd.graph.increment_version() takes one tensor before torch 2.5, and any number since."""
     try:
         torch.autograd.graph.increment_version([torch.zeros(1)])
-    except (AttributeError, TypeError):
+    except (AttributeError, RuntimeError, TypeError):
         return False
     return True
 

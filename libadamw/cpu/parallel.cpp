@@ -1,20 +1,34 @@
-// Owns threads: OpenMP, so that a process has one pool (torch's, once it is loaded); or std::thread where
-// ADAMW_THREADS_STD is defined, because ThreadSanitizer cannot see libgomp's synchronisation. Knows nothing of what the
-// threads do.
+// Owns threads: OpenMP's, so that a process has one pool (torch's, once it is loaded), or std::thread. CMake's
+// ADAMW_THREADS says which. Knows nothing of what the threads do.
 #include "parallel.h"
 
 #include <atomic>
-
-#if defined(ADAMW_THREADS_STD)
+#include <cstddef>
+#include <system_error>
 #include <thread>
 #include <vector>
-#else
-#include <omp.h>
-#endif
+
 #if defined(__x86_64__)
 #include <immintrin.h>
 #else
 #include <cstdint>
+#endif
+
+// What is needed of OpenMP, by the names that each runtime has for gcc's code (libgomp, LLVM's, Intel's).
+//   openmp:  a runtime is linked.
+//   process: the one that the process had loaded before this library, as torch does; the binary names none, works with
+//   any,
+//            and can do without.
+//   std:     none, because ThreadSanitizer cannot see libgomp's synchronisation.
+#if defined(ADAMW_THREADS_PROCESS)
+#define ADAMW_OPENMP_LINKAGE __attribute__((weak))
+#else
+#define ADAMW_OPENMP_LINKAGE
+#endif
+#if !defined(ADAMW_THREADS_STD)
+extern "C" ADAMW_OPENMP_LINKAGE void GOMP_parallel(void (*function)(void *), void *context, unsigned threads,
+                                                   unsigned flags);
+extern "C" ADAMW_OPENMP_LINKAGE int omp_get_max_threads();
 #endif
 
 namespace adamw {
@@ -50,19 +64,43 @@ void run_here(void (*function)(void *), void *context) {
   function(context);
 }
 
+#if defined(ADAMW_THREADS_STD)
+bool has_openmp() { return false; }
+bool run_on_openmp(int, void (*)(void *), void *) { return false; }
+int openmp_threads() { return 0; }
+#else
+#if defined(ADAMW_THREADS_PROCESS)
+bool has_openmp() { return GOMP_parallel != nullptr && omp_get_max_threads != nullptr; }
+#else
+bool has_openmp() { return true; }
+#endif
+// False if there is no OpenMP, and nothing has run.
+bool run_on_openmp(int threads, void (*function)(void *), void *context) {
+  if (!has_openmp()) return false;
+  struct Work {
+    void (*function)(void *);
+    void *context;
+  } work{function, context};
+  GOMP_parallel([](void *work) { run_here(static_cast<Work *>(work)->function, static_cast<Work *>(work)->context); },
+                &work, static_cast<unsigned>(threads), 0);
+  return true;
+}
+int openmp_threads() { return has_openmp() ? omp_get_max_threads() : 0; }
+#endif
+
 }  // namespace
+
+const char *thread_layer() { return has_openmp() ? "OpenMP" : "its own"; }
 
 void set_default_threads(int threads) { chosen_threads = threads; }
 
 int default_threads() {
   const int chosen = chosen_threads;
   if (chosen > 0) return chosen;
-#if defined(ADAMW_THREADS_STD)
+  const int threads = openmp_threads();
+  if (threads > 0) return threads;
   const unsigned cores = std::thread::hardware_concurrency();
   return cores > 0 ? static_cast<int>(cores) : 1;
-#else
-  return omp_get_max_threads();
-#endif
 }
 
 void run_on_threads(int threads, void (*function)(void *), void *context) {
@@ -70,15 +108,16 @@ void run_on_threads(int threads, void (*function)(void *), void *context) {
     run_here(function, context);
     return;
   }
-#if defined(ADAMW_THREADS_STD)
+  if (run_on_openmp(threads, function, context)) return;
   std::vector<std::thread> others;
-  for (int i = 1; i < threads; ++i) others.emplace_back(run_here, function, context);
+  others.reserve(static_cast<std::size_t>(threads) - 1);
+  try {
+    for (int i = 1; i < threads; ++i) others.emplace_back(run_here, function, context);
+  } catch (const std::system_error &) {
+    // The system has no more threads: those that there are do all of it.
+  }
   run_here(function, context);
   for (std::thread &other : others) other.join();
-#else
-#pragma omp parallel num_threads(threads)
-  run_here(function, context);
-#endif
 }
 
 }  // namespace adamw

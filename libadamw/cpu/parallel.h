@@ -11,4 +11,7 @@ void run_on_threads(int threads, void (*function)(void *context), void *context)
 int default_threads();
 void set_default_threads(int threads);
 
+// Whose threads they are: "OpenMP" or "its own".
+const char *thread_layer();
+
 }  // namespace adamw

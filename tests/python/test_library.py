@@ -1,6 +1,8 @@
 """Owns the laws of loading: the library that is asked for, or an error that says what to do."""
 
-import ctypes.util
+import os
+import platform
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +11,7 @@ import pytest
 import torch
 from harness import run_python
 
-from pyadamw import _cdef, _errors, _library
+from pyadamw import _cdef, _errors, _library, _unloadable
 
 ROOT = Path(__file__).resolve().parents[2]
 CPU = _library.PACKAGED / "libadamw_cpu.so"
@@ -22,33 +24,92 @@ except pyadamw.AdamWError as error:
 """
 
 
-def test_a_wrong_path_is_named(tmp_path):
-    """PYADAMW_LIBRARY that does not exist, or is no library, or another one, is an error that names it."""
-    missing = tmp_path / "nowhere.so"
-    text = tmp_path / "text.so"
-    text.write_text("no library")
-    other = ctypes.util.find_library("m")
-    for path, said in ((missing, "there is no such file"), (text, "not a shared library")):
-        output = run_python(CONSTRUCT, PYADAMW_LIBRARY=str(path)).stdout
-        assert output.startswith("LibraryNotFoundError PYADAMW_LIBRARY = ")
-        assert str(path) in output
-        assert said in output
-    maths = next((p for p in Path("/lib").glob(f"*/{other}")), None)
-    if maths is not None:
-        output = run_python(CONSTRUCT, PYADAMW_LIBRARY=str(maths)).stdout
-        assert output.startswith(f"VersionError {maths} is not libadamw")
+def of_another_machine(path):
+    """A copy of the library whose header says that it is for another processor."""
+    content = bytearray(CPU.read_bytes())
+    content[18:20] = (183 if platform.machine() != "aarch64" else 62).to_bytes(2, "little")
+    path.write_bytes(content)
+
+
+def compiled(body):
+    """A maker of a shared library of this C code."""
+    command = [os.environ.get("CC", "cc"), "-shared", "-fPIC", "-x", "c", "-", "-o"]
+    return lambda path: subprocess.run([*command, path], input=body, text=True, check=True)
+
+
+VERSIONS = "int adamw_abi_version(void) {{ return {}; }} int adamw_version(void) {{ return {}; }}"
+REFUSED = {
+    "missing": (lambda path: None, "LibraryNotFoundError", "there is no such file"),
+    "a folder": (Path.mkdir, "LibraryNotFoundError", "it is a folder: name the file in it"),
+    "a broken link": (lambda path: path.symlink_to("/nowhere.so"), "LibraryNotFoundError", "a link to /nowhere.so"),
+    "text": (
+        lambda path: path.write_text("no library"),
+        "LibraryNotFoundError",
+        "not a shared library (no ELF header)",
+    ),
+    "cut off": (lambda path: path.write_bytes(CPU.read_bytes()[:-1]), "LibraryNotFoundError", "it is incomplete"),
+    "one page": (lambda path: path.write_bytes(CPU.read_bytes()[:4096]), "LibraryNotFoundError", "it is incomplete"),
+    "for another machine": (of_another_machine, "LibraryNotFoundError", f"and this machine is {platform.machine()}"),
+    "another library": (compiled("int another;"), "VersionError", "is not libadamw"),
+    "another ABI": (
+        compiled(VERSIONS.format(77, 10000)),
+        "VersionError",
+        "has ABI version 77, but this pyadamw needs 1:",
+    ),
+    "older": (
+        compiled(VERSIONS.format(1, 902)),
+        "VersionError",
+        "is libadamw 0.9.2, but this pyadamw needs 1.0 or newer",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_is_no_library_is_refused(what, tmp_path, monkeypatch):
+    """A file that cannot be libadamw is an error that names it and says what to do."""
+    make, error, said = REFUSED[what]
+    path = tmp_path / "library ü.so"
+    make(path)
+    monkeypatch.setenv(_library.ENVIRONMENT, str(path))
+    with pytest.raises(getattr(_errors, error)) as caught:
+        _library.Library()
+    assert str(path) in str(caught.value)
+    assert said in str(caught.value)
+
+
+def test_a_library_that_may_not_be_read(tmp_path):
+    """Without permission to read the library the error says so, and how to give it."""
+    path = tmp_path / "secret.so"
+    shutil.copy(CPU, path)
+    path.chmod(0)
+    # root may read everything: the user "nobody" must look for it.
+    script = CONSTRUCT.replace("try:", "import os; os.geteuid() or os.seteuid(65534)\ntry:")
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(0o755)
+    output = run_python(script, PYADAMW_LIBRARY=str(path)).stdout
+    assert output.startswith(
+        f"LibraryNotFoundError PYADAMW_LIBRARY = {path} cannot be loaded: this user may not read it"
+    )
+    assert f"chmod a+r {path}" in output
+
+
+def test_a_newer_system_is_named(tmp_path):
+    """A library for a newer C library than the system's is an error that says which system it needs."""
+    needs = OSError("/lib/libc.so.6: version `GLIBC_2.99' not found (required by libadamw.so)")
+    said = _unloadable.after(needs)
+    assert said.startswith("it is built for a newer system (here: ")
+    assert "GLIBC_2.99" in said
+
+
+def test_a_wrong_path_is_named_at_the_first_use():
+    """Constructing an optimizer does not hide why there is no library."""
+    output = run_python(CONSTRUCT, PYADAMW_LIBRARY="/nowhere.so").stdout
+    assert output.startswith("LibraryNotFoundError PYADAMW_LIBRARY = /nowhere.so: there is no such file")
 
 
 def test_import_needs_no_library():
     """`import pyadamw` works without the library; only using it is an error."""
     assert run_python("import pyadamw; print(pyadamw.__version__)", PYADAMW_LIBRARY="/nowhere.so").returncode == 0
-
-
-def test_another_abi_is_refused(monkeypatch):
-    """A library of another ABI version is refused with both numbers."""
-    monkeypatch.setattr(_cdef, "ABI_VERSION", 77)
-    with pytest.raises(_errors.VersionError, match=r"has ABI version 1, but this pyadamw needs 77"):
-        _library.Library()
 
 
 @pytest.fixture
@@ -59,6 +120,7 @@ def packaged(monkeypatch, tmp_path):
         monkeypatch.delenv(_library.ENVIRONMENT, raising=False)
         monkeypatch.setattr(torch.version, "cuda", cuda)
         monkeypatch.setattr(_library, "PACKAGED", tmp_path)
+        monkeypatch.setattr(_library, "INSTALLED", tmp_path / "libadamw.so.1")
         for name, source in libraries.items():
             (tmp_path / name).symlink_to(source)
         return tmp_path
@@ -105,6 +167,19 @@ def test_no_library_for_this_cuda(packaged):
     packaged("11.8", {})
     with pytest.raises(_errors.UnsupportedError, match="Install a torch for CUDA 12 or 13"):
         library.device_number(torch.device("cuda", 1), "parameter 3")
+
+
+@pytest.mark.parametrize("packages_own", ("libadamw_cuda13.so", "libadamw_cpu.so", None))
+def test_the_environments_library(packaged, packages_own):
+    """A pyadamw without a library loads lib/libadamw.so.1 of the environment; one inside of pyadamw comes first."""
+    assert Path(sys.prefix) / "lib" / "libadamw.so.1" == _library.INSTALLED
+    names = ["libadamw.so.1", *([packages_own] if packages_own else [])]
+    folder = packaged("13.0", dict.fromkeys(names, CPU))
+    library = _library.Library()
+    assert library.path == folder / names[-1]
+    remedy = "pip install" if packages_own else r"conda install 'libadamw=\*=cuda13\*'"
+    with pytest.raises(_errors.UnsupportedError, match=remedy):
+        library.device_number(torch.device("cuda", 0), "a parameter")
 
 
 def test_cuda_devices_of_a_cpu_library(packaged, monkeypatch):
@@ -195,14 +270,14 @@ for cls in (pyadamw.AdamW8bit, pyadamw.AdamW32bit):
 
 
 def test_torch_is_loaded_first():
-    """The library is opened after torch is imported, so that both share one OpenMP pool; importing touches no GPU."""
+    """The library is opened after torch is imported and takes torch's OpenMP; importing touches no GPU."""
     script = """
 import sys, pyadamw
 assert "torch" in sys.modules
 import torch
 assert not torch.cuda.is_initialized()
 pools = {line.split()[-1] for line in open("/proc/self/maps") if "gomp" in line or "omp5" in line}
-pyadamw._library.library()
+assert "threads: OpenMP" in pyadamw._library.library().build_info()
 print(sorted({line.split()[-1] for line in open("/proc/self/maps") if "libgomp" in line} - pools))
 """
     done = run_python(script)

@@ -1,0 +1,170 @@
+/* Owns the law that a program compiled with the header of libadamw 1.0 runs unchanged with today's library: it knows no
+ * other header, calls every function that this one declares and passes every struct in the size that it had then.
+ * ci/abi compiles and runs it. Once 1.0 is released it does not change any more. */
+#include "adamw-1.0.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { columns = 300, rows = 7, count = rows * columns, blocks = rows * 2 };
+
+static void expect_at(int line, int holds) {
+  if (holds) return;
+  printf("line %d does not hold; the last error is: %s\n", line, adamw_last_error());
+  exit(EXIT_FAILURE);
+}
+#define EXPECT(condition) expect_at(__LINE__, (condition))
+
+static void check_versions_and_texts(void) {
+  const char *kernel = NULL;
+  EXPECT(adamw_abi_version() == ADAMW_ABI_VERSION);
+  EXPECT(adamw_version() >= 10000 * ADAMW_VERSION_MAJOR + 100 * ADAMW_VERSION_MINOR);
+  EXPECT(strncmp(adamw_build_info(), "libadamw ", 9) == 0);
+  EXPECT(strcmp(adamw_status_string(ADAMW_ERROR_INVALID_ARGUMENT), "invalid argument") == 0);
+  EXPECT(adamw_cpu_kernel(&kernel) == ADAMW_OK && kernel != NULL);
+  EXPECT(adamw_set_num_threads(-1) == ADAMW_ERROR_INVALID_ARGUMENT && strstr(adamw_last_error(), "-1") != NULL);
+  EXPECT(adamw_set_num_threads(2) == ADAMW_OK && adamw_get_num_threads() == 2);
+}
+
+/* The first step of AdamW moves each element by lr against its gradient's sign, whatever the state's format. */
+static void check_step(adamw_state_format format, adamw_pager *pager, void *exp_avg, void *exp_avg_sq) {
+  static float param[count], grad[count];
+  float exp_avg_absmax[blocks] = {0}, exp_avg_sq_absmax[blocks] = {0};
+  adamw_step_options options = ADAMW_STEP_OPTIONS_INIT;
+  adamw_tensor row = {0};
+  int64_t stepped = -1, skipped = 0;
+  int i;
+  for (i = 0; i < count; ++i) {
+    param[i] = 1.0f;
+    grad[i] = i % 2 ? 1.0f : -1.0f;
+  }
+  row.param = param;
+  row.grad = grad;
+  row.exp_avg = exp_avg;
+  row.exp_avg_sq = exp_avg_sq;
+  row.exp_avg_absmax = exp_avg_absmax;
+  row.exp_avg_sq_absmax = exp_avg_sq_absmax;
+  row.numel = count;
+  row.row_length = columns;
+  row.step = 1;
+  options.lr = 0.125;
+  options.weight_decay = 0.0;
+  options.state_format = format;
+  options.pager = pager;
+  options.rows_stepped = &stepped;
+  options.skipped = &skipped;
+  EXPECT(adamw_step(&options, &row, sizeof row, 1) == ADAMW_OK);
+  EXPECT(stepped == 1 && skipped == 0);
+  for (i = 0; i < count; ++i) EXPECT(fabs(param[i] - (i % 2 ? 0.875 : 1.125)) < 1e-5);
+}
+
+static void check_layout_and_step(void) {
+  adamw_state_layout layout;
+  static float exp_avg[count], exp_avg_sq[count];
+  static uint8_t exp_avg8[count], exp_avg_sq8[count];
+  EXPECT(adamw_get_state_layout(ADAMW_STATE_BLOCK8, count, columns, 0, &layout) == ADAMW_OK);
+  EXPECT(layout.moment_bytes == count && layout.absmax_count == blocks && layout.blocks_per_row == 2);
+  EXPECT(layout.total_bytes == 2 * count + 2 * blocks * 4);
+  check_step(ADAMW_STATE_FLOAT32, NULL, exp_avg, exp_avg_sq);
+  check_step(ADAMW_STATE_BLOCK8, NULL, exp_avg8, exp_avg_sq8);
+}
+
+static void check_quantization(void) {
+  adamw_quantize_options options = ADAMW_QUANTIZE_OPTIONS_INIT;
+  static float map[256], source[count], target[count], absmax[blocks];
+  static uint8_t codes[count];
+  int i;
+  EXPECT(adamw_codebook(ADAMW_MAP_UNSIGNED, map) == ADAMW_OK && map[0] == 0.0f && map[255] == 1.0f);
+  EXPECT(adamw_codebook(ADAMW_MAP_SIGNED, map) == ADAMW_OK && map[127] == 0.0f && map[255] == 1.0f);
+  for (i = 0; i < count; ++i) source[i] = 3.0f * map[i % 256];
+  for (i = 255; i < count; i += 256) source[i] = 3.0f;
+  options.numel = count;
+  options.row_length = count; /* one row: flat blocks, each with every code of the map and the scale 3 */
+  EXPECT(adamw_quantize(&options, source, codes, absmax) == ADAMW_OK);
+  EXPECT(absmax[0] == 3.0f && codes[3] == 3 && codes[127] == 127 && codes[255] == 255);
+  EXPECT(adamw_dequantize(&options, codes, absmax, target) == ADAMW_OK);
+  for (i = 0; i < 256; ++i) EXPECT(target[i] == source[i]);
+}
+
+static void check_pager(int32_t backing) {
+  adamw_pager_options options = ADAMW_PAGER_OPTIONS_INIT;
+  adamw_pager_statistics statistics;
+  adamw_pager *pager = NULL;
+  void *exp_avg = NULL, *exp_avg_sq = NULL, *usable = NULL;
+  int32_t place = -1;
+  options.backing = backing;
+  EXPECT(adamw_pager_create(&options, &pager) == ADAMW_OK && pager != NULL);
+  EXPECT(adamw_pager_alloc(pager, count, &exp_avg, &place) == ADAMW_OK && place == backing);
+  EXPECT(adamw_pager_alloc(pager, count, &exp_avg_sq, NULL) == ADAMW_OK);
+  check_step(ADAMW_STATE_BLOCK8, pager, exp_avg, exp_avg_sq);
+  EXPECT(adamw_pager_prefetch(pager, exp_avg, count, NULL) == ADAMW_OK);
+  EXPECT(adamw_pager_acquire(pager, exp_avg, count, NULL, &usable) == ADAMW_OK);
+  memset(usable, 5, count);
+  EXPECT(adamw_pager_release(pager, usable, 1, NULL) == ADAMW_OK);
+  EXPECT(adamw_pager_wait(pager) == ADAMW_OK);
+  EXPECT(((uint8_t *)exp_avg)[0] == 5 && ((uint8_t *)exp_avg)[count - 1] == 5);
+  EXPECT(adamw_pager_stats(pager, &statistics, sizeof statistics) == ADAMW_OK && statistics.buffers == 2);
+  EXPECT(adamw_pager_free(pager, exp_avg) == ADAMW_OK && adamw_pager_free(pager, exp_avg_sq) == ADAMW_OK);
+  EXPECT(adamw_pager_destroy(pager) == ADAMW_OK);
+}
+
+/* dlpack.h's DLTensor, version 1. */
+typedef struct {
+  void *data;
+  int32_t device_type, device_id;
+  int32_t ndim;
+  uint8_t code, bits;
+  uint16_t lanes;
+  int64_t *shape, *strides;
+  uint64_t byte_offset;
+} dl_tensor;
+
+static int64_t shape[2] = {rows, columns}, strides[2] = {columns, 1};
+
+static int describe(void *object, void *result) {
+  dl_tensor tensor = {0};
+  tensor.data = object;
+  tensor.device_type = 1;
+  tensor.ndim = 2;
+  tensor.code = 2;
+  tensor.bits = 32;
+  tensor.lanes = 1;
+  tensor.shape = shape;
+  tensor.strides = strides;
+  memcpy(result, &tensor, sizeof tensor);
+  return 0;
+}
+
+static void *item(void *sequence, ptrdiff_t index) { return ((void **)sequence)[index]; }
+
+static void check_description(void) {
+  static float first[count], second[count];
+  void *sequence[2] = {first, second}, *objects[2] = {NULL, NULL};
+  adamw_tensor table[2];
+  adamw_tensor_form forms[2];
+  adamw_describe_options options = ADAMW_DESCRIBE_OPTIONS_INIT;
+  options.describe = describe;
+  options.item = item;
+  options.count = 2;
+  options.addresses = &table[0].grad;
+  options.stride = sizeof table[0];
+  options.forms = forms;
+  options.objects = objects;
+  EXPECT(adamw_describe_tensors(sequence, &options) == ADAMW_OK);
+  EXPECT(table[0].grad == first && table[1].grad == second && objects[1] == second);
+  EXPECT(forms[1].numel == count && forms[1].dtype_bits == 32 && forms[1].contiguous == 1);
+}
+
+int main(void) {
+  check_versions_and_texts();
+  check_layout_and_step();
+  check_quantization();
+  check_pager(ADAMW_PLACE_HOST);
+  check_pager(ADAMW_PLACE_FILE);
+  check_description();
+  printf("compiled with the header of %d.%d, running with %s\n", ADAMW_VERSION_MAJOR, ADAMW_VERSION_MINOR,
+         adamw_build_info());
+  return EXIT_SUCCESS;
+}

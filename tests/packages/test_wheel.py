@@ -1,0 +1,153 @@
+"""Owns the laws of the wheel: what is in it, and that it works where there is no compiler, no home and no UTF-8."""
+
+import json
+import os
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+from conftest import FIGURES, Place
+
+MOST_BYTES = 15 << 20
+LIBRARIES = ("cpu", "cuda12", "cuda13")
+STEPS = """
+import torch, pyadamw
+for name in ("AdamW", "AdamW8bit", "AdamW32bit", "PagedAdamW", "PagedAdamW8bit", "PagedAdamW32bit"):
+    weight = torch.nn.Parameter(torch.ones(200_000))
+    optimizer = getattr(pyadamw, name)([weight], lr=0.1)
+    weight.grad = torch.ones(200_000)
+    optimizer.step()
+    assert abs(weight[0].item() - 0.899) < 1e-4, (name, weight[0])
+print(pyadamw.__file__)
+print(pyadamw._library.library().path)
+"""
+# What an environment without torch can do with the library: its declarations are read, and it steps a C array.
+WITHOUT_TORCH = """
+import importlib.util, sys
+spec = importlib.util.spec_from_file_location("pyadamw._cdef", sys.argv[1] + "/pyadamw/_cdef.py")
+cdef = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(cdef)
+ffi, lib = cdef.ffi, cdef.ffi.dlopen(sys.argv[1] + "/pyadamw/lib/" + sys.argv[2])
+numbers = {name: ffi.new("float[1000]", [value] * 1000) for name, value in zip("pgmv", (1.0, 1.0, 0.0, 0.0))}
+row = ffi.new("adamw_tensor *")
+row.param, row.grad, row.exp_avg, row.exp_avg_sq = (ffi.cast("void *", numbers[name]) for name in "pgmv")
+row.numel, row.row_length, row.step = 1000, 1000, 1
+options = ffi.new("adamw_step_options *")
+options.size, options.device, options.num_threads = ffi.sizeof("adamw_step_options"), -1, 2
+options.lr, options.beta1, options.beta2, options.eps = 0.1, 0.9, 0.999, 1e-8
+options.percentile_clipping = 100
+status = lib.adamw_step(options, row, ffi.sizeof("adamw_tensor"), 1)
+assert status == 0, ffi.string(lib.adamw_last_error())
+assert all(abs(p - 0.9) < 1e-6 for p in numbers["p"])
+print(ffi.string(lib.adamw_build_info()).decode())
+"""
+
+
+def test_contents(wheel):
+    """One wheel for every Python: three libraries, type hints, licence; 15 MB at most. The tag says glibc 2.28."""
+    assert wheel.name.endswith("-py3-none-manylinux_2_28_x86_64.whl")
+    with zipfile.ZipFile(wheel) as file:
+        names = file.namelist()
+    libraries = [n for n in names if ".so" in n]
+    assert sorted(libraries) == [f"pyadamw/lib/libadamw_{name}.so" for name in LIBRARIES]
+    assert "pyadamw/py.typed" in names
+    assert any(n.endswith(".dist-info/licenses/LICENSE") for n in names)
+    assert not [n for n in names if not re.match(r"pyadamw(-[\d.]+\.dist-info)?/", n)]
+    FIGURES.append(f"{wheel.name}: {wheel.stat().st_size / 2**20:.2f} MiB")
+    assert wheel.stat().st_size <= MOST_BYTES
+
+
+def test_bill_of_materials(wheel):
+    """It names what is linked into the libraries and what compiled them, with versions, in CycloneDX (PEP 770)."""
+    with zipfile.ZipFile(wheel) as file:
+        (name,) = [n for n in file.namelist() if n.endswith(".cdx.json")]
+        bill = json.loads(file.read(name))
+    assert "/sboms/" in name
+    assert (bill["bomFormat"], bill["specVersion"]) == ("CycloneDX", "1.6")
+    assert bill["metadata"]["component"]["version"] == wheel.name.split("-")[1]
+    inside = {c["name"]: c for c in bill["components"] if c["scope"] == "required"}
+    compilers = [c["version"] for c in bill["components"] if c["scope"] == "excluded"]
+    assert list(inside) == ["gcc-runtime"]
+    assert all(re.fullmatch(r"\d+(\.\d+)+", c["version"]) and c["licenses"] for c in bill["components"])
+    assert [version.split(".")[0] for version in compilers] == ["12", "13"]
+
+
+@pytest.mark.parametrize("locale", ("C.UTF-8", "C", "POSIX"))
+def test_steps_without_a_compiler(place, locale):
+    """Every class steps with an empty HOME, no compiler on PATH, in an ASCII locale, from a path that is not ASCII."""
+    assert shutil.which("cc", path=str(place.python.parent)) is None
+    start = time.perf_counter()
+    done = place.run(STEPS, LC_ALL=locale, PYTHONCOERCECLOCALE="0", PYTHONUTF8="0")
+    FIGURES.append(
+        f"LC_ALL={locale}: import of torch and pyadamw, one step of each class: {time.perf_counter() - start:.1f} s"
+    )
+    assert "libadamw_cpu.so" in done.stdout
+    assert not any(place.home.iterdir())
+
+
+def test_the_installed_package_is_what_runs(place):
+    """Not the source tree, which an editable install would be."""
+    files = place.run(STEPS).stdout.splitlines()
+    assert all(Path(name).is_relative_to(place.site) for name in files)
+
+
+def test_info(place, wheel):
+    """`python -m pyadamw info` tells the version of the wheel and its library."""
+    done = place.run("-m", "pyadamw", "info")
+    assert wheel.name.split("-")[1] in done.stdout
+    assert "threads: OpenMP" in done.stdout
+
+
+def test_requirements(place):
+    """What the wheel requires is what is there: torch, cffi and numpy, nothing else."""
+    script = "from importlib.metadata import requires; print([r for r in requires('pyadamw') if 'extra' not in r])"
+    assert place.run(script).stdout.strip() == "['torch>=2.4', 'cffi>=1.15', 'numpy>=1.24']"
+
+
+def test_import_time(place):
+    """Reports what `import pyadamw` takes beyond torch's own import; at most 50 ms is the aim."""
+    script = "import time, torch; t = time.perf_counter(); import pyadamw; print((time.perf_counter() - t) * 1e3)"
+    times = [float(place.run(script).stdout) for _ in range(5)]
+    FIGURES.append(f"import pyadamw beyond torch: median {statistics.median(times):.0f} ms of 5")
+
+
+def pythons():
+    """The other Pythons from 3.10 on that are here: {version: path}."""
+    found = {}
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+    for minor in range(10, 20):
+        name = f"python3.{minor}"
+        for path in [shutil.which(name), *sorted(pyenv.glob(f"versions/*/bin/{name}"))]:
+            if path is not None and minor != sys.version_info.minor and works(path):
+                found[f"3.{minor}"] = path
+    return found
+
+
+def works(python):
+    """Whether it makes virtual environments; pyenv's stand-ins on PATH, for one, need not run."""
+    return subprocess.run([python, "-c", "import venv, ensurepip"], capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("version", pythons() or [None])
+def test_other_pythons(version, wheel, tmp_path):
+    """The same wheel installs in every Python here; its modules compile, its library loads and steps.
+
+    Without torch, which takes gigabytes for each.
+    """
+    if version is None:
+        pytest.skip("no other Python from 3.10 on is here")
+    place = Place(tmp_path, pythons()[version], borrow=False)
+    place.install(wheel)
+    place.pip("install", "cffi", "-c", Path(__file__).parents[2] / "ci" / "constraints.txt")
+    place.run("-W", "error", "-m", "compileall", "-q", "-f", str(place.site / "pyadamw"))
+    for name in LIBRARIES:
+        done = place.run("-c", WITHOUT_TORCH, str(place.site), f"libadamw_{name}.so")
+        assert f"backend {name}" in done.stdout
+        assert "threads: its own" in done.stdout
+    FIGURES.append(f"Python {version}: the package compiles, each of its libraries steps (without torch)")
