@@ -93,7 +93,7 @@ void check_same_bits(const adamw_step_options &options, const std::vector<adamw_
       all.push_back(std::make_unique<Paged>(paging, options));
       pagers.push_back(all.back()->pager);
     }
-    for (int step = 1; step <= 3; ++step) {
+    for (int step = 1; step <= (abridged ? 2 : 3); ++step) {
       plain.new_gradients(static_cast<std::uint64_t>(step));
       CHECK(plain.call(step) == ADAMW_OK, "%s", adamw_last_error());
       const auto expected = plain.contents();
