@@ -21,9 +21,7 @@ class Entry(NamedTuple):
     numel: int
     bits: int  # of an element of exp_avg: 8 or 32
     why: str  # why it is 32 bits wide or not paged, where the options asked for the other
-    places: dict[
-        str, int
-    ]  # {place: bytes}; "host", "file", "pinned", "managed" and "device" are pages, others torch devices
+    places: dict[str, int]  # bytes; "host", "file", "pinned", "managed" and "device" are pages, others torch devices
 
     @property
     def bytes(self) -> int:
@@ -62,9 +60,7 @@ class MemoryReport:
             for place, count in entry.places.items():
                 self.places[place] = self.places.get(place, 0) + count
         managers = {id(m): m for m in (group["page_manager"] or default for group in groups if group["is_paged"])}
-        self.managers: list[tuple[PageManager, dict[str, int]]] = [
-            (manager, manager.stats()) for manager in managers.values()
-        ]
+        self.managers: list[tuple[PageManager, dict[str, int]]] = [(m, m.stats()) for m in managers.values()]
 
     @property
     def bytes(self) -> int:

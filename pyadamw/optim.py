@@ -149,8 +149,8 @@ class _PagedAdamW(_AdamW):
     """The argument list without is_paged."""
 
     if TYPE_CHECKING:
-        # Type checkers and editors cannot follow what is done below: this says it again, for them alone. Stubtest compares
-        # it with what runs (tests/packages/test_typing.py).
+        # Type checkers and editors cannot follow what is done below: this says it again, for them alone. Stubtest
+        # compares it with what runs (tests/packages/test_typing.py).
         def __init__(
             self,
             params: ParamsT,

@@ -1,4 +1,4 @@
-"""Owns the law of the type hints: a type checker follows a user's program with nothing of pyadamw but what is installed."""
+"""Owns the law of the type hints: a type checker follows a user's program by what is installed of pyadamw."""
 
 import os
 import shutil
@@ -13,7 +13,7 @@ PROGRAM = Path(__file__).with_name("typed_user.py")
 
 @pytest.fixture(scope="session")
 def python(request):
-    """The Python whose pyadamw is checked: ADAMW_SITE_PYTHON, or of the wheel's bare place, or the one that runs this."""
+    """The Python whose pyadamw is checked: ADAMW_SITE_PYTHON, or that of the wheel's bare place, or this one."""
     if "ADAMW_SITE_PYTHON" in os.environ:
         return os.environ["ADAMW_SITE_PYTHON"]
     return str(request.getfixturevalue("place").python) if "ADAMW_WHEEL" in os.environ else sys.executable

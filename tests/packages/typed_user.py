@@ -1,4 +1,4 @@
-"""Owns what a user may write with pyadamw, for a type checker alone: it is never run. Must not know how pyadamw is made.
+"""Owns what a user may write with pyadamw, for a type checker alone: it never runs. Must not know pyadamw's inside.
 
 Each deliberate mistake is marked with the error that the checker has to find in it: one that it does not find makes the
 mark superfluous, which `mypy --strict` (test_typing.py) refuses.
@@ -169,8 +169,8 @@ def pages(path: Path) -> None:
     pyadamw.PageManager("disk")  # type: ignore[arg-type]
     pyadamw.PageManager(None, 2**30)  # type: ignore[call-arg]
     pyadamw.PageManager("file", resident_bytes="1 GB")  # type: ignore[arg-type]
-    manager.stats().missing  # type: ignore[attr-defined]
-    report.entries[0].device  # type: ignore[attr-defined]
+    print(manager.stats().missing)  # type: ignore[attr-defined]
+    print(report.entries[0].device)  # type: ignore[attr-defined]
 
 
 def in_backward() -> None:
