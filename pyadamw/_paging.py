@@ -69,7 +69,8 @@ class PageManager:
             refuse("directory", directory, 'None but for backing="file"')
         if backing != "file" and reserve_bytes:
             refuse("reserve_bytes", reserve_bytes, '0 but for backing="file"')
-        self.backing, self.min_numel = backing, min_numel
+        self.backing: Backing | None = backing
+        self.min_numel = min_numel
         self.resident_bytes, self.chunk_bytes, self.reserve_bytes = resident_bytes, chunk_bytes, reserve_bytes
         self.directory = None if directory is None else os.fspath(directory)
         self._pagers: dict[torch.device, _pager.Pager] = {}

@@ -128,7 +128,7 @@ def training() -> None:
     torch.amp.GradScaler("cpu").step(unscaled)
 
     optimizer.step(1)  # type: ignore[call-overload]
-    optimizer.step(lambda batch: batch)  # type: ignore[arg-type]
+    optimizer.step(lambda batch: batch)  # type: ignore[arg-type, misc]
     optimizer.skipped_elements = 0  # type: ignore[misc]
     optimizer.add_param_group([weight])  # type: ignore[arg-type]
 
