@@ -31,10 +31,9 @@ def machine(driver):
     return VirtualPackage.detect(VirtualPackageOverrides.from_env())
 
 
-async def create(prefix, channels, driver, specs):
-    """Solves and installs; returns {name: record}."""
+async def choose(channels, driver, specs):
+    """What a solver takes for a machine with this driver: {name: record}."""
     records = await solve(channels, [MatchSpec(s) for s in specs], virtual_packages=machine(driver))
-    await install(records, prefix, show_progress=False)
     return {record.name.normalized: record for record in records}
 
 
@@ -72,20 +71,22 @@ async def main(folder):
     os.environ["RATTLER_CACHE_DIR"] = str(folder / "cache")
     channels = [(folder / name).as_uri() for name in ("channel", "stand-ins")]
     # Built in an environment without a GPU; it must run in each.
-    records = await create(folder / "prefix-dev", channels, "", ["libadamw-dev"])
+    records = await choose(channels, "", ["libadamw-dev"])
+    await install(list(records.values()), folder / "prefix-dev", show_progress=False)
     version = str(records["libadamw"].version)
     use = program(folder / "prefix-dev", folder)
 
     tried = set()
-    for number, (driver, specs, backend) in enumerate(CASES):
-        prefix = folder / f"prefix-{number}"
-        records = await create(prefix, channels, driver, ["pyadamw", *specs])
+    for driver, specs, backend in CASES:
+        records = await choose(channels, driver, ["pyadamw", *specs])
         build = str(records["libadamw"].build)
         title = f"{'driver of CUDA ' + driver if driver else 'no GPU'}{''.join(', ' + s for s in specs)}"
         if not build.startswith(f"{backend}_"):
             sys.exit(f"FAILED: {title}: libadamw {build} was chosen, not {backend}")
         print(f"  {title}: libadamw {build}")
         if backend not in tried:
+            prefix = folder / f"prefix-{backend}"
+            await install(list(records.values()), prefix, show_progress=False)
             try_out(prefix, version, backend, use)
             tried.add(backend)
 
