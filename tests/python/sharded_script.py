@@ -1,13 +1,18 @@
-"""Owns one process of several for test_sharded.py: python sharded_script.py MODE RANK PROCESSES FOLDER. It fails if a
-law does not hold, and prints what it has seen.
+"""Owns what several processes do together for test_sharded.py: python sharded_script.py FOLDER MODE:PROCESSES ...
+
+The jobs run one after the other, each in as many processes as it says, which are forked from this one: what takes longest
+is to import all that they need. It fails if a law does not hold, and each process prints what it has seen.
 """
 
+import multiprocessing
 import os
 import sys
 import warnings
+from multiprocessing.connection import wait
 from pathlib import Path
 
 import torch
+import torch._dynamo  # or each process would import it in its first step
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_optimizer_state_dict, set_optimizer_state_dict
@@ -143,10 +148,8 @@ def resume(world, folder):
                 for name, p in net.named_parameters():
                     p.copy_(weights[name])
             set_optimizer_state_dict(net, optimizer, optim_state_dict=state)
-            again = get_optimizer_state_dict(
-                net, optimizer, options=StateDictOptions(flatten_optimizer_state_dict=flat)
-            )
             options = StateDictOptions(flatten_optimizer_state_dict=flat)
+            again = get_optimizer_state_dict(net, optimizer, options=options)
             set_optimizer_state_dict(net, optimizer, optim_state_dict=again, options=options)
             whole = model()
             reference = optimizer_of(whole, kind)
@@ -261,19 +264,35 @@ def accelerated(world, folder):
         assert not all(torch.equal(a, b) for a, b in zip(first, start, strict=True)), kind
 
 
-def main():
-    mode, rank, world, folder = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4])
-    torch.set_num_threads(1)
+MODES = {f.__name__: f for f in (steps, save, resume, train, replicated, accelerated)}
+
+
+def run_process(mode, rank, world, folder):
     dist.init_process_group("gloo", init_method=f"file://{folder}/store-{mode}-{world}", rank=rank, world_size=world)
-    modes = {"steps": steps, "save": save, "resume": resume, "train": train}
-    modes |= {"replicated": replicated, "accelerated": accelerated}
-    modes[mode](world, folder)
+    MODES[mode](world, folder)
     dist.barrier()
     dist.destroy_process_group()
     print(f"{mode}: holds", flush=True)
     # Threads of gloo may outlive the group with tensors in hand, and abort an interpreter that ends meanwhile
     # (pytorch/pytorch#179291).
     os._exit(0)
+
+
+def main():
+    torch.set_num_threads(1)
+    fork, folder = multiprocessing.get_context("fork"), Path(sys.argv[1])
+    for job in sys.argv[2:]:
+        mode, world = job.split(":")
+        running = [fork.Process(target=run_process, args=(mode, rank, int(world), folder)) for rank in range(int(world))]
+        for process in running:
+            process.start()
+        while running:
+            wait([process.sentinel for process in running])
+            if any(process.exitcode for process in running):  # the others would wait for it
+                for process in running:
+                    process.kill()
+                sys.exit(f"{job} fails")
+            running = [process for process in running if process.exitcode is None]
 
 
 if __name__ == "__main__":

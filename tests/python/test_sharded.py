@@ -3,6 +3,7 @@ whole, bit for bit, and a checkpoint goes on with any number of processes.
 """
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,47 +13,43 @@ import pytest
 SCRIPT = Path(__file__).with_name("sharded_script.py")
 
 
-def run(mode, processes, folder):
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-    started = [
-        subprocess.Popen(
-            [sys.executable, SCRIPT, mode, str(rank), str(processes), str(folder)],
-            env=env,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(processes)
-    ]
+def run(folder, *jobs):
+    """Jobs are (mode, number of processes)."""
+    started = subprocess.Popen(
+        [sys.executable, SCRIPT, str(folder), *(f"{mode}:{processes}" for mode, processes in jobs)],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
     try:
-        results = [(process.communicate(timeout=300), process.returncode) for process in started]
-    finally:
-        for process in started:
-            process.kill()
-    for (out, error), status in results:
-        assert status == 0, out + error[-3000:]
-        assert f"{mode}: holds" in out
+        out, error = started.communicate(timeout=600)
+    except subprocess.TimeoutExpired:
+        os.killpg(started.pid, signal.SIGKILL)  # it and all that it has forked
+        raise
+    assert started.returncode == 0, out + error[-3000:]
+    for mode in {mode for mode, _ in jobs}:
+        assert out.count(f"{mode}: holds") == sum(processes for m, processes in jobs if m == mode)
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3, 4])
 def test_stepping_shards_is_stepping_the_whole(processes, tmp_path):
     """Every class, option, placement and odd size, on 1 to 4 processes: the bits of one process without shards."""
-    run("steps", processes, tmp_path)
+    run(tmp_path, ("steps", processes))
 
 
 def test_a_checkpoint_of_two_goes_on_with_any_number(tmp_path):
     """torch.distributed.checkpoint saves on 2 processes; 1, 2, 3 and 4 go on as if never stopped; so does one without
     shards, from the full state dict."""
-    run("save", 2, tmp_path)
-    for processes in (3, 1, 2, 4):
-        run("resume", processes, tmp_path)
+    run(tmp_path, ("save", 2), *(("resume", processes) for processes in (3, 1, 2, 4)))
 
 
 def test_fully_shard_trains(tmp_path):
-    run("train", 2, tmp_path)
+    run(tmp_path, ("train", 2))
 
 
 @pytest.mark.parametrize("mode", ["replicated", "accelerated"])
 def test_two_processes(mode, tmp_path):
     """DistributedDataParallel and ZeroRedundancyOptimizer; accelerate with FSDP2."""
-    run(mode, 2, tmp_path)
+    run(tmp_path, (mode, 2))

@@ -2,6 +2,7 @@
 // the public C API alone.
 #pragma once
 
+#include <algorithm>
 #include <string>
 
 #include "arena.h"
@@ -171,6 +172,28 @@ struct Side {
       fill(memory[i][buffer].at(), static_cast<adamw_dtype>(dtype), rows[i].numel, random, not_finite);
   }
 };
+
+// Copies of all buffers.
+using Contents = std::vector<std::vector<std::vector<std::uint8_t>>>;  // [row][buffer]
+
+inline Contents contents_of(const Side &side) {
+  Contents all;
+  for (const std::vector<Guarded> &buffers : side.memory) {
+    all.emplace_back();
+    for (const Guarded &b : buffers) all.back().emplace_back(b.at(), b.at() + b.bytes());
+  }
+  return all;
+}
+
+// The history is left out: it is as the gradients are, and not part of what is stepped in windows.
+inline bool same_row(const Side &side, const Contents &must, std::size_t row) {
+  bool same = true;
+  for (std::size_t i = 0; i < Side::buffer_count; ++i) {
+    const std::vector<std::uint8_t> &bytes = must[row][i];
+    same = same && (i == Side::history || std::equal(bytes.begin(), bytes.end(), side.memory[row][i].at()));
+  }
+  return same;
+}
 
 // Whether element k of two buffers of a dtype is a NaN in both: sign and payload are not promised.
 inline bool both_nan(const Guarded &a, const Guarded &b, int dtype, std::size_t k) {
