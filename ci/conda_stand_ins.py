@@ -5,7 +5,6 @@ show it the distributions that lie beside this Python, each only its own and wha
 forgets is missing here, too. Those of cuda-version hold conda-forge's constraints. It must not know what is built with them.
 """
 
-import shutil
 import sys
 import sysconfig
 from importlib.metadata import distribution

@@ -3,8 +3,9 @@
 import sys
 from pathlib import Path
 
-import pyadamw
 import torch
+
+import pyadamw
 
 assert Path(pyadamw.__file__).is_relative_to(sys.prefix), pyadamw.__file__
 assert pyadamw.__version__ == sys.argv[1], pyadamw.__version__

@@ -283,7 +283,9 @@ def main():
     fork, folder = multiprocessing.get_context("fork"), Path(sys.argv[1])
     for job in sys.argv[2:]:
         mode, world = job.split(":")
-        running = [fork.Process(target=run_process, args=(mode, rank, int(world), folder)) for rank in range(int(world))]
+        running = [
+            fork.Process(target=run_process, args=(mode, rank, int(world), folder)) for rank in range(int(world))
+        ]
         for process in running:
             process.start()
         while running:
