@@ -1,4 +1,4 @@
-"""Owns what users get: a solver chooses among the packages for machines with and without a GPU, and what it chooses works.
+"""Owns what users get: a solver chooses packages for machines with and without a GPU, and what it chooses works.
 
 usage: conda_environments.py FOLDER   of conda_packages.py
 The machine's driver is what CONDA_OVERRIDE_CUDA says; no GPU is used, so a library for CUDA steps on the CPU here.
@@ -54,6 +54,20 @@ def program(prefix, folder):
     return folder / "use"
 
 
+def try_out(prefix, version, backend, use):
+    """pyadamw steps in an environment, with the library of that environment; so does a C program."""
+    python = prefix / "bin" / "python"
+    run(python, TESTS / "library.py", version, backend)
+    run(python, TESTS / "step.py", version)
+    info = run(python, "-m", "pyadamw", "info")
+    if str(prefix / "lib" / "libadamw.so.1") not in info:
+        sys.exit(f"FAILED: {prefix}: pyadamw has loaded another library\n{info}")
+    said = run(use, version, LD_LIBRARY_PATH=f"{prefix}/lib")
+    if f"backend {backend}," not in said:
+        sys.exit(f"FAILED: {prefix}: the C program ran with {said}")
+    print(f"    {backend}: pyadamw steps; a C program, linked to the library for the CPU, runs with this one")
+
+
 async def main(folder):
     os.environ["RATTLER_CACHE_DIR"] = str(folder / "cache")
     channels = [(folder / name).as_uri() for name in ("channel", "stand-ins")]
@@ -62,6 +76,7 @@ async def main(folder):
     version = str(records["libadamw"].version)
     use = program(folder / "prefix-dev", folder)
 
+    tried = set()
     for number, (driver, specs, backend) in enumerate(CASES):
         prefix = folder / f"prefix-{number}"
         records = await create(prefix, channels, driver, ["pyadamw", *specs])
@@ -69,16 +84,10 @@ async def main(folder):
         title = f"{'driver of CUDA ' + driver if driver else 'no GPU'}{''.join(', ' + s for s in specs)}"
         if not build.startswith(f"{backend}_"):
             sys.exit(f"FAILED: {title}: libadamw {build} was chosen, not {backend}")
-        python = prefix / "bin" / "python"
-        run(python, TESTS / "library.py", version, backend)
-        run(python, TESTS / "step.py", version)
-        info = run(python, "-m", "pyadamw", "info")
-        if str(prefix / "lib" / "libadamw.so.1") not in info:
-            sys.exit(f"FAILED: {title}: another library was loaded\n{info}")
-        said = run(use, version, LD_LIBRARY_PATH=f"{prefix}/lib")
-        if f"backend {backend}," not in said:
-            sys.exit(f"FAILED: {title}: the C program ran with {said}")
-        print(f"  {title}: libadamw {build}; pyadamw steps, and a C program")
+        print(f"  {title}: libadamw {build}")
+        if backend not in tried:
+            try_out(prefix, version, backend, use)
+            tried.add(backend)
 
 
 if __name__ == "__main__":

@@ -63,7 +63,7 @@ def build(channel, stand_ins):
 
 
 def test(path, channels):
-    """Runs the tests in a package; returns whether all have passed. A test of a CUDA package takes a driver, or so it seems."""
+    """Runs the tests in a package; returns whether all have passed. For a CUDA package there seems to be a driver."""
     package = rattler_build.Package.from_file(path)
     driver = next((d.partition(">=")[2] for d in package.depends if d.startswith("__cuda ")), "")
     os.environ["CONDA_OVERRIDE_CUDA"] = driver
@@ -87,13 +87,14 @@ def main(folder):
     print("-- stand-ins for packages that cannot be had offline: they run this Python and show it what lies beside it")
     conda_stand_ins.write(stand_ins, folder / "stand-in-files")
     asyncio.run(index_fs(stand_ins))
-    print("-- building with the system's compilers: libgomp and libc are the system's, and no package depends on them")
+    print("-- building with the system's compilers: libgomp is the system's, and no package depends on it")
     start = time.monotonic()
     packages = build(channel, stand_ins)
     print(f"  {len(packages)} packages in {time.monotonic() - start:.0f} s")
     asyncio.run(index_fs(channel))
     print("-- the tests in the packages")
-    return all([test(path, [channel.as_uri(), stand_ins.as_uri()]) for path in packages])
+    passed = [test(path, [channel.as_uri(), stand_ins.as_uri()]) for path in packages]
+    return all(passed)
 
 
 if __name__ == "__main__":

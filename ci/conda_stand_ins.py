@@ -1,8 +1,9 @@
 """Owns the stand-ins: packages of a test-only channel with the names of conda-forge's, which cannot be had offline.
 
-That of python makes a conda environment a virtual environment of the Python which runs this; those of pytorch, cffi and so on
-show it the distributions that lie beside this Python, each only its own and what that requires. So a dependency that a recipe
-forgets is missing here, too. Those of cuda-version hold conda-forge's constraints. It must not know what is built with them.
+That of python makes a conda environment a virtual environment of the Python which runs this; those of pytorch, cffi and
+so on show it the distributions that lie beside this Python, each only its own and what that requires. So a dependency
+that a recipe forgets is missing here, too. Those of cuda-version hold conda-forge's constraints.
+It must not know what is built with them.
 """
 
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from rattler.platform import Subdir
 from rattler_build import assemble_package
 
 # Conda's name: Python's. Compilers, cmake and ninja have no stand-ins: they are on the system's PATH.
@@ -23,6 +25,7 @@ DISTRIBUTIONS = {
     "scikit-build-core": "scikit-build-core",
 }
 CUDA_VERSIONS = ("12.9", "13.0")
+SUBDIR = str(Subdir.current())
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
@@ -46,14 +49,14 @@ def _show(folder, name):
 
 
 def _package(channel, files, name, version, **options):
-    place = channel / "linux-64"
-    assemble_package(name, version, "linux-64", "stand_in_0", place, files_dir=files, detect_prefix=False, **options)
+    place = channel / SUBDIR
+    assemble_package(name, version, SUBDIR, "stand_in_0", place, files_dir=files, detect_prefix=False, **options)
     print(f"  stand-in for {name} {version}")
 
 
 def write(channel, work):
     """Writes the stand-ins into a channel. They point into the folder `work`, which must stay."""
-    (channel / "linux-64").mkdir(parents=True)
+    (channel / SUBDIR).mkdir(parents=True)
     files = work / "python"
     (files / "bin").mkdir(parents=True)
     base = Path(sys._base_executable).resolve()

@@ -117,12 +117,14 @@ class FileBacking final : public Backing {
   // written.
   void forked() override {
     forked_ = true;
-    for (auto &[memory, region] : regions_) {
+    for (const auto &entry : regions_) {  // C++17 lets no lambda capture a structured binding, and clang heeds that
+      char *const memory = static_cast<char *>(entry.first);
+      const auto &region = entry.second;
       std::int64_t at = 0;
       const auto make_private = [&](std::int64_t end) {
         if (end > at) {
-          mmap(static_cast<char *>(memory) + at, static_cast<std::size_t>(end - at), PROT_READ | PROT_WRITE,
-               MAP_PRIVATE | MAP_FIXED, file_.descriptor(), region->offset + at);
+          mmap(memory + at, static_cast<std::size_t>(end - at), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED,
+               file_.descriptor(), region->offset + at);
         }
       };
       for (const auto &[begin, bytes] : region->kept) {

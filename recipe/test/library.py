@@ -1,4 +1,4 @@
-"""The test of libadamw: the environment's library loads, and is of the version and for the backend that are expected."""
+"""The test of libadamw: the library of the environment loads, with the version and the backend that are expected."""
 
 import ctypes
 import sys
