@@ -28,7 +28,7 @@ install(FILES ${CMAKE_CURRENT_BINARY_DIR}/adamw-config.cmake ${CMAKE_CURRENT_BIN
 
 file(RELATIVE_PATH up /${CMAKE_INSTALL_LIBDIR}/pkgconfig /)
 string(REGEX REPLACE "/$" "" up "${up}")
-list(TRANSFORM static_libraries PREPEND -l OUTPUT_VARIABLE static_link_options)
+list(TRANSFORM static_libraries PREPEND -l REGEX "^[^-]" OUTPUT_VARIABLE static_link_options)
 string(JOIN " " static_link_options ${static_link_options})
 configure_file(libadamw/libadamw.pc.in libadamw.pc @ONLY)
 install(FILES ${CMAKE_CURRENT_BINARY_DIR}/libadamw.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)

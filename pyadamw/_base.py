@@ -1,8 +1,13 @@
 """Owns being a torch.optim.Optimizer: step, state, checkpoints, copies. Must not know the names of the classes."""
 
+from __future__ import annotations
+
 from collections import defaultdict
+from collections.abc import Callable
+from typing import Any, TypeVar, overload
 
 import torch
+from torch.optim.optimizer import ParamsT
 
 from . import _checkpoint
 from ._device import Counter, is_capturing, is_device
@@ -17,12 +22,14 @@ from ._report import MemoryReport
 from ._rows import collect
 from ._validate import check_options
 
+T = TypeVar("T")
+
 
 class _Cache:
     """What an optimizer knows beyond its state; shared by the shallow copies that wrappers such as Lightning's make."""
 
-    def __init__(self):
-        self.plan = None
+    def __init__(self) -> None:
+        self.plan: Plan | None = None
         self.counts_there = False  # GradScaler's found_inf has been on a device: step counts are kept there since
         self.pages = PageManager()  # of groups that name none
         self.overrides = Overrides()
@@ -34,7 +41,7 @@ class Base(torch.optim.Optimizer):
     # GradScaler leaves unscaling and the test for infinities to step(), through grad_scale and found_inf.
     _step_supports_amp_scaling = True
 
-    def __init__(self, params, options):
+    def __init__(self, params: ParamsT, options: dict[str, Any]) -> None:
         check_options(options)
         library()
         self._cache = _Cache()
@@ -48,7 +55,7 @@ class Base(torch.optim.Optimizer):
     # ---- state ---------------------------------------------------------------------------------------------------
 
     @property
-    def state(self):
+    def state(self) -> defaultdict[torch.Tensor, Any]:
         """The state of each parameter, a dict of plain tensors; empty before its first step.
 
         It may be edited at any time: once it has been looked at, every step compares it with what the last step saw.
@@ -61,37 +68,43 @@ class Base(torch.optim.Optimizer):
         return self._state
 
     @state.setter
-    def state(self, state):
+    def state(self, state: defaultdict[torch.Tensor, Any]) -> None:
         self._state = state
         self._cache.plan, self._cache.exposed = None, True
 
     @property
-    def skipped_elements(self):
+    def skipped_elements(self) -> int:
         """How many elements 8-bit state has skipped since construction because their gradient was not finite."""
         return self._cache.skipped.total
 
     @property
-    def default_pages(self):
+    def default_pages(self) -> PageManager:
         """The PageManager of parameter groups whose page_manager is None."""
         return self._cache.pages
 
     @property
-    def overrides(self):
+    def overrides(self) -> Overrides:
         """The options of single parameters; see GlobalOptimManager."""
         return self._cache.overrides
 
-    def _managers(self):
+    def _managers(self) -> list[PageManager]:
         named = {group["page_manager"] for group in self.param_groups} - {None}
         return [self._cache.pages, *named]
 
-    def memory_report(self):
+    def memory_report(self) -> MemoryReport:
         """What the state of each parameter takes and where it lies, as a MemoryReport; str() makes a table of it."""
         return MemoryReport(self.param_groups, self._state, self.default_pages, self.overrides)
 
     # ---- step ----------------------------------------------------------------------------------------------------
 
+    @overload
+    def step(self, closure: None = None) -> None: ...
+
+    @overload
+    def step(self, closure: Callable[[], T]) -> T: ...
+
     @with_hooks
-    def step(self, closure=None):
+    def step(self, closure: Callable[[], T] | None = None) -> T | None:
         """Steps every parameter that has a gradient, and returns what `closure` returned.
 
         Args:
@@ -122,7 +135,7 @@ class Base(torch.optim.Optimizer):
         plan.step(self.param_groups, scaler.get("grad_scale"), found_inf if there and plan.everything_there else None)
         return loss
 
-    def _current_plan(self, counts_there):
+    def _current_plan(self, counts_there: bool) -> Plan:
         """`counts_there`: whether step counts must lie on the parameters' devices; they stay there then."""
         cache = self._cache
         if counts_there and cache.plan is not None and not cache.plan.counts_there:
@@ -141,7 +154,7 @@ class Base(torch.optim.Optimizer):
 
     # ---- groups --------------------------------------------------------------------------------------------------
 
-    def add_param_group(self, param_group):
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Adds a group, which may override every option, optim_bits and min_8bit_size included."""
         if isinstance(param_group, dict):
             check_options(param_group, f"group {len(self.param_groups)}: ")
@@ -149,7 +162,7 @@ class Base(torch.optim.Optimizer):
 
     # ---- checkpoints and copies ----------------------------------------------------------------------------------
 
-    def state_dict(self):
+    def state_dict(self) -> dict[str, Any]:
         """The state of all parameters and the options of all groups; see torch.optim.Optimizer.
 
         The tensors share memory with the optimizer's: they change with its steps until they are copied or saved.
@@ -176,11 +189,11 @@ class Base(torch.optim.Optimizer):
             for handle in handles:
                 handle.remove()
 
-    def to_torch_state_dict(self):
+    def to_torch_state_dict(self) -> dict[str, Any]:
         """state_dict() as torch.optim.AdamW has it: 32-bit state, of 8-bit state its values. On the CPU."""
         return converted(self.state_dict(), "torch")
 
-    def to_bitsandbytes_state_dict(self):
+    def to_bitsandbytes_state_dict(self) -> dict[str, Any]:
         """state_dict() as bitsandbytes' AdamW classes have it, each state as wide as it is here. On the CPU.
 
         Raises:
@@ -189,7 +202,7 @@ class Base(torch.optim.Optimizer):
         """
         return converted(self.state_dict(), "bitsandbytes")
 
-    def load_state_dict(self, state_dict):
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Loads the state of another optimizer, and copies it: the two share no memory.
 
         State of the other width (8 or 32 bits) is converted to the one that this optimizer is configured for. That,
@@ -212,7 +225,7 @@ class Base(torch.optim.Optimizer):
         finally:
             handle.remove()
 
-    def __getstate__(self):
+    def __getstate__(self) -> dict[str, Any]:
         # The base class keeps only the first three.
         return {
             "defaults": self.defaults,
@@ -227,7 +240,7 @@ class Base(torch.optim.Optimizer):
             ],
         }
 
-    def __setstate__(self, state):
+    def __setstate__(self, state: dict[str, Any]) -> None:
         state = dict(state)
         cache, previous = self.__dict__.get("_cache", _Cache()), self.__dict__.get("param_groups")
         if "skipped" in state:

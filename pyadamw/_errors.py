@@ -1,5 +1,9 @@
 """Owns the exceptions of the package, one per status of the C interface. Must not know what caused them."""
 
+from __future__ import annotations
+
+import torch
+
 
 class AdamWError(Exception):
     """What libadamw refused or could not do. The message is the library's own: it names row, field and value.
@@ -8,7 +12,7 @@ class AdamWError(Exception):
     StorageError and DeviceError.
     """
 
-    stepped = ()
+    stepped: tuple[torch.Tensor, ...] = ()
 
 
 class InvalidArgumentError(AdamWError, ValueError):
@@ -47,7 +51,7 @@ class LibraryNotFoundError(AdamWError, OSError):
     """The shared library is missing or cannot be loaded."""
 
 
-BY_STATUS = {
+BY_STATUS: dict[int, type[AdamWError]] = {
     1: InvalidArgumentError,
     2: VersionError,
     3: UnsupportedError,

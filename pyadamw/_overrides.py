@@ -1,8 +1,13 @@
 """Owns options of single parameters, which win over those of their group. Must not know what options do."""
 
+from __future__ import annotations
+
 import weakref
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
+from torch.optim.optimizer import ParamsT
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from ._checks import refuse
@@ -23,7 +28,7 @@ ALLOWED = (
 )
 
 
-def _checked(config):
+def _checked(config: Mapping[str, Any]) -> dict[str, Any]:
     for name in config:
         if name not in ALLOWED:
             refuse("config", config, f"a dict of these options: {', '.join(ALLOWED)}")
@@ -42,20 +47,20 @@ class GlobalOptimManager:
     parameters, does not reach it.
     """
 
-    _instance = None
+    _instance: GlobalOptimManager | None = None
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._configs = WeakTensorKeyDictionary()
         self._modules = []
 
     @classmethod
-    def get_instance(cls):
+    def get_instance(cls) -> GlobalOptimManager:
         """The one manager of the process."""
         if cls._instance is None:
             cls._instance = cls()
         return cls._instance
 
-    def register_parameters(self, params):
+    def register_parameters(self, params: ParamsT) -> None:
         """Not needed: parameters are known by identity, wherever they are moved. Checks that they are tensors, or
         groups of them, as the constructor of an optimizer takes them."""
         for entry in params:
@@ -63,11 +68,17 @@ class GlobalOptimManager:
                 self._check(param[1] if isinstance(param, tuple) else param)
 
     @staticmethod
-    def _check(param):
+    def _check(param: object) -> None:
         if not isinstance(param, torch.Tensor):
             raise ValueError(f"a parameter is {type(param).__name__}: must be a tensor")
 
-    def override_config(self, parameters, key=None, value=None, key_value_dict=None):
+    def override_config(
+        self,
+        parameters: torch.Tensor | Iterable[torch.Tensor],
+        key: str | None = None,
+        value: Any = None,
+        key_value_dict: Mapping[str, Any] | None = None,
+    ) -> None:
         """Sets options of one parameter or of several: one by `key` and `value`, or those of a dict.
 
         Raises:
@@ -80,13 +91,13 @@ class GlobalOptimManager:
             self._check(param)
             self._configs[param] = {**self._configs.get(param, {}), **config}
 
-    def register_module_override(self, module, param_name, config):
+    def register_module_override(self, module: torch.nn.Module, param_name: str, config: Mapping[str, Any]) -> None:
         """Sets options of the parameter that `module` has under this name when an optimizer first steps it."""
         if not isinstance(getattr(module, param_name, None), torch.Tensor):
             raise ValueError(f"{type(module).__name__} has no parameter {param_name!r}")
         self._modules.append((weakref.ref(module), param_name, _checked(config)))
 
-    def config_of(self, param):
+    def config_of(self, param: torch.Tensor) -> dict[str, Any]:
         """The options of a parameter, as a dict."""
         result = dict(self._configs.get(param, {}))
         for module, name, config in self._modules:
@@ -98,24 +109,24 @@ class GlobalOptimManager:
 class Overrides:
     """What one optimizer has taken over for its parameters."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._taken = WeakTensorKeyDictionary()
 
-    def of(self, param):
+    def of(self, param: torch.Tensor) -> dict[str, Any]:
         if param in self._taken:
             return self._taken[param]
         manager = GlobalOptimManager._instance
         return {} if manager is None else manager.config_of(param)
 
-    def take(self, param):
+    def take(self, param: torch.Tensor) -> dict[str, Any]:
         """From now on the options stay."""
         return self.set(param, self.of(param))
 
-    def set(self, param, own):
+    def set(self, param: torch.Tensor, own: dict[str, Any]) -> dict[str, Any]:
         self._taken[param] = own
         return own
 
-    def applied(self, group, param):
+    def applied(self, group: dict[str, Any], param: torch.Tensor) -> dict[str, Any]:
         """The options of a parameter: those of its group, unless it has its own."""
         own = self.of(param)
         return {**group, **own} if own else group

@@ -1,6 +1,9 @@
 """Owns the choice of pages: which backing, on which device, from which size on. Must not know what they store."""
 
+from __future__ import annotations
+
 import os
+from typing import Literal
 
 import torch
 
@@ -9,6 +12,7 @@ from ._checks import integer, refuse
 from ._device import is_device
 from ._errors import UnsupportedError
 
+Backing = Literal["host", "file", "pinned", "managed"]
 _BACKINGS = {"host": False, "file": False, "pinned": True, "managed": True}  # whether parameters are on a CUDA device
 _bytes = integer(0, 2**60, "a number of bytes >= 0")
 
@@ -44,14 +48,14 @@ class PageManager:
 
     def __init__(
         self,
-        backing=None,
+        backing: Backing | None = None,
         *,
-        resident_bytes=0,
-        chunk_bytes=0,
-        reserve_bytes=0,
-        directory=None,
-        min_numel=100_000,
-    ):
+        resident_bytes: int = 0,
+        chunk_bytes: int = 0,
+        reserve_bytes: int = 0,
+        directory: str | os.PathLike[str] | None = None,
+        min_numel: int = 100_000,
+    ) -> None:
         if backing is not None and backing not in _BACKINGS:
             refuse("backing", backing, f"None, {', '.join(map(repr, _BACKINGS))}")
         for name, value in (
@@ -65,24 +69,25 @@ class PageManager:
             refuse("directory", directory, 'None but for backing="file"')
         if backing != "file" and reserve_bytes:
             refuse("reserve_bytes", reserve_bytes, '0 but for backing="file"')
-        self.backing, self.min_numel = backing, min_numel
+        self.backing: Backing | None = backing
+        self.min_numel = min_numel
         self.resident_bytes, self.chunk_bytes, self.reserve_bytes = resident_bytes, chunk_bytes, reserve_bytes
         self.directory = None if directory is None else os.fspath(directory)
-        self._pagers = {}
+        self._pagers: dict[torch.device, _pager.Pager] = {}
         if backing is not None and not _BACKINGS[backing]:
             self.pager(torch.device("cpu"))  # what is wrong with the directory shows now
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return (
             f"PageManager({self.backing!r}, resident_bytes={self.resident_bytes}, chunk_bytes={self.chunk_bytes}, "
             f"reserve_bytes={self.reserve_bytes}, directory={self.directory!r}, min_numel={self.min_numel})"
         )
 
     # A copied optimizer goes on with the same manager; one that comes out of a pickle gets one like it.
-    def __deepcopy__(self, memo):
+    def __deepcopy__(self, memo: object) -> PageManager:
         return self
 
-    def __copy__(self):
+    def __copy__(self) -> PageManager:
         return self
 
     def __reduce__(self):
@@ -95,7 +100,7 @@ class PageManager:
             self.min_numel,
         )
 
-    def pager(self, device):
+    def pager(self, device: torch.device) -> _pager.Pager:
         """The pages for parameters on `device`; they are made at the first call."""
         pager = self._pagers.get(device)
         if pager is None:
@@ -120,7 +125,7 @@ class PageManager:
         directory = None if self.directory is None else os.fsencode(self.directory)
         return _pager.Pager(backing, device, self.resident_bytes, self.chunk_bytes, self.reserve_bytes, directory)
 
-    def wait(self):
+    def wait(self) -> None:
         """Until tensors of state on the CPU show what the steps so far have left there ("pinned"; others always do).
 
         An optimizer's `state` and state_dict() do this; tensors that were taken from there before a step need it.
@@ -128,7 +133,7 @@ class PageManager:
         for pager in list(self._pagers.values()):
             pager.wait()
 
-    def stats(self):
+    def stats(self) -> dict[str, int]:
         """What the manager holds and has done since it was made, as a dict of integers, summed over devices.
 
         buffers; host_bytes, file_bytes, pinned_bytes, managed_bytes, device_bytes: of state, by where it lies;

@@ -1,12 +1,16 @@
 """Owns the report of what optimizer state takes and where it lies. Must not know how state is made or stepped."""
 
-from typing import NamedTuple
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 
 from . import _pager, _state
 from ._local import inner
-from ._paging import manager_of
+from ._overrides import Overrides
+from ._paging import PageManager, manager_of
 from ._rows import describe, state_spec, stepped_view
 
 
@@ -17,10 +21,10 @@ class Entry(NamedTuple):
     numel: int
     bits: int  # of an element of exp_avg: 8 or 32
     why: str  # why it is 32 bits wide or not paged, where the options asked for the other
-    places: dict  # {place: bytes}; "host", "file", "pinned", "managed" and "device" are pages, others torch devices
+    places: dict[str, int]  # bytes; "host", "file", "pinned", "managed" and "device" are pages, others torch devices
 
     @property
-    def bytes(self):
+    def bytes(self) -> int:
         return sum(self.places.values())
 
 
@@ -33,8 +37,14 @@ class MemoryReport:
         managers: [(PageManager, its stats())], those that the groups use.
     """
 
-    def __init__(self, groups, states, default, overrides):
-        self.entries = [
+    def __init__(
+        self,
+        groups: Sequence[dict[str, Any]],
+        states: Mapping[torch.Tensor, dict[str, Any]],
+        default: PageManager,
+        overrides: Overrides,
+    ) -> None:
+        self.entries: list[Entry] = [
             _entry(
                 describe(groups, number, position),
                 param,
@@ -45,18 +55,18 @@ class MemoryReport:
             for number, group in enumerate(groups)
             for position, param in enumerate(group["params"])
         ]
-        self.places = {}
+        self.places: dict[str, int] = {}
         for entry in self.entries:
             for place, count in entry.places.items():
                 self.places[place] = self.places.get(place, 0) + count
         managers = {id(m): m for m in (group["page_manager"] or default for group in groups if group["is_paged"])}
-        self.managers = [(manager, manager.stats()) for manager in managers.values()]
+        self.managers: list[tuple[PageManager, dict[str, int]]] = [(m, m.stats()) for m in managers.values()]
 
     @property
-    def bytes(self):
+    def bytes(self) -> int:
         return sum(self.places.values())
 
-    def __str__(self):
+    def __str__(self) -> str:
         lines = [f"{'bits':>4} {'bytes':>15}  {'place':<24} parameter"]
         for entry in self.entries:
             place = ", ".join(entry.places) or "no state yet"
@@ -71,9 +81,10 @@ class MemoryReport:
     __repr__ = __str__
 
 
-def _entry(name, param, group, state, default):
+def _entry(name: str, param: torch.Tensor, group: dict[str, Any], state: dict[str, Any], default: PageManager) -> Entry:
     spec = state_spec(stepped_view(param, group), group, default)
-    reasons, places = [], {}
+    reasons: list[str] = []
+    places: dict[str, int] = {}
     if group["optim_bits"] == 8 and spec.format == _state.FLOAT32:
         reasons.append(f"32 bits because it has fewer than min_8bit_size = {group['min_8bit_size']} elements")
     if group["is_paged"] and manager_of(group, param.numel(), default) is None:

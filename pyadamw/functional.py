@@ -8,7 +8,11 @@ least 64 elements; the maps are the dynamic maps of Dettmers et al., "8-bit Opti
 ICLR 2022, as bitsandbytes uses them.
 """
 
+from __future__ import annotations
+
 import math
+from collections.abc import Sequence
+from typing import Literal
 
 import torch
 
@@ -19,20 +23,22 @@ from ._library import ffi, library
 BLOCK8, TENSOR8 = 1, 2  # adamw_state_format
 MAPS = {"signed": 0, "unsigned": 1}  # adamw_map
 ROUNDINGS = {"nearest": 0, "stochastic": 1}  # adamw_rounding
+Map = Literal["signed", "unsigned"]
+Rounding = Literal["nearest", "stochastic"]
 SHORTEST_ROW = 64  # shorter rows do not begin a block of their own
 
 
-def row_length(shape):
+def row_length(shape: Sequence[int]) -> int:
     """adamw_tensor.row_length: elements of one row of dimension 0, or all of a tensor of one dimension."""
     return math.prod(shape[1:]) if len(shape) > 1 else math.prod(shape)
 
 
-def follows_rows(shape):
+def follows_rows(shape: Sequence[int]) -> bool:
     """Whether blocks begin anew with each row of dimension 0."""
     return len(shape) > 1 and row_length(shape) >= SHORTEST_ROW
 
 
-def absmax_shape(shape, block_wise=True):
+def absmax_shape(shape: Sequence[int], block_wise: bool = True) -> tuple[int, ...]:
     """The shape of the scales of 8-bit codes of `shape`: (rows, blocks of a row), or (blocks,) if blocks are flat."""
     numel = math.prod(shape)
     if not block_wise:
@@ -67,7 +73,15 @@ def _pointer(kind, tensor):
     return ffi.cast(kind, tensor.data_ptr())
 
 
-def quantize(tensor, map="signed", *, block_wise=True, rounding="nearest", step=0, seed=0):
+def quantize(
+    tensor: torch.Tensor,
+    map: Map = "signed",
+    *,
+    block_wise: bool = True,
+    rounding: Rounding = "nearest",
+    step: int = 0,
+    seed: int = 0,
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Quantizes a tensor to 8 bits: (codes, absmax).
 
     Args:
@@ -96,7 +110,9 @@ def quantize(tensor, map="signed", *, block_wise=True, rounding="nearest", step=
     return codes, absmax
 
 
-def dequantize(codes, absmax, map="signed", *, block_wise=True):
+def dequantize(
+    codes: torch.Tensor, absmax: torch.Tensor, map: Map = "signed", *, block_wise: bool = True
+) -> torch.Tensor:
     """The float32 tensor absmax[block] * codebook(map)[codes], of the shape of `codes`. See quantize()."""
     shape = absmax_shape(codes.shape, block_wise)
     if codes.dtype != torch.uint8:
@@ -120,7 +136,7 @@ def dequantize(codes, absmax, map="signed", *, block_wise=True):
     return target
 
 
-def codebook(map="signed"):
+def codebook(map: Map = "signed") -> torch.Tensor:
     """The 256 float32 values of a map, in the order of their codes: "signed" from -1 to 1, "unsigned" from 0 to 1."""
     values = torch.empty(256, dtype=torch.float32)
     lib = library()

@@ -3,11 +3,19 @@
 The positional arguments are those of bitsandbytes' documentation, in its order; what is new is keyword-only.
 """
 
+from __future__ import annotations
+
 import functools
 import inspect
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch.optim.optimizer import ParamsT
 
 from ._base import Base
 from ._overrides import GlobalOptimManager
+from ._paging import PageManager
 from ._validate import carried, check_width
 
 _SUMMARY = """AdamW with {state}.
@@ -67,30 +75,30 @@ _PAGED_NOTE = """
 class _AdamW(Base):
     """The argument list, once. A class says which values of optim_bits it accepts and which width it then has."""
 
-    _accepted = (8, 32)
-    _width = None  # the class's own; None: optim_bits decides
+    _accepted: tuple[int, ...] = (8, 32)
+    _width: int | None = None  # the class's own; None: optim_bits decides
 
     def __init__(
         self,
-        params,
-        lr=1e-3,
-        betas=(0.9, 0.999),
-        eps=1e-8,
-        weight_decay=1e-2,
-        amsgrad=False,
-        optim_bits=32,
-        args=None,
-        min_8bit_size=4096,
-        percentile_clipping=100,
-        block_wise=True,
-        is_paged=False,
+        params: ParamsT,
+        lr: float | torch.Tensor = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 1e-2,
+        amsgrad: bool = False,
+        optim_bits: Literal[8, 32] = 32,
+        args: Any = None,
+        min_8bit_size: int = 4096,
+        percentile_clipping: int = 100,
+        block_wise: bool = True,
+        is_paged: bool = False,
         *,
-        maximize=False,
-        stochastic_rounding=False,
-        seed=0,
-        capturable=False,
-        page_manager=None,
-    ):
+        maximize: bool = False,
+        stochastic_rounding: bool = False,
+        seed: int = 0,
+        capturable: bool = False,
+        page_manager: PageManager | None = None,
+    ) -> None:
         options = {
             "lr": lr,
             "betas": betas,
@@ -116,24 +124,55 @@ class _AdamW(Base):
         super().__init__(params, options)
 
 
-def _document(state, widths, paged):
+def _document(state: str, widths: str, paged: bool) -> str:
     return _SUMMARY.format(
         state=state, widths=widths, paged="" if paged else _IS_PAGED, note=_PAGED_NOTE if paged else ""
     )
 
 
-def _always_paged(init):
+def _always_paged(init: Callable[..., None]) -> Callable[..., None]:
     """`init` without its argument is_paged, which is True."""
     signature = inspect.signature(init)
     without = signature.replace(parameters=[p for name, p in signature.parameters.items() if name != "is_paged"])
 
     @functools.wraps(init)
-    def paged(self, *arguments, **keywords):
+    def paged(self: _AdamW, *arguments: Any, **keywords: Any) -> None:
         bound = without.bind(self, *arguments, **keywords)
         init(**bound.arguments, is_paged=True)
 
-    paged.__signature__ = without
+    paged.__signature__ = without  # type: ignore[attr-defined]
+    paged.__annotations__ = {name: hint for name, hint in init.__annotations__.items() if name != "is_paged"}
     return paged
+
+
+class _PagedAdamW(_AdamW):
+    """The argument list without is_paged."""
+
+    if TYPE_CHECKING:
+        # Type checkers and editors cannot follow what is done below: this says it again, for them alone. Stubtest
+        # compares it with what runs (tests/packages/test_typing.py).
+        def __init__(
+            self,
+            params: ParamsT,
+            lr: float | torch.Tensor = 1e-3,
+            betas: tuple[float, float] = (0.9, 0.999),
+            eps: float = 1e-8,
+            weight_decay: float = 1e-2,
+            amsgrad: bool = False,
+            optim_bits: Literal[8, 32] = 32,
+            args: Any = None,
+            min_8bit_size: int = 4096,
+            percentile_clipping: int = 100,
+            block_wise: bool = True,
+            *,
+            maximize: bool = False,
+            stochastic_rounding: bool = False,
+            seed: int = 0,
+            capturable: bool = False,
+            page_manager: PageManager | None = None,
+        ) -> None: ...
+    else:
+        __init__ = _always_paged(_AdamW.__init__)
 
 
 _EITHER = "32 or 8: the width of the state."
@@ -156,22 +195,19 @@ class AdamW8bit(_AdamW):
     _width = 8
 
 
-class PagedAdamW(_AdamW):
+class PagedAdamW(_PagedAdamW):
     __doc__ = _document("paged 32-bit or 8-bit state, as optim_bits says", _EITHER, True)
-    __init__ = _always_paged(_AdamW.__init__)
 
 
-class PagedAdamW32bit(_AdamW):
+class PagedAdamW32bit(_PagedAdamW):
     __doc__ = _document("paged 32-bit state", _ONLY_32, True)
     _accepted = (32,)
     _width = 32
-    __init__ = _always_paged(_AdamW.__init__)
 
 
-class PagedAdamW8bit(_AdamW):
+class PagedAdamW8bit(_PagedAdamW):
     __doc__ = _document("paged 8-bit state", _ONLY_8, True)
     _width = 8
-    __init__ = _always_paged(_AdamW.__init__)
 
 
 __all__ = [

@@ -10,25 +10,30 @@ What TrainingArguments says is taken: learning_rate, adam_beta1, adam_beta2, ada
 parameters that Trainer decays. (Trainer itself hands none of it to an optimizer_cls_and_kwargs of the user's.)
 """
 
+from __future__ import annotations
+
 import contextlib
+from typing import Any
 
 import torch
-from transformers import Trainer
+from transformers import Trainer, TrainingArguments
 
 from .. import optim
 
 # Values of TrainingArguments.optim that enable() takes over.
-CLASSES = {
+CLASSES: dict[str, type[optim._AdamW]] = {
     "adamw_bnb_8bit": optim.AdamW8bit,
     "adamw_8bit": optim.AdamW8bit,
     "paged_adamw_8bit": optim.PagedAdamW8bit,
     "paged_adamw_32bit": optim.PagedAdamW32bit,
 }
 
-_originals = []  # Trainer.get_optimizer_cls_and_kwargs as it was, while another is in its place
+_originals: list[Any] = []  # Trainer.get_optimizer_cls_and_kwargs as it was, while another is in its place
 
 
-def optimizer_cls_and_kwargs(args, cls=optim.AdamW8bit, **options):
+def optimizer_cls_and_kwargs(
+    args: TrainingArguments, cls: type[optim._AdamW] = optim.AdamW8bit, **options: Any
+) -> tuple[type[optim._AdamW], dict[str, Any]]:
     """(class, keyword arguments) for Trainer's argument of this name.
 
     Args:
@@ -40,7 +45,9 @@ def optimizer_cls_and_kwargs(args, cls=optim.AdamW8bit, **options):
     return cls, {**from_args, **options}
 
 
-def with_32bit_embeddings(args, cls=optim.AdamW8bit, **options):
+def with_32bit_embeddings(
+    args: TrainingArguments, cls: type[optim._AdamW] = optim.AdamW8bit, **options: Any
+) -> tuple[type[Factory], dict[str, Any]]:
     """The same, as a factory that sees the model: embeddings keep 32-bit state, as Trainer does with bitsandbytes.
 
     Rows of rare tokens have no gradient for long, and state of their own that is not rounded.
@@ -52,7 +59,9 @@ def with_32bit_embeddings(args, cls=optim.AdamW8bit, **options):
 class Factory:
     """What Trainer calls as Factory()(model, **keywords)."""
 
-    def __call__(self, model, *, cls, weight_decay, **keywords):
+    def __call__(
+        self, model: torch.nn.Module, *, cls: type[optim._AdamW], weight_decay: float, **keywords: Any
+    ) -> optim._AdamW:
         """An optimizer of class `cls` with a group for each kind of parameter that the model has: decayed by
         `weight_decay` or not, embeddings or not."""
         decayed = set(Trainer.get_decay_parameter_names(None, model))
@@ -73,7 +82,7 @@ class Factory:
         return cls(groups, **keywords)
 
 
-def enable():
+def enable() -> contextlib.closing[_Switch]:
     """Makes the values of TrainingArguments.optim in CLASSES mean pyadamw's classes, in this process, until disable().
 
     8-bit ones keep embeddings in 32 bits. Returns a context manager whose end is disable().
@@ -93,12 +102,12 @@ def enable():
     return contextlib.closing(_Switch())
 
 
-def disable():
+def disable() -> None:
     """Ends what enable() began."""
     if _originals:
         Trainer.get_optimizer_cls_and_kwargs = staticmethod(_originals.pop())
 
 
 class _Switch:
-    def close(self):
+    def close(self) -> None:
         disable()

@@ -5,8 +5,8 @@
 #include <cstdio>
 #include <cstring>
 
-// Under a sanitizer or an emulator everything takes ten times as long, and what it can find it finds in the first of many
-// repetitions: there a test does less of the same. The release build does all.
+// Under a sanitizer or an emulator everything takes ten times as long, and what it can find it finds in the first of
+// many repetitions: there a test does less of the same. The release build does all.
 #ifdef ADAMW_TESTS_ABRIDGED
 constexpr bool abridged = true;
 #else

@@ -1,7 +1,7 @@
 """Owns what several processes do together for test_sharded.py: python sharded_script.py FOLDER MODE:PROCESSES ...
 
-The jobs run one after the other, each in as many processes as it says, which are forked from this one: what takes longest
-is to import all that they need. It fails if a law does not hold, and each process prints what it has seen.
+The jobs run one after the other, each in as many processes as it says, which are forked from this one: what takes
+longest is to import all that they need. It fails if a law does not hold, and each process prints what it has seen.
 """
 
 import multiprocessing
@@ -283,7 +283,9 @@ def main():
     fork, folder = multiprocessing.get_context("fork"), Path(sys.argv[1])
     for job in sys.argv[2:]:
         mode, world = job.split(":")
-        running = [fork.Process(target=run_process, args=(mode, rank, int(world), folder)) for rank in range(int(world))]
+        running = [
+            fork.Process(target=run_process, args=(mode, rank, int(world), folder)) for rank in range(int(world))
+        ]
         for process in running:
             process.start()
         while running:

@@ -84,7 +84,9 @@ def test_a_library_that_may_not_be_read(tmp_path):
     path.chmod(0)
     # root may read everything: the user "nobody" must look for it.
     script = CONSTRUCT.replace("try:", "import os; os.geteuid() or os.seteuid(65534)\ntry:")
-    for folder in (tmp_path, *tmp_path.parents[:2]):
+    for folder in (tmp_path, *tmp_path.parents):  # pytest's own, however many they are, are closed to others
+        if folder.stat().st_mode & 0o001:
+            break
         folder.chmod(0o755)
     output = run_python(script, PYADAMW_LIBRARY=str(path)).stdout
     assert output.startswith(

@@ -1,6 +1,7 @@
 """Owns the law: signatures are those of the bitsandbytes documentation, with everything new behind them."""
 
 import inspect
+import typing
 
 import pytest
 import torch
@@ -19,7 +20,19 @@ NEW = "*, maximize=False, stochastic_rounding=False, seed=0, capturable=False, p
 def test_signature_is_the_documented_one(cls):
     """Names, order and defaults of positional arguments are bitsandbytes'; is_paged is the last, of unpaged classes."""
     paged = cls.__name__.startswith("Paged")
-    assert str(inspect.signature(cls)) == f"({DOCUMENTED}{'' if paged else ', is_paged=False'}, {NEW})"
+    signature = inspect.signature(cls)
+    bare = [parameter.replace(annotation=parameter.empty) for parameter in signature.parameters.values()]
+    found = signature.replace(parameters=bare, return_annotation=signature.empty)
+    assert str(found) == f"({DOCUMENTED}{'' if paged else ', is_paged=False'}, {NEW})"
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_every_argument_has_a_type(cls):
+    """The hints are of the arguments that there are, and programs that build command lines of them can read them."""
+    hints = typing.get_type_hints(cls.__init__)
+    assert hints.pop("return") is type(None)
+    assert list(hints) == list(inspect.signature(cls).parameters)
+    assert hints["lr"] == float | torch.Tensor
 
 
 @pytest.mark.parametrize("cls", CLASSES)

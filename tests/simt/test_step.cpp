@@ -121,7 +121,8 @@ void check_all_kinds() {
 void check_many_rows() {
   Random random(3);
   std::vector<TensorShape> tensors;
-  for (int i = 0; i < (abridged ? 1500 : 3000); ++i) tensors.push_back({1, random.below(8) == 0 ? 0 : 1 + random.below(70), 0});
+  for (int i = 0; i < (abridged ? 1500 : 3000); ++i)
+    tensors.push_back({1, random.below(8) == 0 ? 0 : 1 + random.below(70), 0});
   for (int format = ADAMW_STATE_FLOAT32; format <= ADAMW_STATE_TENSOR8; ++format) {
     for (bool measured : {false, true}) {
       Case c{options_of(format, ADAMW_FLOAT32, ADAMW_BFLOAT16, measured ? unsigned{ADAMW_STEP_AMSGRAD} : 0u)};
