@@ -16,9 +16,8 @@
 
 // What is needed of OpenMP, by the names that each runtime has for gcc's code (libgomp, LLVM's, Intel's).
 //   openmp:  a runtime is linked.
-//   process: the one that the process had loaded before this library, as torch does; the binary names none, works with
-//   any,
-//            and can do without.
+//   process: that which the process had loaded before this library, as torch does. The binary names none, works with
+//            any, and can do without.
 //   std:     none, because ThreadSanitizer cannot see libgomp's synchronisation.
 #if defined(ADAMW_THREADS_PROCESS)
 #define ADAMW_OPENMP_LINKAGE __attribute__((weak))

@@ -16,17 +16,7 @@ from conftest import FIGURES, Place
 
 MOST_BYTES = 15 << 20
 LIBRARIES = ("cpu", "cuda12", "cuda13")
-STEPS = """
-import torch, pyadamw
-for name in ("AdamW", "AdamW8bit", "AdamW32bit", "PagedAdamW", "PagedAdamW8bit", "PagedAdamW32bit"):
-    weight = torch.nn.Parameter(torch.ones(200_000))
-    optimizer = getattr(pyadamw, name)([weight], lr=0.1)
-    weight.grad = torch.ones(200_000)
-    optimizer.step()
-    assert abs(weight[0].item() - 0.899) < 1e-4, (name, weight[0])
-print(pyadamw.__file__)
-print(pyadamw._library.library().path)
-"""
+STEPS = Path(__file__).parents[2] / "recipe" / "test" / "step.py"  # of the conda package, too
 # What an environment without torch can do with the library: its declarations are read, and it steps a C array.
 WITHOUT_TORCH = """
 import importlib.util, sys
@@ -47,6 +37,10 @@ assert status == 0, ffi.string(lib.adamw_last_error())
 assert all(abs(p - 0.9) < 1e-6 for p in numbers["p"])
 print(ffi.string(lib.adamw_build_info()).decode())
 """
+
+
+def version(wheel):
+    return wheel.name.split("-")[1]
 
 
 def test_contents(wheel):
@@ -70,7 +64,7 @@ def test_bill_of_materials(wheel):
         bill = json.loads(file.read(name))
     assert "/sboms/" in name
     assert (bill["bomFormat"], bill["specVersion"]) == ("CycloneDX", "1.6")
-    assert bill["metadata"]["component"]["version"] == wheel.name.split("-")[1]
+    assert bill["metadata"]["component"]["version"] == version(wheel)
     inside = {c["name"]: c for c in bill["components"] if c["scope"] == "required"}
     compilers = [c["version"] for c in bill["components"] if c["scope"] == "excluded"]
     assert list(inside) == ["gcc-runtime"]
@@ -79,28 +73,30 @@ def test_bill_of_materials(wheel):
 
 
 @pytest.mark.parametrize("locale", ("C.UTF-8", "C", "POSIX"))
-def test_steps_without_a_compiler(place, locale):
+def test_steps_without_a_compiler(place, wheel, locale):
     """Every class steps with an empty HOME, no compiler on PATH, in an ASCII locale, from a path that is not ASCII."""
     assert shutil.which("cc", path=str(place.python.parent)) is None
     start = time.perf_counter()
-    done = place.run(STEPS, LC_ALL=locale, PYTHONCOERCECLOCALE="0", PYTHONUTF8="0")
-    FIGURES.append(
-        f"LC_ALL={locale}: import of torch and pyadamw, one step of each class: {time.perf_counter() - start:.1f} s"
-    )
-    assert "libadamw_cpu.so" in done.stdout
+    environment = {"LC_ALL": locale, "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    place.run(str(STEPS), version(wheel), **environment)
+    seconds = time.perf_counter() - start
+    FIGURES.append(f"LC_ALL={locale}: import of torch and pyadamw, one step of each class: {seconds:.1f} s")
+    assert "libadamw_cpu.so" in place.run("-m", "pyadamw", "info", **environment).stdout
     assert not any(place.home.iterdir())
 
 
 def test_the_installed_package_is_what_runs(place):
     """Not the source tree, which an editable install would be."""
-    files = place.run(STEPS).stdout.splitlines()
+    script = "import pyadamw; print(pyadamw.__file__); print(pyadamw._library.library().path)"
+    files = place.run(script).stdout.splitlines()
+    assert len(files) == 2
     assert all(Path(name).is_relative_to(place.site) for name in files)
 
 
 def test_info(place, wheel):
     """`python -m pyadamw info` tells the version of the wheel and its library."""
     done = place.run("-m", "pyadamw", "info")
-    assert wheel.name.split("-")[1] in done.stdout
+    assert version(wheel) in done.stdout
     assert "threads: OpenMP" in done.stdout
 
 
@@ -134,15 +130,15 @@ def works(python):
     return subprocess.run([python, "-c", "import venv, ensurepip"], capture_output=True, check=False).returncode == 0
 
 
-@pytest.mark.parametrize("version", pythons() or [None])
-def test_other_pythons(version, wheel, tmp_path):
+@pytest.mark.parametrize("other", pythons() or [None])
+def test_other_pythons(other, wheel, tmp_path):
     """The same wheel installs in every Python here; its modules compile, its library loads and steps.
 
     Without torch, which takes gigabytes for each.
     """
-    if version is None:
+    if other is None:
         pytest.skip("no other Python from 3.10 on is here")
-    place = Place(tmp_path, pythons()[version], borrow=False)
+    place = Place(tmp_path, pythons()[other], borrow=False)
     place.install(wheel)
     place.pip("install", "cffi", "-c", Path(__file__).parents[2] / "ci" / "constraints.txt")
     place.run("-W", "error", "-m", "compileall", "-q", "-f", str(place.site / "pyadamw"))
@@ -150,4 +146,4 @@ def test_other_pythons(version, wheel, tmp_path):
         done = place.run("-c", WITHOUT_TORCH, str(place.site), f"libadamw_{name}.so")
         assert f"backend {name}" in done.stdout
         assert "threads: its own" in done.stdout
-    FIGURES.append(f"Python {version}: the package compiles, each of its libraries steps (without torch)")
+    FIGURES.append(f"Python {other}: the package compiles, each of its libraries steps (without torch)")
