@@ -5,6 +5,7 @@ python tests/bench/gpu.py [--json FILE] [--elements N] [--quick]
 """
 
 import argparse
+import contextlib
 import datetime
 import math
 import os
@@ -19,6 +20,7 @@ import workloads
 
 import pyadamw
 
+BUDGETS = {False: 1.0, True: 0.2}  # seconds of each contestant in each contest, by whether it is to be quick
 BARS = [  # what the project aims at on a data-centre card: (figure, at most or at least, number)
     ("large-fp32-8bit share of the copy ceiling", ">=", 0.90),
     ("large-fp32-32bit share of the copy ceiling", ">=", 0.90),
@@ -33,35 +35,41 @@ BARS = [  # what the project aims at on a data-centre card: (figure, at most or 
 ]
 
 
+def driver_version():
+    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    with contextlib.suppress(OSError, subprocess.CalledProcessError):
+        return subprocess.run(query, capture_output=True, text=True, check=True).stdout.strip() or None
+    return None
+
+
 def describe():
     result = machine.describe()
     properties = torch.cuda.get_device_properties(0)
-    driver = subprocess.run(
-        ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
     result.update(
         gpu=properties.name,
         gpu_memory_bytes=properties.total_memory,
         multiprocessors=properties.multi_processor_count,
-        driver=driver.stdout.strip() or None,
+        driver=driver_version(),
         torch_cuda=torch.version.cuda,
     )
     return result
 
 
-def measure(elements, quick):
-    """The results, and the numbers that BARS names."""
-    budget = 0.2 if quick else 1.0
-    found, results = {}, {"copy": figures.copy_ceiling(elements, budget), "links": figures.links(quick), "steps": []}
-    copy = results["copy"]["bytes_per_second"]
-    shapes = {
+def sizes(elements):
+    """{what it is called: the shapes of its tensors}"""
+    return {
         "large": [(elements,)],
         "gpt2-304": workloads.gpt2_shapes(True),
         "small-2000": [(1000,)] * 2000,
     }
+
+
+def measure(elements, quick):
+    """The results, and the numbers that BARS names."""
+    budget = BUDGETS[quick]
+    found, results = {}, {"copy": figures.copy_ceiling(elements, budget), "links": figures.links(quick), "steps": []}
+    copy = results["copy"]["bytes_per_second"]
+    shapes = sizes(elements)
     for size, tensors in shapes.items():
         for dtype in (torch.float32, torch.bfloat16):
             for entry in figures.contest(tensors, dtype, budget, size):
@@ -115,23 +123,27 @@ def show(results, rows):
         print(f"{row['name']:50}{value:>14}  {row['bar']:8} {verdict}")
 
 
-def main():
+def main(arguments=None):
     parser = argparse.ArgumentParser(prog="tests/bench/gpu.py", description="Speed of a step on a CUDA device.")
     parser.add_argument("--json", metavar="FILE", help="write the results there, too")
     parser.add_argument("--elements", type=int, default=1 << 30, help="of the large tensor, at most (default 2^30)")
     parser.add_argument("--quick", action="store_true", help="small sizes, few repetitions: shows that it works")
-    o = parser.parse_args()
+    o = parser.parse_args(arguments)
     free = torch.cuda.mem_get_info()[0]
     # All contestants at once, each with its own parameters, gradients and state, take 52 bytes an element.
     elements = min(o.elements, 1 << 22 if o.quick else o.elements, 1 << int(math.log2(free / 60)))
+    about = {
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "machine": describe(),
+        "settings": {"elements": elements, "quick": o.quick, "pyadamw": pyadamw.__version__},
+    }
     results, found = measure(elements, o.quick)
     rows = judge(found)
-    show(results, rows)
     if o.json:
         os.makedirs(os.path.dirname(os.path.abspath(o.json)), exist_ok=True)
-        date = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
-        settings = {"elements": elements, "quick": o.quick, "pyadamw": pyadamw.__version__}
-        report.write(o.json, {"date": date, "machine": describe(), "settings": settings, "gpu": results, "bars": rows})
+        report.write(o.json, {**about, "gpu": results, "bars": rows})
+    show(results, rows)
+    if o.json:
         print(f"results: {o.json}")
 
 

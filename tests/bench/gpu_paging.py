@@ -10,11 +10,13 @@ import torch
 import pyadamw
 
 BUDGETS = (1.0, 0.5, 0.1)
+ELEMENTS, QUICK_ELEMENTS = 1 << 26, 1 << 23  # 8 bytes of state each: 512 MiB
+TENSOR = 1 << 20
 WINDOWS = 4 * (16 << 20)  # of a "pinned" manager; its budget holds them beside resident state
 
 
 def _optimizer(elements, manager):
-    params = [torch.nn.Parameter(torch.randn(1 << 20, device="cuda") * 0.02) for _ in range(elements >> 20)]
+    params = [torch.nn.Parameter(torch.randn(TENSOR, device="cuda") * 0.02) for _ in range(elements // TENSOR)]
     for param in params:
         param.grad = torch.randn_like(param)
     options = {} if manager is None else {"is_paged": True, "page_manager": manager}
@@ -23,7 +25,7 @@ def _optimizer(elements, manager):
 
 def measure(quick, budget, links):
     """One entry for each backing and budget: times, ratio to the unpaged step, bytes a second, share of the link."""
-    elements = 1 << (23 if quick else 26)  # 8 bytes of state each: 512 MiB
+    elements = QUICK_ELEMENTS if quick else ELEMENTS
     state = 8 * elements
     plain = _optimizer(elements, None)
     entries = []

@@ -1,5 +1,7 @@
 """Owns the laws of execution: the caller's stream, no synchronisation, graphs, GradScaler, launches, memory."""
 
+import contextlib
+
 import models
 import pytest
 import torch
@@ -14,6 +16,16 @@ def launches(step):
         torch.cuda.synchronize()
     kernels = [event.name for event in seen.events() if event.device_type == torch.autograd.DeviceType.CUDA]
     return [name for name in kernels if "adamw_" in name]
+
+
+@contextlib.contextmanager
+def no_waiting():
+    """Waiting for the device is an error, as far as torch does it."""
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 @pytest.mark.parametrize(("options", "most"), [({}, 1), ({"percentile_clipping": 50}, 2)])
@@ -37,11 +49,10 @@ def test_step_does_not_wait(cuda):
     models.gradients(params, 1)
     done = torch.cuda.Event()
     torch.cuda._sleep(2_000_000_000)
-    torch.cuda.set_sync_debug_mode("error")
-    optimizer.step()
+    with no_waiting():
+        optimizer.step()
     done.record()
     assert not done.query(), "step() returned only when the device had done everything before"
-    torch.cuda.set_sync_debug_mode("default")
     torch.cuda.synchronize()
 
 
@@ -117,10 +128,8 @@ def test_gradscaler_does_not_wait(cuda):
             params[0].grad.view(-1)[3] = float("inf")
         before = [param.detach().clone() for param in params]
         scaler.scale(torch.zeros((), device=cuda))
-        if step:
-            torch.cuda.set_sync_debug_mode("error")
-        scaler.step(optimizer)
-        torch.cuda.set_sync_debug_mode("default")
+        with no_waiting() if step else contextlib.nullcontext():
+            scaler.step(optimizer)
         scaler.update()
         moved = any(not torch.equal(a, b.detach()) for a, b in zip(before, params, strict=True))
         assert moved == (step != 2)
