@@ -83,16 +83,12 @@ adamw_status step(const adamw_step_options *options, const adamw_tensor *tensors
   for (int64_t i = 0; i < count; ++i) {
     const adamw_tensor &t = tensors[i];
     if (t.numel == 0) continue;
-    Row row{t, block_layout(t.numel, t.row_length), {}, i};
-    // On a device only the kernels can read it, and they derive the coefficients; any number stands in.
-    if (t.step_tensor != nullptr) row.tensor.step = o.device < 0 ? static_cast<int64_t>(*t.step_tensor) : 1;
-    if (!rows.empty() &&
-        rows.back().tensor.step == row.tensor.step) {  // as a rule: the powers are not worth taking again
-      row.coefficients = rows.back().coefficients;
-    } else {
-      row.coefficients = coefficients(plan.hyperparameters, row.tensor.step);
-    }
-    rows.push_back(row);
+    // On a device only the kernels can read step_tensor, and they derive the coefficients; any number stands in.
+    const int64_t own = t.step_tensor == nullptr ? t.step : o.device < 0 ? static_cast<int64_t>(*t.step_tensor) : 1;
+    const bool as_before = !rows.empty() && rows.back().tensor.step == own;  // as a rule: powers are not taken again
+    const Coefficients c = as_before ? rows.back().coefficients : coefficients(plan.hyperparameters, own);
+    rows.push_back({t, block_layout(t.numel, t.row_length), c, i});
+    rows.back().tensor.step = own;
   }
   const auto rows_of_caller = [&](std::int64_t done) {
     return done < static_cast<std::int64_t>(rows.size()) ? rows[static_cast<std::size_t>(done)].number : count;

@@ -94,16 +94,12 @@ adamw_status check_step_options(const adamw_step_options *options) {
   return ADAMW_OK;
 }
 
-// bytes = 0: NULL is allowed. row = -1: not a row's. alignment: a power of two.
-adamw_status check_buffer(const char *function, int64_t row, const char *field, const void *pointer, int64_t bytes,
-                          size_t alignment) {
+adamw_status refuse_buffer(const char *function, int64_t row, const char *field, const void *pointer, int64_t bytes,
+                           size_t alignment) {
   const auto address = reinterpret_cast<std::uintptr_t>(pointer);
-  const bool null = pointer == nullptr && bytes > 0;
-  if (!null && (address & (alignment - 1)) == 0 && address + static_cast<std::uintptr_t>(bytes) >= address)
-    return ADAMW_OK;
-  char where[32] = "";  // only now: thousands of rows are right, and printing takes longer than stepping a small one
+  char where[32] = "";
   if (row >= 0) std::snprintf(where, sizeof where, "row %" PRId64 ": ", row);
-  if (null) {
+  if (pointer == nullptr && bytes > 0) {
     return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: %s%s is NULL: must point to %" PRId64 " bytes", function, where,
                 field, bytes);
   }
@@ -143,7 +139,8 @@ adamw_status check_rows(const adamw_step_options &options, const adamw_tensor *t
   const bool eight = options.state_format != ADAMW_STATE_FLOAT32, amsgrad = (options.flags & ADAMW_STEP_AMSGRAD) != 0;
   const int64_t param_size = dtype_size(options.param_dtype), grad_size = dtype_size(options.grad_dtype),
                 state_size = eight ? 1 : 4;
-  static thread_local std::vector<Interval> written, read;
+  static thread_local std::vector<Interval> kept_written, kept_read;
+  std::vector<Interval> &written = kept_written, &read = kept_read;  // to find a thread's own takes a call
   written.clear();
   read.clear();
   const std::pair<const void *, const char *> counters[] = {{options.skipped, "options.skipped"},
@@ -180,29 +177,27 @@ adamw_status check_rows(const adamw_step_options &options, const adamw_tensor *t
     const int64_t scales = !eight                                        ? 0
                            : options.state_format == ADAMW_STATE_TENSOR8 ? 1
                                                                          : block_layout(t.numel, t.row_length).count;
-    const struct {
-      const char *field;
-      const void *pointer;
-      int64_t count, size;
-      bool write;
-    } buffers[] = {
-        {"param", t.param, t.numel, param_size, true},
-        {"grad", t.grad, t.numel, grad_size, false},
-        {"exp_avg", t.exp_avg, t.numel, state_size, true},
-        {"exp_avg_sq", t.exp_avg_sq, t.numel, state_size, true},
-        {"max_exp_avg_sq", t.max_exp_avg_sq, amsgrad ? t.numel : 0, state_size, true},
-        {"exp_avg_absmax", t.exp_avg_absmax, scales, 4, true},
-        {"exp_avg_sq_absmax", t.exp_avg_sq_absmax, scales, 4, true},
-        {"max_exp_avg_sq_absmax", t.max_exp_avg_sq_absmax, amsgrad ? scales : 0, 4, true},
-        {"gnorm_history", t.gnorm_history, options.percentile_clipping < 100 ? ADAMW_GNORM_HISTORY : 0, 4, true}};
-    for (const auto &b : buffers) {
-      if (b.count == 0) continue;
-      if (adamw_status s =
-              check_buffer(step_name, i, b.field, b.pointer, b.count * b.size, static_cast<size_t>(b.size)))
-        return s;
-      const auto begin = reinterpret_cast<std::uintptr_t>(b.pointer);
-      (b.write ? written : read).push_back({begin, begin + static_cast<std::uintptr_t>(b.count * b.size), i, b.field});
-    }
+    // count = 0: none is needed.
+    const auto buffer = [i](std::vector<Interval> &all, const char *field, const void *pointer, int64_t count,
+                            int64_t size) {
+      if (count == 0) return ADAMW_OK;
+      const int64_t bytes = count * size;
+      if (adamw_status s = check_buffer(step_name, i, field, pointer, bytes, static_cast<size_t>(size))) return s;
+      const auto begin = reinterpret_cast<std::uintptr_t>(pointer);
+      all.push_back({begin, begin + static_cast<std::uintptr_t>(bytes), i, field});
+      return ADAMW_OK;
+    };
+    const int64_t most = amsgrad ? t.numel : 0, most_scales = amsgrad ? scales : 0;
+    const int64_t history = options.percentile_clipping < 100 ? ADAMW_GNORM_HISTORY : 0;
+    if (adamw_status s = buffer(written, "param", t.param, t.numel, param_size)) return s;
+    if (adamw_status s = buffer(read, "grad", t.grad, t.numel, grad_size)) return s;
+    if (adamw_status s = buffer(written, "exp_avg", t.exp_avg, t.numel, state_size)) return s;
+    if (adamw_status s = buffer(written, "exp_avg_sq", t.exp_avg_sq, t.numel, state_size)) return s;
+    if (adamw_status s = buffer(written, "max_exp_avg_sq", t.max_exp_avg_sq, most, state_size)) return s;
+    if (adamw_status s = buffer(written, "exp_avg_absmax", t.exp_avg_absmax, scales, 4)) return s;
+    if (adamw_status s = buffer(written, "exp_avg_sq_absmax", t.exp_avg_sq_absmax, scales, 4)) return s;
+    if (adamw_status s = buffer(written, "max_exp_avg_sq_absmax", t.max_exp_avg_sq_absmax, most_scales, 4)) return s;
+    if (adamw_status s = buffer(written, "gnorm_history", t.gnorm_history, history, 4)) return s;
   }
   const std::pair<const void *, const char *> scalars[] = {{options.grad_scale, "options.grad_scale"},
                                                            {options.found_inf, "options.found_inf"},

@@ -15,8 +15,17 @@ adamw_status check_quantize_options(const char *function, const adamw_quantize_o
 adamw_status check_struct(const char *function, const char *what, size_t size, size_t expected);
 adamw_status check_device(const char *function, int32_t device);
 adamw_status check_layout(const char *function, int64_t numel, int64_t row_length);
-adamw_status check_buffer(const char *function, int64_t row, const char *field, const void *pointer, int64_t bytes,
-                          size_t alignment);
+adamw_status refuse_buffer(const char *function, int64_t row, const char *field, const void *pointer, int64_t bytes,
+                           size_t alignment);
+
+// bytes = 0: NULL is allowed. row = -1: not a row's. alignment: a power of two. Inline: thousands of rows are right.
+inline adamw_status check_buffer(const char *function, int64_t row, const char *field, const void *pointer,
+                                 int64_t bytes, size_t alignment) {
+  const auto address = reinterpret_cast<std::uintptr_t>(pointer);
+  const bool right = (pointer != nullptr || bytes <= 0) && (address & (alignment - 1)) == 0 &&
+                     address + static_cast<std::uintptr_t>(bytes) >= address;
+  return right ? ADAMW_OK : refuse_buffer(function, row, field, pointer, bytes, alignment);
+}
 
 // A stretch of memory that a call uses.
 struct Interval {
