@@ -8,3 +8,10 @@ export PATH="$root/.venv/bin:$PATH"
 unset PYTHONHOME PYTHONPATH PIP_USER PIP_TARGET PIP_PREFIX
 python=$root/.venv/bin/python
 jobs=$(nproc 2>/dev/null || echo 2)
+# use_ccache: what is built after it takes from the other builds of this clone what they have compiled already: build/release,
+# .venv's and build/cuda have most files in common. Without ccache (ci/test installs it where it can) each compiles its own.
+use_ccache() {
+  command -v ccache >/dev/null || return 0
+  export CMAKE_C_COMPILER_LAUNCHER=ccache CMAKE_CXX_COMPILER_LAUNCHER=ccache CCACHE_DIR=$root/build/ccache
+  export CC=${CC:-cc} CXX=${CXX:-c++} # pip would take the compiler that Python was built with: the same, by another name
+}
