@@ -177,7 +177,7 @@ bool check_failure(const Work &work, const Unpaged &unpaged, int failing_call, g
 }
 
 void check_failures() {
-  constexpr int stride = abridged ? 3 : 1;
+  constexpr int stride = abridged ? 6 : 1;
   int number = 0;
   for (const Work &work : works) {
     fresh_driver();
