@@ -15,3 +15,5 @@ use_ccache() {
   export CMAKE_C_COMPILER_LAUNCHER=ccache CMAKE_CXX_COMPILER_LAUNCHER=ccache CCACHE_DIR=$root/build/ccache
   export CC=${CC:-cc} CXX=${CXX:-c++} # pip would take the compiler that Python was built with: the same, by another name
 }
+# wait_passively: what runs after it runs beside others: its threads that wait leave them the processors, instead of spinning.
+wait_passively() { export OMP_WAIT_POLICY=passive GOMP_SPINCOUNT=0; }

@@ -60,8 +60,8 @@ def measure_host(count, settings):
     return {
         "tensors": count,
         "elements_each": ELEMENTS,
-        "python_seconds": measure.Quartiles.of(warm)._asdict(),
-        "python_cold_seconds": measure.Quartiles.of(cold)._asdict(),
+        "python_warm_seconds": measure.Quartiles.of(warm)._asdict(),
+        "python_seconds": measure.Quartiles.of(cold)._asdict(),
         "step_seconds": measure.Quartiles.of(whole)._asdict(),
         "rival_step_seconds": measure.Quartiles.of(rival)._asdict(),
     }

@@ -20,7 +20,6 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 DEVICE = torch.device("cuda", 0)
-TYPES = (torch.device, str)
 LEFT_OUT = {
     "test_replayed_graph_is_eager_steps": "graphs",
     "test_capture_without_capturable_is_refused": "graphs",
@@ -40,16 +39,16 @@ class Played(torch.Tensor):
     is_cuda = property(lambda self: True)
 
 
-def _is_device(value):
-    return isinstance(value, TYPES) and str(value).partition(":")[0] == "cuda"
-
-
-def _plain(value):
-    if isinstance(value, Played):
-        return value.as_subclass(torch.Tensor)
-    if isinstance(value, (list, tuple)):
-        return type(value)(map(_plain, value))
-    return value
+def _target(name, args, kwargs):
+    """The device that a call names; None if it names none."""
+    if name == "cpu":
+        return "cpu"
+    if name == "to" and len(args) > 1:
+        if isinstance(args[1], torch.Tensor):
+            return args[1].device
+        if isinstance(args[1], (torch.device, str)):
+            return args[1]
+    return kwargs.get("device")
 
 
 def _placed(value, there):
@@ -68,25 +67,24 @@ class Mode(TorchFunctionMode):
         name = getattr(func, "__name__", "")
         if name == "__get__":  # an attribute, such as grad or data
             return func(*args, **kwargs)
-        named = [value for value in (*args[1:], kwargs.get("device")) if isinstance(value, TYPES)]
-        there = any(isinstance(value, Played) for value in torch.utils._pytree.tree_leaves(args))
-        if name == "cpu":
-            named = ["cpu"]
-        elif name == "to" and len(args) > 1 and isinstance(args[1], torch.Tensor):
-            named = [args[1].device]
-        if named and not (isinstance(named[0], str) and name != "to" and "device" not in kwargs and name != "cpu"):
-            there = _is_device(named[0])
-        moved = name in ("to", "cpu") and args and isinstance(args[0], Played) != there
         if name == "as_tensor" and hasattr(args[0], "__cuda_array_interface__"):
             return _placed(_memory(args[0]), True)
-        kwargs = {key: "cpu" if key == "device" and value is not None else value for key, value in kwargs.items()}
+        target = _target(name, args, kwargs)
+        if target is None:
+            there = any(isinstance(value, Played) for value in torch.utils._pytree.tree_leaves(args))
+        else:
+            there = torch.device(target).type == "cuda"
+        moved = name in ("to", "cpu") and isinstance(args[0], Played) != there
+        if kwargs.get("device") is not None:
+            kwargs["device"] = "cpu"
+        elif there and target is not None:  # to(device, ...)
+            args = (args[0], "cpu", *args[2:])
         kwargs.pop("pin_memory", None)
-        args = tuple("cpu" if i and _is_device(value) else value for i, value in enumerate(args))
         with torch._C.DisableTorchFunctionSubclass():
             result = func(*args, **kwargs)
-        if moved and isinstance(result, torch.Tensor) and result.data_ptr() == args[0].data_ptr():
+        if moved and result.data_ptr() == args[0].data_ptr():
             result = result.clone()  # another device is other memory
-        return result if name in ("__set__", "data_ptr") else _placed(result, there)
+        return _placed(result, there)
 
 
 def _memory(holder):

@@ -3,11 +3,15 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
+import pytest
 import torch
 
 import pyadamw
 
+ROOT = Path(__file__).resolve().parents[2]
+PLAYED = ROOT / "build" / "release" / "tests" / "libadamw_simt.so"
 CLASSES = (
     pyadamw.AdamW,
     pyadamw.AdamW8bit,
@@ -75,13 +79,27 @@ def assert_same_bits(one, other):
 
 def run_python(script, *arguments, **environment):
     """Runs a script in a fresh interpreter with changed environment variables (None removes one)."""
+    return _run(["-c", script, *arguments], environment, 300)
+
+
+def run_played(*arguments, **environment):
+    """Runs Python with a library whose CUDA device the CPU plays, in the root folder; returns what it printed."""
+    if not PLAYED.exists():
+        pytest.skip("needs ci/cpp release --build-only (make test does that first)")
+    done = _run(arguments, {"PYADAMW_LIBRARY": str(PLAYED), **environment}, 600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def _run(arguments, environment, timeout):
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), **environment}
     return subprocess.run(
-        [sys.executable, "-c", script, *map(str, arguments)],
+        [sys.executable, *map(str, arguments)],
         env={name: value for name, value in env.items() if value is not None},
+        cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=timeout,
         check=False,
     )
 

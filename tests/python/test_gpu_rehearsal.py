@@ -3,37 +3,15 @@ benchmark run to the end on a device that the CPU plays (tests/gpu/played.py).
 """
 
 import json
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 
-import pytest
+from harness import ROOT, run_played
 
-ROOT = Path(__file__).resolve().parents[2]
 GPU = ROOT / "tests" / "gpu"
-LIBRARY = ROOT / "build" / "release" / "tests" / "libadamw_simt.so"
-
-
-def rehearse(*arguments):
-    if not LIBRARY.exists():
-        pytest.skip("needs ci/cpp release --build-only (make test does that first)")
-    done = subprocess.run(
-        [sys.executable, *arguments],
-        env={**os.environ, "PYADAMW_LIBRARY": str(LIBRARY), "PYTHONPATH": str(GPU)},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 def test_the_tests():
-    said = rehearse("-m", "pytest", "-q", "-p", "played", "-p", "no:cacheprovider", "tests/gpu")
+    said = run_played("-m", "pytest", "-q", "-p", "played", "-p", "no:cacheprovider", "tests/gpu", PYTHONPATH=str(GPU))
     passed, skipped = (int(re.search(rf"(\d+) {what}", said)[1]) for what in ("passed", "skipped"))
     assert passed > skipped > 0, said
 
@@ -47,7 +25,7 @@ def test_what_is_left_out_is_there():
 
 
 def test_the_sanitized_program_and_the_benchmark(tmp_path):
-    said = rehearse("tests/gpu/played.py", str(tmp_path / "results.json"))
+    said = run_played("tests/gpu/played.py", tmp_path / "results.json")
     assert "ran" in said.splitlines()
     results = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
     ours = [entry for entry in results["gpu"]["steps"] if entry["who"] in ("8bit", "32bit")]
