@@ -243,11 +243,10 @@ class StepRun {
   adamw_status launch_step(std::int64_t first, std::int64_t last) {
     LaunchHead &h = table_->head;
     h.items = number(table_->rows, first, last, [](const Row &row) { return row.blocks.count; });
-    // Chunks large enough that neighbours are read together, small enough that all multiprocessors end together.
-    h.shift = 0;
-    while (h.shift < 3 && h.items >> h.shift >= std::int64_t{16} * warps * step_.resident) ++h.shift;
-    const std::int64_t chunk = std::int64_t{warps} << h.shift;
-    return launcher_.launch(step_name, step_, divide_up(h.items, chunk), *table_);
+    // Chunks large enough that a warp reads ahead, small enough that all multiprocessors end together.
+    const std::int64_t each = h.items / (std::int64_t{16} * warps * step_.resident);
+    h.rounds = static_cast<std::int32_t>(std::clamp<std::int64_t>(each, 1, most_rounds));
+    return launcher_.launch(step_name, step_, divide_up(h.items, std::int64_t{warps} * h.rounds), *table_);
   }
 
   adamw_status clip(std::int64_t first, std::int64_t last, std::int64_t segments, double *squares) {

@@ -57,12 +57,11 @@ struct OldScales {
   float exp_avg, root, max_root;
 };
 
-// A block of a row, and what its step needs besides the elements. `max_root` is null without amsgrad.
+// A block of a row, and what its step needs besides the elements.
 struct Block {
   const LaunchHead &head;
   const LaunchRow &row;
-  void *max_root;
-  float *max_scale;
+  const AllBuffers &at;
   int number;  // of the row
   std::int64_t block, begin;
   int n;
@@ -75,26 +74,25 @@ struct Block {
       const float *old = head.results[number].old_scales;
       return {old[0], old[1], old[2]};
     }
-    return {row.exp_avg_absmax[block], row.exp_avg_sq_absmax[block], max_root != nullptr ? max_scale[block] : 0.0f};
+    return {at.exp_avg_absmax[block], at.exp_avg_sq_absmax[block],
+            at.max_root != nullptr ? at.max_root_absmax[block] : 0.0f};
   }
 
   // The scales of the new moments from the bits of their largest magnitudes; written where this block is to.
-  // F: float, or Quick where the magnitudes are in its range.
-  template <class F>
   ADAMW_DEVICE TensorScales new_scales(bool tensorwise, std::uint32_t exp_avg, std::uint32_t root,
                                        std::uint32_t largest_max_root) const {
     TensorScales s;
     if (tensorwise) {
       s = head.results[number].scales;
     } else {
-      s = {block_scale<F>(from_bits(exp_avg)), block_scale<F>(from_bits(root)), {}};
-      if (max_root != nullptr) s.max_root = block_scale<F>(from_bits(largest_max_root));
+      s = {block_scale(from_bits(exp_avg)), block_scale(from_bits(root)), {}};
+      if (at.max_root != nullptr) s.max_root = block_scale(from_bits(largest_max_root));
     }
     // A tensor's one scale is written with its first block: nothing else of this launch reads it.
     if (lane == 0 && (!tensorwise || block == 0)) {
-      row.exp_avg_absmax[block] = s.exp_avg.absmax;
-      row.exp_avg_sq_absmax[block] = s.root.absmax;
-      if (max_root != nullptr) max_scale[block] = s.max_root.absmax;
+      at.exp_avg_absmax[block] = s.exp_avg.absmax;
+      at.exp_avg_sq_absmax[block] = s.root.absmax;
+      if (at.max_root != nullptr) at.max_root_absmax[block] = s.max_root.absmax;
     }
     return s;
   }
@@ -102,9 +100,8 @@ struct Block {
 
 template <class Row>
 ADAMW_DEVICE Block make_block(const LaunchHead &head, const Row *rows, int number, std::int64_t block,
-                              const BlockLayout::Place &place, unsigned lane) {
-  return {head,         rows[number], max_root_of(rows[number]), max_scale_of(rows[number]), number, block, place.begin,
-          place.length, lane};
+                              const AllBuffers &at, const BlockLayout::Place &place, unsigned lane) {
+  return {head, rows[number], at, number, block, place.begin, place.length, lane};
 }
 
 // The bits of the largest magnitude among a warp's numbers; above those of largest_float where one is NaN or infinite.

@@ -122,6 +122,44 @@ ADAMW_DEVICE void store_words<4>(void *p, const std::uint32_t *words) {
   __stcs(static_cast<uint4 *>(p), make_uint4(words[0], words[1], words[2], words[3]));
 }
 
+// One word that others of its neighbourhood are asked for, too.
+ADAMW_DEVICE void store_float(float *p, float x) { asm volatile("st.global.f32 [%0], %1;" ::"l"(p), "f"(x) : "memory"); }
+
+// The same loads where `wanted`; else the words stay as they are. Without a branch: what comes after them need not wait
+// for them, and they stay ahead of it.
+template <int Words>
+ADAMW_DEVICE void load_words_if(bool wanted, const void *p, std::uint32_t *w);
+#define ADAMW_IF(number) "{.reg .pred q; setp.ne.u32 q, %" #number ", 0; @q "
+template <>
+ADAMW_DEVICE void load_words_if<1>(bool wanted, const void *p, std::uint32_t *w) {
+  asm volatile(ADAMW_IF(2) "ld.global.cs.u32 %0, [%1];}" : "+r"(w[0]) : "l"(p), "r"(unsigned{wanted}) : "memory");
+}
+template <>
+ADAMW_DEVICE void load_words_if<2>(bool wanted, const void *p, std::uint32_t *w) {
+  asm volatile(ADAMW_IF(3) "ld.global.cs.v2.u32 {%0, %1}, [%2];}"
+               : "+r"(w[0]), "+r"(w[1])
+               : "l"(p), "r"(unsigned{wanted})
+               : "memory");
+}
+template <>
+ADAMW_DEVICE void load_words_if<4>(bool wanted, const void *p, std::uint32_t *w) {
+  asm volatile(ADAMW_IF(5) "ld.global.cs.v4.u32 {%0, %1, %2, %3}, [%4];}"
+               : "+r"(w[0]), "+r"(w[1]), "+r"(w[2]), "+r"(w[3])
+               : "l"(p), "r"(unsigned{wanted})
+               : "memory");
+}
+ADAMW_DEVICE void load_float_if(bool wanted, const float *p, float *x) {
+  asm volatile(ADAMW_IF(2) "ld.global.f32 %0, [%1];}" : "+f"(*x) : "l"(p), "r"(unsigned{wanted}) : "memory");
+}
+#undef ADAMW_IF
+
+// Adds to a pointer. The compiler does not look through it: or it would keep the pointer of before and add the distance
+// wherever it is used, and what is stored behind has its distance in the instruction for nothing.
+template <int Bytes, class T>
+ADAMW_DEVICE void step_on(T *&p) {
+  asm volatile("add.s64 %0, %0, %1;" : "+l"(p) : "n"(Bytes));
+}
+
 // Bits 16 ... 23 of four numbers as the bytes of a word, the first lowest.
 ADAMW_DEVICE std::uint32_t pack_codes(std::uint32_t a, std::uint32_t b, std::uint32_t c, std::uint32_t d) {
   return __byte_perm(__byte_perm(a, b, 0x0062), __byte_perm(c, d, 0x0062), 0x5410);

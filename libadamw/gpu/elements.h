@@ -61,10 +61,12 @@ ADAMW_DEVICE std::uint32_t float16_pair(float low, float high) {
 }
 
 struct Float32 {
+  using Stored = float;
   static constexpr int size = 4;
 };
 struct Any {};  // known at run time only: every block goes the way of the rare ones
 struct Bfloat16 {
+  using Stored = std::uint16_t;
   static constexpr int size = 2;
   static ADAMW_DEVICE float low(std::uint32_t word) { return from_bits(word << 16); }
   static ADAMW_DEVICE float high(std::uint32_t word) { return from_bits(word & 0xFFFF0000u); }
@@ -72,6 +74,7 @@ struct Bfloat16 {
   static ADAMW_DEVICE std::uint32_t pair(float low, float high) { return bfloat16_pair(low, high); }
 };
 struct Float16 {
+  using Stored = std::uint16_t;
   static constexpr int size = 2;
   static ADAMW_DEVICE float low(std::uint32_t word) { return float16_to_float(word & 0xFFFFu); }
   static ADAMW_DEVICE float high(std::uint32_t word) { return float16_to_float(word >> 16); }
@@ -122,29 +125,48 @@ ADAMW_DEVICE void load_floats(float *x, const void *base, std::int64_t begin, in
   }
 }
 
+// Where a lane stores to: `first` is the address of the first element that is its own. Only Singles ask for n, the
+// number of elements of the block, and the lane.
+template <class T, class Share>
+ADAMW_DEVICE T *first_of(void *base, std::int64_t begin, unsigned lane) {
+  return at<T>(base, begin + Share::index(lane, 0));
+}
+
 template <class Share>
-ADAMW_DEVICE void store_float32(const float *x, void *base, std::int64_t begin, int n, unsigned lane) {
+ADAMW_DEVICE void store_float32(const float *x, void *first, int n = block_size, unsigned lane = 0) {
   for (int j = 0; j < each; j += Share::run) {
-    const int i = Share::index(lane, j);
+    float *to = at<float>(first, Share::index(0, j));
     if (Share::run == 1) {
-      if (i < n) *at<float>(base, begin + i) = x[j];
+      if (Share::index(lane, j) < n) *to = x[j];
     } else {
       std::uint32_t words[4];
       for (int k = 0; k < 4; ++k) words[k] = bits(x[(j + k) % each]);
-      store_words<4>(at<float>(base, begin + i), words);
+      store_words<4>(to, words);
+    }
+  }
+}
+
+// Eight elements of a dtype from their words.
+template <class Dtype>
+ADAMW_DEVICE void unpack(float *x, const std::uint32_t *words) {
+  for (int j = 0; j < each; ++j) {
+    if constexpr (Dtype::size == 4) {
+      x[j] = from_bits(words[j]);
+    } else {
+      x[j] = j % 2 == 0 ? Dtype::low(words[j / 2]) : Dtype::high(words[j / 2]);
     }
   }
 }
 
 // Rounded halves, two a word.
 template <class Share>
-ADAMW_DEVICE void store_halves(const std::uint32_t *words, void *base, std::int64_t begin, int n, unsigned lane) {
+ADAMW_DEVICE void store_halves(const std::uint32_t *words, void *first, int n, unsigned lane) {
   for (int j = 0; j < each; j += Share::run) {
-    const int i = Share::index(lane, j);
+    std::uint16_t *to = at<std::uint16_t>(first, Share::index(0, j));
     if constexpr (Share::run == 1) {
-      if (i < n) *at<std::uint16_t>(base, begin + i) = static_cast<std::uint16_t>(words[j / 2] >> 16 * (j % 2));
+      if (Share::index(lane, j) < n) *to = static_cast<std::uint16_t>(words[j / 2] >> 16 * (j % 2));
     } else {
-      store_words<Share::run / 2>(at<std::uint16_t>(base, begin + i), words + j / 2);
+      store_words<Share::run / 2>(to, words + j / 2);
     }
   }
 }
@@ -161,32 +183,40 @@ struct Words {
     return mix32(static_cast<std::uint32_t>(number) ^ (high == 0 ? group : group_key(key, high)));
   }
 
-  // `start`: global index of the block's first element, a multiple of 8 unless Share is Singles.
-  template <class Share>
-  ADAMW_DEVICE void fill(std::uint32_t *words, std::uint64_t start, unsigned lane) const {
-    if (Share::run == 1) {
-      for (int j = 0; j < each; ++j)
-        words[j] = random_word(key, start + static_cast<std::uint64_t>(Share::index(lane, j)));
-    } else if (Share::run == 8) {
-      const std::uint32_t h = hash(start + 8 * lane);
+  // The words of a lane's elements from its groups: hash(g) is that of the g-th group of the block. Not for Singles.
+  template <class Share, class Hash>
+  static ADAMW_DEVICE void spread(std::uint32_t *words, unsigned lane, const Hash &hash) {
+    if (Share::run == 8) {
+      const std::uint32_t h = hash(lane);
       for (int j = 0; j < each; ++j) words[j] = h * word_multipliers[j];
     } else {
       const bool second = (lane & 1) != 0;  // half of a group
       for (int j = 0; j < each; j += 4) {
-        const std::uint32_t h = hash(start + static_cast<std::uint64_t>(Share::index(lane, j)));
+        const std::uint32_t h = hash(static_cast<unsigned>(Share::index(lane, j)) / 8);
         for (int i = 0; i < 4; ++i)
           words[(j + i) % each] = h * (second ? word_multipliers[4 + i] : word_multipliers[i]);
       }
+    }
+  }
+
+  // `start`: global index of the block's first element, a multiple of 8 unless Share is Singles.
+  template <class Share>
+  ADAMW_DEVICE void fill(std::uint32_t *words, std::uint64_t start, unsigned lane) const {
+    if constexpr (Share::run == 1) {
+      for (int j = 0; j < each; ++j)
+        words[j] = random_word(key, start + static_cast<std::uint64_t>(Share::index(lane, j)));
+    } else {
+      spread<Share>(words, lane, [&](unsigned g) { return hash(start + 8 * g); });
     }
   }
 };
 
 // The stepped parameters, rounded to their dtype.
 template <class Dtype, class Share>
-ADAMW_DEVICE void store_params(const float *x, void *base, std::int64_t begin, int n, unsigned lane, bool stochastic,
-                               std::uint32_t key, std::uint64_t start) {
+ADAMW_DEVICE void store_params(const float *x, void *first, int n, unsigned lane, bool stochastic, std::uint32_t key,
+                               std::uint64_t start) {
   if constexpr (Dtype::size == 4) {
-    store_float32<Share>(x, base, begin, n, lane);
+    store_float32<Share>(x, first, n, lane);
   } else {
     std::uint32_t words[each / 2];
     if (stochastic) {
@@ -198,7 +228,7 @@ ADAMW_DEVICE void store_params(const float *x, void *base, std::int64_t begin, i
     } else {
       for (int j = 0; j < each; j += 2) words[j / 2] = Dtype::pair(x[j], x[j + 1]);
     }
-    store_halves<Share>(words, base, begin, n, lane);
+    store_halves<Share>(words, first, n, lane);
   }
 }
 
@@ -215,11 +245,11 @@ ADAMW_DEVICE void load_any(float *x, const void *base, int dtype, std::int64_t b
 ADAMW_DEVICE void store_any(const float *x, void *base, int dtype, std::int64_t begin, int n, unsigned lane,
                             bool stochastic, std::uint32_t key, std::uint64_t start) {
   if (dtype == 0) {
-    store_params<Float32, Singles>(x, base, begin, n, lane, stochastic, key, start);
+    store_params<Float32, Singles>(x, first_of<float, Singles>(base, begin, lane), n, lane, stochastic, key, start);
   } else if (dtype == 1) {
-    store_params<Bfloat16, Singles>(x, base, begin, n, lane, stochastic, key, start);
+    store_params<Bfloat16, Singles>(x, first_of<std::uint16_t, Singles>(base, begin, lane), n, lane, stochastic, key, start);
   } else {
-    store_params<Float16, Singles>(x, base, begin, n, lane, stochastic, key, start);
+    store_params<Float16, Singles>(x, first_of<std::uint16_t, Singles>(base, begin, lane), n, lane, stochastic, key, start);
   }
 }
 
@@ -247,21 +277,18 @@ ADAMW_DEVICE std::uint32_t code_at(const std::uint32_t *codes, int j) { return c
 
 // `codes`: eight numbers with their codes where pack_codes() finds them.
 template <class Share>
-ADAMW_DEVICE void store_codes(const std::uint32_t *codes, void *base, std::int64_t begin, int n, unsigned lane) {
+ADAMW_DEVICE void store_codes(const std::uint32_t *codes, void *first, int n = block_size, unsigned lane = 0) {
   std::uint32_t words[2];
   for (int j = 0; j < 2; ++j) {
     words[j] = pack_codes(codes[4 * j], codes[4 * j + 1], codes[4 * j + 2], codes[4 * j + 3]);
   }
-  if (Share::run == 1) {
-    for (int j = 0; j < each; ++j) {
-      const int i = Share::index(lane, j);
-      if (i < n) *at<std::uint8_t>(base, begin + i) = static_cast<std::uint8_t>(code_at(words, j));
+  for (int j = 0; j < each; j += Share::run) {
+    std::uint8_t *to = at<std::uint8_t>(first, Share::index(0, j));
+    if (Share::run == 1) {
+      if (Share::index(lane, j) < n) *to = static_cast<std::uint8_t>(code_at(words, j));
+    } else {
+      store_words<(Share::run + 3) / 4>(to, words + j / 4);
     }
-  } else if (Share::run == 8) {
-    store_words<2>(at<std::uint8_t>(base, begin + Share::index(lane, 0)), words);
-  } else {
-    store_words<1>(at<std::uint8_t>(base, begin + Share::index(lane, 0)), words);
-    store_words<1>(at<std::uint8_t>(base, begin + Share::index(lane, 4)), words + 1);
   }
 }
 

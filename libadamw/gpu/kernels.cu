@@ -2,18 +2,22 @@
 // names them for the host.
 #include "passes.h"
 #include "quantize.h"
+#include "stream.h"
 
 using namespace adamw::gpu;
 
-// Three blocks of 256 threads share a multiprocessor's 64 K registers with 80 each: enough warps to keep the memory
-// busy.
-#define STEP_KERNEL(state, P, G, name)                                                             \
-  ADAMW_KERNEL ADAMW_LAUNCH_BOUNDS(256, 3) adamw_##state##_##name(ADAMW_PARAMS PlainTable table) { \
-    state<P, G, false>(table);                                                                     \
+// Blocks of threads that share a multiprocessor's 64 K registers: as few as let a thread keep all that it works with.
+constexpr int at_once_step8 = 5, at_once_step32 = 4, at_once_amsgrad = 4;
+
+#define STEP_KERNEL(state, P, G, name)                                                                                 \
+  ADAMW_KERNEL ADAMW_LAUNCH_BOUNDS(block_threads_used, at_once_##state)                                                \
+      adamw_##state##_##name(ADAMW_PARAMS PlainTable table) {                                                          \
+    state<P, G, false>(table);                                                                                         \
   }
-#define STEP_KERNEL_AMSGRAD(state, P, G, name)                                                                 \
-  ADAMW_KERNEL ADAMW_LAUNCH_BOUNDS(256, 2) adamw_##state##_##name##_amsgrad(ADAMW_PARAMS AmsgradTable table) { \
-    state<P, G, true>(table);                                                                                  \
+#define STEP_KERNEL_AMSGRAD(state, P, G, name)                                                                         \
+  ADAMW_KERNEL ADAMW_LAUNCH_BOUNDS(block_threads_used, at_once_amsgrad)                                                \
+      adamw_##state##_##name##_amsgrad(ADAMW_PARAMS AmsgradTable table) {                                              \
+    state<P, G, true>(table);                                                                                          \
   }
 #define STEP_KERNELS(state)                                 \
   STEP_KERNEL(state, Float32, Float32, f32_f32)             \

@@ -55,6 +55,11 @@ struct Measure {
     segments = segments_of(blocks.count);
   }
 
+  ADAMW_DEVICE void items(std::uint32_t first, std::uint32_t count) {
+    for (std::uint32_t k = 0; k < count; ++k) item(first + k * warps);
+  }
+
+ private:
   ADAMW_DEVICE void item(std::uint32_t segment) {
     Measures *mine = head.measures + (number == 0 ? 0 : rows[number - 1].end);
     double directions = 0.0, params = 0.0;
@@ -67,7 +72,6 @@ struct Measure {
     if (last_to_arrive(&head.results[number].arrived, segments.count, lane)) finish(mine);
   }
 
- private:
   ADAMW_DEVICE void add_block(std::int64_t block, double &directions, double &params, std::uint32_t &largest_m,
                               std::uint32_t &largest_r, std::uint32_t &largest_x) {
     const Row &row = rows[number];
@@ -163,7 +167,7 @@ ADAMW_DEVICE void measure(const Table &table) {
   if constexpr (Eight) t = &tables();
   Measure<Amsgrad, Eight, typename Table::RowType> body{table.head, table.rows, t, lane_id()};
   Span span{};
-  over_items(table.head.items, 0, table.rows, table.head.rows, span, body);
+  over_items(table.head.items, 1, table.rows, table.head.rows, span, body);
 }
 
 // ---- percentile clipping ----
@@ -184,6 +188,11 @@ struct Norms {
     scale = head.grad_scale != nullptr ? 1.0f / *head.grad_scale : 1.0f;  // the sign does not matter to a square
   }
 
+  ADAMW_DEVICE void items(std::uint32_t first, std::uint32_t count) {
+    for (std::uint32_t k = 0; k < count; ++k) item(first + k * warps);
+  }
+
+ private:
   ADAMW_DEVICE void item(std::uint32_t segment) {
     double *mine = head.squares + (number == 0 ? 0 : rows[number - 1].end);
     double sum = 0.0;
@@ -203,7 +212,6 @@ struct Norms {
     }
   }
 
- private:
   static constexpr int entries = 100;  // ADAMW_GNORM_HISTORY
 
   // Records the squared norm and finds the factor that the gradient is scaled by.
@@ -252,7 +260,7 @@ ADAMW_DEVICE void norms(const NormTable &table) {
   if (found_inf(table.head.found_inf)) return;
   Norms body{table.head, table.rows, lane_id()};
   Span span{};
-  over_items(table.head.items, 0, table.rows, table.head.rows, span, body);
+  over_items(table.head.items, 1, table.rows, table.head.rows, span, body);
 }
 
 }  // namespace

@@ -53,7 +53,7 @@ ADAMW_DEVICE void quantize_blocks(const QuantizeTable &q) {
       codes[j] = q.is_signed ? encode_signed(x[j], scale.inverse, noise, t.signed_lines)
                              : encode_unsigned(x[j], scale.inverse, noise, t.unsigned_lines);
     }
-    store_codes<Singles>(codes, q.codes, begin, n, lane);
+    store_codes<Singles>(codes, first_of<std::uint8_t, Singles>(q.codes, begin, lane), n, lane);
   });
 }
 

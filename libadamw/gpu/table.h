@@ -8,7 +8,8 @@
 namespace adamw {
 namespace gpu {
 
-constexpr int block_threads_used = 256, warps = block_threads_used / 32;
+constexpr int block_threads_used = 128, warps = block_threads_used / 32;
+constexpr int most_rounds = 7;
 constexpr int parameter_bytes = 32764;                            // the most that a launch can carry from CUDA 12.1 on
 constexpr int coefficient_sets = 8;                               // different ones in a launch
 constexpr std::int64_t most_items = (std::int64_t{1} << 31) - 1;  // blocks of a launch: kernels count them in 32 bits
@@ -21,11 +22,13 @@ struct RowResult {
   std::uint32_t arrived;  // segments that are done; 0 before and after
 };
 
-struct LaunchRow {
+struct Buffers {
   void *param;
   const void *grad;
   void *exp_avg, *exp_avg_sq;
   float *exp_avg_absmax, *exp_avg_sq_absmax;
+};
+struct LaunchRow : Buffers {
   std::int64_t end;  // items (blocks, or segments) of this launch up to the end of this row
   std::int64_t numel, row_length, global_offset;
   const float *step;  // null: coefficients are `sets[set]`
@@ -39,10 +42,15 @@ struct AmsgradRow : LaunchRow {
   float *max_exp_avg_sq_absmax;
 };
 
-ADAMW_INLINE void *max_root_of(const LaunchRow &) { return nullptr; }
-ADAMW_INLINE void *max_root_of(const AmsgradRow &row) { return row.max_exp_avg_sq; }
-ADAMW_INLINE float *max_scale_of(const LaunchRow &) { return nullptr; }
-ADAMW_INLINE float *max_scale_of(const AmsgradRow &row) { return row.max_exp_avg_sq_absmax; }
+// Those of any row; without amsgrad the last two are null.
+struct alignas(16) AllBuffers : Buffers {
+  void *max_root;
+  float *max_root_absmax;
+};
+ADAMW_INLINE AllBuffers buffers_of(const LaunchRow &row) { return {row, nullptr, nullptr}; }
+ADAMW_INLINE AllBuffers buffers_of(const AmsgradRow &row) {
+  return {row, row.max_exp_avg_sq, row.max_exp_avg_sq_absmax};
+}
 
 struct LaunchHead {
   Coefficients sets[coefficient_sets];
@@ -53,7 +61,7 @@ struct LaunchHead {
   Measures *measures;                        // per segment of this launch, of the measuring pass
   std::int64_t items;                        // blocks, or segments
   double max_unorm;
-  std::int32_t rows, shift;  // a block of threads takes 8 << shift items at a time
+  std::int32_t rows, rounds;  // a block of threads takes `rounds` items a warp at a time
   std::int32_t param_dtype, grad_dtype;
   bool on_device;  // lr, or a row's step, lies there
   bool stochastic_rounding, skip_zeros, tensorwise;

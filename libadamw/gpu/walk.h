@@ -35,20 +35,25 @@ ADAMW_DEVICE void enter_row(std::uint32_t item, const Row *rows, int row_count, 
   body.enter(low);
 }
 
-// Calls body.enter(row) when a warp comes to another row, then body.item(k) for each of the row's items that are its
-// own. Blocks of threads take chunks of 8 << shift neighbouring items and their warps every eighth of them, so that
-// what is read together lies together. `span` may lie in shared memory; it is empty at first.
+// a / warps, rounded up.
+ADAMW_DEVICE std::uint32_t rounds(std::uint32_t a) { return (a + warps - 1) / warps; }
+
+// Calls body.enter(row) when a warp comes to another row, then body.items(first, count) for those of the row's items
+// that are its own: first, first + warps, ... Blocks of threads take chunks of `warps` times `rounds` neighbouring
+// items, so that what is read together lies together. `span` may lie in shared memory; it is empty at first.
 template <class Row, class Body>
-ADAMW_DEVICE void over_items(std::int64_t items, int shift, const Row *rows, int row_count, Span &span, Body &body) {
-  const std::uint32_t all = static_cast<std::uint32_t>(items), chunk = static_cast<std::uint32_t>(warps) << shift;
+ADAMW_DEVICE void over_items(std::int64_t items, int rounds_of_chunk, const Row *rows, int row_count, Span &span, Body &body) {
+  const std::uint32_t all = static_cast<std::uint32_t>(items), chunk = static_cast<std::uint32_t>(warps * rounds_of_chunk);
   for (std::uint32_t start = block_id() * chunk; start < all; start = span.start + block_count() * chunk) {
     warp_barrier();  // all lanes have read the span: they may share one
     span.start = start;
     span.stop = start + chunk < all ? start + chunk : all;
     warp_barrier();
-    for (std::uint32_t item = start + warp_id(); item < span.stop; item += warps) {
+    for (std::uint32_t item = start + warp_id(); item < span.stop;) {
       if (item - span.first >= span.count) enter_row(item, rows, row_count, span, body);
-      body.item(item - span.first);
+      const std::uint32_t end = smaller(span.stop, span.first + span.count), count = rounds(end - item);
+      body.items(item - span.first, count);
+      item += count * warps;
     }
   }
 }
@@ -75,6 +80,13 @@ ADAMW_DEVICE Coefficients row_coefficients(const LaunchHead &head, const LaunchR
   return c;
 }
 
+// Blocks that are stepped one after the other.
+struct Run {
+  std::int64_t begin;  // of the first: its first element in the row
+  std::uint32_t count;
+  std::uint32_t group, group_high;  // the number of its first group of eight elements; all have the same upper bits
+};
+
 // What a warp knows of the row that it is in, in shared memory: registers are for the elements. First what every item
 // asks for, in one wide load.
 struct alignas(16) WarpRow {
@@ -82,27 +94,51 @@ struct alignas(16) WarpRow {
   std::uint32_t plain_blocks;  // so many of a flat row, from its first, are whole, aligned and in quick.h's range
   int number;                  // of the row
   Factors8 f;
+  AllBuffers at;
   Coefficients c;
   BlockLayout blocks;
-  std::uint32_t state_group;  // Words' of c.state_key
+  std::uint32_t end_group, group_high, state_group;  // of the run: behind its last, the upper bits, Words' group of them
   bool plain;                 // the row is aligned and in quick.h's range
 
   // By all lanes of the warp that `this` belongs to.
-  template <bool Eight>
-  ADAMW_DEVICE void enter(const LaunchHead &head, const LaunchRow &row, int row_number) {
+  template <bool Eight, class Row>
+  ADAMW_DEVICE void enter(const LaunchHead &head, const Row &row, int row_number) {
     const Coefficients fresh = row_coefficients(head, row, row_number);
     const Factors8 factors = factors8(fresh);
     warp_barrier();
     if (lane_id() == 0) {
       c = fresh;
+      at = buffers_of(row);
       f = factors;
       blocks = row.blocks();
       number = row_number;
       plain = row.aligned != 0 && !head.skip_zeros && (Eight ? quick_range(factors) : quick_range(fresh));
       plain_blocks = plain && blocks.blocks_per_row == 0 ? static_cast<std::uint32_t>(row.numel / block_size) : 0u;
-      state_group = group_key(fresh.state_key, 0);
     }
     warp_barrier();
+  }
+
+  // The longest run of `count` blocks from `block` on, each `warps` after the one before, that the common path may take
+  // together; of none if it may not take the first. `global_offset`: the row's.
+  ADAMW_DEVICE Run run(std::uint32_t block, std::uint32_t count, std::int64_t global_offset) const {
+    Run run{static_cast<std::int64_t>(static_cast<std::uint64_t>(block) * block_size), 0, 0, 0};
+    if (block < plain_blocks) {
+      run.count = smaller(count, rounds(plain_blocks - block));
+    } else {
+      const BlockLayout::Place place = blocks.place(block);
+      run.begin = place.begin;
+      run.count = plain && place.length == block_size ? 1 : 0;
+    }
+    constexpr std::uint64_t groups = block_size / 8;
+    const std::uint64_t group = static_cast<std::uint64_t>(global_offset + run.begin) / 8;
+    const auto high_after = [&](std::uint32_t blocks) {
+      return static_cast<std::uint32_t>((group + (blocks - 1) * (warps * groups) + groups - 1) >> 32);
+    };
+    run.group = static_cast<std::uint32_t>(group);
+    run.group_high = static_cast<std::uint32_t>(group >> 32);
+    if (run.count > 1 && high_after(run.count) != run.group_high) run.count = 1;
+    if (run.count == 1 && high_after(1) != run.group_high) run.count = 0;
+    return run;
   }
 
   // Calls common(begin), where the block begins, if the common path may take it, and rare() if not, or if that says so.

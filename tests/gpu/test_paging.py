@@ -160,6 +160,8 @@ def test_optimizers_leave_nothing(cuda, backing):
     for _ in range(5):
         cycle()
     before = free()
-    for _ in range(100):
+    for _ in range(300):
         cycle()
-    assert free() == before
+    # The driver gives the device memory of freed unified memory back now and then, and what is free goes up and down by
+    # some 120 MiB meanwhile, without this library, too. 300 states that stay would be 450 MiB.
+    assert before - free() <= (0 if backing == "pinned" else 256 << 20)

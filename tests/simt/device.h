@@ -147,6 +147,23 @@ ADAMW_DEVICE void store_words(void *p, const std::uint32_t *words) {
   std::memcpy(p, words, Words * 4 - (simt::mutated(simt::words_cut) && Words > 1 ? 4 : 0));
 }
 
+template <int Words>
+ADAMW_DEVICE void load_words_if(bool wanted, const void *p, std::uint32_t *words) {
+  if (wanted) load_words<Words>(p, words);
+}
+ADAMW_DEVICE void load_float_if(bool wanted, const float *p, float *x) {
+  simt::check_aligned(p, sizeof *p, "load_float_if");
+  if (wanted) *x = *p;
+}
+ADAMW_DEVICE void store_float(float *p, float x) {
+  simt::check_aligned(p, sizeof *p, "store_float");
+  *p = x;
+}
+template <int Bytes, class T>
+ADAMW_DEVICE void step_on(T *&p) {
+  p = reinterpret_cast<T *>(reinterpret_cast<std::uintptr_t>(p) + Bytes);  // beyond the end, too, where nothing is read
+}
+
 ADAMW_DEVICE std::uint32_t pack_codes(std::uint32_t a, std::uint32_t b, std::uint32_t c, std::uint32_t d) {
   if (simt::mutated(simt::codes_swapped)) std::swap(b, c);
   const auto byte = [](std::uint32_t x) { return x >> 16 & 255u; };

@@ -1,0 +1,203 @@
+// Owns the common path of 8-bit state: whole aligned blocks of a row, of which a warp reads the next while it steps one.
+// Knows nothing of launches.
+#pragma once
+
+#include "step.h"
+
+namespace adamw {
+namespace gpu {
+namespace {
+
+// The bits of a warp's largest number, of such as are not negative.
+ADAMW_DEVICE std::uint32_t largest_root_bits(const Quick *x) {
+  std::uint32_t largest = 0;
+  for (int j = 0; j < each; ++j) largest = larger(largest, bits(x[j].x));
+  return warp_max(largest);
+}
+
+template <class P, class G, bool Amsgrad, class Table>
+struct Stream8 {
+  using Share = typename Widest<P::size == 2 && G::size == 2>::Share;
+  static constexpr int scales = Amsgrad ? 3 : 2;
+  static constexpr int distance = warps * block_size;  // from a warp's block to its next, in elements
+
+  const Table &table;
+  const Tables &tables;
+  WarpRow &mine;
+  unsigned lane;
+
+  ADAMW_DEVICE void enter(int row) { mine.template enter<true>(table.head, table.rows[row], row); }
+
+  ADAMW_DEVICE void items(std::uint32_t block, std::uint32_t count) {
+    while (count != 0) {
+      const Run run = mine.run(block, count, table.rows[mine.number].global_offset);
+      std::uint32_t done = run.count == 0 ? 0 : stream(block, run);
+      if (done < run.count || run.count == 0) any_block8<Amsgrad>(table, mine.number, block + done++ * warps);
+      block += done * warps;
+      count -= done;
+    }
+  }
+
+ private:
+  // Where a block's first element of this lane lies, and its scale, if the lane has one: exp_avg's, the root's, and
+  // max_root's are those of lanes 0, 1 and 2.
+  struct Place {
+    unsigned char *param;
+    const unsigned char *grad;
+    unsigned char *exp_avg, *root, *max_root;
+    float *scale;
+
+    ADAMW_DEVICE void advance() {
+      step_on<distance * P::size>(param);
+      step_on<distance * G::size>(grad);
+      step_on<distance>(exp_avg);
+      step_on<distance>(root);
+      if (Amsgrad) step_on<distance>(max_root);
+      step_on<warps * 4>(scale);
+    }
+  };
+
+  ADAMW_DEVICE Place place(std::uint32_t block, std::int64_t begin) const {
+    const AllBuffers &at = mine.at;
+    const std::int64_t first = begin + Share::index(lane, 0);
+    float *scale = lane == 0 ? at.exp_avg_absmax : at.exp_avg_sq_absmax;
+    if (Amsgrad && lane >= 2) scale = at.max_root_absmax;
+    return {static_cast<unsigned char *>(at.param) + first * P::size,
+            static_cast<const unsigned char *>(at.grad) + first * G::size,
+            static_cast<unsigned char *>(at.exp_avg) + first,
+            static_cast<unsigned char *>(at.exp_avg_sq) + first,
+            Amsgrad ? static_cast<unsigned char *>(at.max_root) + first : nullptr,
+            scale + block};
+  }
+
+  // A block as it lies in memory: this lane's part.
+  struct Raw {
+    std::uint32_t exp_avg[2], root[2], max_root[2], grad[2 * G::size], param[2 * P::size];
+    float scale;
+  };
+
+  template <int size>
+  static ADAMW_DEVICE void read(std::uint32_t *words, const unsigned char *from, bool wanted) {
+    for (int j = 0; j < each; j += Share::run)
+      load_words_if<Share::run * size / 4>(wanted, from + 32 * j * size, words + j * size / 4);
+  }
+  ADAMW_DEVICE void read_state(Raw &raw, const Place &at, bool wanted) const {
+    read<1>(raw.exp_avg, at.exp_avg, wanted);
+    read<1>(raw.root, at.root, wanted);
+    if (Amsgrad) read<1>(raw.max_root, at.max_root, wanted);
+    read<G::size>(raw.grad, at.grad, wanted);
+    load_float_if(wanted && lane < scales, at.scale, &raw.scale);
+  }
+  ADAMW_DEVICE void read_param(Raw &raw, const Place &at, bool wanted) const {
+    read<P::size>(raw.param, at.param, wanted);
+  }
+
+  // What the state of a block has become.
+  struct Stepped8 {
+    Fresh<Quick> fresh;  // no roots yet; max_root is the old one
+    float square[each], largest_exp_avg, old_max_scale;
+    InRange8 range;
+  };
+
+  ADAMW_DEVICE Stepped8 moments(const Raw &raw) const {
+    Stepped8 s;
+    float g[each];
+    unpack<G>(g, raw.grad);
+    const Factors8 f = mine.f;
+    const OldFactors old = old_factors(f, shuffle(raw.scale, 0), shuffle(raw.scale, 1));
+    s.old_max_scale = Amsgrad ? shuffle(raw.scale, 2) : 0.0f;
+    s.largest_exp_avg = 0.0f;
+    for (int j = 0; j < each; ++j) {
+      const Moments<float> next = update_moments8(value_at(tables.signed_value, raw.exp_avg, j),
+                                                  value_at(tables.unsigned_square, raw.root, j), g[j], f, old);
+      s.range.v.see(next.exp_avg_sq);
+      s.fresh.exp_avg[j] = next.exp_avg;
+      s.square[j] = next.exp_avg_sq;
+      s.largest_exp_avg = max(s.largest_exp_avg, absolute(next.exp_avg));
+      if (Amsgrad) s.fresh.max_root[j] = Quick(value_at(tables.unsigned_value, raw.max_root, j) * s.old_max_scale);
+    }
+    return s;
+  }
+
+  // How many blocks it has stepped: up to the first with an element that must be skipped or is out of quick.h's range.
+  // While a block is stepped, the next is read: `at` is the place of that, which the stores reach back from.
+  ADAMW_DEVICE std::uint32_t stream(std::uint32_t block, const Run &run) {
+    Place at = place(block, run.begin);
+    warp_barrier();
+    if (lane == 0) {
+      mine.group_high = run.group_high;
+      mine.state_group = group_key(mine.c.state_key, run.group_high);
+      mine.end_group = run.group + run.count * (distance / 8);
+    }
+    warp_barrier();
+    std::uint32_t left = run.count;
+    Raw raw;
+    read_state(raw, at, true);
+    read_param(raw, at, true);
+    at.advance();
+    Stepped8 now = moments(raw);
+    for (;;) {
+      read_state(raw, at, left > 1);
+      if (!finish(at, left, now, raw) || --left == 0) break;
+      at.advance();
+      now = moments(raw);
+    }
+    return run.count - left;
+  }
+
+  // False, with nothing written, if an element must be skipped or is out of quick.h's range.
+  ADAMW_DEVICE bool finish(const Place &at, std::uint32_t left, Stepped8 &now, Raw &raw) const {
+    const Factors8 f = mine.f;
+    Fresh<Quick> &fresh = now.fresh;
+    float p[each];
+    unpack<P>(p, raw.param);
+    for (int j = 0; j < each; ++j) {
+      fresh.root[j] = sqrt(Quick(now.square[j]));
+      if (Amsgrad) fresh.max_root[j] = maximum(fresh.max_root[j], fresh.root[j]);
+      p[j] = update_param8(Quick(p[j]), fresh.exp_avg[j], Amsgrad ? fresh.max_root[j] : fresh.root[j], f).x;
+    }
+    read_param(raw, at, left > 1);
+    for (int j = 0; j < each; ++j) now.range.m.see(fresh.exp_avg[j].x);
+    const std::uint32_t exp_avg = warp_max(bits(now.largest_exp_avg)), root = largest_root_bits(fresh.root),
+                        max_root = Amsgrad ? largest_root_bits(fresh.max_root) : 0u;
+    if (any(!now.range.all(now.largest_exp_avg, Amsgrad ? max_root : root))) return false;
+    if (!has_quick_inverse(exp_avg) || !has_quick_inverse(root)) return false;
+    if (Amsgrad && (!has_quick_inverse(max_root) || (now.old_max_scale != 0.0f && now.old_max_scale < 0x1p-60f)))
+      return false;
+
+    const std::uint32_t key = mine.state_group, group = mine.end_group - left * (distance / 8);
+    store_params<P, Share>(p, at.param - distance * P::size, block_size, lane, table.head.stochastic_rounding,
+                           mine.c.param_key, (std::uint64_t{mine.group_high} << 32 | group) * 8);
+    TensorScales s{block_scale<Quick>(from_bits(exp_avg)), block_scale<Quick>(from_bits(root)), {}};
+    if (Amsgrad) s.max_root = block_scale<Quick>(from_bits(max_root));
+    std::uint32_t words[each];
+    Words::spread<Share>(words, lane, [&](std::uint32_t g) { return mix32((group + g) ^ key); });
+    const Codes codes = encode<Amsgrad>(fresh, s, words, tables);
+    float scale = lane == 0 ? s.exp_avg.absmax : s.root.absmax;
+    if (Amsgrad && lane == 2) scale = s.max_root.absmax;
+    if (lane < scales) store_float(at.scale - warps, scale);
+    store_codes<Share>(codes.exp_avg, at.exp_avg - distance);
+    store_codes<Share>(codes.root, at.root - distance);
+    if (Amsgrad) store_codes<Share>(codes.max_root, at.max_root - distance);
+    return true;
+  }
+};
+
+template <class P, class G, bool Amsgrad, class Table>
+ADAMW_DEVICE void step8(const Table &table) {
+  if (found_inf(table.head.found_inf)) return;
+  Tables &t = tables();
+  WarpRow &mine = t.rows[warp_id()];
+  mine.span = {};
+  if constexpr (Same<P, Any>::value) {
+    StepAny<Amsgrad, true, Table> body{table};
+    over_items(table.head.items, table.head.rounds, table.rows, table.head.rows, mine.span, body);
+  } else {
+    Stream8<P, G, Amsgrad, Table> body{table, t, mine, lane_id()};
+    over_items(table.head.items, table.head.rounds, table.rows, table.head.rows, mine.span, body);
+  }
+}
+
+}  // namespace
+}  // namespace gpu
+}  // namespace adamw
