@@ -54,6 +54,7 @@ struct Buffer {
   adamw_place place = ADAMW_PLACE_HOST;
   bool resident = false;  // in fast memory
   void *own = nullptr;    // the backing's
+  mutable std::int64_t brought = -1;  // the backing's: the call that brought it in
 };
 
 // A stretch of one buffer.

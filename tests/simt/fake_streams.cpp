@@ -180,6 +180,12 @@ Result cuEventSynchronize(gpu::Event event) {
 
 // ---- memory ----
 
+Result cuMemGetInfo_v2(std::size_t *free, std::size_t *all) {
+  ENTER(context);
+  *all = world().driver.memory;
+  *free = *all - std::min(*all, world().device_bytes);
+  return 0;
+}
 Result cuMemAlloc_v2(gpu::Pointer *memory, std::size_t bytes) {
   ENTER(context);
   return allocate(__func__, memory, bytes, Kind::device);

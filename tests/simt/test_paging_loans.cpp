@@ -1,5 +1,6 @@
 // Owns the laws of pages outside of steps: loans to the kernels of others, steps in a graph, and what drivers of
 // different ages are asked for.
+#include <algorithm>
 #include <array>
 
 #include "../../libadamw/pager/pager.h"
@@ -264,6 +265,47 @@ void check_hints() {
   fake_driver();
 }
 
+// Unified memory that the budget has room for is asked for once, and again only after the host has been at it, or while
+// the device is full.
+void check_asked_once() {
+  reset_for(ADAMW_PLACE_MANAGED);
+  adamw_pager *pager = new_pager(paging(ADAMW_PLACE_MANAGED));
+  {
+    const adamw_step_options o = step_options(ADAMW_STATE_FLOAT32);
+    Side cpu(o, shapes, 0);
+    PagedSide side(pager, o, shapes);
+    fill(cpu), fill(side);
+    int number = 0;
+    const auto prefetches = [&] {
+      fake().calls.clear();
+      ++number;
+      CHECK(cpu.step(number, false) == ADAMW_OK && side.step(number, false) == ADAMW_OK, "%s", adamw_last_error());
+      CHECK(synchronize(), "a kernel failed");
+      return std::count_if(fake().calls.begin(), fake().calls.end(),
+                           [](const Call &call) { return call.function == "cuMemPrefetchAsync_v2"; });
+    };
+    const auto first = prefetches();
+    const std::int64_t inside = stats_of(pager).resident_bytes, moved = stats_of(pager).bytes_in;
+    CHECK(first > 0 && inside > 0 && moved > 0, "%td prefetches, %lld bytes", first, static_cast<long long>(inside));
+    for (int k = 0; k < 3; ++k) CHECK(prefetches() == 0, "step %d asks again", number);
+    CHECK(stats_of(pager).bytes_in == moved, "what has not moved is counted");
+    CHECK(adamw_pager_wait(pager) == ADAMW_OK, "%s", adamw_last_error());
+    CHECK(prefetches() == first && prefetches() == 0, "after the host");
+    const std::size_t memory = fake().memory;
+    fake().memory = 1000;
+    std::ptrdiff_t asked = 0;
+    for (int k = 0; k < 9; ++k) asked = prefetches();
+    CHECK(asked == first, "%td prefetches on a full device", asked);
+    fake().memory = memory;
+    for (int k = 0; k < 9; ++k) asked = prefetches();
+    CHECK(asked == 0, "%td prefetches when it is no longer full", asked);
+    side.get_state("asked once");
+    check_same(cpu, side, "asked once");
+  }
+  CHECK(adamw_pager_destroy(pager) == ADAMW_OK, "%s", adamw_last_error());
+  check_clean("asked once");
+}
+
 }  // namespace
 
 int main(int argc, char **argv) {
@@ -273,5 +315,6 @@ int main(int argc, char **argv) {
                     {"resident", check_resident_loan},
                     {"refused", [] { check_capture_refused(false), check_capture_refused(true); }},
                     {"captured", check_captured},
-                    {"hints", check_hints}});
+                    {"hints", check_hints},
+                    {"asked", check_asked_once}});
 }
