@@ -243,10 +243,7 @@ class StepRun {
   adamw_status launch_step(std::int64_t first, std::int64_t last) {
     LaunchHead &h = table_->head;
     h.items = number(table_->rows, first, last, [](const Row &row) { return row.blocks.count; });
-    // Chunks large enough that a warp reads ahead, small enough that all multiprocessors end together.
-    const std::int64_t each = h.items / (std::int64_t{16} * warps * step_.resident);
-    h.rounds = static_cast<std::int32_t>(std::clamp<std::int64_t>(each, 1, most_rounds));
-    return launcher_.launch(step_name, step_, divide_up(h.items, std::int64_t{warps} * h.rounds), *table_);
+    return launcher_.launch(step_name, step_, divide_up(h.items, warps), *table_);
   }
 
   adamw_status clip(std::int64_t first, std::int64_t last, std::int64_t segments, double *squares) {

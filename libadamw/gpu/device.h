@@ -153,11 +153,17 @@ ADAMW_DEVICE void load_float_if(bool wanted, const float *p, float *x) {
 }
 #undef ADAMW_IF
 
-// Adds to a pointer. The compiler does not look through it: or it would keep the pointer of before and add the distance
-// wherever it is used, and what is stored behind has its distance in the instruction for nothing.
-template <int Bytes, class T>
-ADAMW_DEVICE void step_on(T *&p) {
-  asm volatile("add.s64 %0, %0, %1;" : "+l"(p) : "n"(Bytes));
+// A pointer so many bytes further, and back. The compiler does not look through them: or it would add up the distance
+// once more for every part of what lies there, whose own offsets are free, in the instruction.
+template <class T>
+ADAMW_DEVICE T *ahead(T *p, std::uint32_t bytes) {
+  asm("{.reg .u64 wide; cvt.u64.u32 wide, %1; add.s64 %0, %0, wide;}" : "+l"(p) : "r"(bytes));
+  return p;
+}
+template <class T>
+ADAMW_DEVICE T *behind(T *p, std::uint32_t bytes) {
+  asm("{.reg .u64 wide; cvt.u64.u32 wide, %1; sub.s64 %0, %0, wide;}" : "+l"(p) : "r"(bytes));
+  return p;
 }
 
 // Bits 16 ... 23 of four numbers as the bytes of a word, the first lowest.

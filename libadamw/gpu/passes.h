@@ -55,8 +55,8 @@ struct Measure {
     segments = segments_of(blocks.count);
   }
 
-  ADAMW_DEVICE void items(std::uint32_t first, std::uint32_t count) {
-    for (std::uint32_t k = 0; k < count; ++k) item(first + k * warps);
+  ADAMW_DEVICE void items(std::uint32_t first, std::uint32_t count, std::uint32_t stride) {
+    for (; count != 0; --count, first += stride) item(first);
   }
 
  private:
@@ -167,7 +167,7 @@ ADAMW_DEVICE void measure(const Table &table) {
   if constexpr (Eight) t = &tables();
   Measure<Amsgrad, Eight, typename Table::RowType> body{table.head, table.rows, t, lane_id()};
   Span span{};
-  over_items(table.head.items, 1, table.rows, table.head.rows, span, body);
+  over_items(table.head.items, table.rows, table.head.rows, span, body);
 }
 
 // ---- percentile clipping ----
@@ -188,8 +188,8 @@ struct Norms {
     scale = head.grad_scale != nullptr ? 1.0f / *head.grad_scale : 1.0f;  // the sign does not matter to a square
   }
 
-  ADAMW_DEVICE void items(std::uint32_t first, std::uint32_t count) {
-    for (std::uint32_t k = 0; k < count; ++k) item(first + k * warps);
+  ADAMW_DEVICE void items(std::uint32_t first, std::uint32_t count, std::uint32_t stride) {
+    for (; count != 0; --count, first += stride) item(first);
   }
 
  private:
@@ -260,7 +260,7 @@ ADAMW_DEVICE void norms(const NormTable &table) {
   if (found_inf(table.head.found_inf)) return;
   Norms body{table.head, table.rows, lane_id()};
   Span span{};
-  over_items(table.head.items, 1, table.rows, table.head.rows, span, body);
+  over_items(table.head.items, table.rows, table.head.rows, span, body);
 }
 
 }  // namespace

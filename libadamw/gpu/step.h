@@ -150,8 +150,8 @@ struct Step32 {
 
   ADAMW_DEVICE void enter(int row) { mine.template enter<false>(table.head, table.rows[row], row); }
 
-  ADAMW_DEVICE void items(std::uint32_t first, std::uint32_t count) {
-    for (; count != 0; --count, first += warps) item(first);
+  ADAMW_DEVICE void items(std::uint32_t first, std::uint32_t count, std::uint32_t stride) {
+    for (; count != 0; --count, first += stride) item(first);
   }
 
  private:
@@ -182,8 +182,8 @@ struct StepAny {
   int number = 0;
 
   ADAMW_DEVICE void enter(int row) { number = row; }
-  ADAMW_DEVICE void items(std::uint32_t first, std::uint32_t count) {
-    for (; count != 0; --count, first += warps) {
+  ADAMW_DEVICE void items(std::uint32_t first, std::uint32_t count, std::uint32_t stride) {
+    for (; count != 0; --count, first += stride) {
       if constexpr (Eight) {
         any_block8<Amsgrad>(table, number, first);
       } else {
@@ -200,10 +200,10 @@ ADAMW_DEVICE void step32(const Table &table) {
   mine.span = {};
   if constexpr (Same<P, Any>::value) {
     StepAny<Amsgrad, false, Table> body{table};
-    over_items(table.head.items, table.head.rounds, table.rows, table.head.rows, mine.span, body);
+    over_items(table.head.items, table.rows, table.head.rows, mine.span, body);
   } else {
     Step32<P, G, Amsgrad, Table> body{table, mine, lane_id()};
-    over_items(table.head.items, table.head.rounds, table.rows, table.head.rows, mine.span, body);
+    over_items(table.head.items, table.rows, table.head.rows, mine.span, body);
   }
 }
 

@@ -19,7 +19,6 @@ template <class P, class G, bool Amsgrad, class Table>
 struct Stream8 {
   using Share = typename Widest<P::size == 2 && G::size == 2>::Share;
   static constexpr int scales = Amsgrad ? 3 : 2;
-  static constexpr int distance = warps * block_size;  // from a warp's block to its next, in elements
 
   const Table &table;
   const Tables &tables;
@@ -28,12 +27,12 @@ struct Stream8 {
 
   ADAMW_DEVICE void enter(int row) { mine.template enter<true>(table.head, table.rows[row], row); }
 
-  ADAMW_DEVICE void items(std::uint32_t block, std::uint32_t count) {
+  ADAMW_DEVICE void items(std::uint32_t block, std::uint32_t count, std::uint32_t stride) {
     while (count != 0) {
-      const Run run = mine.run(block, count, table.rows[mine.number].global_offset);
-      std::uint32_t done = run.count == 0 ? 0 : stream(block, run);
-      if (done < run.count || run.count == 0) any_block8<Amsgrad>(table, mine.number, block + done++ * warps);
-      block += done * warps;
+      const Run run = mine.run(block, count, stride, table.rows[mine.number].global_offset);
+      std::uint32_t done = run.count == 0 ? 0 : stream(block, run, stride);
+      if (done < run.count || run.count == 0) any_block8<Amsgrad>(table, mine.number, block + done++ * stride);
+      block += done * stride;
       count -= done;
     }
   }
@@ -47,13 +46,14 @@ struct Stream8 {
     unsigned char *exp_avg, *root, *max_root;
     float *scale;
 
-    ADAMW_DEVICE void advance() {
-      step_on<distance * P::size>(param);
-      step_on<distance * G::size>(grad);
-      step_on<distance>(exp_avg);
-      step_on<distance>(root);
-      if (Amsgrad) step_on<distance>(max_root);
-      step_on<warps * 4>(scale);
+    ADAMW_DEVICE void advance(std::uint32_t stride) {
+      const std::uint32_t elements = stride * block_size;
+      param = ahead(param, elements * P::size);
+      grad = ahead(grad, elements * G::size);
+      exp_avg = ahead(exp_avg, elements);
+      root = ahead(root, elements);
+      if (Amsgrad) max_root = ahead(max_root, elements);
+      scale = ahead(scale, stride * 4);
     }
   };
 
@@ -121,32 +121,32 @@ struct Stream8 {
 
   // How many blocks it has stepped: up to the first with an element that must be skipped or is out of quick.h's range.
   // While a block is stepped, the next is read: `at` is the place of that, which the stores reach back from.
-  ADAMW_DEVICE std::uint32_t stream(std::uint32_t block, const Run &run) {
+  ADAMW_DEVICE std::uint32_t stream(std::uint32_t block, const Run &run, std::uint32_t stride) {
     Place at = place(block, run.begin);
     warp_barrier();
     if (lane == 0) {
       mine.group_high = run.group_high;
       mine.state_group = group_key(mine.c.state_key, run.group_high);
-      mine.end_group = run.group + run.count * (distance / 8);
+      mine.end_group = run.group + run.count * (stride * (block_size / 8));
     }
     warp_barrier();
     std::uint32_t left = run.count;
     Raw raw;
     read_state(raw, at, true);
     read_param(raw, at, true);
-    at.advance();
+    at.advance(stride);
     Stepped8 now = moments(raw);
     for (;;) {
       read_state(raw, at, left > 1);
-      if (!finish(at, left, now, raw) || --left == 0) break;
-      at.advance();
+      if (!finish(at, stride, left, now, raw) || --left == 0) break;
+      at.advance(stride);
       now = moments(raw);
     }
     return run.count - left;
   }
 
   // False, with nothing written, if an element must be skipped or is out of quick.h's range.
-  ADAMW_DEVICE bool finish(const Place &at, std::uint32_t left, Stepped8 &now, Raw &raw) const {
+  ADAMW_DEVICE bool finish(const Place &at, std::uint32_t stride, std::uint32_t left, Stepped8 &now, Raw &raw) const {
     const Factors8 f = mine.f;
     Fresh<Quick> &fresh = now.fresh;
     float p[each];
@@ -165,8 +165,9 @@ struct Stream8 {
     if (Amsgrad && (!has_quick_inverse(max_root) || (now.old_max_scale != 0.0f && now.old_max_scale < 0x1p-60f)))
       return false;
 
-    const std::uint32_t key = mine.state_group, group = mine.end_group - left * (distance / 8);
-    store_params<P, Share>(p, at.param - distance * P::size, block_size, lane, table.head.stochastic_rounding,
+    const std::uint32_t key = mine.state_group, elements = stride * block_size,
+                        group = mine.end_group - left * (elements / 8);
+    store_params<P, Share>(p, behind(at.param, elements * P::size), block_size, lane, table.head.stochastic_rounding,
                            mine.c.param_key, (std::uint64_t{mine.group_high} << 32 | group) * 8);
     TensorScales s{block_scale<Quick>(from_bits(exp_avg)), block_scale<Quick>(from_bits(root)), {}};
     if (Amsgrad) s.max_root = block_scale<Quick>(from_bits(max_root));
@@ -175,10 +176,10 @@ struct Stream8 {
     const Codes codes = encode<Amsgrad>(fresh, s, words, tables);
     float scale = lane == 0 ? s.exp_avg.absmax : s.root.absmax;
     if (Amsgrad && lane == 2) scale = s.max_root.absmax;
-    if (lane < scales) store_float(at.scale - warps, scale);
-    store_codes<Share>(codes.exp_avg, at.exp_avg - distance);
-    store_codes<Share>(codes.root, at.root - distance);
-    if (Amsgrad) store_codes<Share>(codes.max_root, at.max_root - distance);
+    if (lane < scales) store_float(behind(at.scale, stride * 4), scale);
+    store_codes<Share>(codes.exp_avg, behind(at.exp_avg, elements));
+    store_codes<Share>(codes.root, behind(at.root, elements));
+    if (Amsgrad) store_codes<Share>(codes.max_root, behind(at.max_root, elements));
     return true;
   }
 };
@@ -191,10 +192,10 @@ ADAMW_DEVICE void step8(const Table &table) {
   mine.span = {};
   if constexpr (Same<P, Any>::value) {
     StepAny<Amsgrad, true, Table> body{table};
-    over_items(table.head.items, table.head.rounds, table.rows, table.head.rows, mine.span, body);
+    over_items(table.head.items, table.rows, table.head.rows, mine.span, body);
   } else {
     Stream8<P, G, Amsgrad, Table> body{table, t, mine, lane_id()};
-    over_items(table.head.items, table.head.rounds, table.rows, table.head.rows, mine.span, body);
+    over_items(table.head.items, table.rows, table.head.rows, mine.span, body);
   }
 }
 

@@ -159,9 +159,14 @@ ADAMW_DEVICE void store_float(float *p, float x) {
   simt::check_aligned(p, sizeof *p, "store_float");
   *p = x;
 }
-template <int Bytes, class T>
-ADAMW_DEVICE void step_on(T *&p) {
-  p = reinterpret_cast<T *>(reinterpret_cast<std::uintptr_t>(p) + Bytes);  // beyond the end, too, where nothing is read
+// Beyond the end, too, where nothing is read.
+template <class T>
+ADAMW_DEVICE T *ahead(T *p, std::uint32_t bytes) {
+  return reinterpret_cast<T *>(reinterpret_cast<std::uintptr_t>(p) + bytes);
+}
+template <class T>
+ADAMW_DEVICE T *behind(T *p, std::uint32_t bytes) {
+  return reinterpret_cast<T *>(reinterpret_cast<std::uintptr_t>(p) - bytes);
 }
 
 ADAMW_DEVICE std::uint32_t pack_codes(std::uint32_t a, std::uint32_t b, std::uint32_t c, std::uint32_t d) {
