@@ -123,7 +123,9 @@ ADAMW_DEVICE void store_words<4>(void *p, const std::uint32_t *words) {
 }
 
 // One word that others of its neighbourhood are asked for, too.
-ADAMW_DEVICE void store_float(float *p, float x) { asm volatile("st.global.f32 [%0], %1;" ::"l"(p), "f"(x) : "memory"); }
+ADAMW_DEVICE void store_float(float *p, float x) {
+  asm volatile("st.global.f32 [%0], %1;" ::"l"(p), "f"(x) : "memory");
+}
 
 // The same loads where `wanted`; else the words stay as they are. Without a branch: what comes after them need not wait
 // for them, and they stay ahead of it.

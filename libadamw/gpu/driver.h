@@ -71,7 +71,7 @@ constexpr int multiprocessors = 16, concurrent_managed_access = 89, memory_pools
   F(cuMemAllocFromPoolAsync, (Pointer * memory, std::size_t bytes, Pool pool, Stream stream))                         \
   F(cuMemFreeAsync, (Pointer memory, Stream stream))                                                                  \
   F(cuMemsetD32Async, (Pointer memory, unsigned value, std::size_t count, Stream stream))                             \
-  F(cuMemGetInfo_v2, (std::size_t * free, std::size_t * all))                                                         \
+  F(cuMemGetInfo_v2, (std::size_t *free, std::size_t *all))                                                           \
   F(cuMemAlloc_v2, (Pointer * memory, std::size_t bytes))                                                             \
   F(cuMemFree_v2, (Pointer memory))                                                                                   \
   F(cuMemHostAlloc, (void **memory, std::size_t bytes, unsigned flags))                                               \

@@ -247,9 +247,11 @@ ADAMW_DEVICE void store_any(const float *x, void *base, int dtype, std::int64_t 
   if (dtype == 0) {
     store_params<Float32, Singles>(x, first_of<float, Singles>(base, begin, lane), n, lane, stochastic, key, start);
   } else if (dtype == 1) {
-    store_params<Bfloat16, Singles>(x, first_of<std::uint16_t, Singles>(base, begin, lane), n, lane, stochastic, key, start);
+    store_params<Bfloat16, Singles>(x, first_of<std::uint16_t, Singles>(base, begin, lane), n, lane, stochastic, key,
+                                    start);
   } else {
-    store_params<Float16, Singles>(x, first_of<std::uint16_t, Singles>(base, begin, lane), n, lane, stochastic, key, start);
+    store_params<Float16, Singles>(x, first_of<std::uint16_t, Singles>(base, begin, lane), n, lane, stochastic, key,
+                                   start);
   }
 }
 

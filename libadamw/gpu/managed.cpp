@@ -2,9 +2,9 @@
 // tensors.
 //
 // Buffers beyond the budget prefer the host and go back there after use; the others stay until the driver needs their
-// room, and as long as it does not seem to, they are not asked for again: to ask for what is there takes the driver some
-// 25 us a MiB (H200: a step took 18 times as long). All that is a matter of speed: the driver brings in what a kernel
-// touches in any case.
+// room, and as long as it does not seem to, they are not asked for again: to ask for what is there takes the driver
+// some 25 us a MiB (H200: a step took 18 times as long). All that is a matter of speed: the driver brings in what a
+// kernel touches in any case.
 #include <algorithm>
 
 #include "../status.h"

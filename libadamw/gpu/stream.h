@@ -1,5 +1,5 @@
-// Owns the common path of 8-bit state: whole aligned blocks of a row, of which a warp reads the next while it steps one.
-// Knows nothing of launches.
+// Owns the common path of 8-bit state: whole aligned blocks of a row, of which a warp reads the next while it steps
+// one. Knows nothing of launches.
 #pragma once
 
 #include "step.h"

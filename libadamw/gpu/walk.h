@@ -37,14 +37,15 @@ ADAMW_DEVICE void enter_row(std::uint32_t item, const Row *rows, int row_count, 
 // Calls body.enter(row) when a warp comes to another row, then body.items(first, count, stride) for those of the row's
 // items that are its own: first, first + stride, ... Each warp takes one item of as many neighbours as the launch has
 // warps, and then the next of as many: what is read at the same time lies together. (Neighbours for each warp, or 7 for
-// each block of threads, leave some channels of the memory idle: 32-bit parameters with 8-bit state take 5 to 12% longer
-// on an H200.) `span` may lie in shared memory; it is empty at first.
+// each block of threads, leave some channels of the memory idle: 32-bit parameters with 8-bit state take 5 to 12%
+// longer on an H200.) `span` may lie in shared memory; it is empty at first.
 template <class Row, class Body>
 ADAMW_DEVICE void over_items(std::int64_t items, const Row *rows, int row_count, Span &span, Body &body) {
   const std::uint32_t all = static_cast<std::uint32_t>(items), stride = block_count() * static_cast<unsigned>(warps);
   for (std::uint32_t item = block_id() * static_cast<unsigned>(warps) + warp_id(); item < all;) {
     if (item - span.first >= span.count) enter_row(item, rows, row_count, span, body);
-    const std::uint32_t left = span.first + span.count - item, count = left <= stride ? 1 : (left + stride - 1) / stride;
+    const std::uint32_t left = span.first + span.count - item,
+                        count = left <= stride ? 1 : (left + stride - 1) / stride;
     body.items(item - span.first, count, stride);
     item += count * stride;
   }
@@ -89,8 +90,9 @@ struct alignas(16) WarpRow {
   AllBuffers at;
   Coefficients c;
   BlockLayout blocks;
-  std::uint32_t end_group, group_high, state_group;  // of the run: behind its last, the upper bits, Words' group of them
-  bool plain;                 // the row is aligned and in quick.h's range
+  std::uint32_t end_group, group_high,
+      state_group;  // of the run: behind its last, the upper bits, Words' group of them
+  bool plain;       // the row is aligned and in quick.h's range
 
   // By all lanes of the warp that `this` belongs to.
   template <bool Eight, class Row>
@@ -110,8 +112,8 @@ struct alignas(16) WarpRow {
     warp_barrier();
   }
 
-  // The longest run of `count` blocks from `block` on, each `stride` after the one before, that the common path may take
-  // together; of none if it may not take the first. `global_offset`: the row's.
+  // The longest run of `count` blocks from `block` on, each `stride` after the one before, that the common path may
+  // take together; of none if it may not take the first. `global_offset`: the row's.
   ADAMW_DEVICE Run run(std::uint32_t block, std::uint32_t count, std::uint32_t stride,
                        std::int64_t global_offset) const {
     Run run{static_cast<std::int64_t>(static_cast<std::uint64_t>(block) * block_size), count, 0, 0};

@@ -52,8 +52,8 @@ struct Buffer {
   void *memory = nullptr;
   std::int64_t bytes = 0;  // as asked for
   adamw_place place = ADAMW_PLACE_HOST;
-  bool resident = false;  // in fast memory
-  void *own = nullptr;    // the backing's
+  bool resident = false;              // in fast memory
+  void *own = nullptr;                // the backing's
   mutable std::int64_t brought = -1;  // the backing's: the call that brought it in
 };
 

@@ -5,6 +5,7 @@ import statistics
 import time
 
 import torch
+from host import Timed
 
 import pyadamw
 
@@ -13,9 +14,15 @@ import pyadamw
 STATE_BYTES = {"8bit": 4 + 16 / 256, "32bit": 16, "torch fused": None, "bitsandbytes": 4 + 16 / 256}
 
 
-def timed(call):
-    """Seconds that the device takes for what `call` queues."""
+BUSY_CYCLES = 60_000_000  # some 30 ms
+
+
+def timed(call, busy=False):
+    """Seconds that the device takes for what `call` queues. The device waits for the host where that is slower; not
+    with `busy`, which gives it something else to do until all is queued, as in training."""
     start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    if busy:
+        torch.cuda._sleep(BUSY_CYCLES)
     start.record()
     call()
     end.record()
@@ -23,8 +30,8 @@ def timed(call):
     return start.elapsed_time(end) / 1e3
 
 
-def in_turn(calls, budget, least=7, most=200):
-    """The times of each call, taken in turn after two rounds that do not count."""
+def in_turn(calls, budget, least=7, most=200, busy=False):
+    """The times of each call, taken in turn after two rounds that do not count. `busy`: of timed()."""
     times = [[] for _ in calls]
     for _ in range(2):
         for call in calls:
@@ -33,7 +40,7 @@ def in_turn(calls, budget, least=7, most=200):
     start = time.perf_counter()
     while len(times[0]) < least or (time.perf_counter() - start < budget * len(calls) and len(times[0]) < most):
         for call, taken in zip(calls, times, strict=True):
-            taken.append(timed(call))
+            taken.append(timed(call, busy))
     return times
 
 
@@ -110,23 +117,35 @@ def contest(shapes, dtype, budget, size):
         except Exception as error:
             entry["note"] = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
         entries.append(entry)
-    for (entry, _, _), times in zip(made, in_turn([o.step for _, o, _ in made], budget), strict=True):
-        entry.update(quartiles(times))
+    steps = [optimizer.step for _, optimizer, _ in made]
+    for (entry, _, _), times in zip(made, in_turn(steps, budget), strict=True):
+        entry.update(quartiles(times), busy_median=None)
+    if len(shapes) > 1:
+        for (entry, _, _), times in zip(made, in_turn(steps, 0.0, busy=True), strict=True):
+            entry["busy_median"] = statistics.median(times)
     del made
     torch.cuda.empty_cache()
     return [entry for entry in entries if entry["median"] is not None or entry["note"]]
 
 
 def host_time(shapes, repetitions):
-    """Seconds of the CPU in step(), with gradients at new addresses each time; the device is idle before."""
+    """Seconds of the CPU in step(); the device is idle before. With gradients at new addresses each time (what a
+    training loop does), of these the part in the library and the driver, and with the same gradients again."""
     params = [torch.nn.Parameter(torch.zeros(shape, device="cuda")) for shape in shapes]
     optimizer = pyadamw.AdamW8bit(params)
-    times = []
+    fresh, library, again = [], [], []
     for _ in range(repetitions + 3):
         for param in params:
             param.grad = torch.randn_like(param)
-        torch.cuda.synchronize()
-        start = time.perf_counter()
-        optimizer.step()
-        times.append(time.perf_counter() - start)
-    return quartiles(times[3:])
+        if not fresh:
+            optimizer.step()
+        timed = Timed(optimizer)
+        for times in (fresh, again):
+            torch.cuda.synchronize()
+            start = time.perf_counter()
+            optimizer.step()
+            times.append(time.perf_counter() - start)
+            if times is fresh:
+                library.append(timed.seconds)
+    parts = {"library": quartiles(library[3:]), "same_gradients": quartiles(again[3:])}
+    return {"tensors": len(shapes), **quartiles(fresh[3:]), **parts}
