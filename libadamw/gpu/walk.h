@@ -36,9 +36,8 @@ ADAMW_DEVICE void enter_row(std::uint32_t item, const Row *rows, int row_count, 
 
 // Calls body.enter(row) when a warp comes to another row, then body.items(first, count, stride) for those of the row's
 // items that are its own: first, first + stride, ... Each warp takes one item of as many neighbours as the launch has
-// warps, and then the next of as many: what is read at the same time lies together. (Neighbours for each warp, or 7 for
-// each block of threads, leave some channels of the memory idle: 32-bit parameters with 8-bit state take 5 to 12%
-// longer on an H200.) `span` may lie in shared memory; it is empty at first.
+// warps, and then the next of as many: what is read at the same time lies together. (With neighbours for each block of
+// threads, fp32 with 8-bit state took 6 to 13% longer on an H200: tests/bench/results.) `span` may lie in shared memory; it is empty at first.
 template <class Row, class Body>
 ADAMW_DEVICE void over_items(std::int64_t items, const Row *rows, int row_count, Span &span, Body &body) {
   const std::uint32_t all = static_cast<std::uint32_t>(items), stride = block_count() * static_cast<unsigned>(warps);
