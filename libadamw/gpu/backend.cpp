@@ -243,7 +243,12 @@ class StepRun {
   adamw_status launch_step(std::int64_t first, std::int64_t last) {
     LaunchHead &h = table_->head;
     h.items = number(table_->rows, first, last, [](const Row &row) { return row.blocks.count; });
-    return launcher_.launch(step_name, step_, divide_up(h.items, warps), *table_);
+    // Where rows are long; else the rounds of chunks, small enough that all multiprocessors end together.
+    const std::int64_t all_warps = std::int64_t{warps} * step_.resident, each = h.items / (16 * all_warps);
+    h.rounds = h.items / h.rows >= 8 * all_warps
+                   ? 0
+                   : static_cast<std::int32_t>(std::clamp<std::int64_t>(each, 1, most_rounds));
+    return launcher_.launch(step_name, step_, divide_up(h.items, std::int64_t{warps} * std::max(h.rounds, 1)), *table_);
   }
 
   adamw_status clip(std::int64_t first, std::int64_t last, std::int64_t segments, double *squares) {

@@ -200,10 +200,10 @@ ADAMW_DEVICE void step32(const Table &table) {
   mine.span = {};
   if constexpr (Same<P, Any>::value) {
     StepAny<Amsgrad, false, Table> body{table};
-    over_items(table.head.items, table.rows, table.head.rows, mine.span, body);
+    over_items(table.head.items, table.head.rounds, table.rows, table.head.rows, mine.span, body);
   } else {
     Step32<P, G, Amsgrad, Table> body{table, mine, lane_id()};
-    over_items(table.head.items, table.rows, table.head.rows, mine.span, body);
+    over_items(table.head.items, table.head.rounds, table.rows, table.head.rows, mine.span, body);
   }
 }
 

@@ -30,8 +30,14 @@ struct Stream8 {
   ADAMW_DEVICE void items(std::uint32_t block, std::uint32_t count, std::uint32_t stride) {
     while (count != 0) {
       const Run run = mine.run(block, count, stride, table.rows[mine.number].global_offset);
-      std::uint32_t done = run.count == 0 ? 0 : stream(block, run, stride);
-      if (done < run.count || run.count == 0) any_block8<Amsgrad>(table, mine.number, block + done++ * stride);
+      std::uint32_t done = 0;
+      bool stopped = run.count == 0;
+      if (run.count != 0) {
+        const std::uint32_t left = stream(block, count, run, stride);
+        block = mine.block, count = mine.count, done = mine.run_count - left;  // registers are for the elements
+        stopped = left != 0;
+      }
+      if (stopped) any_block8<Amsgrad>(table, mine.number, block + done++ * stride);
       block += done * stride;
       count -= done;
     }
@@ -119,12 +125,13 @@ struct Stream8 {
     return s;
   }
 
-  // How many blocks it has stepped: up to the first with an element that must be skipped or is out of quick.h's range.
+  // How many blocks it has left: from the first with an element that must be skipped or is out of quick.h's range.
   // While a block is stepped, the next is read: `at` is the place of that, which the stores reach back from.
-  ADAMW_DEVICE std::uint32_t stream(std::uint32_t block, const Run &run, std::uint32_t stride) {
+  ADAMW_DEVICE std::uint32_t stream(std::uint32_t block, std::uint32_t count, const Run &run, std::uint32_t stride) {
     Place at = place(block, run.begin);
     warp_barrier();
     if (lane == 0) {
+      mine.block = block, mine.count = count, mine.run_count = run.count;
       mine.group_high = run.group_high;
       mine.state_group = group_key(mine.c.state_key, run.group_high);
       mine.end_group = run.group + run.count * (stride * (block_size / 8));
@@ -142,7 +149,7 @@ struct Stream8 {
       at.advance(stride);
       now = moments(raw);
     }
-    return run.count - left;
+    return left;
   }
 
   // False, with nothing written, if an element must be skipped or is out of quick.h's range.
@@ -192,10 +199,10 @@ ADAMW_DEVICE void step8(const Table &table) {
   mine.span = {};
   if constexpr (Same<P, Any>::value) {
     StepAny<Amsgrad, true, Table> body{table};
-    over_items(table.head.items, table.rows, table.head.rows, mine.span, body);
+    over_items(table.head.items, table.head.rounds, table.rows, table.head.rows, mine.span, body);
   } else {
     Stream8<P, G, Amsgrad, Table> body{table, t, mine, lane_id()};
-    over_items(table.head.items, table.rows, table.head.rows, mine.span, body);
+    over_items(table.head.items, table.head.rounds, table.rows, table.head.rows, mine.span, body);
   }
 }
 

@@ -9,6 +9,7 @@ namespace adamw {
 namespace gpu {
 
 constexpr int block_threads_used = 128, warps = block_threads_used / 32;
+constexpr int most_rounds = 7;
 constexpr int parameter_bytes = 32764;                            // the most that a launch can carry from CUDA 12.1 on
 constexpr int coefficient_sets = 8;                               // different ones in a launch
 constexpr std::int64_t most_items = (std::int64_t{1} << 31) - 1;  // blocks of a launch: kernels count them in 32 bits
@@ -60,7 +61,7 @@ struct LaunchHead {
   Measures *measures;                        // per segment of this launch, of the measuring pass
   std::int64_t items;                        // blocks, or segments
   double max_unorm;
-  std::int32_t rows;
+  std::int32_t rows, rounds;  // rounds: over_items()
   std::int32_t param_dtype, grad_dtype;
   bool on_device;  // lr, or a row's step, lies there
   bool stochastic_rounding, skip_zeros, tensorwise;

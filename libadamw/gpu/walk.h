@@ -13,40 +13,61 @@ ADAMW_DEVICE unsigned warp_id() { return thread_id() / 32; }
 // The items of the row that a warp is in. A launch has no more than most_items: counting them takes one register.
 struct Span {
   std::uint32_t first, count;
+  std::uint32_t start, stop, next;  // of the items that it goes through now
+  std::int32_t row;                 // and of those after it are the next items
 };
 
 template <class Row, class Body>
 ADAMW_DEVICE void enter_row(std::uint32_t item, const Row *rows, int row_count, Span &span, Body &body) {
-  int low = 0, high = row_count - 1;  // the first row that ends beyond the item
-  while (low < high) {
-    const int middle = (low + high) / 2;
-    if (rows[middle].end <= item) {
-      low = middle + 1;
-    } else {
-      high = middle;
+  // The first row that ends beyond the item: as a rule the next, and never one before.
+  int low = span.row, high = row_count - 1;
+  if (rows[low].end <= item && ++low < high && rows[low].end <= item) {
+    while (low < high) {
+      const int middle = (low + high) / 2;
+      if (rows[middle].end <= item) {
+        low = middle + 1;
+      } else {
+        high = middle;
+      }
     }
   }
   warp_barrier();  // all lanes have read the span: they may share one
   const std::uint32_t first = low == 0 ? 0u : static_cast<std::uint32_t>(rows[low - 1].end);
   span.first = first;
   span.count = static_cast<std::uint32_t>(rows[low].end) - first;
+  span.row = low;
   warp_barrier();
   body.enter(low);
 }
 
 // Calls body.enter(row) when a warp comes to another row, then body.items(first, count, stride) for those of the row's
-// items that are its own: first, first + stride, ... Each warp takes one item of as many neighbours as the launch has
-// warps, and then the next of as many: what is read at the same time lies together. (With neighbours for each block of
-// threads, fp32 with 8-bit state took 6 to 13% longer on an H200: tests/bench/results.) `span` may lie in shared memory; it is empty at first.
+// items that are its own: first, first + stride, ... `span` may lie in shared memory; it is empty at first.
+//
+// `rounds` is 0: each warp takes one item of as many neighbours as the launch has warps, and then the next of as many.
+// What is read at the same time lies together: with neighbours for each block of threads, fp32 with 8-bit state took 6
+// to 13% longer on an H200 (tests/bench/results). But then every warp comes to nearly every row. Else a block of
+// threads takes `rounds` times as many neighbours as it has warps, and is in fewer rows.
 template <class Row, class Body>
-ADAMW_DEVICE void over_items(std::int64_t items, const Row *rows, int row_count, Span &span, Body &body) {
-  const std::uint32_t all = static_cast<std::uint32_t>(items), stride = block_count() * static_cast<unsigned>(warps);
-  for (std::uint32_t item = block_id() * static_cast<unsigned>(warps) + warp_id(); item < all;) {
-    if (item - span.first >= span.count) enter_row(item, rows, row_count, span, body);
-    const std::uint32_t left = span.first + span.count - item,
-                        count = left <= stride ? 1 : (left + stride - 1) / stride;
-    body.items(item - span.first, count, stride);
-    item += count * stride;
+ADAMW_DEVICE void over_items(std::int64_t items, int rounds, const Row *rows, int row_count, Span &span, Body &body) {
+  const std::uint32_t all = static_cast<std::uint32_t>(items), mine = static_cast<std::uint32_t>(warps),
+                      stride = rounds == 0 ? block_count() * mine : mine,
+                      chunk = mine * static_cast<std::uint32_t>(rounds);
+  for (std::uint32_t start = block_id() * (rounds == 0 ? mine : chunk); start < all;
+       start = rounds == 0 ? all : span.start + block_count() * chunk) {
+    warp_barrier();  // all lanes have read the span: they may share one
+    span.start = start;
+    span.stop = rounds == 0 || all - start < chunk ? all : start + chunk;
+    warp_barrier();
+    for (std::uint32_t item = start + warp_id(); item < span.stop;) {
+      if (item - span.first >= span.count) enter_row(item, rows, row_count, span, body);
+      const std::uint32_t left = smaller(span.stop, span.first + span.count) - item,
+                          count = left <= stride ? 1 : (left + stride - 1) / stride;
+      warp_barrier();
+      span.next = item + count * stride;  // registers are for the elements
+      warp_barrier();
+      body.items(item - span.first, count, stride);
+      item = span.next;
+    }
   }
 }
 
@@ -89,9 +110,10 @@ struct alignas(16) WarpRow {
   AllBuffers at;
   Coefficients c;
   BlockLayout blocks;
-  std::uint32_t end_group, group_high,
-      state_group;  // of the run: behind its last, the upper bits, Words' group of them
-  bool plain;       // the row is aligned and in quick.h's range
+  // Of the run: its first block, how many it has, and with those that the warp goes through after it; the group behind
+  // its last, the upper bits of all, and Words' group of these.
+  std::uint32_t block, run_count, count, end_group, group_high, state_group;
+  bool plain;  // the row is aligned and in quick.h's range
 
   // By all lanes of the warp that `this` belongs to.
   template <bool Eight, class Row>

@@ -152,6 +152,26 @@ void check_places() {
   }
 }
 
+// A warp goes through many blocks of a row, of which some are short, misplaced or with elements to skip: neighbours of
+// the other warps' in a long row, rounds of a chunk in short ones.
+void check_orders() {
+  fake().multiprocessors = fake().blocks_per_multiprocessor = 1;
+  const std::vector<TensorShape> long_rows = {{1, 60001, 0}, {1, 30000, (std::int64_t{1} << 35) - 16384}},
+                                 short_rows(20, {1, 7100, 0});
+  for (int format = ADAMW_STATE_FLOAT32; format <= ADAMW_STATE_BLOCK8; ++format) {
+    for (int dtypes : {0, 1, 4}) {
+      for (std::uint32_t amsgrad : {0u, unsigned{ADAMW_STEP_AMSGRAD}}) {
+        for (bool ordinary : {false, true}) {
+          Case c{options_of(format, dtypes / 3, dtypes % 3, amsgrad)};
+          c.ordinary = ordinary, c.not_finite = !ordinary, c.spread = 3;
+          check(c, long_rows);
+          check(c, short_rows);
+        }
+      }
+    }
+  }
+}
+
 // The same bytes in whatever order threads run, however many blocks there are.
 void check_schedules() {
   for (std::uint64_t seed = 1; seed <= 6; ++seed) {
@@ -243,6 +263,7 @@ int main(int argc, char **argv) {
                    {{"kinds", check_all_kinds},
                     {"rows", check_many_rows},
                     {"places", check_places},
+                    {"orders", check_orders},
                     {"schedules", check_schedules},
                     {"found_inf", check_found_inf},
                     {"devices", check_devices},
