@@ -339,7 +339,8 @@ typedef enum adamw_place {
                               Space on the disk is reserved before a buffer is given out. The buffer is a mapping of the file; a
                               step reads and writes the file itself, past the page cache where the file system can */
   ADAMW_PLACE_PINNED = 2,  /* page-locked host memory, copied through slots in the memory of a CUDA device */
-  ADAMW_PLACE_MANAGED = 3, /* CUDA unified memory: the driver moves it out when the device is full; the step prefetches it */
+  ADAMW_PLACE_MANAGED = 3, /* CUDA unified memory: the driver moves it out when the device is full; the step prefetches what
+                              may not be there */
   ADAMW_PLACE_DEVICE = 4   /* device memory; no backing, but where a part of state may lie that the budget has room for */
 } adamw_place;
 

@@ -92,7 +92,11 @@ def measure(elements, quick):
             name = f"{entry['backing']} {entry['budget']:.0%}"
             found[f"{name} share of the link"] = entry["share_of_link"]
             found[f"{name} / unpaged"] = entry["ratio"]["median"]
-    results["host"] = [figures.host_time(tensors, 10 if quick else 50) for tensors in ([(1000,)], shapes["gpt2-304"])]
+    results["host"] = [
+        figures.host_time(who, tensors, 10 if quick else 50)
+        for who in (pyadamw.AdamW32bit, pyadamw.AdamW8bit)  # of the second, small tensors are a call of their own
+        for tensors in ([(10000,)], shapes["gpt2-304"])
+    ]
     found["gpt2-304 host microseconds"] = results["host"][-1]["median"] * 1e6
     return results, found
 
@@ -119,9 +123,8 @@ def show(results, rows):
     gpu_paging.show(results["paging"])
     for e in results["host"]:
         whole, library, again = (part["median"] * 1e6 for part in (e, e["library"], e["same_gradients"]))
-        print(
-            f"host time of step(), {e['tensors']} tensors: {whole:.0f} us; with the same gradients again {again:.0f} us"
-        )
+        what = f"{e['who']}, {e['tensors']} tensors, {e['calls']} calls"
+        print(f"host time of step(), {what}: {whole:.0f} us; with the same gradients {again:.0f} us")
         print(f"{'':16}of the first, in the library and the driver: {library:.0f} us")
     for row in rows:
         value = "not measured" if row["value"] is None else f"{row['value']:.3f}"

@@ -128,11 +128,11 @@ def contest(shapes, dtype, budget, size):
     return [entry for entry in entries if entry["median"] is not None or entry["note"]]
 
 
-def host_time(shapes, repetitions):
+def host_time(optimizer_class, shapes, repetitions):
     """Seconds of the CPU in step(); the device is idle before. With gradients at new addresses each time (what a
     training loop does), of these the part in the library and the driver, and with the same gradients again."""
     params = [torch.nn.Parameter(torch.zeros(shape, device="cuda")) for shape in shapes]
-    optimizer = pyadamw.AdamW8bit(params)
+    optimizer = optimizer_class(params)
     fresh, library, again = [], [], []
     for _ in range(repetitions + 3):
         for param in params:
@@ -148,4 +148,5 @@ def host_time(shapes, repetitions):
             if times is fresh:
                 library.append(timed.seconds)
     parts = {"library": quartiles(library[3:]), "same_gradients": quartiles(again[3:])}
-    return {"tensors": len(shapes), **quartiles(fresh[3:]), **parts}
+    calls = len(optimizer._cache.plan.buckets)  # each has a launch
+    return {"who": optimizer_class.__name__, "tensors": len(shapes), "calls": calls, **quartiles(fresh[3:]), **parts}
