@@ -49,7 +49,7 @@ def listing(cubin, wheels):
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
-        done = subprocess.run([tool, file.name], capture_output=True, text=True, check=False)
+        done = subprocess.run([tool, "-hex", file.name], capture_output=True, text=True, check=False)
     if done.returncode:
         raise Failed(f"nvdisasm: {done.stderr.strip()}")
     return done.stdout
@@ -67,6 +67,8 @@ def figures(kernel):
             "wide_loads": loop.wide_loads,
             "wide_stores": loop.wide_stores,
         }
+        if loop.ahead >= READS_AHEAD:
+            result["ahead"] = loop.ahead // READS_AHEAD * READS_AHEAD
     return result
 
 
@@ -83,7 +85,8 @@ def measure(majors, architectures, source, wheels, cache, pattern="*", flags=())
     return result
 
 
-MORE_IS_BETTER = ("wide_loads", "wide_stores")
+READS_AHEAD = 100  # a kernel with less than so many instructions between a load and its use does not read ahead
+MORE_IS_BETTER = ("wide_loads", "wide_stores", "ahead")
 WORDS = {
     "registers": "{} registers",
     "spills": "{} accesses of local memory, all paths (spills)",
@@ -93,6 +96,7 @@ WORDS = {
     "accesses": "{} global accesses in the main loop",
     "wide_loads": "{} 128-bit loads in the main loop",
     "wide_stores": "{} 128-bit stores in the main loop",
+    "ahead": "{} instructions between a load of the next block and the first that waits for one",
 }
 
 

@@ -18,6 +18,15 @@ class Instruction:
     guard: str  # "@!P0", or ""
     opcode: str  # "LDG.E.EF.128"
     operands: str
+    control: int = 0  # of nvdisasm -hex: what the assembler decided; NVIDIA documents none of it
+
+    @property
+    def board(self):
+        """The scoreboard (0 to 5) that says when its result is there; 7: none."""
+        return self.control >> 5 & 7 if self.control else 7
+
+    def waits_for(self, board):
+        return bool(self.control >> 11 & 1 << board)
 
     @property
     def wide(self):
@@ -75,6 +84,7 @@ class Loop:
     accesses: int  # global loads and stores
     wide_loads: int
     wide_stores: int
+    ahead: int  # instructions from a global load to the first that waits for it, or for what shares its scoreboard
 
 
 @dataclass
@@ -113,6 +123,8 @@ def parse(text):
             labels.update(dict.fromkeys(waiting, address))
             waiting = []
             instructions.append(Instruction(address, code[2] or "", code[3], code[4]))
+        elif half := re.match(r"\s+/\* 0x([0-9a-f]{16}) \*/$", line):  # the upper one: the lower is on the line above
+            instructions[-1].control = int(half[1], 16) >> 41
     return instructions, labels
 
 
@@ -252,4 +264,13 @@ def common_path(blocks, head, body, closing):
         accesses=sum(i.load or i.store for i in path),
         wide_loads=sum(i.load and i.wide for i in path),
         wide_stores=sum(i.store and i.wide for i in path),
+        ahead=ahead(path),
     )
+
+
+def ahead(path):
+    """The least of all global loads in a loop, of which the round after this one is the same again."""
+    rounds = path * 2
+    loads = [k for k, i in enumerate(path) if i.load and i.board < 6]
+    waits = [next((n for n, i in enumerate(rounds[k + 1 :]) if i.waits_for(path[k].board)), len(path)) for k in loads]
+    return min(waits, default=0)

@@ -190,11 +190,13 @@ struct Words {
       const std::uint32_t h = hash(lane);
       for (int j = 0; j < each; ++j) words[j] = h * word_multipliers[j];
     } else {
-      const bool second = (lane & 1) != 0;  // half of a group
+      const std::uint32_t second = 0u - (lane & 1);  // half of a group: all bits, or none
       for (int j = 0; j < each; j += 4) {
         const std::uint32_t h = hash(static_cast<unsigned>(Share::index(lane, j)) / 8);
         for (int i = 0; i < 4; ++i)
-          words[(j + i) % each] = h * (second ? word_multipliers[4 + i] : word_multipliers[i]);
+          // Not by a choice of places in the table: that would be read from memory, in every block.
+          words[(j + i) % each] =
+              h * (word_multipliers[i] ^ (second & (word_multipliers[i] ^ word_multipliers[4 + i])));
       }
     }
   }

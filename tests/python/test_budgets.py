@@ -103,7 +103,32 @@ def test_the_common_path():
     """Registers, stack, spills and the cheapest way around the main loop are those of a listing counted by hand."""
     (kernel,) = sass.kernels(LISTING)
     assert (kernel.name, kernel.registers, kernel.frame, kernel.spills) == ("step", 0x28, 0x10, 1)
-    assert kernel.loops == [sass.Loop(instructions=7, spills=0, accesses=2, wide_loads=1, wide_stores=1)]
+    assert kernel.loops == [sass.Loop(instructions=7, spills=0, accesses=2, wide_loads=1, wide_stores=1, ahead=0)]
+
+
+def _decoded(*loop):
+    """The instructions of (code, scoreboard that it sets or 7, scoreboards that it waits for), as nvdisasm -hex lists
+    them."""
+    lines = []
+    for number, (code, board, *waits) in enumerate(loop):
+        upper = (board << 5 | sum(1 << 11 + b for b in waits)) << 41
+        lines += [
+            f"        /*{16 * number:04x}*/                   {code} ; /* 0x{36:016x} */",
+            f"  /* 0x{upper:016x} */",
+        ]
+    return sass.parse("\n".join(lines))[0]
+
+
+def test_reading_ahead():
+    """From a load to the first instruction that waits for its scoreboard, in this round of the loop or in the next."""
+    load, other = ("LDG.E.128 R4, desc[UR4][R2.64]", 5), ("FADD R1, R1, R1", 7)
+    use, lookup = ("FADD R9, R4, R1", 7, 5), ("LDS R8, [R7]", 5)
+    assert [i.board for i in _decoded(load, use)] == [5, 7]
+    assert sass.ahead(_decoded(load, use)) == 0
+    assert sass.ahead(_decoded(other, load, other, other, use)) == 2
+    assert sass.ahead(_decoded(use, load, other, other, other)) == 3
+    # Who waits for the lookup waits for the load, too.
+    assert sass.ahead(_decoded(use, load, other, lookup, ("FADD R8, R8, R1", 7, 5), other, other)) == 2
 
 
 def test_no_way_around_a_call():
@@ -144,6 +169,9 @@ def test_record_and_aims():
     assert "step, sm_90, CUDA 12: instructions 60.5, aim 55: 5.5 more (10%)" in said
     assert "step, sm_90, CUDA 12: spills 0, aim 0: reached" in said
     assert list(kernel_budgets.distances({"spills": 3}, {"spills": 0})) == ["spills 3, aim 0: 3 more"]
+    recorded = {"kernels": {"step": {"sm_90": {**good, "ahead": 400}}}}
+    lines = kernel_budgets.check(measured, recorded, partial=True)
+    assert "CUDA 12: 0 instructions between a load of the next block and the first that waits for one" in lines[0]
     said = kernel_budgets.check({}, budgets, partial=False)
     assert "is of no kernel" in said[0]
     assert "there is no such kernel" in said[1]
