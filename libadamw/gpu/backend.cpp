@@ -243,7 +243,7 @@ class StepRun {
   adamw_status launch_step(std::int64_t first, std::int64_t last) {
     LaunchHead &h = table_->head;
     h.items = number(table_->rows, first, last, [](const Row &row) { return row.blocks.count; });
-    // Where rows are long; else the rounds of chunks, small enough that all multiprocessors end together.
+    // See over_items(): 0 where rows are long, else as many as let all multiprocessors end together.
     const std::int64_t all_warps = std::int64_t{warps} * step_.resident, each = h.items / (16 * all_warps);
     h.rounds = h.items / h.rows >= 8 * all_warps
                    ? 0

@@ -122,12 +122,12 @@ ADAMW_DEVICE void store_words<4>(void *p, const std::uint32_t *words) {
   __stcs(static_cast<uint4 *>(p), make_uint4(words[0], words[1], words[2], words[3]));
 }
 
-// One word that others of its neighbourhood are asked for, too.
+// Without streaming: its neighbours in memory are others' to store.
 ADAMW_DEVICE void store_float(float *p, float x) {
   asm volatile("st.global.f32 [%0], %1;" ::"l"(p), "f"(x) : "memory");
 }
 
-// The same loads where `wanted`; else the words stay as they are. Without a branch: what comes after them need not wait
+// load_words() where `wanted`; else the words stay as they are. Without a branch: what comes after them need not wait
 // for them, and they stay ahead of it.
 template <int Words>
 ADAMW_DEVICE void load_words_if(bool wanted, const void *p, std::uint32_t *w);

@@ -93,6 +93,18 @@ ADAMW_DEVICE T *at(void *base, std::int64_t index) {
 
 // ---- floats ----
 
+// Eight elements of a dtype from their words.
+template <class Dtype>
+ADAMW_DEVICE void unpack(float *x, const std::uint32_t *words) {
+  for (int j = 0; j < each; ++j) {
+    if constexpr (Dtype::size == 4) {
+      x[j] = from_bits(words[j]);
+    } else {
+      x[j] = j % 2 == 0 ? Dtype::low(words[j / 2]) : Dtype::high(words[j / 2]);
+    }
+  }
+}
+
 // Elements begin ... begin + n of an array of a dtype, as floats; 0 beyond n.
 template <class Dtype, class Share>
 ADAMW_DEVICE void load_floats(float *x, const void *base, std::int64_t begin, int n, unsigned lane) {
@@ -106,22 +118,12 @@ ADAMW_DEVICE void load_floats(float *x, const void *base, std::int64_t begin, in
       }
     }
   } else {
+    std::uint32_t words[each * Dtype::size / 4];
     for (int j = 0; j < each; j += Share::run) {
-      const std::int64_t first = begin + Share::index(lane, j);
-      if constexpr (Dtype::size == 4) {
-        std::uint32_t words[4];
-        load_words<4>(at<float>(base, first), words);
-        for (int i = 0; i < 4; ++i) x[j + i] = from_bits(words[i]);
-      } else {
-        constexpr int count = Share::run == 8 ? 4 : 2;
-        std::uint32_t words[count];
-        load_words<count>(at<std::uint16_t>(base, first), words);
-        for (int i = 0; i < count; ++i) {
-          x[j + 2 * i] = Dtype::low(words[i]);
-          x[j + 2 * i + 1] = Dtype::high(words[i]);
-        }
-      }
+      load_words<Share::run * Dtype::size / 4>(at<typename Dtype::Stored>(base, begin + Share::index(lane, j)),
+                                               words + j * Dtype::size / 4);
     }
+    unpack<Dtype>(x, words);
   }
 }
 
@@ -142,18 +144,6 @@ ADAMW_DEVICE void store_float32(const float *x, void *first, int n = block_size,
       std::uint32_t words[4];
       for (int k = 0; k < 4; ++k) words[k] = bits(x[(j + k) % each]);
       store_words<4>(to, words);
-    }
-  }
-}
-
-// Eight elements of a dtype from their words.
-template <class Dtype>
-ADAMW_DEVICE void unpack(float *x, const std::uint32_t *words) {
-  for (int j = 0; j < each; ++j) {
-    if constexpr (Dtype::size == 4) {
-      x[j] = from_bits(words[j]);
-    } else {
-      x[j] = j % 2 == 0 ? Dtype::low(words[j / 2]) : Dtype::high(words[j / 2]);
     }
   }
 }
@@ -259,21 +249,14 @@ ADAMW_DEVICE void store_any(const float *x, void *base, int dtype, std::int64_t 
 
 // ---- codes: eight bytes in two words ----
 
-template <class Share>
+// As Singles; whoever reads whole blocks does it by words.
 ADAMW_DEVICE void load_codes(std::uint32_t *codes, const void *base, std::int64_t begin, int n, unsigned lane,
                              std::uint32_t padding) {
-  if (Share::run == 1) {
-    codes[0] = codes[1] = 0;
-    for (int j = 0; j < each; ++j) {
-      const int i = Share::index(lane, j);
-      const std::uint32_t code = i < n ? *at<std::uint8_t>(base, begin + i) : padding;
-      codes[j / 4] |= code << 8 * (j % 4);
-    }
-  } else if (Share::run == 8) {
-    load_words<2>(at<std::uint8_t>(base, begin + Share::index(lane, 0)), codes);
-  } else {
-    load_words<1>(at<std::uint8_t>(base, begin + Share::index(lane, 0)), codes);
-    load_words<1>(at<std::uint8_t>(base, begin + Share::index(lane, 4)), codes + 1);
+  codes[0] = codes[1] = 0;
+  for (int j = 0; j < each; ++j) {
+    const int i = Singles::index(lane, j);
+    const std::uint32_t code = i < n ? *at<std::uint8_t>(base, begin + i) : padding;
+    codes[j / 4] |= code << 8 * (j % 4);
   }
 }
 

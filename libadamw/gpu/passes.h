@@ -90,9 +90,9 @@ struct Measure {
       float old_x = 0.0f;
       if constexpr (Amsgrad) old_x = row.max_exp_avg_sq_absmax[scale];
       std::uint32_t m[2], r[2], x[2] = {0, 0};
-      load_codes<Singles>(m, row.exp_avg, begin, n, lane, 127);
-      load_codes<Singles>(r, row.exp_avg_sq, begin, n, lane, 0);
-      if (Amsgrad) load_codes<Singles>(x, max_state, begin, n, lane, 0);
+      load_codes(m, row.exp_avg, begin, n, lane, 127);
+      load_codes(r, row.exp_avg_sq, begin, n, lane, 0);
+      if (Amsgrad) load_codes(x, max_state, begin, n, lane, 0);
       const Factors8 f = direction_factors8(c);
       const OldFactors old = old_factors(f, old_m, old_r);
       for (int j = 0; j < each; ++j) {

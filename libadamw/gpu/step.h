@@ -57,9 +57,9 @@ ADAMW_NOINLINE void any_block8(const Table &table, int number, std::uint32_t blo
   std::uint32_t m[2], r[2], x[2] = {0, 0};
   load_any(p, b.at.param, head.param_dtype, b.begin, b.n, lane);
   load_any(g, b.at.grad, head.grad_dtype, b.begin, b.n, lane);
-  load_codes<Singles>(m, b.at.exp_avg, b.begin, b.n, lane, 127);
-  load_codes<Singles>(r, b.at.exp_avg_sq, b.begin, b.n, lane, 0);
-  if (Amsgrad) load_codes<Singles>(x, b.at.max_root, b.begin, b.n, lane, 0);
+  load_codes(m, b.at.exp_avg, b.begin, b.n, lane, 127);
+  load_codes(r, b.at.exp_avg_sq, b.begin, b.n, lane, 0);
+  if (Amsgrad) load_codes(x, b.at.max_root, b.begin, b.n, lane, 0);
   Fresh<float> fresh;
   std::uint32_t skipped = 0;
   for (int j = 0; j < each; ++j) {

@@ -9,7 +9,7 @@ namespace adamw {
 namespace gpu {
 
 constexpr int block_threads_used = 128, warps = block_threads_used / 32;
-constexpr int most_rounds = 7;
+constexpr int most_rounds = 7;                                    // of a chunk of items: over_items()
 constexpr int parameter_bytes = 32764;                            // the most that a launch can carry from CUDA 12.1 on
 constexpr int coefficient_sets = 8;                               // different ones in a launch
 constexpr std::int64_t most_items = (std::int64_t{1} << 31) - 1;  // blocks of a launch: kernels count them in 32 bits
