@@ -45,6 +45,8 @@ adamw_status check(const char *function, const adamw_describe_options *options) 
   };
   if (o.describe == nullptr || o.item == nullptr)
     return adamw::fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: options.describe or options.item is NULL", function);
+  if (o.get != nullptr && o.keep == nullptr)
+    return adamw::fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: options.keep is NULL, but options.get is not", function);
   if (o.count < 0) return invalid("count", o.count, "0 or more");
   if (o.stride % alignof(void *) != 0) return invalid("stride", static_cast<int64_t>(o.stride), "a multiple of 8");
   const auto buffer = [&](const char *field, const void *pointer, bool needed, size_t alignment) {
@@ -65,12 +67,16 @@ adamw_status adamw_describe_tensors(void *sequence, const adamw_describe_options
   auto *address = static_cast<char *>(o.addresses);
   for (int64_t i = 0; i < o.count; ++i, address += o.stride) {
     void *object = o.item(sequence, static_cast<ptrdiff_t>(i));
+    if (o.objects != nullptr) o.objects[i] = object;
+    if (object != nullptr && o.get != nullptr) {
+      object = o.get(object, o.closure);
+      if (object != nullptr && o.keep(o.kept, static_cast<ptrdiff_t>(i), object) != 0) object = nullptr;
+    }
     DLTensor t;
     if (object == nullptr || o.describe(object, &t) != 0)
       return adamw::fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: object %" PRId64 " is not a dense tensor", function, i);
     *reinterpret_cast<void **>(address) = static_cast<char *>(t.data) + t.byte_offset;
     o.forms[i] = form_of(t);
-    if (o.objects != nullptr) o.objects[i] = object;
   }
   return ADAMW_OK;
 }

@@ -14,7 +14,7 @@ from torch.utils.dlpack import to_dlpack
 from ._bucket import Bucket, Group, in_order, same_objects
 from ._checks import scalar
 from ._counts import Counts
-from ._describe import Described
+from ._describe import Described, DescribedGradients
 from ._device import float32_at, is_device, stays_there, stream
 from ._errors import AdamWError
 from ._library import DTYPES, library
@@ -99,7 +99,8 @@ class Plan:
         for key in {key for state in self.states for key in state} & set(table.dtype.names) - {"step"}:
             table[key] = [inner(state[key]).data_ptr() if key in state else 0 for state in self.states]
         self.counts.fill(table, self.tensors)
-        self.gradients = Described(table["grad"])
+        self.gradients = Described(table["grad"])  # of tensors that were found already
+        self.own_gradients = None if self.sharded else DescribedGradients(table["grad"], self.params)
         described = self.memory.known is not None
         self.gradient_forms = self.memory.described.gradient_forms(self.grad_dtypes) if described else None
 
@@ -146,8 +147,12 @@ class Plan:
         return self.memory.unchanged(list(map(inner, self.params)) if self.sharded else self.tensors)
 
     def _take_gradients(self):
-        grads = [param.grad for param in self.params]
         self.present = None
+        if self.gradient_forms and self.own_gradients:
+            if self.own_gradients.read(self.params) and self.own_gradients.forms == self.gradient_forms:
+                return True
+            self.own_gradients.release()
+        grads = [param.grad for param in self.params]
         if self.sharded:
             pairs = zip(grads, self.rows, strict=True)
             # Those that are gathered are gathered in the step: here processes need not agree on what to do.
@@ -202,7 +207,13 @@ class Plan:
             self._set_options(groups)
             self._run(grad_scale, found_inf)
         finally:
-            self.temporary = None
+            self.release()
+
+    def release(self):
+        """Gives up the gradients that refresh() has found."""
+        self.temporary = None
+        if self.own_gradients:
+            self.own_gradients.release()
 
     def _set_options(self, groups):
         for number, group in enumerate(groups):

@@ -339,7 +339,8 @@ typedef enum adamw_place {
                               Space on the disk is reserved before a buffer is given out. The buffer is a mapping of the file; a
                               step reads and writes the file itself, past the page cache where the file system can */
   ADAMW_PLACE_PINNED = 2,  /* page-locked host memory, copied through slots in the memory of a CUDA device */
-  ADAMW_PLACE_MANAGED = 3, /* CUDA unified memory: the driver moves it out when the device is full; the step prefetches it */
+  ADAMW_PLACE_MANAGED = 3, /* CUDA unified memory: the driver moves it out when the device is full; the step prefetches what
+                              may not be there */
   ADAMW_PLACE_DEVICE = 4   /* device memory; no backing, but where a part of state may lie that the budget has room for */
 } adamw_place;
 
@@ -439,6 +440,13 @@ typedef int (*adamw_dlpack_function)(void *object, void *dl_tensor);
 /* The object at `index` of `sequence`, not owned, or NULL. CPython's PyList_GetItem is one. */
 typedef void *(*adamw_item_function)(void *sequence, ptrdiff_t index);
 
+/* What `object` refers to, owned by whoever calls it, or NULL. The `get` of a PyGetSetDef of CPython is one. */
+typedef void *(*adamw_get_function)(void *object, void *closure);
+
+/* Makes `object` number `index` of `sequence`, which owns it from now on, even if it fails; 0 if it could. CPython's
+ * PyList_SetItem is one. */
+typedef int (*adamw_set_item_function)(void *sequence, ptrdiff_t index, void *object);
+
 /* What adamw_describe_tensors() calls, and where it writes: filled in once, for as many calls as there are. Start from
  * ADAMW_DESCRIBE_OPTIONS_INIT. */
 typedef struct adamw_describe_options {
@@ -451,14 +459,18 @@ typedef struct adamw_describe_options {
   adamw_tensor_form *forms;       /* `count` of them */
   size_t form_size;               /* sizeof(adamw_tensor_form) */
   void **objects;                 /* NULL, or where to write what `item` returned: `count` of them */
+  adamw_get_function get;         /* NULL, or: described is get(object, closure), as a parameter's gradient is */
+  void *closure;
+  adamw_set_item_function keep;   /* with `get`: the sequence `kept` owns what `get` returned until the caller empties it */
+  void *kept;
 } adamw_describe_options;
 
 #define ADAMW_DESCRIBE_OPTIONS_INIT \
-  { sizeof(adamw_describe_options), NULL, NULL, 0, NULL, 0, NULL, sizeof(adamw_tensor_form), NULL }
+  { sizeof(adamw_describe_options), NULL, NULL, 0, NULL, 0, NULL, sizeof(adamw_tensor_form), NULL, NULL, NULL, NULL, NULL }
 
 /* Looks at each of the first `count` objects of `sequence`. For bindings that must look at thousands of tensors before each
  * step: asked one by one from Python that takes longer than the step. It keeps nothing, synchronises nothing and takes no
- * lock: if the two functions need the interpreter's, the caller must hold it.
+ * lock: if the functions need the interpreter's, the caller must hold it.
  * Errors: INVALID_ARGUMENT, among them an object that is no tensor or has no address (a sparse one): what the functions left
  * in the interpreter then (an exception) is the caller's to take; VERSION. In both cases the outputs may be partly written. */
 ADAMW_API adamw_status adamw_describe_tensors(void *sequence, const adamw_describe_options *options);
@@ -486,7 +498,7 @@ ADAMW_ASSERT_(offsetof(adamw_step_options, pager) == 136, adamw_assert_step_page
 ADAMW_ASSERT_(sizeof(adamw_pager_options) == 48 && offsetof(adamw_pager_options, resident_bytes) == 16, adamw_assert_pager_size);
 ADAMW_ASSERT_(sizeof(adamw_pager_statistics) == 96 && offsetof(adamw_pager_statistics, bytes_in) == 64, adamw_assert_statistics);
 ADAMW_ASSERT_(sizeof(adamw_tensor_form) == 32 && offsetof(adamw_tensor_form, contiguous) == 28, adamw_assert_form_size);
-ADAMW_ASSERT_(sizeof(adamw_describe_options) == 72 && offsetof(adamw_describe_options, objects) == 64, adamw_assert_describe);
+ADAMW_ASSERT_(sizeof(adamw_describe_options) == 104 && offsetof(adamw_describe_options, kept) == 96, adamw_assert_describe);
 #undef ADAMW_ASSERT_
 
 #endif /* ADAMW_H */

@@ -39,8 +39,8 @@ def _in_python(side):
 def measure_host(count, settings):
     """Of AdamW32bit and torch fused with `count` tiny tensors: of torch the whole step.
 
-    Python's part twice: right after a step of the same optimizer, and after torch's, which leaves little of what a step
-    needs in the caches, as a model's forward and backward pass do.
+    Python's part twice: in a row of steps, and right after a step of torch's, which leaves little of what a step needs
+    in the caches, as a model's forward and backward pass do.
     """
     shapes = [(ELEMENTS,)] * count
     sides = [
@@ -50,10 +50,11 @@ def measure_host(count, settings):
     for side in sides:
         side.fresh_gradients()
         side.step()
-    cold, warm, whole, rival = [], [], [], []
-    for _ in range(20 if settings.quick else STEPS):
+    steps = 20 if settings.quick else STEPS
+    warm = [_in_python(sides[0]) for _ in range(steps)]
+    cold, whole, rival = [], [], []
+    for _ in range(steps):
         cold.append(_in_python(sides[0]))
-        warm.append(_in_python(sides[0]))
         for side, times in zip(sides, (whole, rival), strict=True):
             side.fresh_gradients()
             times.append(measure.seconds(side.step))

@@ -110,7 +110,7 @@ def print_figures(figures, machine):
 
 
 def print_host(results):
-    names = ("tensors", "Python us, warm caches", "Python us, cold", "whole step us", "torch's whole step us")
+    names = ("tensors", "Python us, in a row", "Python us, after torch", "whole step us", "torch's whole step us")
     columns = [(name, True) for name in names]
     keys = ("python_warm_seconds", "python_seconds", "step_seconds", "rival_step_seconds")
     rows = [[str(result["tensors"]), *(microseconds(result[key]) for key in keys)] for result in results]

@@ -37,7 +37,7 @@ static void check_layout(void) {
   OFFSET(adamw_tensor_form, dtype_bits, 25);
   OFFSET(adamw_tensor_form, dtype_lanes, 26);
   OFFSET(adamw_tensor_form, contiguous, 28);
-  SIZE(adamw_describe_options, 72);
+  SIZE(adamw_describe_options, 104);
   OFFSET(adamw_describe_options, size, 0);
   OFFSET(adamw_describe_options, describe, 8);
   OFFSET(adamw_describe_options, item, 16);
@@ -47,6 +47,10 @@ static void check_layout(void) {
   OFFSET(adamw_describe_options, forms, 48);
   OFFSET(adamw_describe_options, form_size, 56);
   OFFSET(adamw_describe_options, objects, 64);
+  OFFSET(adamw_describe_options, get, 72);
+  OFFSET(adamw_describe_options, closure, 80);
+  OFFSET(adamw_describe_options, keep, 88);
+  OFFSET(adamw_describe_options, kept, 96);
   SIZE(adamw_tensor, 112);
   OFFSET(adamw_tensor, param, 0);
   OFFSET(adamw_tensor, grad, 8);

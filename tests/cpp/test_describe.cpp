@@ -24,6 +24,7 @@ struct Sequence {
   std::vector<DLTensor> tensors;
   int missing = -1, refused = -1;  // an index that is not there, a tensor that cannot be described
   int calls = 0;
+  std::ptrdiff_t unkept = -1;  // number of an object that cannot be kept
 };
 
 void *item(void *sequence, std::ptrdiff_t index) {
@@ -56,6 +57,42 @@ adamw_describe_options options_of(void *addresses, std::size_t stride, adamw_ten
   return o;
 }
 
+// What tensor i refers to is tensor i + 1; the last one refers to nothing.
+void *next(void *object, void *closure) {
+  CHECK(closure == memory + 1, "closure");
+  DLTensor *other = static_cast<DLTensor *>(object) + 1;
+  return other == current->tensors.data() + current->tensors.size() ? nullptr : other;
+}
+
+int keep(void *kept, std::ptrdiff_t index, void *object) {
+  static_cast<void **>(kept)[index] = object;
+  return index == current->unkept ? -1 : 0;
+}
+
+// Law: what the objects refer to is described instead of them, and kept even where it cannot be described.
+void check_what_objects_refer_to(adamw_describe_options o, adamw_tensor_form *forms) {
+  std::vector<DLTensor> &tensors = current->tensors;
+  void *kept[3] = {}, *addresses[3] = {}, *objects[3] = {};
+  o.get = next, o.closure = memory + 1, o.keep = keep, o.kept = kept;
+  o.count = 2, o.addresses = addresses, o.stride = sizeof addresses[0], o.objects = objects;
+  CHECK(adamw_describe_tensors(current, &o) == ADAMW_OK, "%s", adamw_last_error());
+  CHECK(addresses[0] == memory + 4 && addresses[1] == nullptr && forms[0].device_type == 2, "what they refer to");
+  CHECK(objects[0] == &tensors[0] && objects[1] == &tensors[1], "objects are what `item` returned");
+  CHECK(kept[0] == &tensors[1] && kept[1] == &tensors[2] && kept[2] == nullptr, "kept");
+  const auto fails = [&](std::int64_t count, void *first, void *second, const char *why) {
+    std::memset(kept, 0, sizeof kept);
+    o.count = count;
+    CHECK(adamw_describe_tensors(current, &o) == ADAMW_ERROR_INVALID_ARGUMENT, "%s", why);
+    CHECK(kept[0] == first && kept[1] == second && kept[2] == nullptr, "kept: %s", why);
+  };
+  fails(3, &tensors[1], &tensors[2], "the last refers to nothing");
+  current->refused = 1;
+  fails(3, &tensors[1], nullptr, "cannot be described");
+  current->refused = -1, current->unkept = 0;
+  fails(3, &tensors[1], nullptr, "cannot be kept");
+  current->unkept = -1;
+}
+
 // Law: the column of a table is filled at its stride and nothing beside it; a dimension of one has no stride that
 // matters, a tensor without elements is contiguous.
 void check_answers() {
@@ -80,6 +117,7 @@ void check_answers() {
   CHECK(adamw_describe_tensors(&s, &o) == ADAMW_OK, "%s", adamw_last_error());
   for (std::size_t i = 0; i < 3; ++i) CHECK(objects[i] == &s.tensors[i], "object %zu", i);
   CHECK(objects[3] == untouched, "wrote beyond the objects");
+  check_what_objects_refer_to(o, forms);
   o = options_of(nullptr, 0, nullptr);
   o.count = 0;
   CHECK(adamw_describe_tensors(nullptr, &o) == ADAMW_OK, "none: %s", adamw_last_error());
@@ -110,6 +148,7 @@ void check_refusals() {
   refused(adamw_describe_tensors(&s, nullptr), ADAMW_ERROR_INVALID_ARGUMENT, "options is NULL", 0);
   invalid([](Options &o) { o.describe = nullptr; }, "describe");
   invalid([](Options &o) { o.item = nullptr; }, "item");
+  invalid([](Options &o) { o.get = next; }, "keep is NULL");
   invalid([](Options &o) { o.count = -1; }, "count = -1");
   invalid([](Options &o) { o.addresses = nullptr; }, "addresses is NULL");
   invalid([&](Options &o) { o.addresses = moved(&addresses[0]); }, "addresses");

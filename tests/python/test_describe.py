@@ -2,13 +2,17 @@
 memory or gradient is noticed with it and without it.
 """
 
+import gc
+import sys
+import weakref
+
 import numpy as np
 import pytest
 import torch
 
 import pyadamw
 from pyadamw import _describe
-from pyadamw._describe import _FORM, Described
+from pyadamw._describe import _FORM, Described, DescribedGradients
 
 NEEDS_LOOP = pytest.mark.skipif(_describe._loop() is None, reason="this torch has no DLPack exchange API")
 
@@ -40,6 +44,14 @@ OTHER = {
 }
 
 
+@pytest.fixture(params=["loop", "without gradients", "one by one"])
+def _either_way(request, monkeypatch):
+    if request.param == "one by one":
+        monkeypatch.setattr(_describe, "_loop", lambda: None)
+    if request.param == "without gradients":
+        monkeypatch.setattr(_describe, "_gradient", lambda: None)
+
+
 @NEEDS_LOOP
 def test_says_what_the_tensors_say():
     tensors = list(DENSE.values())
@@ -64,10 +76,71 @@ def test_says_that_it_cannot(name):
     assert described.read([torch.ones(3), torch.ones(3)])  # no exception is left behind
 
 
-@pytest.fixture(params=["loop", "one by one"])
-def _either_way(request, monkeypatch):
-    if request.param == "one by one":
-        monkeypatch.setattr(_describe, "_loop", lambda: None)
+@NEEDS_LOOP
+def test_gradients_are_found_kept_and_released():
+    params = [torch.nn.Parameter(torch.ones(3)), torch.ones(2, requires_grad=True)]
+    for param in params:
+        param.grad = torch.ones_like(param)
+    counts = [sys.getrefcount(param.grad) for param in params]
+    gradients = DescribedGradients(np.zeros(2, dtype=np.uint64), params)
+    for _ in range(3):
+        assert gradients.read(params)
+        assert gradients.addresses.tolist() == [param.grad.data_ptr() for param in params]
+        assert np.frombuffer(gradients.forms, dtype=_FORM)["numel"].tolist() == [3, 2]
+    seen = weakref.ref(params[0].grad)
+    params[0].grad = None
+    assert seen() is not None
+    assert not gradients.read(params)
+    gradients.release()
+    assert seen() is None
+    assert [sys.getrefcount(param.grad) for param in params][1:] == counts[1:]
+
+
+class OwnGradient(torch.nn.Parameter):
+    """Its gradient is not where torch keeps it."""
+
+    @property
+    def grad(self):
+        return self.__dict__.get("elsewhere")
+
+    @grad.setter
+    def grad(self, value):
+        self.__dict__["elsewhere"] = value
+
+
+class Functions(torch.Tensor):
+    """Hands out twice its gradient through __torch_function__."""
+
+    @classmethod
+    def __torch_function__(cls, function, types, args=(), kwargs=None):
+        result = super().__torch_function__(function, types, args, kwargs or {})
+        return 2 * result if function == torch.Tensor.grad.__get__ and result is not None else result
+
+
+@pytest.mark.usefixtures("_either_way")
+def test_a_gradient_is_what_the_class_of_the_parameter_says():
+    param = OwnGradient(torch.ones(4))
+    other = torch.ones(4).as_subclass(Functions).requires_grad_()
+    optimizer = pyadamw.AdamW32bit([param, other], lr=0.1, betas=(0.0, 0.0))
+    for _ in range(3):
+        param.grad, other.grad = torch.full((4,), 3.0), torch.full((4,), 3.0)
+        optimizer.step()
+    assert torch.equal(optimizer.state[param]["exp_avg"], torch.full((4,), 3.0))
+    assert torch.equal(optimizer.state[other]["exp_avg"], torch.full((4,), 6.0))
+
+
+@pytest.mark.usefixtures("_either_way")
+def test_a_step_keeps_no_gradient():
+    params = [torch.nn.Parameter(torch.ones(4)) for _ in range(3)]
+    optimizer = pyadamw.AdamW32bit(params, lr=0.1)
+    for present in (params, params, params[1:], params):
+        for param in present:
+            param.grad = torch.ones(4)
+        seen = [weakref.ref(param.grad) for param in present]
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        gc.collect()
+        assert [ref() for ref in seen] == [None] * len(seen)
 
 
 @pytest.mark.usefixtures("_either_way")
