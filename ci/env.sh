@@ -6,6 +6,7 @@ root=$PWD
 export PATH="$root/.venv/bin:$PATH"
 # The caller's settings of another Python must not leak into .venv.
 unset PYTHONHOME PYTHONPATH PIP_USER PIP_TARGET PIP_PREFIX
+unset PYTHONDONTWRITEBYTECODE # what ci/venv installs is compiled when it is first imported, and once is enough
 python=$root/.venv/bin/python
 jobs=$(nproc 2>/dev/null || echo 2)
 # use_ccache: what is built after it takes from the other builds of this clone what they have compiled already: build/release,

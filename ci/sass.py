@@ -99,17 +99,34 @@ class Kernel:
 
 def kernels(listing):
     """Every kernel of nvdisasm's full listing of a cubin."""
-    found = re.findall(
-        r"EIATTR_(REGCOUNT|FRAME_SIZE)$.*?index@\((\S+)\)$.*?\.word\s+0x([0-9a-f]+)$", listing, flags=re.M | re.S
-    )
-    numbers = {(what, name): int(value, 16) for what, name, value in found}
+    numbers = dict(declared(listing))
     result = []
-    for name, text in re.findall(r"^\.text\.(\S+):\n(.*?)(?=^//-----|\Z)", listing, flags=re.M | re.S):
+    for section in re.split(r"^//-----", listing, flags=re.M):
+        start = re.search(r"^\.text\.(\S+):\n", section, flags=re.M)
+        if start is None:
+            continue
+        name, text = start[1], section[start.end() :]
         instructions, labels = parse(text)
         loops = main_loops(basic_blocks(instructions, labels))
         registers, frame = (numbers[what, name] for what in ("REGCOUNT", "FRAME_SIZE"))
         result.append(Kernel(name, registers, frame, sum(i.local for i in instructions), len(instructions), loops))
     return result
+
+
+def declared(listing):
+    """((REGCOUNT or FRAME_SIZE, kernel), number) of the attributes."""
+    what = name = None
+    for line in listing.splitlines():
+        if attribute := re.search(r"EIATTR_(\w+)$", line):
+            what, name = attribute[1], None
+        elif what in ("REGCOUNT", "FRAME_SIZE") and (
+            entry := re.search(r"\.word\s+(?:index@\((\S+)\)|0x([0-9a-f]+))$", line)
+        ):
+            if entry[1]:
+                name = entry[1]
+            elif name:
+                yield (what, name), int(entry[2], 16)
+                what = None
 
 
 def parse(text):

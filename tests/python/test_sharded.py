@@ -33,10 +33,9 @@ def run(folder, *jobs):
         assert out.count(f"{mode}: holds") == sum(processes for m, processes in jobs if m == mode)
 
 
-@pytest.mark.parametrize("processes", [1, 2, 3, 4])
-def test_stepping_shards_is_stepping_the_whole(processes, tmp_path):
+def test_stepping_shards_is_stepping_the_whole(tmp_path):
     """Every class, option, placement and odd size, on 1 to 4 processes: the bits of one process without shards."""
-    run(tmp_path, ("steps", processes))
+    run(tmp_path, *(("steps", processes) for processes in (1, 2, 3, 4)))
 
 
 def test_a_checkpoint_of_two_goes_on_with_any_number(tmp_path):
