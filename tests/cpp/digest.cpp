@@ -175,7 +175,9 @@ unsigned long long digest_quantizer(const Kernels &kernels, adamw_map map, bool 
   return hash.value();
 }
 
-void print_digests(const Kernels &kernels) {
+// A line for each case whose name begins so.
+void print_digests(const Kernels &kernels, const std::string &beginning) {
+  const auto wanted = [&](const std::string &name) { return name.compare(0, beginning.size(), beginning) == 0; };
   constexpr const char *dtypes[] = {"float32", "bfloat16", "float16"}, *formats[] = {"float32", "block8", "tensor8"};
   constexpr const char *modes[] = {"", "-stochastic", "-skip_zeros"};
   for (int p = 0; p < 3; ++p)
@@ -189,15 +191,18 @@ void print_digests(const Kernels &kernels) {
                                    amsgrad == 1,
                                    mode == 1,
                                    mode == 2};
-            std::printf("param_%s-grad_%s-state_%s%s%s %016llx\n", dtypes[p], dtypes[g], formats[f],
-                        amsgrad ? "-amsgrad" : "", modes[mode], digest_steps(kernels, kind));
+            const std::string name = std::string("param_") + dtypes[p] + "-grad_" + dtypes[g] + "-state_" + formats[f] +
+                                     (amsgrad ? "-amsgrad" : "") + modes[mode];
+            if (wanted(name)) std::printf("%s %016llx\n", name.c_str(), digest_steps(kernels, kind));
           }
   for (int map = 0; map < 2; ++map)
     for (int blockwise = 0; blockwise < 2; ++blockwise)
       for (int stochastic = 0; stochastic < 2; ++stochastic) {
-        std::printf("quantize_%s-%s-%s %016llx\n", map == ADAMW_MAP_SIGNED ? "signed" : "unsigned",
-                    blockwise ? "block" : "tensor", stochastic ? "stochastic" : "nearest",
-                    digest_quantizer(kernels, static_cast<adamw_map>(map), blockwise == 1, stochastic == 1));
+        const std::string name = std::string("quantize_") + (map == ADAMW_MAP_SIGNED ? "signed" : "unsigned") +
+                                 (blockwise ? "-block" : "-tensor") + (stochastic ? "-stochastic" : "-nearest");
+        if (wanted(name))
+          std::printf("%s %016llx\n", name.c_str(),
+                      digest_quantizer(kernels, static_cast<adamw_map>(map), blockwise == 1, stochastic == 1));
       }
 }
 
@@ -206,16 +211,16 @@ void print_digests(const Kernels &kernels) {
 int main(int argc, char **argv) {
   const Kernels *list[4];
   const int count = usable_kernels(list);
-  const char *wanted = argc == 2 ? argv[1] : "";
+  const char *wanted = argc == 2 || argc == 3 ? argv[1] : "";
   for (int i = 0; i < count; ++i) {
     if (std::strcmp(wanted, "--list") == 0) {
       std::puts(list[i]->name);
     } else if (std::strcmp(wanted, list[i]->name) == 0) {
-      print_digests(*list[i]);
+      print_digests(*list[i], argc == 3 ? argv[2] : "");
       return 0;
     }
   }
   if (std::strcmp(wanted, "--list") == 0) return 0;
-  std::fprintf(stderr, "usage: digest --list | NAME (a kernel that this processor has)\n");
+  std::fprintf(stderr, "usage: digest --list | NAME (a kernel that this processor has) [BEGINNING of the cases' names]\n");
   return 2;
 }

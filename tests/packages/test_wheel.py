@@ -16,6 +16,7 @@ from conftest import FIGURES, Place
 
 MOST_BYTES = 15 << 20
 LIBRARIES = ("cpu", "cuda12", "cuda13")
+ARCHITECTURES = b"architectures 75 80 86 89 90 100 120 ptx90"
 STEPS = Path(__file__).parents[2] / "recipe" / "test" / "step.py"  # of the conda package, too
 # What an environment without torch can do with the library: its declarations are read, and it steps a C array.
 WITHOUT_TORCH = """
@@ -44,10 +45,13 @@ def version(wheel):
 
 
 def test_contents(wheel):
-    """One wheel for every Python: three libraries, type hints, licence; 15 MB at most. The tag says glibc 2.28."""
+    """One wheel for every Python: three libraries, type hints, licence; 15 MB at most. The tag says glibc 2.28. Kernels
+    for every architecture, however few a build for tests has."""
     assert wheel.name.endswith("-py3-none-manylinux_2_28_x86_64.whl")
     with zipfile.ZipFile(wheel) as file:
         names = file.namelist()
+        kernels = [name for name in LIBRARIES if ARCHITECTURES in file.read(f"pyadamw/lib/libadamw_{name}.so")]
+    assert kernels == ["cuda12", "cuda13"]
     libraries = [n for n in names if ".so" in n]
     assert sorted(libraries) == [f"pyadamw/lib/libadamw_{name}.so" for name in LIBRARIES]
     assert "pyadamw/py.typed" in names
