@@ -221,6 +221,7 @@ int main(int argc, char **argv) {
     }
   }
   if (std::strcmp(wanted, "--list") == 0) return 0;
-  std::fprintf(stderr, "usage: digest --list | NAME (a kernel that this processor has) [BEGINNING of the cases' names]\n");
+  std::fprintf(stderr,
+               "usage: digest --list | NAME (a kernel that this processor has) [BEGINNING of the cases' names]\n");
   return 2;
 }
