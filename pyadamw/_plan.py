@@ -14,15 +14,15 @@ from torch.utils.dlpack import to_dlpack
 from ._bucket import Bucket, Group, in_order, same_objects
 from ._checks import scalar
 from ._counts import Counts
-from ._describe import Described, DescribedGradients
 from ._device import float32_at, is_device, stays_there, stream
 from ._errors import AdamWError
+from ._gradients import Gradients
 from ._library import DTYPES, library
-from ._local import gathered, inner, is_sharded, local_gradient, own_part
+from ._local import gathered, inner, is_sharded, own_part
 from ._rows import describe
 from ._table import Call, get_values, new_rows, rows_pointer
 from ._validate import check_options
-from ._watch import Watch, data_ptr, increment_version, is_contiguous
+from ._watch import Watch, increment_version
 
 
 class Plan:
@@ -35,8 +35,6 @@ class Plan:
         self.tensors = [row.local.tensor for row in rows]
         self.sharded = any(map(is_sharded, self.params))
         self.wholes = [i for i, row in enumerate(rows) if row.local.whole]
-        self.grad_dtypes = [row.grad_dtype for row in rows]
-        self.shapes = [row.local.shape for row in rows]
         self.memory = Watch(self.tensors)
         # Then looking at their memory says whether they are the same, too.
         self.in_order = self.memory.known is not None and same_objects(self.in_groups, self.tensors)
@@ -93,16 +91,13 @@ class Plan:
     def _fill_table(self):
         table = self.table = new_rows(len(self.rows))
         table["param"] = self.memory.pointers
-        table["numel"] = list(map(torch.Size.numel, self.shapes))
+        table["numel"] = [row.local.shape.numel() for row in self.rows]
         table["row_length"] = [row.local.row_length for row in self.rows]
         table["global_offset"] = [row.local.global_offset for row in self.rows]
         for key in {key for state in self.states for key in state} & set(table.dtype.names) - {"step"}:
             table[key] = [inner(state[key]).data_ptr() if key in state else 0 for state in self.states]
         self.counts.fill(table, self.tensors)
-        self.gradients = Described(table["grad"])  # of tensors that were found already
-        self.own_gradients = None if self.sharded else DescribedGradients(table["grad"], self.params)
-        described = self.memory.known is not None
-        self.gradient_forms = self.memory.described.gradient_forms(self.grad_dtypes) if described else None
+        self.gradients = Gradients(self.rows, table["grad"], self.memory, self.sharded)
 
     def _make_calls(self, skipped):
         self.buckets = []
@@ -132,7 +127,7 @@ class Plan:
             return False
         if not self._same_params(groups):
             return False
-        return self._take_gradients() and not (exposed and self._state_changed(states))
+        return self.gradients.take() and not (exposed and self._state_changed(states))
 
     def _same_params(self, groups):
         """Whether these groups have the same parameters, and these their memory."""
@@ -145,49 +140,6 @@ class Plan:
         if not same_objects(params, self.in_groups):
             return False
         return self.memory.unchanged(list(map(inner, self.params)) if self.sharded else self.tensors)
-
-    def _take_gradients(self):
-        self.present = None
-        if self.gradient_forms and self.own_gradients:
-            if self.own_gradients.read(self.params) and self.own_gradients.forms == self.gradient_forms:
-                return True
-            self.own_gradients.release()
-        grads = [param.grad for param in self.params]
-        if self.sharded:
-            pairs = zip(grads, self.rows, strict=True)
-            # Those that are gathered are gathered in the step: here processes need not agree on what to do.
-            grads = [g if g is None or row.local.whole else local_gradient(g, row.param) for g, row in pairs]
-        if (
-            self.gradient_forms
-            and not self.wholes
-            and self.gradients.read(grads)
-            and self.gradients.forms == self.gradient_forms
-        ):
-            self.temporary = grads  # until the calls are done
-            return True
-        return self._take_other_gradients(grads)
-
-    def _take_other_gradients(self, grads):
-        """Of some parameters only, not contiguous, not described, or wrong: these are looked at one by one."""
-        shapes, dtypes = self.shapes, self.grad_dtypes
-        if any(grad is None for grad in grads):
-            self.present = [i for i, grad in enumerate(grads) if grad is not None]
-            grads = [grads[i] for i in self.present]
-            shapes, dtypes = [shapes[i] for i in self.present], [dtypes[i] for i in self.present]
-        if [grad.shape for grad in grads] != shapes or [grad.dtype for grad in grads] != dtypes:
-            return False
-        if any(grad.layout != torch.strided for grad in grads):  # _rows.py says so
-            return False
-        grads = list(map(inner, grads))
-        if not all(map(is_contiguous, grads)):
-            grads = [grad.contiguous() for grad in grads]
-        self.temporary = grads
-        pointers = list(map(data_ptr, grads))
-        if self.present is None:
-            self.table["grad"] = pointers
-        else:
-            self.table["grad"][self.present] = pointers
-        return True
 
     def _state_changed(self, states):
         if not same_objects(list(states.values()), self.state_dicts):
@@ -207,13 +159,7 @@ class Plan:
             self._set_options(groups)
             self._run(grad_scale, found_inf)
         finally:
-            self.release()
-
-    def release(self):
-        """Gives up the gradients that refresh() has found."""
-        self.temporary = None
-        if self.own_gradients:
-            self.own_gradients.release()
+            self.gradients.release()
 
     def _set_options(self, groups):
         for number, group in enumerate(groups):
@@ -236,12 +182,12 @@ class Plan:
     def _run(self, grad_scale, found_inf):
         threads, factors = torch.get_num_threads(), {}
         copies = self._copies_of_strided() if self.strided or self.wholes else None
-        take_back = self.counts.add(self.present, found_inf, factors)
+        take_back = self.counts.add(self.gradients.present, found_inf, factors)
         stepped = []  # ranges or lists of rows
         try:
             for bucket in self.buckets:
                 bucket.call.set_surroundings((threads, *self._factors(bucket, grad_scale, found_inf, factors)))
-                if self.present is None:
+                if self.gradients.present is None:
                     self._call(bucket, bucket.rows, bucket.pointer, stepped)
                 else:
                     self._call_some(bucket, stepped)
@@ -268,28 +214,27 @@ class Plan:
             with torch.no_grad():
                 for i, copy in copies.items():
                     self.tensors[i].copy_(own_part(copy, self.params[i]) if self.rows[i].local.whole else copy)
-        if self.present is None and not self.without_version:
+        present = self.gradients.present
+        if present is None and not self.without_version:
             increment_version(self.versions)
         else:
-            stepped = range(len(self.rows)) if self.present is None else self.present
+            stepped = range(len(self.rows)) if present is None else present
             increment_version([self.versions[i] for i in stepped if i not in self.without_version])
 
     def _copies_of_strided(self):
         """The table steps contiguous copies of parameters that are not contiguous themselves, or not whole."""
         copies = {}
-        for i in self.strided if self.present is None else set(self.strided).intersection(self.present):
+        for i in self.gradients.of_these(self.strided):
             copies[i] = self.tensors[i].detach().contiguous()
-        for i in self.wholes if self.present is None else sorted(set(self.wholes).intersection(self.present)):
+        for i in self.gradients.of_these(self.wholes):
             copies[i] = gathered(self.params[i])
-            grad = local_gradient(self.params[i].grad, whole=True).contiguous()
-            self.table["grad"][i] = grad.data_ptr()
-            self.temporary.append(grad)
+            self.gradients.gather(i)
         for i, copy in copies.items():
             self.table["param"][i] = copy.data_ptr()
         return copies
 
     def _call_some(self, bucket, stepped):
-        some = [i for i in self.present if bucket.start <= i < bucket.stop]
+        some = [i for i in self.gradients.present if bucket.start <= i < bucket.stop]
         if some:
             self._call(bucket, some, rows_pointer(self.table[some]), stepped)
 

@@ -125,7 +125,7 @@ def _start_worker(major, folder):
 
 
 def _work(source, architecture, flags):
-    return _worker.image(source, architecture, flags)
+    return _worker.images(source, architecture, flags)
 
 
 def cached_images(nvrtc, source, architectures, flags, cache):
@@ -133,16 +133,19 @@ def cached_images(nvrtc, source, architectures, flags, cache):
     major, what = str(nvrtc.version[0]), contents(source)
     entries = {a: (f"{source.stem}-{major}-{a}", (nvrtc.identity, flags, what)) for a in architectures}
     images = {a: cache.find(*entries[a]) for a in architectures}
-    missing = [a for a in architectures if images[a] is None]
-    if missing:
-        workers, said = min(2, os.cpu_count() or 1, len(missing)), set()
+    missing = {a for a in architectures if images[a] is None}
+    # Real code comes with its PTX.
+    compiled = [a for a in architectures if a in missing and a.replace("compute_", "sm_") not in missing - {a}]
+    if compiled:
+        workers, said = min(2, os.cpu_count() or 1, len(compiled)), set()
         with ProcessPoolExecutor(workers, initializer=_start_worker, initargs=(major, nvrtc.folder)) as pool:
-            results = pool.map(_work, *zip(*((source, a, flags) for a in missing), strict=True))
-            for architecture, (image, log) in zip(missing, results, strict=True):
+            results = pool.map(_work, *zip(*((source, a, flags) for a in compiled), strict=True))
+            for architecture, (found, log) in zip(compiled, results, strict=True):
                 if contents(source) != what:
                     raise Failed(f"{source.name}, or what it includes, was changed while it was compiled: once more")
-                cache.put(*entries[architecture], image)
-                images[architecture] = image
+                for name in missing & found.keys():
+                    cache.put(*entries[name], found[name])
+                    images[name] = found[name]
                 if log and log not in said:  # as a rule each architecture has the same
                     print(f"{architecture}:\n{log}", file=sys.stderr)
                     said.add(log)

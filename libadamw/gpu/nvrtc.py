@@ -56,8 +56,9 @@ class Nvrtc:
         self.call(f"nvrtcGet{what}", program, data)
         return data.raw
 
-    def image(self, source, architecture, flags):
-        """The cubin of an architecture "sm_90", the PTX of "compute_90"; and the compiler's warnings."""
+    def images(self, source, architecture, flags):
+        """{architecture: image}, and the compiler's warnings. Of "sm_90" the cubin, and the PTX that it was made from,
+        which is that of "compute_90"; of "compute_90" only that."""
         program = ctypes.c_void_p()
         text = source.read_bytes()
         self.call("nvrtcCreateProgram", ctypes.byref(program), text, str(source).encode(), 0, None, None)
@@ -68,9 +69,11 @@ class Nvrtc:
         log = self.read(program, "ProgramLog").rstrip(b"\0\n").decode(errors="replace")
         if failed:
             raise Failed(f"{architecture}:\n{log}" if log else f"{architecture}: nvrtcCompileProgram: error {failed}")
-        image = self.read(program, "CUBIN" if architecture.startswith("sm_") else "PTX")
+        found = {architecture.replace("sm_", "compute_"): self.read(program, "PTX")}
+        if architecture.startswith("sm_"):
+            found[architecture] = self.read(program, "CUBIN")
         self.call("nvrtcDestroyProgram", ctypes.byref(program))
-        return image, log
+        return found, log
 
     def bundle(self, source, images):
         # The default compression: for CUDA 12 the one that every 12.x driver reads. Smaller ones take a driver of 12.4.

@@ -38,10 +38,10 @@ void for_each_kind(const std::function<void(const adamw_step_options &)> &body) 
     for (std::uint32_t flags : {0u, unsigned{ADAMW_STEP_AMSGRAD | ADAMW_STEP_STOCHASTIC_ROUNDING}}) {
       adamw_step_options o = step_options(static_cast<adamw_state_format>(format), flags,
                                           flags != 0 ? ADAMW_BFLOAT16 : ADAMW_FLOAT32, ADAMW_FLOAT32);
-      body(o);
+      if (!abridged || flags == 0) body(o);
       o.percentile_clipping = 30;
       o.max_unorm = 0.01;
-      body(o);
+      if (!abridged || flags != 0) body(o);
     }
   }
 }

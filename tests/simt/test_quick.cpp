@@ -62,16 +62,17 @@ void check_divisor(std::uint64_t b) {
 }  // namespace
 
 int main() {
-  for (std::uint64_t b = 1u << 23; b < 1u << 24; ++b) check_divisor(b);
+  constexpr std::uint32_t stride = abridged ? 16 : 1;
+  for (std::uint64_t b = (1u << 24) - 1; b >= 1u << 23; b -= stride) check_divisor(b);
   // The inverse of a scale takes the quick way where it is IEEE's: for every mantissa but the last.
-  for (std::uint32_t b = 1u << 23; b < 1u << 24; ++b) {
+  for (std::uint32_t b = (1u << 24) - 1; b >= 1u << 23; b -= stride) {
     const bool quick = adamw::has_quick_inverse(bits_of(static_cast<float>(b)));
     CHECK(quick == (b != 16777215), "%u", b);
     for (simt::settings().seed = 1; quick && simt::settings().seed <= 6; ++simt::settings().seed) {
       CHECK((Quick(1.0f) / Quick(static_cast<float>(b))).x == 1.0f / static_cast<float>(b), "1 / %u", b);
     }
   }
-  CHECK(checks > 10000000, "%lld checks", checks);
+  CHECK(checks > 10000000 / stride, "%lld checks", checks);
   CHECK(wrong == 0, "%lld of %lld quotients are wrong", wrong, checks);
   CHECK(missed > 0, "the two known pairs are never missed: they need no exception");
   Random random(1);
