@@ -61,9 +61,11 @@ def _gradient():
     return None
 
 
-def _has_torch_gradient(kind):
-    """Whether the `.grad` of tensors of this class is torch's own."""
-    return inspect.getattr_static(kind, "grad", None) is torch._C.TensorBase.__dict__["grad"]
+def finds_gradients(params):
+    """Whether DescribedGradients can ask these parameters: the `.grad` of their classes is torch's own."""
+    own = torch._C.TensorBase.__dict__["grad"]
+    kinds = set(map(type, params))
+    return bool(_loop() and _gradient()) and all(inspect.getattr_static(kind, "grad", None) is own for kind in kinds)
 
 
 def _address(name):
@@ -131,19 +133,14 @@ class Described:
 
 
 class DescribedGradients(Described):
-    """Of the gradients of parameters, which are the tensors to read()."""
+    """Of the gradients of parameters, which are the tensors to read(). Only where finds_gradients() says so."""
 
-    def __init__(self, addresses, params):
+    def __init__(self, addresses):
         super().__init__(addresses)
-        get = _gradient() if all(map(_has_torch_gradient, set(map(type, params)))) else None
-        if self._loop is None or get is None:
-            self._loop = None
-            return
-        self._none = [None] * len(params)
+        self._none = [None] * self._count
         self._kept = self._none.copy()  # owns the gradients from read() to release()
-        self._options.get, self._options.closure, self._options.keep = get
+        self._options.get, self._options.closure, self._options.keep = _gradient()
         self._options.kept = ffi.cast("void *", id(self._kept))
 
     def release(self):
-        if self._loop is not None:
-            self._kept[:] = self._none
+        self._kept[:] = self._none

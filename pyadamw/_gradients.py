@@ -4,7 +4,7 @@ looks at, or why.
 
 import torch
 
-from ._describe import Described, DescribedGradients
+from ._describe import Described, DescribedGradients, finds_gradients
 from ._local import inner, local_gradient
 from ._watch import data_ptr, is_contiguous
 
@@ -22,25 +22,29 @@ class Gradients:
         # Those that processes gather in the step are not here yet.
         known = memory.known is not None and not any(row.local.whole for row in rows)
         self._forms = memory.described.gradient_forms(self.dtypes) if known else None
-        self._of_params = DescribedGradients(column, self.params) if known and not sharded else None
-        self._described = Described(column)
+        self._of_params = known and not sharded and finds_gradients(self.params)
+        self._described = (DescribedGradients if self._of_params else Described)(column)
 
     def take(self):
         """False if they are not what the rows say; nothing has been written then."""
         self.present = None
         if self._of_params:
-            if self._of_params.read(self.params) and self._of_params.forms == self._forms:
+            if self._are_known(self.params):
                 return True
-            self._of_params.release()
+            self._described.release()
+            return self._take_one_by_one([param.grad for param in self.params])
         grads = [param.grad for param in self.params]
         if self.sharded:
             pairs = zip(grads, self.rows, strict=True)
             # Those that are gathered are gathered in the step: here processes need not agree on what to do.
             grads = [g if g is None or row.local.whole else local_gradient(g, row.param) for g, row in pairs]
-        if self._forms and self._described.read(grads) and self._described.forms == self._forms:
+        if self._forms and self._are_known(grads):
             self._held = grads
             return True
         return self._take_one_by_one(grads)
+
+    def _are_known(self, tensors):
+        return self._described.read(tensors) and self._described.forms == self._forms
 
     def _take_one_by_one(self, grads):
         """Of some parameters only, not contiguous, not described, or wrong."""
@@ -73,4 +77,4 @@ class Gradients:
     def release(self):
         self._held = None
         if self._of_params:
-            self._of_params.release()
+            self._described.release()

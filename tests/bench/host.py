@@ -61,7 +61,7 @@ def measure_host(count, settings):
     return {
         "tensors": count,
         "elements_each": ELEMENTS,
-        "python_warm_seconds": measure.Quartiles.of(warm)._asdict(),
+        "python_in_a_row_seconds": measure.Quartiles.of(warm)._asdict(),
         "python_seconds": measure.Quartiles.of(cold)._asdict(),
         "step_seconds": measure.Quartiles.of(whole)._asdict(),
         "rival_step_seconds": measure.Quartiles.of(rival)._asdict(),

@@ -112,7 +112,7 @@ def print_figures(figures, machine):
 def print_host(results):
     names = ("tensors", "Python us, in a row", "Python us, after torch", "whole step us", "torch's whole step us")
     columns = [(name, True) for name in names]
-    keys = ("python_warm_seconds", "python_seconds", "step_seconds", "rival_step_seconds")
+    keys = ("python_in_a_row_seconds", "python_seconds", "step_seconds", "rival_step_seconds")
     rows = [[str(result["tensors"]), *(microseconds(result[key]) for key in keys)] for result in results]
     print_table(f"host time of step(), tensors of {results[0]['elements_each']} elements, AdamW32bit", columns, rows)
 

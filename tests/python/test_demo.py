@@ -106,6 +106,12 @@ def test_a_picture_of_an_unknown_kind_is_refused(capsys):
     refused(["--out", "picture.jpg"], ".png, .svg, .pdf, not '.jpg'", capsys)
 
 
+@pytest.mark.parametrize("out", ["new/picture.svg", "new/picture.PDF"])
+def test_the_picture_goes_into_the_file_that_is_named(out, tmp_path):
+    assert app._picture_path(str(tmp_path / out)) == tmp_path / out
+    assert (tmp_path / "new").is_dir()
+
+
 def test_a_missing_extra_names_the_command_that_installs_it(monkeypatch, capsys):
     monkeypatch.setattr(app, "EXTRAS", ("rich", "no_such_module"))
     refused([], 'no_such_module: pip install "pyadamw[demo]"', capsys)

@@ -82,7 +82,7 @@ def test_gradients_are_found_kept_and_released():
     for param in params:
         param.grad = torch.ones_like(param)
     counts = [sys.getrefcount(param.grad) for param in params]
-    gradients = DescribedGradients(np.zeros(2, dtype=np.uint64), params)
+    gradients = DescribedGradients(np.zeros(2, dtype=np.uint64))
     for _ in range(3):
         assert gradients.read(params)
         assert gradients.addresses.tolist() == [param.grad.data_ptr() for param in params]
