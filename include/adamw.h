@@ -339,8 +339,9 @@ typedef enum adamw_place {
                               Space on the disk is reserved before a buffer is given out. The buffer is a mapping of the file; a
                               step reads and writes the file itself, past the page cache where the file system can */
   ADAMW_PLACE_PINNED = 2,  /* page-locked host memory, copied through slots in the memory of a CUDA device */
-  ADAMW_PLACE_MANAGED = 3, /* CUDA unified memory: the driver moves it out when the device is full; the step prefetches what
-                              may not be there */
+  ADAMW_PLACE_MANAGED = 3, /* CUDA unified memory. What the budget holds lies on the device until the driver moves it out of a
+                              full one; a step prefetches what may not be there. What it does not hold stays on the host,
+                              where kernels read and write it over the link */
   ADAMW_PLACE_DEVICE = 4   /* device memory; no backing, but where a part of state may lie that the budget has room for */
 } adamw_place;
 
@@ -350,10 +351,10 @@ typedef struct adamw_pager_options {
   int32_t backing;        /* adamw_place, but for DEVICE */
   int32_t device;         /* where steps run: -1, the CPU (HOST, FILE), or a CUDA device (PINNED, MANAGED) */
   int64_t resident_bytes; /* the budget of fast memory (host memory for FILE, the device's for PINNED and MANAGED). What the
-                             windows do not need holds the buffers allocated first, which are then stepped where they lie. 0: the
-                             windows alone (FILE, PINNED), or no limit (MANAGED). No effect on HOST. A step itself needs
+                             windows do not need (MANAGED has none in it) holds the buffers allocated first, which are then stepped
+                             where they lie. 0: the windows alone (FILE, PINNED), or no limit (MANAGED). No effect on HOST. A step itself needs
                              some kilobytes beside it */
-  int64_t chunk_bytes;    /* state in one window; 0: 16 MiB (MANAGED: 256 MiB), or less where the budget is small.
+  int64_t chunk_bytes;    /* state in one window; 0: 16 MiB, or less where the budget is small (MANAGED: 1 GiB).
                              There are 4 windows */
   int64_t reserve_bytes;  /* FILE: space that is reserved on the disk at once, in addition to that of each buffer when it is
                              allocated. 0 for other backings */
@@ -371,9 +372,9 @@ typedef struct adamw_pager_statistics {
   int64_t pinned_bytes;
   int64_t managed_bytes;
   int64_t device_bytes;
-  int64_t resident_bytes;      /* fast memory in use now: windows and resident buffers (MANAGED: what was last brought in) */
+  int64_t resident_bytes;      /* fast memory in use now: windows and resident buffers (MANAGED: what the last step found) */
   int64_t resident_peak_bytes; /* at most so far */
-  int64_t bytes_in;            /* brought in by steps */
+  int64_t bytes_in;            /* brought in by steps (MANAGED: as far as they prefetched it) */
   int64_t bytes_out;           /* written back */
   int64_t wait_ns;             /* time that steps waited for bytes (FILE; on a device nobody waits on the host) */
   int64_t faults_avoided;      /* pages of 4096 bytes that were there before they were touched */

@@ -31,11 +31,11 @@ class PageManager:
             disk is reserved before state is made.
             "pinned" - page-locked host memory, streamed through the device while it is stepped; the tensors of state
             are then on the CPU, as far as resident_bytes does not hold them.
-            "managed" - CUDA unified memory, which the driver moves out of a full device. Where the state is larger than
-            resident_bytes, "pinned" is faster: ten times on an H200.
+            "managed" - CUDA unified memory, which the driver moves out of a full device. What resident_bytes does not
+            hold stays in host memory, where the device's kernels read and write it.
         resident_bytes: the budget of fast memory: host memory for "file", the device's for "pinned" and "managed". What
-            is left of it beside the windows holds the state that is made first. 0: only the windows; no limit for
-            "managed". No effect on "host".
+            is left of it beside the windows (all of it for "managed") holds the state that is made first. 0: only the
+            windows; no limit for "managed". No effect on "host".
         chunk_bytes: bytes of state in a window, of which there are four. 0: as the library finds right.
         reserve_bytes: "file": disk space to reserve at once, beyond that for what is in use.
         directory: "file": where; None: the environment variable TMPDIR, or else /var/tmp.
@@ -139,7 +139,7 @@ class PageManager:
 
         buffers; host_bytes, file_bytes, pinned_bytes, managed_bytes, device_bytes: of state, by where it lies;
         resident_bytes, resident_peak_bytes: fast memory in use now and at most; bytes_in, bytes_out: brought in and
-        written back by steps; wait_ns: nanoseconds that steps waited for bytes; faults_avoided: pages of 4096 bytes
+        written back by steps ("managed": only what they asked the driver for, not what kernels use over the link); wait_ns: nanoseconds that steps waited for bytes; faults_avoided: pages of 4096 bytes
         that were there before they were touched.
         """
         total = dict.fromkeys(_pager.STATISTICS, 0)

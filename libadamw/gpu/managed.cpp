@@ -1,10 +1,11 @@
-// Owns state in CUDA unified memory: used where it lies, and prefetched ahead of use on the caller's stream. Knows no
-// tensors.
+// Owns state in CUDA unified memory: used where it lies, what the budget has room for after it was asked for on the
+// caller's stream. Knows no tensors.
 //
-// Buffers beyond the budget prefer the host and go back there after use; the others stay until the driver needs their
-// room, and as long as it does not seem to, they are not asked for again: to ask for what is there takes the driver
-// some 25 us a MiB (H200: a step took 18 times as long). All that is a matter of speed: the driver brings in what a
-// kernel touches in any case.
+// Buffers beyond the budget prefer the host and stay there: kernels read and write them over the link, which takes a
+// quarter of the time that the driver takes to bring pages in and out again (H200, PCIe 5: 84 GB/s against 19). The
+// others stay on the device until the driver needs their room, and as long as it does not seem to, they are not asked
+// for again: to ask for what is there takes the driver some 25 us a MiB (H200: a step took 18 times as long). All that
+// is a matter of speed: the driver brings in what a kernel touches in any case.
 #include <algorithm>
 
 #include "../status.h"
@@ -50,7 +51,7 @@ class ManagedBacking final : public DeviceBacking {
     });
   }
 
-  std::int64_t windows_bytes() const override { return page_windows * chunk_; }
+  std::int64_t windows_bytes() const override { return 0; }
 
   // ---- buffers ----
 
@@ -80,7 +81,7 @@ class ManagedBacking final : public DeviceBacking {
     });
   }
 
-  bool moves(const Buffer &) const override { return true; }
+  bool moves(const Buffer &buffer) const override { return buffer.resident; }
 
   // ---- calls ----
 
@@ -115,7 +116,7 @@ class ManagedBacking final : public DeviceBacking {
       if (!in_session_) {  // a loan of the public interface: a call of its own
         if (adamw_status s = prepare(function, static_cast<Stream>(stream))) return s;
       }
-      return hint(function, loan, true, static_cast<Stream>(stream));
+      return ask(function, loan, static_cast<Stream>(stream));
     });
     return end_loan(function, status, static_cast<Stream>(stream));
   }
@@ -125,10 +126,8 @@ class ManagedBacking final : public DeviceBacking {
     return ADAMW_OK;
   }
 
-  adamw_status give_back(const char *function, Loan &loan, bool, void *stream) override {
-    const adamw_status status =
-        current(function, [&] { return hint(function, loan, false, static_cast<Stream>(stream)); });
-    return end_loan(function, status, static_cast<Stream>(stream));
+  adamw_status give_back(const char *function, Loan &, bool, void *stream) override {
+    return end_loan(function, ADAMW_OK, static_cast<Stream>(stream));
   }
 
  private:
@@ -178,30 +177,23 @@ class ManagedBacking final : public DeviceBacking {
     return status;
   }
 
-  // Asks for the pages of a loan, or for those beyond the budget to go.
-  adamw_status hint(const char *function, const Loan &loan, bool in, Stream stream) {
+  // Asks for the pages of a loan that may be elsewhere.
+  adamw_status ask(const char *function, const Loan &loan, Stream stream) {
     if (captures_) return ADAMW_OK;  // a graph cannot take hints
     pieces_.clear();
     for (const Piece &piece : loan.pieces) {
-      if (piece.buffer->resident && in_session_ && (!in || is_there(*piece.buffer))) {
-        if (in) note_inside(piece.bytes);
-      } else {
-        pieces_.push_back(piece);
-      }
+      note_inside(piece.bytes);
+      if (!in_session_ || !is_there(*piece.buffer)) pieces_.push_back(piece);
     }
     lay_out(pieces_, page_bytes, true, nullptr, &extents_);
     for (const Extent &e : extents_) {
-      const bool moves = in || !pieces_.front().buffer->resident;
-      if (moves) {
-        if (adamw_status s = prefetch(state_, function, in, e.home(), e.bytes, stream)) return s;
-        in ? counts_.came_in(e.bytes) : static_cast<void>(counts_.out += e.bytes);
-      }
-      note_inside(in ? e.bytes : -e.bytes);
+      if (adamw_status s = prefetch(state_, function, e.home(), e.bytes, stream)) return s;
+      counts_.came_in(e.bytes);
     }
     return ADAMW_OK;
   }
 
-  // Neighbours share pages, and what was let go may have been counted before the last call.
+  // Loans outside of a step count until the next step.
   void note_inside(std::int64_t bytes) {
     bytes = std::max(bytes, -inside_);
     inside_ += bytes;

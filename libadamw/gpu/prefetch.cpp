@@ -9,15 +9,14 @@ Pointer pointer(const void *memory) { return reinterpret_cast<std::uintptr_t>(me
 
 }  // namespace
 
-adamw_status prefetch(const DeviceState &state, const char *function, bool to_device, const void *memory,
-                      std::int64_t bytes, Stream stream) {
+adamw_status prefetch(const DeviceState &state, const char *function, const void *memory, std::int64_t bytes,
+                      Stream stream) {
   const auto size = static_cast<std::size_t>(bytes);
   if (state.driver.cuMemPrefetchAsync_v2 != nullptr) {
-    const Location where = to_device ? Location{location_device, state.device()} : Location{location_host, 0};
-    ADAMW_CHECK(state.driver, function, cuMemPrefetchAsync_v2, (pointer(memory), size, where, 0, stream));
+    const Location here{location_device, state.device()};
+    ADAMW_CHECK(state.driver, function, cuMemPrefetchAsync_v2, (pointer(memory), size, here, 0, stream));
   } else if (state.driver.cuMemPrefetchAsync != nullptr) {
-    const Device where = to_device ? state.device() : host_device;
-    ADAMW_CHECK(state.driver, function, cuMemPrefetchAsync, (pointer(memory), size, where, stream));
+    ADAMW_CHECK(state.driver, function, cuMemPrefetchAsync, (pointer(memory), size, state.device(), stream));
   }
   return ADAMW_OK;
 }

@@ -7,8 +7,8 @@ namespace adamw {
 namespace gpu {
 
 // Hints: a driver that has no function for one is left without it.
-adamw_status prefetch(const DeviceState &state, const char *function, bool to_device, const void *memory,
-                      std::int64_t bytes, Stream stream);
+adamw_status prefetch(const DeviceState &state, const char *function, const void *memory, std::int64_t bytes,
+                      Stream stream);  // to the device
 adamw_status prefer_host(const DeviceState &state, const char *function, const void *memory, std::int64_t bytes);
 
 }  // namespace gpu

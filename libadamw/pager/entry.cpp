@@ -39,14 +39,15 @@ adamw_status create(const char *function, const adamw_pager_options *options, ad
                 function, o.directory);
   PagerOptions decided{
       static_cast<adamw_place>(o.backing), o.device, o.resident_bytes, o.chunk_bytes, o.reserve_bytes, ""};
+  const bool windows = file || o.backing == ADAMW_PLACE_PINNED;  // in the budget
   if (decided.chunk_bytes == 0) {
     // Half of a small budget for the windows.
     const std::int64_t fit = o.resident_bytes / (2 * page_windows) / page_bytes * page_bytes;
     const std::int64_t usual = o.backing == ADAMW_PLACE_MANAGED ? managed_chunk : default_chunk;
-    decided.chunk_bytes = o.resident_bytes == 0 ? usual : std::clamp(fit, smallest_chunk, usual);
+    decided.chunk_bytes = windows && o.resident_bytes != 0 ? std::clamp(fit, smallest_chunk, usual) : usual;
   }
   decided.chunk_bytes = round_up(decided.chunk_bytes, page_bytes);
-  if (o.backing != ADAMW_PLACE_HOST && o.resident_bytes != 0 && o.resident_bytes < page_windows * decided.chunk_bytes) {
+  if (windows && o.resident_bytes != 0 && o.resident_bytes < page_windows * decided.chunk_bytes) {
     return fail(ADAMW_ERROR_INVALID_ARGUMENT,
                 "%s: options.resident_bytes = %" PRId64 ": must hold %d windows of chunk_bytes = %" PRId64, function,
                 o.resident_bytes, page_windows, decided.chunk_bytes);

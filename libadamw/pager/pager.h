@@ -17,8 +17,8 @@ namespace adamw {
 constexpr std::int64_t page_bytes = 4096;  // what files are read and written in, and faults are counted in
 constexpr int page_windows = 4;            // one is used, one is written, two are read ahead
 constexpr std::int64_t default_chunk = std::int64_t{16} << 20, smallest_chunk = std::int64_t{64} << 10;
-// Windows of unified memory take no memory of their own, but a launch each.
-constexpr std::int64_t managed_chunk = std::int64_t{256} << 20;
+// Windows of unified memory take no memory, but a launch each.
+constexpr std::int64_t managed_chunk = std::int64_t{1} << 30;
 
 constexpr std::int64_t round_up(std::int64_t bytes, std::int64_t unit) { return (bytes + unit - 1) / unit * unit; }
 inline std::uintptr_t number(const void *address) { return reinterpret_cast<std::uintptr_t>(address); }

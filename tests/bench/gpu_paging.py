@@ -32,7 +32,7 @@ def measure(quick, budget, links):
     for backing in ("managed", "pinned"):
         for part in BUDGETS:
             resident = int(state * part) + (WINDOWS if backing == "pinned" else 0)
-            chunk = {"chunk_bytes": 16 << 20} if resident >= WINDOWS else {}
+            chunk = {"chunk_bytes": 16 << 20} if backing == "pinned" else {}
             manager = pyadamw.PageManager(backing, resident_bytes=resident, **chunk)
             entry = {"backing": backing, "budget": part, "state_bytes": state, "resident_bytes": resident, "note": None}
             entries.append(entry)
@@ -52,6 +52,8 @@ def measure(quick, budget, links):
             ratio = figures.quartiles([a / b for a, b in zip(*times, strict=True)])
             steps = len(times[0]) + 2
             moved = (stop["bytes_in"] + stop["bytes_out"] - start["bytes_in"] - start["bytes_out"]) / steps
+            if backing == "managed":  # beyond its budget state is used where it lies: read and written once
+                moved += 2 * max(0, state - stop["resident_bytes"])
             speed = moved / statistics.median(times[0])
             entry.update(figures.quartiles(times[0]), ratio=ratio, moved_bytes=moved, bytes_per_second=speed)
             entry["share_of_link"] = speed / 1e9 / links["both"]

@@ -44,6 +44,11 @@ inline void check_clean(const std::string &what) {
   for (const std::string &misuse : fake().misuse) CHECK(false, "%s: misuse: %s", what.c_str(), misuse.c_str());
 }
 
+inline void fill(Side &side) {
+  side.fill_params(1);
+  side.fill_gradients(2, false);
+}
+
 // Where state lies in buffers: every moment and every scale in one of its own, `offset` elements from its beginning; or
 // all in one.
 struct Placing {

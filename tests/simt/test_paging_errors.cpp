@@ -45,7 +45,7 @@ std::string plain(const std::string &function) {
   return at == std::string::npos ? function : function.substr(0, at);
 }
 
-void fill(Side &side) {
+void fill_used(Side &side) {
   side.fill_params(1);
   side.fill_state(3);
   side.fill_gradients(2, false);
@@ -56,7 +56,7 @@ struct Unpaged {
   Contents before, after;
   explicit Unpaged(const Work &work) {
     Side side(options_of(work), shapes, 0);
-    fill(side);
+    fill_used(side);
     before = contents_of(side);
     CHECK(side.step(2, false) == ADAMW_OK, "%s", adamw_last_error());
     after = contents_of(side);
@@ -120,7 +120,7 @@ bool check_failure(const Work &work, const Unpaged &unpaged, int failing_call, g
   if (note(adamw_pager_create(&options, &pager))) {
     PagedSide side(pager, options_of(work), shapes);
     if (note(side.status)) {
-      fill(side);
+      fill_used(side);
       side.put_state();
       side.options.stream = new_stream();
       if (from_step) {  // what is done once has been done
@@ -242,7 +242,7 @@ void check_cycles() {
       adamw_pager *pager = new_pager(paging(backing, cycle % 2 == 0 ? 0 : windows + 20000));
       {
         PagedSide side(pager, step_options(ADAMW_STATE_BLOCK8), {{1, 40, 0}, {20, 300, 0}});
-        fill(side);
+        fill_used(side);
         CHECK(side.step(1, false) == ADAMW_OK, "%s", adamw_last_error());
         side.free_buffers();
         const adamw_pager_statistics s = stats_of(pager);
@@ -268,7 +268,7 @@ void check_machines() {
   {
     Side cpu(step_options(), shapes, 0);
     PagedSide side(pager, step_options(), shapes);
-    fill(cpu), fill(side);
+    fill_used(cpu), fill_used(side);
     side.put_state();
     fake().memory = 100000;
     CHECK(side.step(1, false) == ADAMW_ERROR_OUT_OF_MEMORY && std::strstr(adamw_last_error(), "cuMemAlloc") != nullptr,

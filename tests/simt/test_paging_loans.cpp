@@ -1,7 +1,5 @@
-// Owns the laws of pages outside of steps: loans to the kernels of others, steps in a graph, and what drivers of
-// different ages are asked for.
+// Owns the laws of pages outside of steps: loans to the kernels of others, and steps in a graph.
 #include <algorithm>
-#include <array>
 
 #include "../../libadamw/pager/pager.h"
 #include "paged_side.h"
@@ -165,11 +163,6 @@ void check_resident_loan() {
 
 const std::vector<TensorShape> shapes = {{1, 30000, 0}, {30, 301, 0}, {1, 33, 0}};
 
-void fill(Side &side) {
-  side.fill_params(1);
-  side.fill_gradients(2, false);
-}
-
 // A graph cannot take copies to and from pinned memory, and the pager is as it was.
 void check_capture_refused(bool fetched) {
   reset_for(ADAMW_PLACE_PINNED);
@@ -232,80 +225,6 @@ void check_captured() {
   check_clean("capture, managed");
 }
 
-// Which functions a driver has makes no difference but in speed.
-void check_hints() {
-  for (int hints : {2, 1, 0}) {
-    reset_for(ADAMW_PLACE_MANAGED);
-    fake().hints = hints;
-    fake_driver();
-    adamw_pager *pager = new_pager(paging(ADAMW_PLACE_MANAGED, 1 << 18));
-    {
-      const adamw_step_options o = step_options(ADAMW_STATE_FLOAT32, ADAMW_STEP_AMSGRAD);
-      Side cpu(o, shapes, 0);
-      PagedSide side(pager, o, shapes);
-      fill(cpu), fill(side);
-      CHECK(cpu.step(1, false) == ADAMW_OK && side.step(1, false) == ADAMW_OK, "%s", adamw_last_error());
-      side.get_state("hints");
-      check_same(cpu, side, "hints");
-    }
-    CHECK(adamw_pager_destroy(pager) == ADAMW_OK, "%s", adamw_last_error());
-    std::array<int, 4> made{};  // by version: prefetches, 2 * version + advice
-    int others = 0;
-    for (const Call &call : fake().calls) {
-      if (call.function == "cuMemPrefetchAsync_v2" || call.function == "cuMemAdvise_v2") ++made[2];
-      if (call.function == "cuMemPrefetchAsync" || call.function == "cuMemAdvise") ++made[1];
-    }
-    for (int version = 1; version <= 2; ++version)
-      if (version != hints) others += made[static_cast<std::size_t>(version)];
-    CHECK(others == 0 && (hints == 0 || made[static_cast<std::size_t>(hints)] > 2), "hints %d: %d %d", hints, made[1],
-          made[2]);
-    check_clean("hints " + std::to_string(hints));
-  }
-  reset();
-  fake_driver();
-}
-
-// Unified memory that the budget has room for is asked for once, and again only after the host has been at it, or while
-// the device is full.
-void check_asked_once() {
-  reset_for(ADAMW_PLACE_MANAGED);
-  adamw_pager *pager = new_pager(paging(ADAMW_PLACE_MANAGED));
-  {
-    const adamw_step_options o = step_options(ADAMW_STATE_FLOAT32);
-    Side cpu(o, shapes, 0);
-    PagedSide side(pager, o, shapes);
-    fill(cpu), fill(side);
-    int number = 0;
-    const auto prefetches = [&] {
-      fake().calls.clear();
-      ++number;
-      CHECK(cpu.step(number, false) == ADAMW_OK && side.step(number, false) == ADAMW_OK, "%s", adamw_last_error());
-      CHECK(synchronize(), "a kernel failed");
-      return std::count_if(fake().calls.begin(), fake().calls.end(),
-                           [](const Call &call) { return call.function == "cuMemPrefetchAsync_v2"; });
-    };
-    const auto first = prefetches();
-    const std::int64_t inside = stats_of(pager).resident_bytes, moved = stats_of(pager).bytes_in;
-    CHECK(first > 0 && inside > 0 && moved > 0, "%td prefetches, %lld bytes", first, static_cast<long long>(inside));
-    for (int k = 0; k < 3; ++k) CHECK(prefetches() == 0, "step %d asks again", number);
-    CHECK(stats_of(pager).bytes_in == moved, "what has not moved is counted");
-    CHECK(adamw_pager_wait(pager) == ADAMW_OK, "%s", adamw_last_error());
-    CHECK(prefetches() == first && prefetches() == 0, "after the host");
-    const std::size_t memory = fake().memory;
-    fake().memory = 1000;
-    std::ptrdiff_t asked = 0;
-    for (int k = 0; k < 9; ++k) asked = prefetches();
-    CHECK(asked == first, "%td prefetches on a full device", asked);
-    fake().memory = memory;
-    for (int k = 0; k < 9; ++k) asked = prefetches();
-    CHECK(asked == 0, "%td prefetches when it is no longer full", asked);
-    side.get_state("asked once");
-    check_same(cpu, side, "asked once");
-  }
-  CHECK(adamw_pager_destroy(pager) == ADAMW_OK, "%s", adamw_last_error());
-  check_clean("asked once");
-}
-
 }  // namespace
 
 int main(int argc, char **argv) {
@@ -314,7 +233,5 @@ int main(int argc, char **argv) {
                     {"windows", check_windows_read},
                     {"resident", check_resident_loan},
                     {"refused", [] { check_capture_refused(false), check_capture_refused(true); }},
-                    {"captured", check_captured},
-                    {"hints", check_hints},
-                    {"asked", check_asked_once}});
+                    {"captured", check_captured}});
 }
