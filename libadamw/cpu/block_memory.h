@@ -39,6 +39,17 @@ ADAMW_INLINE V halves_to_floats(const std::uint16_t *half, adamw_dtype dtype) {
   return dtype == ADAMW_BFLOAT16 ? bfloat16_to_float<V>(x) : float16_to_float(x);
 }
 
+// n 16-bit elements as floats, filled up with zeros to whole vectors.
+ADAMW_ONCE void halves_to_floats(float *floats, const std::uint16_t *half, adamw_dtype dtype, int n) {
+  int i = 0;
+  for (; i + lanes <= n; i += lanes) store(floats + i, halves_to_floats(half + i, dtype));
+  if (i < n) {
+    std::uint16_t rest[lanes] = {};
+    std::memcpy(rest, half + i, static_cast<std::size_t>(n - i) * sizeof *rest);
+    store(floats + i, halves_to_floats(rest, dtype));
+  }
+}
+
 // Elements begin .. begin + n of an array of any dtype, as floats.
 ADAMW_INLINE void load_floats(Staged<float> &s, const void *base, adamw_dtype dtype, std::int64_t begin, int n,
                               int padded) {
@@ -46,19 +57,12 @@ ADAMW_INLINE void load_floats(Staged<float> &s, const void *base, adamw_dtype dt
     s.load(const_cast<float *>(static_cast<const float *>(base)) + begin, n, padded, 0.0f);
     return;
   }
-  const std::uint16_t *half = static_cast<const std::uint16_t *>(base) + begin;
   s.at = s.copy;
-  int i = 0;
-  for (; i + lanes <= n; i += lanes) store(s.copy + i, halves_to_floats(half + i, dtype));
-  if (i < n) {
-    std::uint16_t rest[lanes] = {};
-    std::memcpy(rest, half + i, static_cast<std::size_t>(n - i) * sizeof *rest);
-    store(s.copy + i, halves_to_floats(rest, dtype));
-  }
+  halves_to_floats(s.copy, static_cast<const std::uint16_t *>(base) + begin, dtype, n);
 }
 
 // The random words of elements start .. start + n (n a multiple of the vector).
-ADAMW_INLINE void fill_words(std::uint32_t *words, std::uint32_t key, std::uint64_t start, int n) {
+ADAMW_ONCE void fill_words(std::uint32_t *words, std::uint32_t key, std::uint64_t start, int n) {
   const std::uint64_t group = start >> 3;
   const std::uint32_t low = static_cast<std::uint32_t>(group);
   if ((start & 7) != 0 || low > 0xFFFFFFFFu - ADAMW_BLOCK_SIZE / 8) {
@@ -85,17 +89,9 @@ ADAMW_INLINE I floats_to_halves(V x, adamw_dtype dtype, I word) {
   return dtype == ADAMW_BFLOAT16 ? float_to_bfloat16_stochastic(x, word) : float_to_float16_stochastic(x, word);
 }
 
-// Writes the stepped parameters of one block back; `index` is the global index of its first element. `words` is
-// scratch.
-ADAMW_INLINE void store_params(const float *values, void *base, const StepKind &kind, const Coefficients &c,
-                               std::int64_t index, std::int64_t begin, int n, int padded, std::uint32_t *words) {
-  if (kind.param_dtype == ADAMW_FLOAT32) {
-    float *home = static_cast<float *>(base) + begin;
-    if (values != home) std::memcpy(home, values, static_cast<std::size_t>(n) * sizeof(float));
-    return;
-  }
-  if (kind.stochastic_rounding) fill_words(words, c.param_key, static_cast<std::uint64_t>(index), padded);
-  std::uint16_t *half = static_cast<std::uint16_t *>(base) + begin;
+// The other way; `words` for stochastic rounding.
+ADAMW_ONCE void floats_to_halves(std::uint16_t *half, const float *values, const StepKind &kind, int n,
+                                 const std::uint32_t *words) {
   for (int i = 0; i < n; i += lanes) {
     const V x = load(values + i);
     const I rounded = kind.stochastic_rounding ? floats_to_halves(x, kind.param_dtype, load(words + i))
@@ -108,6 +104,19 @@ ADAMW_INLINE void store_params(const float *values, void *base, const StepKind &
       std::memcpy(half + i, rest, static_cast<std::size_t>(n - i) * sizeof *rest);
     }
   }
+}
+
+// Writes the stepped parameters of one block back; `index` is the global index of its first element. `words` is
+// scratch.
+ADAMW_INLINE void store_params(const float *values, void *base, const StepKind &kind, const Coefficients &c,
+                               std::int64_t index, std::int64_t begin, int n, int padded, std::uint32_t *words) {
+  if (kind.param_dtype == ADAMW_FLOAT32) {
+    float *home = static_cast<float *>(base) + begin;
+    if (values != home) std::memcpy(home, values, static_cast<std::size_t>(n) * sizeof(float));
+    return;
+  }
+  if (kind.stochastic_rounding) fill_words(words, c.param_key, static_cast<std::uint64_t>(index), padded);
+  floats_to_halves(static_cast<std::uint16_t *>(base) + begin, values, kind, n, words);
 }
 
 }  // namespace

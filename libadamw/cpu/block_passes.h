@@ -47,7 +47,7 @@ Measures measure8(const StepKind &kind, const Row &row, std::int64_t first, std:
     o.place(row, block);
     load_param_and_grad(o, kind, row);
     load_state8<Amsgrad>(o, kind, row, block);
-    moments8<Amsgrad, true>(fresh, o, f, kind.skip_zeros);
+    masked_moments8<Amsgrad>(fresh, o, f, kind.skip_zeros);
     see(all.exp_avg, fresh.largest_exp_avg);
     see(all.root, fresh.largest_root);
     see(all.max_root, fresh.largest_max_root);

@@ -100,14 +100,20 @@ ADAMW_INLINE void moments8(Fresh &fresh, const Operands &o, const Factors8 &f, b
   fresh.largest_max_root = largest_x.value();
 }
 
+// Few blocks need masks.
+template <bool Amsgrad>
+ADAMW_ONCE void masked_moments8(Fresh &fresh, const Operands &o, const Factors8 &f, bool skip_zeros) {
+  moments8<Amsgrad, true>(fresh, o, f, skip_zeros);
+}
+
 // moments8() with masks where the block needs them. Returns whether it did.
 template <bool Amsgrad>
-ADAMW_INLINE bool masked_moments8(Fresh &fresh, const Operands &o, const Factors8 &f, bool skip_zeros) {
+ADAMW_INLINE bool new_moments8(Fresh &fresh, const Operands &o, const Factors8 &f, bool skip_zeros) {
   if (!skip_zeros) {
     moments8<Amsgrad, false>(fresh, o, f, false);
     if (fresh.largest_root <= 0x7F7FFFFFu) return false;
   }
-  moments8<Amsgrad, true>(fresh, o, f, skip_zeros);
+  masked_moments8<Amsgrad>(fresh, o, f, skip_zeros);
   return true;
 }
 
@@ -128,6 +134,12 @@ ADAMW_INLINE void finish8(const Operands &o, const Fresh &fresh, const Factors8 
 }
 
 template <bool Amsgrad>
+ADAMW_ONCE void masked_finish8(const Operands &o, const Fresh &fresh, const Factors8 &f, const TensorScales &scales,
+                               const std::uint32_t *words) {
+  finish8<Amsgrad, true>(o, fresh, f, scales, words);
+}
+
+template <bool Amsgrad>
 std::int64_t step8(const StepKind &kind, const Row &row, const TensorScales *given, std::int64_t first,
                    std::int64_t last) {
   const Coefficients &c = row.coefficients;
@@ -141,7 +153,7 @@ std::int64_t step8(const StepKind &kind, const Row &row, const TensorScales *giv
     o.place(row, block);
     load_param_and_grad(o, kind, row);
     load_state8<Amsgrad>(o, kind, row, block);
-    const bool masked = masked_moments8<Amsgrad>(fresh, o, f, kind.skip_zeros);
+    const bool masked = new_moments8<Amsgrad>(fresh, o, f, kind.skip_zeros);
     skipped += fresh.skipped;
 
     TensorScales scales;
@@ -156,7 +168,7 @@ std::int64_t step8(const StepKind &kind, const Row &row, const TensorScales *giv
     }
     fill_words(words, c.state_key, static_cast<std::uint64_t>(t.global_offset + o.begin), o.padded);
     if (masked) {
-      finish8<Amsgrad, true>(o, fresh, f, scales, words);
+      masked_finish8<Amsgrad>(o, fresh, f, scales, words);
     } else {
       finish8<Amsgrad, false>(o, fresh, f, scales, words);
     }

@@ -28,6 +28,17 @@ struct M {
   MaskPart v[parts];
 };
 
+// What parts_*.h may ask to stand in the file once, instead of wherever it is used. A call then copies nothing;
+// inlined, references would keep gcc from holding what they refer to in registers.
+#ifdef ADAMW_ONCE
+using GivenV = const V &;
+using GivenI = const I &;
+#else
+#define ADAMW_ONCE ADAMW_INLINE
+using GivenV = V;
+using GivenI = I;
+#endif
+
 #define ADAMW_LIFT1(R, name, A, part)  \
   ADAMW_INLINE R name(A a) {           \
     R r;                               \
@@ -69,7 +80,6 @@ ADAMW_LIFT2(V, operator/, V, V, part_div)
 ADAMW_LIFT2(V, max, V, V, part_max)  // a > b ? a : b: the second where either is NaN
 ADAMW_LIFT2(V, min, V, V, part_min)  // a < b ? a : b
 ADAMW_LIFT1(V, sqrt, V, part_sqrt)
-ADAMW_LIFT3(V, fma, V, V, V, part_fma)  // a * b + c, rounded once
 ADAMW_LIFT2(I, operator+, I, I, part_add)
 ADAMW_LIFT2(I, operator-, I, I, part_sub)
 ADAMW_LIFT2(I, operator*, I, I, part_mul)
@@ -103,11 +113,18 @@ ADAMW_LIFT_STORE(float, V)
 ADAMW_LIFT_STORE(std::uint32_t, I)
 ADAMW_LIFT_STORE(std::uint16_t, I)
 
+// a * b + c, rounded once
+ADAMW_ONCE V fma(GivenV a, GivenV b, GivenV c) {
+  V r;
+  ADAMW_PARTS r.v[i] = part_fma(a.v[i], b.v[i], c.v[i]);
+  return r;
+}
+
 // Bits 15 ... 22 of the lanes, as bytes: where rounded_code() leaves a code.
 ADAMW_INLINE void store_codes(std::uint8_t *p, I a) { parts_store_codes(p, a.v); }
 
 // table[index & 7]
-ADAMW_INLINE V lookup8(const float *table, I index) {
+ADAMW_ONCE V lookup8(const float *table, GivenI index) {
   const TablePart t = part_table(table);
   V r;
   ADAMW_PARTS r.v[i] = part_lookup(t, index.v[i]);
