@@ -87,7 +87,8 @@ def _bitsandbytes_tensor_wise():
 
 
 def _torchao():
-    params, optimizer = _trained(torchao.optim.AdamW8bit)
+    with torch.compiler.set_stance("force_eager"):  # compiling its step takes half a minute, and the state is the same
+        params, optimizer = _trained(torchao.optim.AdamW8bit)
     state = [optimizer.state[p] for p in params]
 
     def values(tensor):
