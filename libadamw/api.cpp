@@ -78,28 +78,33 @@ adamw_status step(const adamw_step_options *options, const adamw_tensor *tensors
   StepPlan plan{};
   plan.hyperparameters = hyperparameters(o);
   plan.lr = o.device < 0 ? nullptr : o.lr_tensor;
-  std::vector<Row> rows;
-  rows.reserve(static_cast<std::size_t>(count));
+  // Kept, and written over from the start: to make and fill them anew takes longer than all else here.
+  static thread_local std::vector<Row> kept;
+  if (kept.size() < static_cast<std::size_t>(count)) kept.resize(static_cast<std::size_t>(count));
+  plan.rows = kept.data();
   for (int64_t i = 0; i < count; ++i) {
     const adamw_tensor &t = tensors[i];
     if (t.numel == 0) continue;
+    Row &row = plan.rows[plan.count];
+    row.tensor = t;
     // On a device only the kernels can read step_tensor, and they derive the coefficients; any number stands in.
-    const int64_t own = t.step_tensor == nullptr ? t.step : o.device < 0 ? static_cast<int64_t>(*t.step_tensor) : 1;
-    const bool as_before = !rows.empty() && rows.back().tensor.step == own;  // as a rule: powers are not taken again
-    const Coefficients c = as_before ? rows.back().coefficients : coefficients(plan.hyperparameters, own);
-    rows.push_back({t, block_layout(t.numel, t.row_length), c, i});
-    rows.back().tensor.step = own;
+    if (t.step_tensor != nullptr) row.tensor.step = o.device < 0 ? static_cast<int64_t>(*t.step_tensor) : 1;
+    row.blocks = block_layout(t.numel, t.row_length);
+    const bool as_before = plan.count > 0 && (&row)[-1].tensor.step == row.tensor.step;
+    if (as_before) {  // as a rule: powers are not taken again
+      row.coefficients = (&row)[-1].coefficients;
+    } else {
+      row.coefficients = coefficients(plan.hyperparameters, row.tensor.step);
+    }
+    row.number = i;
+    ++plan.count;
   }
-  const auto rows_of_caller = [&](std::int64_t done) {
-    return done < static_cast<std::int64_t>(rows.size()) ? rows[static_cast<std::size_t>(done)].number : count;
-  };
+  const auto rows_of_caller = [&](std::int64_t done) { return done < plan.count ? plan.rows[done].number : count; };
   if (o.rows_stepped != nullptr) *o.rows_stepped = rows_of_caller(0);
-  if (rows.empty()) return ADAMW_OK;
+  if (plan.count == 0) return ADAMW_OK;
   plan.kind = {static_cast<adamw_dtype>(o.param_dtype),         static_cast<adamw_dtype>(o.grad_dtype),
                static_cast<adamw_state_format>(o.state_format), (o.flags & ADAMW_STEP_AMSGRAD) != 0,
                (o.flags & ADAMW_STEP_STOCHASTIC_ROUNDING) != 0, (o.flags & ADAMW_STEP_SKIP_ZEROS) != 0};
-  plan.rows = rows.data();
-  plan.count = static_cast<std::int64_t>(rows.size());
   plan.percentile_clipping = o.percentile_clipping;
   plan.threads = o.num_threads > 0 ? o.num_threads : default_threads();
   plan.device = o.device;
@@ -144,7 +149,9 @@ adamw_status check_quantize_buffers(const char *function, const adamw_quantize_o
   if (adamw_status s = check_buffer(function, -1, "absmax", absmax, scales * 4, 4)) return s;
   const Interval values = interval(floats, o.numel * 4, name);
   const Interval state[] = {interval(codes, o.numel, "codes"), interval(absmax, scales * 4, "absmax")};
-  return floats_written ? check_overlap(function, &values, 1, state, 2) : check_overlap(function, state, 2, &values, 1);
+  const std::vector<Interval> all_values = by_address(&values, 1), all_state = by_address(state, 2);
+  return floats_written ? check_overlap(function, all_values, all_state)
+                        : check_overlap(function, all_state, all_values);
 }
 
 }  // namespace

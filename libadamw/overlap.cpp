@@ -15,7 +15,7 @@ struct Key {
   size_t index;
 };
 
-// Sorts by address, 11 bits at a time: gradients come at other addresses each step, and sorting thousands of them by
+// Sorts by address, 11 bits at a time: a table may be another one at each step, and sorting thousands of buffers by
 // comparisons takes as long as stepping them.
 void radix_sort(std::vector<Key> &keys, std::vector<Key> &other) {
   constexpr unsigned bits = 11;
@@ -35,50 +35,6 @@ void radix_sort(std::vector<Key> &keys, std::vector<Key> &other) {
     keys.swap(other);
   }
 }
-
-// Sorts by address. An optimizer calls with the same buffers in the same order step after step, so the order found last
-// time is tried first: then this is one pass instead of a sort. A wrong guess costs time, never correctness.
-class Sorter {
- public:
-  const std::vector<Interval> &sort(const Interval *intervals, size_t count) {
-    sorted_.resize(count);
-    if (keys_.size() == count && ordered(intervals)) return sorted_;
-    keys_.resize(count);
-    for (size_t i = 0; i < count; ++i) keys_[i] = {intervals[i].begin, i};
-    if (count < few) {
-      std::sort(keys_.begin(), keys_.end(), [](const Key &a, const Key &b) { return a.address < b.address; });
-    } else {
-      radix_sort(keys_, other_);
-    }
-    ordered(intervals);
-    return sorted_;
-  }
-
- private:
-  static constexpr size_t few = 256;
-
-  // Takes the intervals in the order of the keys, and says whether that sorts them.
-  bool ordered(const Interval *intervals) {
-    std::uintptr_t last = 0;
-    for (size_t i = 0; i < keys_.size(); ++i) {
-      sorted_[i] = intervals[keys_[i].index];
-      if (sorted_[i].begin < last) return false;
-      last = sorted_[i].begin;
-    }
-    return true;
-  }
-
-  std::vector<Key> keys_, other_;  // keys_ of the last call: only the order is still right
-  std::vector<Interval> sorted_;
-};
-
-// A few tables alternate in one optimizer (8-bit and 32-bit tensors, groups): each size has its own memory of the
-// order.
-struct Sorters {
-  static constexpr size_t count = 4;
-  Sorter sorters[count];
-  Sorter &of(size_t size) { return sorters[size % count]; }
-};
 
 struct Name {  // "row 3: exp_avg", or the field alone where it is no row's
   char text[64];
@@ -101,18 +57,30 @@ adamw_status overlap(const char *function, const Interval &a, const Interval &b)
 
 }  // namespace
 
-adamw_status check_overlap(const char *function, const Interval *written, size_t written_count, const Interval *read,
-                           size_t read_count) {
-  static thread_local Sorters written_sorters, read_sorters;
-  const std::vector<Interval> &w = written_sorters.of(written_count).sort(written, written_count);
-  for (size_t i = 1; i < w.size(); ++i) {
-    if (w[i].begin < w[i - 1].end) return overlap(function, w[i], w[i - 1]);
+std::vector<Interval> by_address(const Interval *intervals, size_t count) {
+  constexpr size_t few = 256;
+  std::vector<Key> keys(count), other;
+  for (size_t i = 0; i < count; ++i) keys[i] = {intervals[i].begin, i};
+  if (count < few) {
+    std::sort(keys.begin(), keys.end(), [](const Key &a, const Key &b) { return a.address < b.address; });
+  } else {
+    radix_sort(keys, other);
   }
-  const std::vector<Interval> &r = read_sorters.of(read_count).sort(read, read_count);
+  std::vector<Interval> sorted;
+  sorted.reserve(count);
+  for (const Key &k : keys) sorted.push_back(intervals[k.index]);
+  return sorted;
+}
+
+adamw_status check_overlap(const char *function, const std::vector<Interval> &written,
+                           const std::vector<Interval> &read) {
+  for (size_t i = 1; i < written.size(); ++i) {
+    if (written[i].begin < written[i - 1].end) return overlap(function, written[i], written[i - 1]);
+  }
   size_t at = 0;
-  for (const Interval &interval : r) {
-    while (at < w.size() && w[at].end <= interval.begin) ++at;
-    if (at < w.size() && w[at].begin < interval.end) return overlap(function, interval, w[at]);
+  for (const Interval &interval : read) {
+    while (at < written.size() && written[at].end <= interval.begin) ++at;
+    if (at < written.size() && written[at].begin < interval.end) return overlap(function, interval, written[at]);
   }
   return ADAMW_OK;
 }

@@ -1,10 +1,10 @@
-// Owns every check of what a caller passes. Nothing below it checks again; nothing here writes a caller's memory.
+// Owns the checks of what a caller passes but for the rows of a step, which are check_rows.cpp's. Nothing below it
+// checks again; nothing here writes a caller's memory.
 #include "validate.h"
 
 #include <cinttypes>
 #include <cmath>
 #include <cstdio>
-#include <vector>
 
 #include "pager/pager.h"
 #include "status.h"
@@ -12,8 +12,6 @@
 namespace adamw {
 namespace {
 
-constexpr const char *step_name = "adamw_step";
-constexpr int64_t most_bytes = int64_t{1} << 62;
 constexpr uint32_t known_flags =
     ADAMW_STEP_AMSGRAD | ADAMW_STEP_MAXIMIZE | ADAMW_STEP_STOCHASTIC_ROUNDING | ADAMW_STEP_SKIP_ZEROS;
 
@@ -123,90 +121,6 @@ adamw_status check_layout(const char *function, int64_t numel, int64_t row_lengt
                 function, row_length, numel);
   }
   return ADAMW_OK;
-}
-
-adamw_status check_rows(const adamw_step_options &options, const adamw_tensor *tensors, size_t tensor_size,
-                        int64_t count) {
-  if (adamw_status s = check_struct(step_name, "tensor_size", tensor_size, sizeof(adamw_tensor))) return s;
-  if (count < 0 || count > most_bytes / static_cast<int64_t>(sizeof(adamw_tensor))) {
-    return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: count = %" PRId64 ": must be the number of rows", step_name, count);
-  }
-  if (count == 0) return ADAMW_OK;
-  if (adamw_status s =
-          check_buffer(step_name, -1, "tensors", tensors, count * static_cast<int64_t>(sizeof(adamw_tensor)), 8)) {
-    return s;
-  }
-  const bool eight = options.state_format != ADAMW_STATE_FLOAT32, amsgrad = (options.flags & ADAMW_STEP_AMSGRAD) != 0;
-  const int64_t param_size = dtype_size(options.param_dtype), grad_size = dtype_size(options.grad_dtype),
-                state_size = eight ? 1 : 4;
-  static thread_local std::vector<Interval> kept_written, kept_read;
-  std::vector<Interval> &written = kept_written, &read = kept_read;  // to find a thread's own takes a call
-  written.clear();
-  read.clear();
-  const std::pair<const void *, const char *> counters[] = {{options.skipped, "options.skipped"},
-                                                            {options.rows_stepped, "options.rows_stepped"}};
-  for (const auto &[pointer, field] : counters) {
-    const auto begin = reinterpret_cast<std::uintptr_t>(pointer);
-    if (pointer != nullptr) written.push_back({begin, begin + 8, -1, field});
-  }
-  for (int64_t i = 0; i < count; ++i) {
-    const adamw_tensor &t = tensors[i];
-    const auto bad = [i](const char *field, int64_t value, const char *need) {
-      return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: row %" PRId64 ": %s = %" PRId64 ": must be %s", step_name, i,
-                  field, value, need);
-    };
-    if (t.numel < 0 || t.numel > most_bytes / 16) return bad("numel", t.numel, "in 0 ... 2^58");
-    if (adamw_status s = check_buffer(step_name, i, "step_tensor", t.step_tensor, 0, 4)) return s;
-    const bool counted = options.device < 0 && t.step_tensor != nullptr;
-    if (counted && !(*t.step_tensor >= 1.0f && *t.step_tensor < 9e18f)) {
-      return fail(ADAMW_ERROR_INVALID_ARGUMENT,
-                  "%s: row %" PRId64 ": step_tensor[0] = %.9g: must be 1 for the first step", step_name, i,
-                  static_cast<double>(*t.step_tensor));
-    }
-    if (t.step_tensor == nullptr && t.step < 1) return bad("step", t.step, "1 for the first step");
-    if (t.step_tensor != nullptr) {
-      const auto begin = reinterpret_cast<std::uintptr_t>(t.step_tensor);
-      read.push_back({begin, begin + 4, i, "step_tensor"});
-    }
-    if (t.global_offset < 0 || t.global_offset > most_bytes - t.numel)
-      return bad("global_offset", t.global_offset, "in 0 ... 2^62");
-    if (t.numel == 0) continue;
-    if (t.row_length != t.numel && (t.row_length < 1 || t.row_length > t.numel || t.numel % t.row_length != 0)) {
-      return bad("row_length", t.row_length, "a divisor of numel (numel / size(0), or numel for one dimension)");
-    }
-    const int64_t scales = !eight                                        ? 0
-                           : options.state_format == ADAMW_STATE_TENSOR8 ? 1
-                                                                         : block_layout(t.numel, t.row_length).count;
-    // count = 0: none is needed.
-    const auto buffer = [i](std::vector<Interval> &all, const char *field, const void *pointer, int64_t count,
-                            int64_t size) {
-      if (count == 0) return ADAMW_OK;
-      const int64_t bytes = count * size;
-      if (adamw_status s = check_buffer(step_name, i, field, pointer, bytes, static_cast<size_t>(size))) return s;
-      const auto begin = reinterpret_cast<std::uintptr_t>(pointer);
-      all.push_back({begin, begin + static_cast<std::uintptr_t>(bytes), i, field});
-      return ADAMW_OK;
-    };
-    const int64_t most = amsgrad ? t.numel : 0, most_scales = amsgrad ? scales : 0;
-    const int64_t history = options.percentile_clipping < 100 ? ADAMW_GNORM_HISTORY : 0;
-    if (adamw_status s = buffer(written, "param", t.param, t.numel, param_size)) return s;
-    if (adamw_status s = buffer(read, "grad", t.grad, t.numel, grad_size)) return s;
-    if (adamw_status s = buffer(written, "exp_avg", t.exp_avg, t.numel, state_size)) return s;
-    if (adamw_status s = buffer(written, "exp_avg_sq", t.exp_avg_sq, t.numel, state_size)) return s;
-    if (adamw_status s = buffer(written, "max_exp_avg_sq", t.max_exp_avg_sq, most, state_size)) return s;
-    if (adamw_status s = buffer(written, "exp_avg_absmax", t.exp_avg_absmax, scales, 4)) return s;
-    if (adamw_status s = buffer(written, "exp_avg_sq_absmax", t.exp_avg_sq_absmax, scales, 4)) return s;
-    if (adamw_status s = buffer(written, "max_exp_avg_sq_absmax", t.max_exp_avg_sq_absmax, most_scales, 4)) return s;
-    if (adamw_status s = buffer(written, "gnorm_history", t.gnorm_history, history, 4)) return s;
-  }
-  const std::pair<const void *, const char *> scalars[] = {{options.grad_scale, "options.grad_scale"},
-                                                           {options.found_inf, "options.found_inf"},
-                                                           {options.lr_tensor, "options.lr_tensor"}};
-  for (const auto &[pointer, field] : scalars) {
-    const auto begin = reinterpret_cast<std::uintptr_t>(pointer);
-    if (pointer != nullptr) read.push_back({begin, begin + 4, -1, field});
-  }
-  return check_overlap(step_name, written.data(), written.size(), read.data(), read.size());
 }
 
 adamw_status check_quantize_options(const char *function, const adamw_quantize_options *options) {

@@ -2,10 +2,14 @@
 #pragma once
 
 #include <cstring>
+#include <vector>
 
 #include "backend.h"
 
 namespace adamw {
+
+constexpr const char *step_name = "adamw_step";
+constexpr int64_t most_bytes = int64_t{1} << 62;
 
 // Each returns ADAMW_OK or fails with a sentence that names the function, row, field and value.
 adamw_status check_step_options(const adamw_step_options *options);
@@ -34,9 +38,11 @@ struct Interval {
   const char *field;
 };
 
-// Fails if two written stretches overlap, or one that is read overlaps one that is written.
-adamw_status check_overlap(const char *function, const Interval *written, size_t written_count, const Interval *read,
-                           size_t read_count);
+std::vector<Interval> by_address(const Interval *intervals, size_t count);
+
+// Fails if two written stretches overlap, or one that is read overlaps one that is written. Both are by_address().
+adamw_status check_overlap(const char *function, const std::vector<Interval> &written,
+                           const std::vector<Interval> &read);
 
 // The value of an enum argument, which C callers may give any: to load one that it does not name is undefined in C++.
 template <class Enum>

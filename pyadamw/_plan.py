@@ -36,8 +36,7 @@ class Plan:
         self.sharded = any(map(is_sharded, self.params))
         self.wholes = [i for i, row in enumerate(rows) if row.local.whole]
         self.memory = Watch(self.tensors)
-        # Then looking at their memory says whether they are the same, too.
-        self.in_order = self.memory.known is not None and same_objects(self.in_groups, self.tensors)
+        self.watched = self._watched()
         contiguous = self.memory.contiguous
         self.strided = [i for i, row in enumerate(rows) if not (contiguous[i] or row.local.whole)]
         # An alias shares the version counter, and is of torch's own class: three times as fast to pass as a Parameter.
@@ -53,6 +52,17 @@ class Plan:
         self._make_calls(skipped)
 
     # ---- building ------------------------------------------------------------------------------------------------
+
+    def _watched(self):
+        """What looks at the parameters in the order of their groups, and so says whether they are the same, too. None
+        where that cannot be: then they have to be compared first."""
+        if same_objects(self.in_groups, self.tensors):
+            watched = self.memory
+        elif set(map(id, self.in_groups)) == set(map(id, self.tensors)):  # buckets have another order
+            watched = Watch(self.in_groups)
+        else:
+            return None
+        return watched if watched.known is not None else None
 
     def _take_state(self, states):
         """Makes the step counts views of one tensor, and remembers every tensor of the state."""
@@ -135,8 +145,8 @@ class Plan:
         params = groups[0]["params"] if len(groups) == 1 else None
         if type(params) is not list:
             params = in_order(groups)
-        if self.in_order:
-            return self.memory.unchanged(params)
+        if self.watched is not None:
+            return self.watched.unchanged(params)
         if not same_objects(params, self.in_groups):
             return False
         return self.memory.unchanged(list(map(inner, self.params)) if self.sharded else self.tensors)

@@ -139,6 +139,7 @@ def install():
     }
     for name, value in stand_ins.items():
         setattr(torch.cuda, name, value)
+    torch._C._cuda_getCurrentRawStream = lambda _index: Stream.cuda_stream
     Mode().__enter__()
 
 

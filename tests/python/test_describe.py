@@ -9,6 +9,7 @@ import weakref
 import numpy as np
 import pytest
 import torch
+from harness import assert_same_bits, clones, give_gradients, parameters
 
 import pyadamw
 from pyadamw import _describe
@@ -207,3 +208,33 @@ def test_a_parameter_that_moves_to_the_next_group_is_noticed():
     optimizer.param_groups[1]["params"].insert(0, optimizer.param_groups[0]["params"].pop())
     optimizer.step()
     assert torch.equal(two, before)
+
+
+@pytest.mark.usefixtures("_either_way")
+def test_changes_are_noticed_where_calls_take_parameters_in_another_order():
+    """Large and small parameters alternate and have calls of their own: memory, order and parameters may change."""
+    params = parameters([(300,), (5000,), (20,), (40, 100)])
+    others = clones(params)
+    optimizer, other = (pyadamw.AdamW8bit(these, lr=0.1, min_8bit_size=1000) for these in (params, others))
+
+    def step_both(number):
+        for one, these in ((optimizer, params), (other, others)):
+            give_gradients(these, number)
+            one.step()
+        assert_same_bits((optimizer, params), (other, others))
+        optimizer._cache.exposed = False  # by the comparison: nobody keeps what it looked at
+
+    step_both(1)
+    step_both(2)
+    for i in (0, 3):
+        old = params[i].data
+        before = old.clone()
+        params[i].data = old.clone()
+        step_both(3 + i)
+        assert torch.equal(old, before)
+    optimizer.param_groups[0]["params"].reverse()
+    step_both(7)
+    params[1] = optimizer.param_groups[0]["params"][2] = torch.nn.Parameter(params[1].data)
+    give_gradients(params, 8)
+    optimizer.step()
+    assert [float(optimizer.state[param]["step"]) for param in params] == [6, 1, 6, 6]

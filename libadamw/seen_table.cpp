@@ -1,0 +1,55 @@
+// Owns which tables a thread remembers.
+#include "seen_table.h"
+
+#include <algorithm>
+
+namespace adamw {
+namespace {
+
+// A few tables alternate: an optimizer has one for each group, dtype and state format.
+struct SeenTables {
+  static constexpr size_t most = 32;
+  SeenTable tables[most];
+  size_t oldest = 0;
+};
+
+// Sorting less than this takes no longer than remembering it. Optimizers that step in the backward pass call with one
+// row, for each parameter: there would be no end of tables.
+constexpr int64_t fewest_rows = 8;
+
+}  // namespace
+
+void SeenTable::take(const std::vector<Interval> &written, const std::vector<Interval> &sorted) {
+  std::vector<Stretch> in_order, by_address;
+  in_order.reserve(written.size() + 1);
+  for (const Interval &i : written) in_order.push_back({i.begin, i.end});
+  in_order.push_back(in_order_.back());
+  by_address.reserve(sorted.size() + 2);
+  by_address.push_back(sorted_.front());
+  for (const Interval &i : sorted) by_address.push_back({i.begin, i.end});
+  by_address.push_back(sorted_.back());
+  in_order_.swap(in_order);
+  sorted_.swap(by_address);
+}
+
+size_t SeenTable::find(std::uintptr_t address) const {
+  const auto after = std::upper_bound(sorted_.begin() + 1, sorted_.end() - 1, address,
+                                      [](std::uintptr_t a, const Stretch &s) { return a < s.begin; });
+  return static_cast<size_t>(after - sorted_.begin()) - 1;
+}
+
+SeenTable *seen_table(const void *param, int64_t count) {
+  if (count < fewest_rows) return nullptr;
+  static thread_local SeenTables kept;
+  SeenTables &all = kept;  // to find a thread's own takes a call
+  for (SeenTable &table : all.tables) {
+    if (table.param == param && table.count == count) return &table;
+  }
+  SeenTable &table = all.tables[all.oldest];
+  all.oldest = (all.oldest + 1) % SeenTables::most;
+  table.param = param;
+  table.count = count;
+  return &table;
+}
+
+}  // namespace adamw
