@@ -32,28 +32,25 @@ def prose(tmp_path):
     return path
 
 
-def test_ends_with_a_table_and_a_picture(tmp_path):
-    """Three trainings of one step: every optimizer is in the table, the picture is a PNG in the folder asked for.
-    Neither the table's markup nor the picture's mathematics takes the name of the file for a command."""
+def test_ends_with_a_table_and_a_picture_of_what_it_measured(tmp_path, monkeypatch, capsys):
+    """Every optimizer is in the table, the picture is a PNG in the folder asked for; neither the table's markup nor the
+    picture's mathematics takes the name of the file for a command. State is 8 bytes a parameter in 32 bits and near 2 in
+    8 bits, of at least a million parameters; losses agree, and can be drawn in every format."""
     path = tmp_path / "[bold]:smile: $\\frac$ {x}.txt"
     path.write_text(PROSE, encoding="utf-8")
-    done = demo("--text", path, "--steps", 1, "--out", tmp_path / "new" / "folder")
-    assert done.returncode == 0, done.stderr
-    assert repr(path.name)[1:8] in done.stdout
+    drawn, draw = [], report.draw
+    monkeypatch.setattr(report, "draw", lambda *arguments: drawn.append(arguments) or draw(*arguments))
+    assert cli.main(["demo", "--text", str(path), "--steps", "20", "--out", str(tmp_path / "new" / "folder")]) == 0
+    printed = capsys.readouterr().out
+    assert repr(path.name)[1:8] in printed
     for name in runs.NAMES:
-        assert any(line.strip().startswith(name) and line.count(".") >= 3 for line in done.stdout.splitlines()), name
+        assert f"{name}: 20 steps" in printed
+        assert any(line.strip().startswith(name) and line.count(".") >= 3 for line in printed.splitlines()), name
     picture = tmp_path / "new" / "folder" / app.PICTURE_NAME
     assert picture.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
-    assert str(picture) in done.stdout.replace("\n", "")
-
-
-def test_measures_what_it_says(tmp_path):
-    """State is 8 bytes a parameter in 32 bits and near 2 in 8 bits, of at least a million parameters; losses agree, and
-    can be drawn in every format."""
-    results = [runs.Result(name) for name in runs.NAMES]
+    assert str(picture) in printed.replace("\n", "")
+    ((results, _, _),) = drawn
     for result in results:
-        progress = list(runs.run(result, 20, 0, PROSE))
-        assert progress[-1] == 20
         assert [step for step, _ in result.curve] == sorted(training.validation_steps(20))
         assert result.parameters >= 1_000_000
         assert 0 < result.step_milliseconds < 1000
@@ -64,7 +61,7 @@ def test_measures_what_it_says(tmp_path):
     assert [result.curve[-1][1] for result in ours] == pytest.approx([theirs.curve[-1][1]] * 2, abs=0.1)
     assert [result.state_bytes / result.parameters for result in results] == pytest.approx([8, 8, 2.06], abs=0.03)
     for kind in (".svg", ".pdf"):
-        report.draw(results, "a $\\frac$ title", tmp_path / f"picture{kind}")
+        draw(results, "a $\\frac$ title", tmp_path / f"picture{kind}")
         assert (tmp_path / f"picture{kind}").stat().st_size > 1000
 
 
