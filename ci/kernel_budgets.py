@@ -24,6 +24,7 @@ import sass  # noqa: E402
 BUDGETS = ROOT / "ci" / "kernel_budgets.json"
 WHEELS = ROOT / ".venv" / "cuda"
 ARCHITECTURES = ("80", "90", "120")
+QUICK = {"12": ("90",), "13": ARCHITECTURES}  # the majors' compilers differ little, and compiling takes long
 ELEMENTS = 8  # that a lane handles once around the main loop: a warp owns a block of 256
 
 
@@ -72,9 +73,9 @@ def figures(kernel):
     return result
 
 
-def measure(majors, architectures, source, wheels, cache, pattern="*", flags=()):
-    """{kernel: {sm: {major: figures}}}"""
-    images = {(m, a): i for m in majors for a, i in cubins(m, architectures, source, wheels, cache, flags).items()}
+def measure(wanted, source, wheels, cache, pattern="*", flags=()):
+    """{kernel: {sm: {major: figures}}}, for {major: architectures}"""
+    images = {(m, a): i for m in wanted for a, i in cubins(m, wanted[m], source, wheels, cache, flags).items()}
     with ThreadPoolExecutor(2) as pool:
         listings = pool.map(lambda cubin: listing(cubin, wheels), images.values())
     result = {}
@@ -191,6 +192,7 @@ def main(arguments=None):
     parser.add_argument("--major", action="append", choices=tuple(compile_kernels.MAJORS))
     parser.add_argument("--arch", action="append", choices=ARCHITECTURES)
     parser.add_argument("--kernel", default="*", help="only kernels with such names")
+    parser.add_argument("--every", action="store_true", help="CUDA 12's code for sm_80 and sm_120, too; record has it")
     parser.add_argument("--source", type=Path, default=ROOT / "libadamw" / "gpu" / "kernels.cu")
     parser.add_argument("--budgets", type=Path, default=BUDGETS)
     parser.add_argument("--wheels", type=Path, default=WHEELS)
@@ -198,11 +200,12 @@ def main(arguments=None):
     parser.add_argument("--define", action="append", default=[], metavar="NAME=VALUE")
     o = parser.parse_args(arguments)
     partial = bool(o.major or o.arch or o.kernel != "*")
+    every = partial or o.every or o.action == "record"
+    wanted = {m: o.arch or (ARCHITECTURES if every else QUICK[m]) for m in o.major or compile_kernels.MAJORS}
     try:
         budgets = json.loads(o.budgets.read_text()) if o.budgets.exists() else {"aims": {}, "kernels": {}}
         measured = measure(
-            o.major or tuple(compile_kernels.MAJORS),
-            o.arch or ARCHITECTURES,
+            wanted,
             o.source.resolve(),
             o.wheels,
             o.cache,
