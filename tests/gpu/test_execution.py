@@ -1,6 +1,7 @@
 """Owns the laws of execution: the caller's stream, no synchronisation, graphs, GradScaler, launches, memory."""
 
 import contextlib
+import weakref
 
 import models
 import pytest
@@ -134,6 +135,23 @@ def test_gradscaler_does_not_wait(cuda):
         moved = any(not torch.equal(a, b.detach()) for a, b in zip(before, params, strict=True))
         assert moved == (step != 2)
     assert {float(optimizer.state[param]["step"]) for param in params} == {3.0}
+
+
+def test_infinities_stop_a_step_on_several_devices(cuda):
+    """What is on the CPU has to wait for found_inf: nothing is stepped or counted then, and no gradient is held."""
+    params = [*models.parameters(cuda), *models.parameters("cpu", seed=1)]
+    optimizer = pyadamw.AdamW8bit(params, min_8bit_size=100)
+    for step, infinite in enumerate((False, True, False)):
+        models.gradients(params, step)
+        before = [param.detach().clone() for param in params]
+        optimizer.found_inf = torch.tensor(float(infinite), device=cuda)
+        optimizer.step()
+        changed = [not torch.equal(param.detach(), old) for param, old in zip(params, before, strict=True)]
+        assert changed == [not infinite] * len(params)
+        held = [weakref.ref(param.grad) for param in params]
+        optimizer.zero_grad()
+        assert not any(ref() is not None for ref in held)
+    assert {float(optimizer.state[param]["step"]) for param in params} == {2.0}
 
 
 def test_no_memory_in_the_steady_state(cuda):
