@@ -139,8 +139,9 @@ class PageManager:
 
         buffers; host_bytes, file_bytes, pinned_bytes, managed_bytes, device_bytes: of state, by where it lies;
         resident_bytes, resident_peak_bytes: fast memory in use now and at most; bytes_in, bytes_out: brought in and
-        written back by steps ("managed": only what they asked the driver for, not what kernels use over the link); wait_ns: nanoseconds that steps waited for bytes; faults_avoided: pages of 4096 bytes
-        that were there before they were touched.
+        written back by steps ("managed": only what they asked the driver for, not what kernels use over the link);
+        wait_ns: nanoseconds that steps waited for bytes; faults_avoided: pages of 4096 bytes that were there before
+        they were touched.
         """
         total = dict.fromkeys(_pager.STATISTICS, 0)
         for pager in list(self._pagers.values()):

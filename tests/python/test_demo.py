@@ -34,8 +34,8 @@ def prose(tmp_path):
 
 def test_ends_with_a_table_and_a_picture_of_what_it_measured(tmp_path, monkeypatch, capsys):
     """Every optimizer is in the table, the picture is a PNG in the folder asked for; neither the table's markup nor the
-    picture's mathematics takes the name of the file for a command. State is 8 bytes a parameter in 32 bits and near 2 in
-    8 bits, of at least a million parameters; losses agree, and can be drawn in every format."""
+    picture's mathematics takes the name of the file for a command. State is 8 bytes a parameter in 32 bits and near 2
+    in 8 bits, of at least a million parameters; losses agree, and can be drawn in every format."""
     path = tmp_path / "[bold]:smile: $\\frac$ {x}.txt"
     path.write_text(PROSE, encoding="utf-8")
     drawn, draw = [], report.draw
