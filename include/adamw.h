@@ -351,9 +351,9 @@ typedef struct adamw_pager_options {
   int32_t backing;        /* adamw_place, but for DEVICE */
   int32_t device;         /* where steps run: -1, the CPU (HOST, FILE), or a CUDA device (PINNED, MANAGED) */
   int64_t resident_bytes; /* the budget of fast memory (host memory for FILE, the device's for PINNED and MANAGED). What the
-                             windows do not need (MANAGED has none in it) holds the buffers allocated first, which are then stepped
-                             where they lie. 0: the windows alone (FILE, PINNED), or no limit (MANAGED). No effect on HOST. A step itself needs
-                             some kilobytes beside it */
+                             windows do not need (those of MANAGED take nothing) holds the buffers allocated first, which are
+                             then stepped where they lie. 0: the windows alone (FILE, PINNED), or no limit (MANAGED). No effect
+                             on HOST. A step itself needs some kilobytes beside it */
   int64_t chunk_bytes;    /* state in one window; 0: 16 MiB, or less where the budget is small (MANAGED: 1 GiB).
                              There are 4 windows */
   int64_t reserve_bytes;  /* FILE: space that is reserved on the disk at once, in addition to that of each buffer when it is

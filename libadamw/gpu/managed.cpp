@@ -126,7 +126,9 @@ class ManagedBacking final : public DeviceBacking {
     return ADAMW_OK;
   }
 
-  adamw_status give_back(const char *function, Loan &, bool, void *stream) override {
+  adamw_status give_back(const char *function, Loan &loan, bool, void *stream) override {
+    if (!in_session_ && !captures_)
+      for (const Piece &piece : loan.pieces) note_inside(-piece.bytes);
     return end_loan(function, ADAMW_OK, static_cast<Stream>(stream));
   }
 
@@ -193,7 +195,7 @@ class ManagedBacking final : public DeviceBacking {
     return ADAMW_OK;
   }
 
-  // Loans outside of a step count until the next step.
+  // What is given back after a step may have been counted before it, and counts no longer.
   void note_inside(std::int64_t bytes) {
     bytes = std::max(bytes, -inside_);
     inside_ += bytes;

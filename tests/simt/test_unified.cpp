@@ -102,6 +102,13 @@ void check_asked_once() {
     CHECK(first > 0 && inside > 0 && moved > 0, "%td prefetches, %lld bytes", first, static_cast<long long>(inside));
     for (int k = 0; k < 3; ++k) CHECK(prefetches() == 0, "step %d asks again", number);
     CHECK(stats_of(pager).bytes_in == moved, "what has not moved is counted");
+    for (int k = 0; k < 3; ++k) {
+      void *usable = nullptr;
+      CHECK(adamw_pager_acquire(pager, side.rows[0].exp_avg, 4096, side.options.stream, &usable) == ADAMW_OK &&
+                adamw_pager_release(pager, usable, 1, side.options.stream) == ADAMW_OK,
+            "%s", adamw_last_error());
+    }
+    CHECK(stats_of(pager).resident_bytes == inside, "loans that are over are counted");
     CHECK(adamw_pager_wait(pager) == ADAMW_OK, "%s", adamw_last_error());
     CHECK(prefetches() == first && prefetches() == 0, "after the host");
     const std::size_t memory = fake().memory;
