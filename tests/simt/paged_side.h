@@ -147,4 +147,20 @@ struct PagedSide : Side {
   }
 };
 
+// body(pager, cpu, side), with the same tensors on both sides; after it nothing is left.
+template <class Body>
+void with_both(const adamw_pager_options &pages, const adamw_step_options &options,
+               const std::vector<TensorShape> &shapes, const std::string &what, const Body &body) {
+  reset_for(pages.backing);
+  adamw_pager *pager = new_pager(pages);
+  {
+    Side cpu(options, shapes, 0);
+    PagedSide side(pager, options, shapes);
+    fill(cpu), fill(side);
+    body(pager, cpu, side);
+  }
+  CHECK(adamw_pager_destroy(pager) == ADAMW_OK, "%s", adamw_last_error());
+  check_clean(what);
+}
+
 }  // namespace simt

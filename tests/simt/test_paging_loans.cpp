@@ -165,13 +165,7 @@ const std::vector<TensorShape> shapes = {{1, 30000, 0}, {30, 301, 0}, {1, 33, 0}
 
 // A graph cannot take copies to and from pinned memory, and the pager is as it was.
 void check_capture_refused(bool fetched) {
-  reset_for(ADAMW_PLACE_PINNED);
-  adamw_pager *pager = new_pager(paging(ADAMW_PLACE_PINNED));
-  {
-    const adamw_step_options o = step_options(ADAMW_STATE_BLOCK8);
-    Side cpu(o, shapes, 0);
-    PagedSide side(pager, o, shapes);
-    fill(cpu), fill(side);
+  const auto body = [&](adamw_pager *pager, Side &cpu, PagedSide &side) {
     const gpu::Stream stream = new_stream();
     side.options.stream = stream;
     void *const address = side.buffers[0].memory;
@@ -187,20 +181,13 @@ void check_capture_refused(bool fetched) {
     CHECK(cpu.step(1, false) == ADAMW_OK && side.step(1, false) == ADAMW_OK, "%s", adamw_last_error());
     side.get_state("after a capture");
     check_same(cpu, side, "after a capture");
-  }
-  CHECK(adamw_pager_destroy(pager) == ADAMW_OK, "%s", adamw_last_error());
-  check_clean("capture, pinned");
+  };
+  with_both(paging(ADAMW_PLACE_PINNED), step_options(ADAMW_STATE_BLOCK8), shapes, "capture, pinned", body);
 }
 
 // A captured step of unified memory can be played back.
 void check_captured() {
-  reset_for(ADAMW_PLACE_MANAGED);
-  adamw_pager *pager = new_pager(paging(ADAMW_PLACE_MANAGED, 1 << 18));
-  {
-    const adamw_step_options o = step_options(ADAMW_STATE_BLOCK8);
-    Side cpu(o, shapes, 0);
-    PagedSide side(pager, o, shapes);
-    fill(cpu), fill(side);
+  const auto body = [&](adamw_pager *, Side &cpu, PagedSide &side) {
     const gpu::Stream stream = new_stream();
     side.options.stream = stream;
     const auto compare = [&](int number) {
@@ -220,9 +207,8 @@ void check_captured() {
     }
     CHECK(cpu.step(5, true) == ADAMW_OK && side.step(5, true) == ADAMW_OK, "%s", adamw_last_error());
     compare(5);
-  }
-  CHECK(adamw_pager_destroy(pager) == ADAMW_OK, "%s", adamw_last_error());
-  check_clean("capture, managed");
+  };
+  with_both(paging(ADAMW_PLACE_MANAGED, 1 << 18), step_options(ADAMW_STATE_BLOCK8), shapes, "capture, managed", body);
 }
 
 }  // namespace

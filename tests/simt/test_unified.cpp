@@ -47,13 +47,7 @@ void check_hints() {
 // Unified memory beyond the budget is told to prefer the host, and used there: nobody asks for it.
 void check_beyond() {
   constexpr std::int64_t budget = 1 << 16;
-  reset_for(ADAMW_PLACE_MANAGED);
-  adamw_pager *pager = new_pager(paging(ADAMW_PLACE_MANAGED, budget));
-  {
-    const adamw_step_options o = step_options(ADAMW_STATE_FLOAT32);
-    Side cpu(o, shapes, 0);
-    PagedSide side(pager, o, shapes);
-    fill(cpu), fill(side);
+  const auto body = [&](adamw_pager *pager, Side &cpu, PagedSide &side) {
     const auto called = [](const char *function) {
       return std::count_if(fake().calls.begin(), fake().calls.end(),
                            [&](const Call &call) { return call.function == function; });
@@ -73,21 +67,14 @@ void check_beyond() {
     }
     side.get_state("beyond");
     check_same(cpu, side, "beyond");
-  }
-  CHECK(adamw_pager_destroy(pager) == ADAMW_OK, "%s", adamw_last_error());
-  check_clean("beyond");
+  };
+  with_both(paging(ADAMW_PLACE_MANAGED, budget), step_options(ADAMW_STATE_FLOAT32), shapes, "beyond", body);
 }
 
 // Unified memory that the budget has room for is asked for once, and again only after the host has been at it, or while
 // the device is full.
 void check_asked_once() {
-  reset_for(ADAMW_PLACE_MANAGED);
-  adamw_pager *pager = new_pager(paging(ADAMW_PLACE_MANAGED));
-  {
-    const adamw_step_options o = step_options(ADAMW_STATE_FLOAT32);
-    Side cpu(o, shapes, 0);
-    PagedSide side(pager, o, shapes);
-    fill(cpu), fill(side);
+  const auto body = [&](adamw_pager *pager, Side &cpu, PagedSide &side) {
     int number = 0;
     const auto prefetches = [&] {
       fake().calls.clear();
@@ -121,9 +108,8 @@ void check_asked_once() {
     CHECK(asked == 0, "%td prefetches when it is no longer full", asked);
     side.get_state("asked once");
     check_same(cpu, side, "asked once");
-  }
-  CHECK(adamw_pager_destroy(pager) == ADAMW_OK, "%s", adamw_last_error());
-  check_clean("asked once");
+  };
+  with_both(paging(ADAMW_PLACE_MANAGED), step_options(ADAMW_STATE_FLOAT32), shapes, "asked once", body);
 }
 
 }  // namespace
