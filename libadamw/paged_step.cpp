@@ -20,20 +20,23 @@ void *moved(void *usable, std::int64_t back) {
 
 }  // namespace
 
-int PagedRows::fields_of(const Row &row, Field *fields) const {
-  const StepKind &kind = plan_.kind;
+PagedRows::PagedRows(const char *function, const StepPlan &plan, Pager::Session &session)
+    : function_(function), plan_(plan), session_(session) {
+  const StepKind &kind = plan.kind;
   const std::int64_t unit = kind.state_format == ADAMW_STATE_FLOAT32 ? 4 : 1;
-  int count = 0;
-  fields[count++] = {"exp_avg", &adamw_tensor::exp_avg, nullptr, unit, false};
-  fields[count++] = {"exp_avg_sq", &adamw_tensor::exp_avg_sq, nullptr, unit, false};
-  if (kind.amsgrad) fields[count++] = {"max_exp_avg_sq", &adamw_tensor::max_exp_avg_sq, nullptr, unit, false};
-  if (kind.state_format != ADAMW_STATE_BLOCK8) return count;  // the single scale of a tensor is used where it lies
-  fields[count++] = {"exp_avg_absmax", nullptr, &adamw_tensor::exp_avg_absmax, 4, false};
-  fields[count++] = {"exp_avg_sq_absmax", nullptr, &adamw_tensor::exp_avg_sq_absmax, 4, false};
-  if (kind.amsgrad)
-    fields[count++] = {"max_exp_avg_sq_absmax", nullptr, &adamw_tensor::max_exp_avg_sq_absmax, 4, false};
-  static_cast<void>(row);
-  return count;
+  const auto moment = [&](const char *name, void *adamw_tensor::*which) {
+    fields_[field_count_++] = {name, which, nullptr, unit};
+  };
+  const auto scales = [&](const char *name, float *adamw_tensor::*which) {
+    fields_[field_count_++] = {name, nullptr, which, 4};
+  };
+  moment("exp_avg", &adamw_tensor::exp_avg);
+  moment("exp_avg_sq", &adamw_tensor::exp_avg_sq);
+  if (kind.amsgrad) moment("max_exp_avg_sq", &adamw_tensor::max_exp_avg_sq);
+  if (kind.state_format != ADAMW_STATE_BLOCK8) return;  // the single scale of a tensor is used where it lies
+  scales("exp_avg_absmax", &adamw_tensor::exp_avg_absmax);
+  scales("exp_avg_sq_absmax", &adamw_tensor::exp_avg_sq_absmax);
+  if (kind.amsgrad) scales("max_exp_avg_sq_absmax", &adamw_tensor::max_exp_avg_sq_absmax);
 }
 
 // The end of a part that begins at block `first` and may have so many blocks (at least one): where a segment ends if
@@ -61,19 +64,14 @@ adamw_status PagedRows::cut(bool measured) {
   std::int64_t room = session_.chunk_bytes();
   for (std::int64_t i = 0; i < plan_.count; ++i) {
     const Row &row = plan_.rows[i];
-    Field fields[most_fields];
-    const int count = fields_of(row, fields);
     std::int64_t per_block = 0, moving = 0;
-    for (int f = 0; f < count; ++f) {
-      Piece piece{};
-      const std::int64_t bytes = fields[f].moment != nullptr ? row.tensor.numel * fields[f].unit : row.blocks.count * 4;
-      void *address = fields[f].moment != nullptr ? row.tensor.*fields[f].moment : row.tensor.*fields[f].scales;
-      char name[64];
-      std::snprintf(name, sizeof name, "row %" PRId64 ": %s", row.number, fields[f].name);
-      if (adamw_status s = session_.find(address, bytes, name, &piece)) return s;
-      if (piece.buffer == nullptr) continue;
-      fields[f].moves = true;
-      per_block += fields[f].moment != nullptr ? block_size * fields[f].unit : 4;
+    for (const Field *f = fields_; f < fields_ + field_count_; ++f) {
+      const Buffer *buffer = nullptr;
+      const std::int64_t bytes = f->bytes(row, 0, row.blocks.count);
+      if (adamw_status s = session_.find(f->in(row.tensor), bytes, {row.number, f->name}, &buffer)) return s;
+      buffers_.push_back(buffer);
+      if (buffer == nullptr) continue;
+      per_block += f->moment != nullptr ? block_size * f->unit : f->unit;
       ++moving;
     }
     const auto cost = [&](std::int64_t blocks) { return blocks * per_block + moving * 2 * page_bytes; };
@@ -115,17 +113,12 @@ adamw_status PagedRows::bring(std::size_t k, Window *window) {
   for (std::size_t i = k == 0 ? 0 : ends_[k - 1]; i < ends_[k]; ++i) {
     const Span &span = spans_[i];
     const Row &row = plan_.rows[span.row];
-    const std::int64_t begin = element(row, span.first), end = element(row, span.last);
-    Field fields[most_fields];
-    const int count = fields_of(row, fields);
-    for (int f = 0; f < count; ++f) {
-      const bool moment = fields[f].moment != nullptr;
-      const std::int64_t at = moment ? begin * fields[f].unit : span.first * 4,
-                         bytes = moment ? (end - begin) * fields[f].unit : (span.last - span.first) * 4;
-      auto *address = static_cast<char *>(moment ? row.tensor.*fields[f].moment : row.tensor.*fields[f].scales) + at;
-      Piece piece{};
-      if (adamw_status s = session_.find(address, bytes, fields[f].name, &piece)) return s;
-      if (piece.buffer != nullptr) window->loan.pieces.push_back(piece);
+    for (int f = 0; f < field_count_; ++f) {
+      const Field &field = fields_[f];
+      const Buffer *buffer = buffer_of(span.row, f);
+      if (buffer == nullptr) continue;
+      char *home = static_cast<char *>(field.in(row.tensor)) + field.offset(row, span.first);
+      window->loan.pieces.push_back({buffer, home, field.bytes(row, span.first, span.last), home});
     }
   }
   return session_.fetch(window->loan);
@@ -141,20 +134,14 @@ void PagedRows::point(std::size_t k, Window *window) const {
     const Span &span = spans_[i];
     window->rows.push_back(plan_.rows[span.row]);
     Row &row = window->rows.back();
-    Field fields[most_fields];
-    const int count = fields_of(row, fields);
-    for (int f = 0; f < count; ++f) {
-      const bool moment = fields[f].moment != nullptr;
-      const std::int64_t at = moment ? element(row, span.first) * fields[f].unit : span.first * 4;
-      void *pointer = moment ? row.tensor.*fields[f].moment : row.tensor.*fields[f].scales;
-      if (next == window->loan.pieces.size()) break;
-      const Piece &piece = window->loan.pieces[next];
-      if (piece.home != static_cast<char *>(pointer) + at) continue;  // it does not move
-      ++next;
-      if (moment) {
-        row.tensor.*fields[f].moment = moved(piece.usable, at);
+    for (int f = 0; f < field_count_; ++f) {
+      if (buffer_of(span.row, f) == nullptr) continue;  // it does not move
+      const Field &field = fields_[f];
+      void *pointer = moved(window->loan.pieces[next++].usable, field.offset(row, span.first));
+      if (field.moment != nullptr) {
+        row.tensor.*field.moment = pointer;
       } else {
-        row.tensor.*fields[f].scales = static_cast<float *>(moved(piece.usable, at));
+        row.tensor.*field.scales = static_cast<float *>(pointer);
       }
     }
     window->parts.push_back({&row, span.row, span.first, span.last});

@@ -11,8 +11,7 @@ namespace adamw {
 class PagedRows final : public Windows {
  public:
   // `plan` is read when a sweep needs it: a pass over gradients may change its coefficients first.
-  PagedRows(const char *function, const StepPlan &plan, Pager::Session &session)
-      : function_(function), plan_(plan), session_(session) {}
+  PagedRows(const char *function, const StepPlan &plan, Pager::Session &session);
 
   // Cuts. `measured`: a backend takes sums over whole segments of rows first.
   adamw_status cut(bool measured);
@@ -30,13 +29,23 @@ class PagedRows final : public Windows {
   struct Span {
     std::int64_t row, first, last;
   };
-  // A buffer of state of a row, as far as the format has it.
+  // A buffer of state that every row has.
   struct Field {
     const char *name;
     void *adamw_tensor::*moment;
     float *adamw_tensor::*scales;  // one of the two
     std::int64_t unit;             // bytes of an element, or of a block
-    bool moves;
+
+    void *in(const adamw_tensor &tensor) const {
+      return moment != nullptr ? tensor.*moment : static_cast<void *>(tensor.*scales);
+    }
+    // Where block `first`'s part begins, and how long those up to `last` are.
+    std::int64_t offset(const Row &row, std::int64_t first) const {
+      return (moment != nullptr ? element(row, first) : first) * unit;
+    }
+    std::int64_t bytes(const Row &row, std::int64_t first, std::int64_t last) const {
+      return offset(row, last) - offset(row, first);
+    }
   };
   struct Window {
     Loan loan;
@@ -44,9 +53,11 @@ class PagedRows final : public Windows {
     std::vector<Part> parts;
   };
 
-  int fields_of(const Row &row, Field *fields) const;
   static std::int64_t element(const Row &row, std::int64_t block) {
     return block == row.blocks.count ? row.tensor.numel : row.blocks.place(block).begin;
+  }
+  const Buffer *buffer_of(std::int64_t row, int field) const {
+    return buffers_[static_cast<std::size_t>(row * field_count_ + field)];
   }
   std::int64_t end_of_cut(const Row &row, std::int64_t first, std::int64_t blocks, bool measured) const;
   adamw_status bring(std::size_t k, Window *window);
@@ -56,6 +67,9 @@ class PagedRows final : public Windows {
   const char *const function_;
   const StepPlan &plan_;
   Pager::Session &session_;
+  Field fields_[most_fields];
+  int field_count_ = 0;
+  std::vector<const Buffer *> buffers_;  // of each row's fields; null where that is used where it lies
   std::vector<Span> spans_;
   std::vector<std::size_t> ends_;  // of each window, in spans_
   std::int64_t rows_done_ = 0, elements_done_ = 0;

@@ -33,18 +33,18 @@ adamw_status Pager::Session::end() {
   return pager_.backing_->end(function_, stream_);
 }
 
-adamw_status Pager::Session::find(const void *address, std::int64_t bytes, const char *what, Piece *piece) const {
+adamw_status Pager::Session::find(const void *address, std::int64_t bytes, What what, const Buffer **found) const {
   const std::lock_guard<std::mutex> lock(pager_.mutex_);
-  *piece = {nullptr, const_cast<void *>(address), bytes, const_cast<void *>(address)};
+  *found = nullptr;
   const Buffer *buffer = pager_.find(address);
   if (buffer == nullptr) return ADAMW_OK;
   const auto offset = static_cast<std::int64_t>(number(address) - number(buffer->memory));
   if (bytes > buffer->bytes - offset) {
     return fail(ADAMW_ERROR_INVALID_ARGUMENT,
-                "%s: %s = %p: %" PRId64 " bytes from there pass the end of its buffer of the pager", function_, what,
-                address, bytes);
+                "%s: row %" PRId64 ": %s = %p: %" PRId64 " bytes from there pass the end of its buffer of the pager",
+                function_, what.row, what.name, address, bytes);
   }
-  if (pager_.backing_->moves(*buffer)) piece->buffer = buffer;
+  if (pager_.backing_->moves(*buffer)) *found = buffer;
   return ADAMW_OK;
 }
 

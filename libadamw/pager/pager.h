@@ -145,8 +145,13 @@ class Pager {
     ~Session();
     adamw_status begin();
     adamw_status end();
-    // The piece at `address`; buffer = null if it is in no buffer that moves. Fails where it passes the buffer's end.
-    adamw_status find(const void *address, std::int64_t bytes, const char *what, Piece *piece) const;
+    // For messages: a buffer of a row.
+    struct What {
+      std::int64_t row;
+      const char *name;
+    };
+    // The buffer that has what is at `address`; null if none has that moves. Fails where it passes the buffer's end.
+    adamw_status find(const void *address, std::int64_t bytes, What what, const Buffer **buffer) const;
     // Each takes the next window in turn. No more than page_windows loans at a time.
     adamw_status fetch(Loan &loan);
     adamw_status arrive(Loan &loan);

@@ -126,8 +126,9 @@ void check_windows_read() {
       for (std::int64_t i = 0, fetched = 0; i < count; ++i) {
         for (; fetched < count && fetched < i + 3; ++fetched) {
           auto &loan = loans[static_cast<std::size_t>(fetched)];
-          loan.pieces.resize(1);
-          CHECK(session.find(buffer + fetched * bytes, bytes, "test", loan.pieces.data()) == ADAMW_OK &&
+          std::uint8_t *const home = buffer + fetched * bytes;
+          loan.pieces.push_back({nullptr, home, bytes, home});
+          CHECK(session.find(home, bytes, {0, "test"}, &loan.pieces[0].buffer) == ADAMW_OK &&
                     session.fetch(loan) == ADAMW_OK,
                 "%s", adamw_last_error());
         }
