@@ -68,6 +68,8 @@ def figures(kernel):
             "wide_loads": loop.wide_loads,
             "wide_stores": loop.wide_stores,
         }
+        if loop.fetches:
+            result["fetches"] = loop.fetches
         if loop.ahead >= READS_AHEAD:
             result["ahead"] = loop.ahead // READS_AHEAD * READS_AHEAD
     return result
@@ -87,7 +89,7 @@ def measure(wanted, source, wheels, cache, pattern="*", flags=()):
 
 
 READS_AHEAD = 100  # a kernel with less than so many instructions between a load and its use does not read ahead
-MORE_IS_BETTER = ("wide_loads", "wide_stores", "ahead")
+MORE_IS_BETTER = ("wide_loads", "wide_stores", "fetches", "ahead")
 WORDS = {
     "registers": "{} registers",
     "spills": "{} accesses of local memory, all paths (spills)",
@@ -97,6 +99,7 @@ WORDS = {
     "accesses": "{} global accesses in the main loop",
     "wide_loads": "{} 128-bit loads in the main loop",
     "wide_stores": "{} 128-bit stores in the main loop",
+    "fetches": "{} requests for L2 in the main loop",
     "ahead": "{} instructions between a load of the next block and the first that waits for one",
 }
 

@@ -41,6 +41,11 @@ class Instruction:
         return self.opcode.startswith("STG")
 
     @property
+    def fetch(self):
+        """Asks for memory to be brought into L2."""
+        return self.opcode.startswith(("UBLKPF", "CCTL.E.PF2"))
+
+    @property
     def local(self):
         return self.opcode.startswith(("LDL", "STL"))
 
@@ -84,6 +89,7 @@ class Loop:
     accesses: int  # global loads and stores
     wide_loads: int
     wide_stores: int
+    fetches: int  # requests to bring memory into L2
     ahead: int  # instructions from a global load to the first that waits for it, or for what shares its scoreboard
 
 
@@ -281,6 +287,7 @@ def common_path(blocks, head, body, closing):
         accesses=sum(i.load or i.store for i in path),
         wide_loads=sum(i.load and i.wide for i in path),
         wide_stores=sum(i.store and i.wide for i in path),
+        fetches=sum(i.fetch for i in path),
         ahead=ahead(path),
     )
 

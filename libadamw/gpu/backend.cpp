@@ -20,13 +20,13 @@ constexpr const char *step_name = "adamw_step";
 
 constexpr const char *dtype_names[] = {"f32", "bf16", "f16"};
 
-// The names that DeviceState remembers must outlive it: those of table.h.
-const char *lasting_name(const char *name) {
-#define ADAMW_NAME(kernel, Table) #kernel,
-  static constexpr const char *names[] = {ADAMW_KERNELS(ADAMW_NAME)};
+// The kernel of table.h with this name; null if there is none.
+const KernelName *find_kernel(const char *name) {
+#define ADAMW_NAME(kernel, Table, threads) {#kernel, threads},
+  static constexpr KernelName known[] = {ADAMW_KERNELS(ADAMW_NAME)};
 #undef ADAMW_NAME
-  for (const char *known : names) {
-    if (std::strcmp(known, name) == 0) return known;
+  for (const KernelName &one : known) {
+    if (std::strcmp(one.name, name) == 0) return &one;
   }
   return nullptr;
 }
@@ -40,7 +40,7 @@ struct StepNames {
     std::snprintf(step, sizeof step, "adamw_step%s_%s_%s%s", state, dtype_names[kind.param_dtype],
                   dtype_names[kind.grad_dtype], amsgrad);
     // The kernels of single dtypes take block-wise state only.
-    if (lasting_name(step) == nullptr || kind.state_format == ADAMW_STATE_TENSOR8)
+    if (find_kernel(step) == nullptr || kind.state_format == ADAMW_STATE_TENSOR8)
       std::snprintf(step, sizeof step, "adamw_step%s_any%s", state, amsgrad);
     std::snprintf(measure, sizeof measure, "adamw_measure%s%s", state, amsgrad);
   }
@@ -83,12 +83,12 @@ class StepRun {
     clips_ = plan_.percentile_clipping < 100;
     measures_ = plan_.measures();
     const StepNames names(plan_.kind);
-    if (adamw_status s = launcher_.state.kernel(step_name, lasting_name(names.step), &step_)) return s;
+    if (adamw_status s = launcher_.state.kernel(step_name, *find_kernel(names.step), &step_)) return s;
     if (measures_) {
-      if (adamw_status s = launcher_.state.kernel(step_name, lasting_name(names.measure), &measure_)) return s;
+      if (adamw_status s = launcher_.state.kernel(step_name, *find_kernel(names.measure), &measure_)) return s;
     }
     if (clips_) {
-      if (adamw_status s = launcher_.state.kernel(step_name, "adamw_norms", &norms_)) return s;
+      if (adamw_status s = launcher_.state.kernel(step_name, *find_kernel("adamw_norms"), &norms_)) return s;
     }
     table_ = own<Table>();
     norm_table_ = clips_ ? own<NormTable>() : nullptr;
@@ -240,7 +240,7 @@ class StepRun {
       if (measures_) {
         h.items = all;
         h.measures = workspace.at<Measures>(0);
-        if (adamw_status s = launcher_.launch(step_name, measure_, divide_up(all, warps), *table_)) return s;
+        if (adamw_status s = launcher_.launch(step_name, measure_, all, *table_)) return s;
         h.measured = true;
       }
     }
@@ -252,11 +252,11 @@ class StepRun {
     LaunchHead &h = table_->head;
     h.items = number(table_->rows, first, last, [](const Row &row) { return row.blocks.count; });
     // See over_items(): 0 where rows are long, else as many as let all multiprocessors end together.
-    const std::int64_t all_warps = std::int64_t{warps} * step_.resident, each = h.items / (16 * all_warps);
+    const std::int64_t all_warps = step_.warps() * step_.resident, each = h.items / (16 * all_warps);
     h.rounds = h.items / h.rows >= 8 * all_warps
                    ? 0
                    : static_cast<std::int32_t>(std::clamp<std::int64_t>(each, 1, most_rounds));
-    return launcher_.launch(step_name, step_, divide_up(h.items, std::int64_t{warps} * std::max(h.rounds, 1)), *table_);
+    return launcher_.launch(step_name, step_, divide_up(h.items, std::max(h.rounds, 1)), *table_);
   }
 
   adamw_status clip(std::int64_t first, std::int64_t last, std::int64_t segments, double *squares) {
@@ -268,7 +268,7 @@ class StepRun {
       t.rows[i - first] = {from.grad,  from.gnorm_history, from.step_tensor, table_->rows[i - first].end,
                            from.numel, from.row_length,    from.step};
     }
-    return launcher_.launch(step_name, norms_, divide_up(segments, warps), t);
+    return launcher_.launch(step_name, norms_, segments, t);
   }
 
   const StepPlan &plan_;
@@ -317,8 +317,8 @@ QuantizeTable quantize_table(const QuantizePlan &plan, float *floats, std::uint8
 
 adamw_status run_blocks(const Launcher &launcher, const char *function, const char *kernel, const QuantizeTable &t) {
   LoadedKernel loaded{};
-  if (adamw_status s = launcher.state.kernel(function, kernel, &loaded)) return s;
-  return launcher.launch(function, loaded, divide_up(t.blocks.count, warps), t);
+  if (adamw_status s = launcher.state.kernel(function, *find_kernel(kernel), &loaded)) return s;
+  return launcher.launch(function, loaded, t.blocks.count, t);
 }
 
 adamw_status quantize(const QuantizePlan &plan, const float *source, std::uint8_t *codes, float *absmax) {

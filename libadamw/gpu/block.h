@@ -13,11 +13,18 @@ namespace {
 struct Tables {
   LineMap signed_lines, unsigned_lines;
   float signed_value[256], unsigned_value[256], unsigned_square[256];
-  WarpRow rows[warps];
 };
 
-struct WarpRows {  // of kernels without tables
-  WarpRow rows[warps];
+// All that a kernel has in shared memory.
+template <int Warps>
+struct Shared8 {
+  Tables tables;
+  WarpRow rows[Warps];
+  Fetch fetches[Warps];  // only of warps that go side by side
+};
+template <int Warps>
+struct Shared32 {
+  WarpRow rows[Warps];
 };
 
 // All threads of the block together. `zero`: the position of 0.
@@ -30,8 +37,7 @@ ADAMW_DEVICE void fill(LineMap &map, const MapTables &from, float zero) {
 }
 
 // All threads of the block together.
-ADAMW_DEVICE Tables &tables() {
-  Tables &t = shared<Tables>();
+ADAMW_DEVICE const Tables &filled(Tables &t) {
   for (unsigned i = thread_id(); i < 256; i += block_threads()) {
     const float value = unsigned_values[i];
     t.signed_value[i] = signed_values[i];

@@ -26,8 +26,14 @@ ADAMW_DEVICE unsigned block_id() { return blockIdx.x; }
 ADAMW_DEVICE unsigned block_count() { return gridDim.x; }
 ADAMW_DEVICE unsigned lane_id() { return threadIdx.x & 31u; }
 
+// Makes the instruction after it depend on an argument of its asm statement: no branch.
+#define ADAMW_IF(number) "{.reg .pred q; setp.ne.u32 q, %" #number ", 0; @q "
+
 // Waits for all threads of the block; what they wrote to shared memory before is visible after.
 ADAMW_DEVICE void barrier() { __syncthreads(); }
+
+// Waits for all threads of the block, if `wanted`, and says nothing of what they wrote. Without a branch.
+ADAMW_DEVICE void barrier_if(bool wanted) { asm volatile(ADAMW_IF(0) "bar.sync 0;}" ::"r"(unsigned{wanted})); }
 
 // The same for the lanes of a warp.
 ADAMW_DEVICE void warp_barrier() { __syncwarp(); }
@@ -131,7 +137,6 @@ ADAMW_DEVICE void store_float(float *p, float x) {
 // for them, and they stay ahead of it.
 template <int Words>
 ADAMW_DEVICE void load_words_if(bool wanted, const void *p, std::uint32_t *w);
-#define ADAMW_IF(number) "{.reg .pred q; setp.ne.u32 q, %" #number ", 0; @q "
 template <>
 ADAMW_DEVICE void load_words_if<1>(bool wanted, const void *p, std::uint32_t *w) {
   asm volatile(ADAMW_IF(2) "ld.global.cs.u32 %0, [%1];}" : "+r"(w[0]) : "l"(p), "r"(unsigned{wanted}) : "memory");
@@ -152,6 +157,22 @@ ADAMW_DEVICE void load_words_if<4>(bool wanted, const void *p, std::uint32_t *w)
 }
 ADAMW_DEVICE void load_float_if(bool wanted, const float *p, float *x) {
   asm volatile(ADAMW_IF(2) "ld.global.f32 %0, [%1];}" : "+f"(*x) : "l"(p), "r"(unsigned{wanted}) : "memory");
+}
+
+// Brings memory into L2, if `wanted`, for those who read it later: one request by a warp, whose lanes all say the same.
+// `first` and `bytes` are multiples of 16. A hint: architectures before Hopper have no such request.
+ADAMW_DEVICE void fetch_if(bool wanted, const void *first, std::uint32_t bytes) {
+#if __CUDA_ARCH__ >= 900
+  asm volatile(
+      "{.reg .pred q, one; setp.ne.u32 q, %0, 0; elect.sync _|one, 0xFFFFFFFF; and.pred q, q, one;\n"
+      "@q cp.async.bulk.prefetch.L2.global [%1], %2;}" ::"r"(unsigned{wanted}),
+      "l"(first), "r"(bytes));
+#endif
+}
+
+// The same for what lies around one word; each lane has its own.
+ADAMW_DEVICE void fetch_word_if(bool wanted, const void *p) {
+  asm volatile(ADAMW_IF(1) "prefetch.global.L2 [%0];}" ::"l"(p), "r"(unsigned{wanted}));
 }
 #undef ADAMW_IF
 

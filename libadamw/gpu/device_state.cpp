@@ -79,19 +79,20 @@ DeviceState::~DeviceState() {
   driver.cuDevicePrimaryCtxRelease_v2(device_);
 }
 
-adamw_status DeviceState::kernel(const char *function, const char *name, LoadedKernel *out) {
+adamw_status DeviceState::kernel(const char *function, const KernelName &wanted, LoadedKernel *out) {
   const std::lock_guard<std::mutex> lock(mutex_);
   for (const Named &known : kernels_) {
-    if (std::strcmp(known.name, name) == 0) {
+    if (std::strcmp(known.name, wanted.name) == 0) {
       *out = known.loaded;
       return ADAMW_OK;
     }
   }
-  Named fresh{name, {}};
+  Named fresh{wanted.name, {}};
+  fresh.loaded.threads = wanted.threads;
   int per_multiprocessor = 0;
-  ADAMW_CHECK(driver, function, cuLibraryGetKernel, (&fresh.loaded.kernel, library_, name));
+  ADAMW_CHECK(driver, function, cuLibraryGetKernel, (&fresh.loaded.kernel, library_, wanted.name));
   ADAMW_CHECK(driver, function, cuOccupancyMaxActiveBlocksPerMultiprocessor,
-              (&per_multiprocessor, fresh.loaded.kernel, block_threads_used, 0));
+              (&per_multiprocessor, fresh.loaded.kernel, wanted.threads, 0));
   fresh.loaded.resident = (per_multiprocessor > 0 ? per_multiprocessor : 1) * multiprocessors_count;
   kernels_.push_back(fresh);
   *out = fresh.loaded;

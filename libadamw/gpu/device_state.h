@@ -19,9 +19,16 @@ adamw_status check(const Driver &driver, const char *function, const char *call,
     if (adamw_status s_ = ::adamw::gpu::check((driver), (function), #call, (driver).call arguments)) return s_; \
   } while (false)
 
+struct KernelName {
+  const char *name;
+  int threads;  // of a block
+};
 struct LoadedKernel {
   Kernel kernel;
+  int threads;
   int resident;  // blocks of threads that the device runs at a time
+
+  std::int64_t warps() const { return threads / 32; }  // of a block
 };
 
 class DeviceState {
@@ -42,7 +49,7 @@ class DeviceState {
   Device device() const { return device_; }
 
   // The context must be current.
-  adamw_status kernel(const char *function, const char *name, LoadedKernel *out);
+  adamw_status kernel(const char *function, const KernelName &name, LoadedKernel *out);
 
  private:
   struct Named {

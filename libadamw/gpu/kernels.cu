@@ -6,19 +6,17 @@
 
 using namespace adamw::gpu;
 
-// Blocks of threads that share a multiprocessor's 64 K registers: as few as let a thread keep all that it works with.
-constexpr int at_once_step8 = 5, at_once_step32 = 4, at_once_amsgrad = 4;
+// Threads that share a multiprocessor's 64 K registers: as few as let a thread keep all that it works with.
+constexpr int at_once_step8 = 640, at_once_step32 = 512, at_once_amsgrad = 512;
 
-#define STEP_KERNEL(state, P, G, name)                                                                                 \
-  ADAMW_KERNEL ADAMW_LAUNCH_BOUNDS(block_threads_used, at_once_##state)                                                \
-      adamw_##state##_##name(ADAMW_PARAMS PlainTable table) {                                                          \
-    state<P, G, false>(table);                                                                                         \
+#define KERNEL(name, Table, at_once, ...)                                                                    \
+  ADAMW_KERNEL ADAMW_LAUNCH_BOUNDS(name##_threads, at_once / name##_threads) name(ADAMW_PARAMS Table table) { \
+    __VA_ARGS__, name##_threads / 32>(table);                                                                \
   }
-#define STEP_KERNEL_AMSGRAD(state, P, G, name)                                                                         \
-  ADAMW_KERNEL ADAMW_LAUNCH_BOUNDS(block_threads_used, at_once_amsgrad)                                                \
-      adamw_##state##_##name##_amsgrad(ADAMW_PARAMS AmsgradTable table) {                                              \
-    state<P, G, true>(table);                                                                                          \
-  }
+#define STEP_KERNEL(state, P, G, name) \
+  KERNEL(adamw_##state##_##name, PlainTable, at_once_##state, state<P, G, false)
+#define STEP_KERNEL_AMSGRAD(state, P, G, name) \
+  KERNEL(adamw_##state##_##name##_amsgrad, AmsgradTable, at_once_amsgrad, state<P, G, true)
 #define STEP_KERNELS(state)                                 \
   STEP_KERNEL(state, Float32, Float32, f32_f32)             \
   STEP_KERNEL(state, Float32, Bfloat16, f32_bf16)           \

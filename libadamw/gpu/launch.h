@@ -55,23 +55,26 @@ class Workspace {
 
 // ---- launches ----
 
+// a / b, rounded up.
+constexpr std::int64_t divide_up(std::int64_t a, std::int64_t b) { return a / b + (a % b != 0); }
+
 struct Launcher {
   DeviceState &state;
   const Stream stream;
 
+  // As many warps as have work, as far as the device runs them at a time.
   template <class Table>
-  adamw_status launch(const char *function, const LoadedKernel &kernel, std::int64_t blocks_of_threads,
+  adamw_status launch(const char *function, const LoadedKernel &kernel, std::int64_t busy_warps,
                       const Table &table) const {
-    const auto grid = static_cast<unsigned>(std::clamp<std::int64_t>(blocks_of_threads, 1, kernel.resident));
+    const std::int64_t blocks = divide_up(busy_warps, kernel.warps());
+    const auto grid = static_cast<unsigned>(std::clamp<std::int64_t>(blocks, 1, kernel.resident));
     void *parameters[] = {const_cast<Table *>(&table)};
-    ADAMW_CHECK(state.driver, function, cuLaunchKernel,
-                (kernel.kernel, grid, 1, 1, block_threads_used, 1, 1, 0, stream, parameters, nullptr));
+    ADAMW_CHECK(
+        state.driver, function, cuLaunchKernel,
+        (kernel.kernel, grid, 1, 1, static_cast<unsigned>(kernel.threads), 1, 1, 0, stream, parameters, nullptr));
     return ADAMW_OK;
   }
 };
-
-// a / b, rounded up.
-constexpr std::int64_t divide_up(std::int64_t a, std::int64_t b) { return a / b + (a % b != 0); }
 
 }  // namespace gpu
 }  // namespace adamw

@@ -164,10 +164,10 @@ template <bool Amsgrad, bool Eight, class Table>
 ADAMW_DEVICE void measure(const Table &table) {
   if (found_inf(table.head.found_inf)) return;
   const Tables *t = nullptr;
-  if constexpr (Eight) t = &tables();
+  if constexpr (Eight) t = &filled(shared<Tables>());
   Measure<Amsgrad, Eight, typename Table::RowType> body{table.head, table.rows, t, lane_id()};
   Span span{};
-  over_items(table.head.items, 1, table.rows, table.head.rows, span, body);
+  over_items<warps>(table.head.items, 1, table.rows, table.head.rows, span, body);
 }
 
 // ---- percentile clipping ----
@@ -260,7 +260,7 @@ ADAMW_DEVICE void norms(const NormTable &table) {
   if (found_inf(table.head.found_inf)) return;
   Norms body{table.head, table.rows, lane_id()};
   Span span{};
-  over_items(table.head.items, 1, table.rows, table.head.rows, span, body);
+  over_items<warps>(table.head.items, 1, table.rows, table.head.rows, span, body);
 }
 
 }  // namespace

@@ -37,7 +37,7 @@ ADAMW_DEVICE void find_largest(const QuantizeTable &q) {
 }
 
 ADAMW_DEVICE void quantize_blocks(const QuantizeTable &q) {
-  const Tables &t = tables();
+  const Tables &t = filled(shared<Tables>());
   const unsigned lane = lane_id();
   over_blocks(q.blocks, [&](std::int64_t block, std::int64_t begin, int n) {
     float x[each];
@@ -58,7 +58,7 @@ ADAMW_DEVICE void quantize_blocks(const QuantizeTable &q) {
 }
 
 ADAMW_DEVICE void dequantize_blocks(const QuantizeTable &q) {
-  const Tables &t = tables();
+  const Tables &t = filled(shared<Tables>());
   const unsigned lane = lane_id();
   const float *values = q.is_signed ? t.signed_value : t.unsigned_value;
   over_blocks(q.blocks, [&](std::int64_t block, std::int64_t begin, int n) {

@@ -41,11 +41,11 @@ ADAMW_DEVICE Codes encode(const Fresh<F> &fresh, const TensorScales &scales, con
 }
 
 // Any block: short, misaligned, with elements to skip. One function for all dtypes, and not the common case.
-template <bool Amsgrad, class Table>
+template <bool Amsgrad, int Warps, class Table>
 ADAMW_NOINLINE void any_block8(const Table &table, int number, std::uint32_t block) {
   const LaunchHead &head = table.head;
   const auto *rows = table.rows;
-  const Tables &t = shared<Tables>();
+  const Tables &t = shared<Shared8<Warps>>().tables;
   const unsigned lane = lane_id();
   const Coefficients c = row_coefficients(head, rows[number], number);
   const Factors8 f = factors8(c);
@@ -176,7 +176,7 @@ struct Same<A, A> {
 };
 
 // For kernels that know no dtypes.
-template <bool Amsgrad, bool Eight, class Table>
+template <bool Amsgrad, bool Eight, int Warps, class Table>
 struct StepAny {
   const Table &table;
   int number = 0;
@@ -185,7 +185,7 @@ struct StepAny {
   ADAMW_DEVICE void items(std::uint32_t first, std::uint32_t count, std::uint32_t stride) {
     for (; count != 0; --count, first += stride) {
       if constexpr (Eight) {
-        any_block8<Amsgrad>(table, number, first);
+        any_block8<Amsgrad, Warps>(table, number, first);
       } else {
         any_block32<Amsgrad>(table, number, first);
       }
@@ -193,17 +193,17 @@ struct StepAny {
   }
 };
 
-template <class P, class G, bool Amsgrad, class Table>
+template <class P, class G, bool Amsgrad, int Warps, class Table>
 ADAMW_DEVICE void step32(const Table &table) {
   if (found_inf(table.head.found_inf)) return;
-  WarpRow &mine = shared<WarpRows>().rows[warp_id()];
+  WarpRow &mine = shared<Shared32<Warps>>().rows[warp_id()];
   mine.span = {};
   if constexpr (Same<P, Any>::value) {
-    StepAny<Amsgrad, false, Table> body{table};
-    over_items(table.head.items, table.head.rounds, table.rows, table.head.rows, mine.span, body);
+    StepAny<Amsgrad, false, Warps, Table> body{table};
+    over_items<Warps>(table.head.items, table.head.rounds, table.rows, table.head.rows, mine.span, body);
   } else {
     Step32<P, G, Amsgrad, Table> body{table, mine, lane_id()};
-    over_items(table.head.items, table.head.rounds, table.rows, table.head.rows, mine.span, body);
+    over_items<Warps>(table.head.items, table.head.rounds, table.rows, table.head.rows, mine.span, body);
   }
 }
 

@@ -15,14 +15,16 @@ ADAMW_DEVICE std::uint32_t largest_root_bits(const Quick *x) {
   return warp_max(largest);
 }
 
-template <class P, class G, bool Amsgrad, class Table>
+template <class P, class G, bool Amsgrad, int Warps, class Table>
 struct Stream8 {
   using Share = typename Widest<P::size == 2 && G::size == 2>::Share;
   static constexpr int scales = Amsgrad ? 3 : 2;
+  static constexpr bool side_by_side = Warps > warps;
 
   const Table &table;
   const Tables &tables;
   WarpRow &mine;
+  Fetch &fetch;
   unsigned lane;
 
   ADAMW_DEVICE void enter(int row) { mine.template enter<true>(table.head, table.rows[row], row); }
@@ -32,18 +34,25 @@ struct Stream8 {
       const Run run = mine.run(block, count, stride, table.rows[mine.number].global_offset);
       std::uint32_t done = 0;
       bool stopped = run.count == 0;
+      if (side_by_side && run.count == 0) meet(stride);
       if (run.count != 0) {
         const std::uint32_t left = stream(block, count, run, stride);
         block = mine.block, count = mine.count, done = mine.run_count - left;  // registers are for the elements
         stopped = left != 0;
       }
-      if (stopped) any_block8<Amsgrad>(table, mine.number, block + done++ * stride);
+      if (stopped) any_block8<Amsgrad, Warps>(table, mine.number, block + done++ * stride);
       block += done * stride;
       count -= done;
     }
   }
 
  private:
+  // Once a block, where the warps of the block of threads are side by side. Nothing depends on it, but without it they
+  // drift apart, and what they read at the same time lies apart.
+  static ADAMW_DEVICE void meet(std::uint32_t stride) {
+    if (side_by_side) barrier_if(stride > Warps);
+  }
+
   // Where a block's first element of this lane lies, and its scale, if the lane has one: exp_avg's, the root's, and
   // max_root's are those of lanes 0, 1 and 2.
   struct Place {
@@ -74,6 +83,20 @@ struct Stream8 {
             static_cast<unsigned char *>(at.exp_avg_sq) + first,
             Amsgrad ? static_cast<unsigned char *>(at.max_root) + first : nullptr,
             scale + block};
+  }
+
+  // What this warp asks for on behalf of its block of threads: warp 0 for the parameters of all of them, warp 1 for the
+  // gradients, and so on. One request for a long stretch reads memory faster than many for short ones.
+  ADAMW_DEVICE Fetch first_fetch(std::uint32_t count, std::uint32_t stride, std::int64_t begin) const {
+    const unsigned warp = warp_id();
+    const AllBuffers &at = mine.at;
+    const void *from = warp == 0 ? at.param : warp == 1 ? at.grad : warp == 2 ? at.exp_avg : at.exp_avg_sq;
+    if (Amsgrad && warp == 4) from = at.max_root;
+    const std::uint32_t size = warp == 0 ? P::size : warp == 1 ? G::size : 1, bytes = size * block_size;
+    const bool wanted = stride > Warps && warp < (Amsgrad ? 5 : 4);
+    const std::int64_t behind_last = begin / block_size - warp + std::int64_t{count + 2} * stride;
+    return {static_cast<const unsigned char *>(from) + behind_last * bytes, -static_cast<std::int32_t>(stride * bytes),
+            wanted ? bytes * Warps : 0};
   }
 
   // A block as it lies in memory: this lane's part.
@@ -135,6 +158,7 @@ struct Stream8 {
       mine.group_high = run.group_high;
       mine.state_group = group_key(mine.c.state_key, run.group_high);
       mine.end_group = run.group + run.count * (stride * (block_size / 8));
+      if (side_by_side) fetch = first_fetch(run.count, stride, run.begin);
     }
     warp_barrier();
     std::uint32_t left = run.count;
@@ -144,6 +168,7 @@ struct Stream8 {
     at.advance(stride);
     Stepped8 now = moments(raw);
     for (;;) {
+      meet(stride);
       read_state(raw, at, left > 1);
       if (!finish(at, stride, left, now, raw) || --left == 0) break;
       at.advance(stride);
@@ -176,6 +201,10 @@ struct Stream8 {
                         group = mine.end_group - left * (elements / 8);
     store_params<P, Share>(p, behind(at.param, elements * P::size), block_size, lane, table.head.stochastic_rounding,
                            mine.c.param_key, (std::uint64_t{mine.group_high} << 32 | group) * 8);
+    if (side_by_side) {
+      fetch.ask(left);
+      fetch_word_if(left > 2 && lane < scales, ahead(at.scale, stride * 4));
+    }
     TensorScales s{block_scale<Quick>(from_bits(exp_avg)), block_scale<Quick>(from_bits(root)), {}};
     if (Amsgrad) s.max_root = block_scale<Quick>(from_bits(max_root));
     std::uint32_t words[each];
@@ -191,18 +220,19 @@ struct Stream8 {
   }
 };
 
-template <class P, class G, bool Amsgrad, class Table>
+template <class P, class G, bool Amsgrad, int Warps, class Table>
 ADAMW_DEVICE void step8(const Table &table) {
   if (found_inf(table.head.found_inf)) return;
-  Tables &t = tables();
-  WarpRow &mine = t.rows[warp_id()];
+  Shared8<Warps> &own = shared<Shared8<Warps>>();
+  const Tables &t = filled(own.tables);
+  WarpRow &mine = own.rows[warp_id()];
   mine.span = {};
   if constexpr (Same<P, Any>::value) {
-    StepAny<Amsgrad, true, Table> body{table};
-    over_items(table.head.items, table.head.rounds, table.rows, table.head.rows, mine.span, body);
+    StepAny<Amsgrad, true, Warps, Table> body{table};
+    over_items<Warps>(table.head.items, table.head.rounds, table.rows, table.head.rows, mine.span, body);
   } else {
-    Stream8<P, G, Amsgrad, Table> body{table, t, mine, lane_id()};
-    over_items(table.head.items, table.head.rounds, table.rows, table.head.rows, mine.span, body);
+    Stream8<P, G, Amsgrad, Warps, Table> body{table, t, mine, own.fetches[warp_id()], lane_id()};
+    over_items<Warps>(table.head.items, table.head.rounds, table.rows, table.head.rows, mine.span, body);
   }
 }
 

@@ -8,7 +8,10 @@
 namespace adamw {
 namespace gpu {
 
-constexpr int block_threads_used = 128, warps = block_threads_used / 32;
+constexpr int block_threads_used = 128, warps = block_threads_used / 32;  // of most kernels
+// Of those that move so much an element that memory is what they wait for: one block fills a multiprocessor, and its
+// warps stay side by side (Stream8).
+constexpr int wide_threads = 512;
 constexpr int most_rounds = 7;                                    // of a chunk of items: over_items()
 constexpr int parameter_bytes = 32764;                            // the most that a launch can carry from CUDA 12.1 on
 constexpr int coefficient_sets = 8;                               // different ones in a launch
@@ -113,30 +116,34 @@ using AmsgradTable = StepTable<AmsgradRow>;
 static_assert(sizeof(PlainTable) <= parameter_bytes && sizeof(AmsgradTable) <= parameter_bytes, "a launch carries it");
 static_assert(PlainTable::capacity >= 304, "GPT-2 small in one launch");
 
-// Every kernel with its parameters. step<state>_<parameters>_<gradients>: what people train with, at full speed;
-// step<state>_any: every other choice of dtypes, element by element.
-#define ADAMW_STEP_KERNELS(F, state)                 \
-  F(adamw_##state##_f32_f32, PlainTable)             \
-  F(adamw_##state##_f32_bf16, PlainTable)            \
-  F(adamw_##state##_bf16_f32, PlainTable)            \
-  F(adamw_##state##_bf16_bf16, PlainTable)           \
-  F(adamw_##state##_f16_f16, PlainTable)             \
-  F(adamw_##state##_any, PlainTable)                 \
-  F(adamw_##state##_f32_f32_amsgrad, AmsgradTable)   \
-  F(adamw_##state##_bf16_bf16_amsgrad, AmsgradTable) \
-  F(adamw_##state##_any_amsgrad, AmsgradTable)
+// Every kernel with its parameters and the threads of its blocks. step<state>_<parameters>_<gradients>: what people
+// train with, at full speed; step<state>_any: every other choice of dtypes, element by element.
+#define ADAMW_STEP_KERNELS(F, state, wide)                               \
+  F(adamw_##state##_f32_f32, PlainTable, wide)                           \
+  F(adamw_##state##_f32_bf16, PlainTable, wide)                          \
+  F(adamw_##state##_bf16_f32, PlainTable, block_threads_used)            \
+  F(adamw_##state##_bf16_bf16, PlainTable, block_threads_used)           \
+  F(adamw_##state##_f16_f16, PlainTable, block_threads_used)             \
+  F(adamw_##state##_any, PlainTable, block_threads_used)                 \
+  F(adamw_##state##_f32_f32_amsgrad, AmsgradTable, wide)                 \
+  F(adamw_##state##_bf16_bf16_amsgrad, AmsgradTable, block_threads_used) \
+  F(adamw_##state##_any_amsgrad, AmsgradTable, block_threads_used)
 
-#define ADAMW_KERNELS(F)                   \
-  ADAMW_STEP_KERNELS(F, step32)            \
-  ADAMW_STEP_KERNELS(F, step8)             \
-  F(adamw_measure32, PlainTable)           \
-  F(adamw_measure8, PlainTable)            \
-  F(adamw_measure32_amsgrad, AmsgradTable) \
-  F(adamw_measure8_amsgrad, AmsgradTable)  \
-  F(adamw_norms, NormTable)                \
-  F(adamw_largest, QuantizeTable)          \
-  F(adamw_quantize_blocks, QuantizeTable)  \
-  F(adamw_dequantize_blocks, QuantizeTable)
+#define ADAMW_KERNELS(F)                                       \
+  ADAMW_STEP_KERNELS(F, step32, block_threads_used)            \
+  ADAMW_STEP_KERNELS(F, step8, wide_threads)                   \
+  F(adamw_measure32, PlainTable, block_threads_used)           \
+  F(adamw_measure8, PlainTable, block_threads_used)            \
+  F(adamw_measure32_amsgrad, AmsgradTable, block_threads_used) \
+  F(adamw_measure8_amsgrad, AmsgradTable, block_threads_used)  \
+  F(adamw_norms, NormTable, block_threads_used)                \
+  F(adamw_largest, QuantizeTable, block_threads_used)          \
+  F(adamw_quantize_blocks, QuantizeTable, block_threads_used)  \
+  F(adamw_dequantize_blocks, QuantizeTable, block_threads_used)
+
+#define ADAMW_THREADS(kernel, Table, threads) constexpr int kernel##_threads = threads;
+ADAMW_KERNELS(ADAMW_THREADS)
+#undef ADAMW_THREADS
 
 }  // namespace gpu
 }  // namespace adamw

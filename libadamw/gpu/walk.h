@@ -47,11 +47,15 @@ ADAMW_DEVICE void enter_row(std::uint32_t item, const Row *rows, int row_count, 
 // What is read at the same time lies together: with neighbours for each block of threads, fp32 with 8-bit state took 6
 // to 13% longer on an H200 (tests/bench/results). But then every warp comes to nearly every row. Else a block of
 // threads takes `rounds` times as many neighbours as it has warps, and is in fewer rows.
-template <class Row, class Body>
+//
+// With more Warps than most kernels have, the warps of a block go through a long row side by side: all have the same
+// count. Where the block is in two rows at once, each warp goes alone: its stride is Warps then, with a count of 1.
+template <int Warps, class Row, class Body>
 ADAMW_DEVICE void over_items(std::int64_t items, int rounds, const Row *rows, int row_count, Span &span, Body &body) {
-  const std::uint32_t all = static_cast<std::uint32_t>(items), mine = static_cast<std::uint32_t>(warps),
+  const std::uint32_t all = static_cast<std::uint32_t>(items), mine = static_cast<std::uint32_t>(Warps),
                       stride = rounds == 0 ? block_count() * mine : mine,
                       chunk = mine * static_cast<std::uint32_t>(rounds);
+  constexpr bool side_by_side = Warps > warps;
   for (std::uint32_t start = block_id() * (rounds == 0 ? mine : chunk); start < all;
        start = rounds == 0 ? all : span.start + block_count() * chunk) {
     warp_barrier();  // all lanes have read the span: they may share one
@@ -60,12 +64,14 @@ ADAMW_DEVICE void over_items(std::int64_t items, int rounds, const Row *rows, in
     warp_barrier();
     for (std::uint32_t item = start + warp_id(); item < span.stop;) {
       if (item - span.first >= span.count) enter_row(item, rows, row_count, span, body);
-      const std::uint32_t left = smaller(span.stop, span.first + span.count) - item,
-                          count = left <= stride ? 1 : (left + stride - 1) / stride;
+      const std::uint32_t end = smaller(span.stop, span.first + span.count), first = item - warp_id();
+      const bool alone = side_by_side && rounds == 0 && (first < span.first || end - first < mine);
+      const std::uint32_t left = end - (side_by_side && rounds == 0 ? first + mine - 1 : item),
+                          count = alone || left <= stride ? 1 : (left + stride - 1) / stride;
       warp_barrier();
       span.next = item + count * stride;  // registers are for the elements
       warp_barrier();
-      body.items(item - span.first, count, stride);
+      body.items(item - span.first, count, alone ? mine : stride);
       item = span.next;
     }
   }
@@ -98,6 +104,19 @@ struct Run {
   std::int64_t begin;  // of the first: its first element in the row
   std::uint32_t count;
   std::uint32_t group, group_high;  // the number of its first group of eight elements; all have the same upper bits
+};
+
+// What a warp brings into L2 while a run's blocks are stepped, before it is read: a stretch for each round.
+struct alignas(16) Fetch {
+  const unsigned char *end;  // where that of no block left would begin
+  std::int32_t step;         // bytes from a stretch to the next, negative
+  std::uint32_t bytes;       // 0: none
+
+  // By all lanes of the warp: for two rounds later. Not for a run's last, in which other warps may have no whole block.
+  ADAMW_DEVICE void ask(std::uint32_t left) const {
+    const Fetch f = *this;
+    fetch_if(f.bytes != 0 && left > 3, f.end + std::int64_t{static_cast<std::int32_t>(left)} * f.step, f.bytes);
+  }
 };
 
 // What a warp knows of the row that it is in, in shared memory: registers are for the elements. First what every item

@@ -102,6 +102,24 @@ def test_many_small_tensors(cuda):
     models.assert_same(*results)
 
 
+@pytest.mark.parametrize("amsgrad", [False, True])
+@pytest.mark.parametrize("grad_dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_long_rows(cuda, grad_dtype, amsgrad):
+    """All warps of a multiprocessor go through them side by side: they end within a round, and elements are skipped."""
+    warps = 20 * torch.cuda.get_device_properties(cuda).multi_processor_count
+    shapes = [(256 * 9 * warps + 1000,), (256 * 8 * warps + 3,), (256 * 10 * warps + 256 * 5,)]
+    results = []
+    for device in ("cpu", cuda):
+        params = models.parameters(device, shapes=shapes)
+        optimizer = pyadamw.AdamW8bit(params, lr=1e-2, amsgrad=amsgrad)
+        for step in range(3):
+            models.gradients(params, step, grad_dtype, spoiled=step == 1)
+            optimizer.step()
+        results.append((params, models.states(optimizer, params)))
+    models.assert_same(results[0][0], results[1][0])
+    models.assert_same(results[0][1], results[1][1])
+
+
 def test_a_tensor_beyond_2_to_the_31(cuda):
     """The last elements are stepped as a small tensor of theirs would be."""
     numel = 2**31 + 5 * 256

@@ -103,7 +103,9 @@ def test_the_common_path():
     """Registers, stack, spills and the cheapest way around the main loop are those of a listing counted by hand."""
     (kernel,) = sass.kernels(LISTING)
     assert (kernel.name, kernel.registers, kernel.frame, kernel.spills) == ("step", 0x28, 0x10, 1)
-    assert kernel.loops == [sass.Loop(instructions=7, spills=0, accesses=2, wide_loads=1, wide_stores=1, ahead=0)]
+    assert kernel.loops == [
+        sass.Loop(instructions=7, spills=0, accesses=2, wide_loads=1, wide_stores=1, fetches=0, ahead=0)
+    ]
 
 
 def _decoded(*loop):

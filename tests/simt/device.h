@@ -38,7 +38,8 @@ enum Mutant {
   warp_barrier_missing,   // 13: warp_barrier() does nothing
   reciprocal_coarse,      // 14: right to 5 bits only
   inverse_root_coarse,    // 15: right to 9 bits only
-  mutant_count
+
+  barrier_uneven = 29,  // 29: the first warp passes barrier_if(). paging_mutants.h has those before
 };
 inline bool mutated(Mutant mutant) { return settings().mutant == mutant; }
 
@@ -58,6 +59,10 @@ ADAMW_DEVICE void barrier(simt::Site site = simt::Site::here()) {
 }
 ADAMW_DEVICE void warp_barrier(simt::Site site = simt::Site::here()) {
   if (!simt::mutated(simt::warp_barrier_missing)) simt::warp_barrier(site);
+}
+
+ADAMW_DEVICE void barrier_if(bool wanted, simt::Site site = simt::Site::here()) {
+  if (wanted && !(simt::mutated(simt::barrier_uneven) && thread_id() < 32)) simt::barrier(site);
 }
 
 template <class T>
@@ -158,6 +163,20 @@ ADAMW_DEVICE void load_float_if(bool wanted, const float *p, float *x) {
 ADAMW_DEVICE void store_float(float *p, float x) {
   simt::check_aligned(p, sizeof *p, "store_float");
   *p = x;
+}
+// Touches what is to be fetched: it must lie within the buffer.
+ADAMW_DEVICE void fetch_if(bool wanted, const void *first, std::uint32_t bytes) {
+  if (!wanted) return;
+  simt::check_aligned(first, 16, "fetch_if");
+  simt::check_aligned(reinterpret_cast<const void *>(std::uintptr_t{bytes}), 16, "the length of fetch_if");
+  if (lane_id() == 0) ++simt::fetches;
+  const auto *at = static_cast<const volatile unsigned char *>(first);
+  for (std::uint32_t i = 0; i < bytes; i += 16) static_cast<void>(at[i]);
+  static_cast<void>(at[bytes - 1]);
+}
+ADAMW_DEVICE void fetch_word_if(bool wanted, const void *p) {
+  simt::check_aligned(p, 4, "fetch_word_if");
+  if (wanted) static_cast<void>(*static_cast<const volatile std::uint32_t *>(p));
 }
 // Beyond the end, too, where nothing is read.
 template <class T>

@@ -138,7 +138,8 @@ Result cuLibraryGetKernel(gpu::Kernel *kernel, gpu::Library library, const char 
 }
 Result cuOccupancyMaxActiveBlocksPerMultiprocessor(int *blocks, gpu::Kernel kernel, int threads, std::size_t) {
   ENTER(context);
-  if (kernel == nullptr || threads < 1 || threads > 1024) return refuse(__func__, invalid_value, "a wrong argument");
+  if (kernel == nullptr || static_cast<unsigned>(threads) != reinterpret_cast<const KernelEntry *>(kernel)->threads)
+    return refuse(__func__, invalid_value, "a wrong argument");
   *blocks = world().driver.blocks_per_multiprocessor;
   return 0;
 }
@@ -151,9 +152,8 @@ Result cuLaunchKernel(gpu::Kernel kernel, unsigned grid_x, unsigned grid_y, unsi
   bool known = false;
   for (const KernelEntry &other : world().kernels) known = known || &other == entry;
   if (!known) return refuse(__func__, invalid_handle, "not a kernel");
-  if (grid_x == 0 || grid_x > 0x7FFFFFFFu || grid_y != 1 || grid_z != 1 || block_x == 0 || block_x > 1024 ||
-      block_y != 1 || block_z != 1 || shared_bytes != 0 || extra != nullptr || params == nullptr ||
-      params[0] == nullptr)
+  if (grid_x == 0 || grid_x > 0x7FFFFFFFu || grid_y != 1 || grid_z != 1 || block_x != entry->threads || block_y != 1 ||
+      block_z != 1 || shared_bytes != 0 || extra != nullptr || params == nullptr || params[0] == nullptr)
     return refuse(__func__, invalid_value, "a launch that cannot be");
   world().driver.launched.push_back(entry->name);
   // A launch takes its parameters with it. Aligned as a kernel finds them.

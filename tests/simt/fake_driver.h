@@ -19,12 +19,13 @@ namespace gpu = adamw::gpu;
 
 struct KernelEntry {
   const char *name;
+  unsigned threads;  // that a block must have
   std::size_t params_bytes;
   void (*run)(const void *params);
 };
-// F(name, Params) of a list of kernels: SIMT_KERNELS(ADAMW_KERNELS) makes them known, once in a program.
-#define SIMT_KERNEL(name, Params) \
-  simt::KernelEntry{#name, sizeof(Params), [](const void *p) { name(*static_cast<const Params *>(p)); }},
+// F(name, Params, threads) of a list of kernels: SIMT_KERNELS(ADAMW_KERNELS) makes them known, once in a program.
+#define SIMT_KERNEL(name, Params, threads) \
+  simt::KernelEntry{#name, threads, sizeof(Params), [](const void *p) { name(*static_cast<const Params *>(p)); }},
 #define SIMT_KERNELS(LIST) const bool simt_kernels_known = simt::add_kernels({LIST(SIMT_KERNEL)});
 bool add_kernels(const std::vector<KernelEntry> &kernels);
 

@@ -84,6 +84,8 @@ void pause();
 // Ends the launch.
 [[noreturn]] void fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
+inline std::uint64_t fetches = 0;  // requests of fetch_if() in all launches so far
+
 inline void check_aligned(const void *p, std::size_t bytes, const char *what) {
   if (reinterpret_cast<std::uintptr_t>(p) % bytes != 0)
     fail("%s of %zu bytes at %p, which is not aligned to them", what, bytes, p);

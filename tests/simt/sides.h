@@ -124,6 +124,16 @@ struct Side {
       }
     }
   }
+  // A NaN in one of `blocks` blocks of 256 elements, at random.
+  void spoil_gradients(std::uint64_t seed, int blocks) {
+    Random random(seed * 79 + 1);
+    const std::size_t size = size_of(static_cast<adamw_dtype>(options.grad_dtype));
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+      for (std::int64_t k = 255; k < rows[i].numel; k += 256)
+        if (random.below(blocks) == 0)
+          std::memset(memory[i][grad].at() + static_cast<std::size_t>(k) * size, 0xFF, size);
+    }
+  }
   // State as after many steps, instead of zeros: any codes, any scales.
   void fill_state(std::uint64_t seed) {
     Random random(seed);

@@ -17,6 +17,7 @@ struct Case {
   adamw_step_options options;
   int steps = 2, spread = 1;
   std::size_t shift = 0;
+  int spoilt = 0;  // one of so many blocks has a NaN in its ordinary gradients; 0: none
   bool not_finite = false, ordinary = false, from_tensors = false, used_state = false;
   int device = 0;
   std::int64_t unread_step = 0;
@@ -63,6 +64,7 @@ void check(const Case &c, const std::vector<TensorShape> &tensors) {
         side->fill_ordinary_gradients(static_cast<std::uint64_t>(step));
       else
         side->fill_gradients(static_cast<std::uint64_t>(step), c.not_finite);
+      if (c.spoilt != 0) side->spoil_gradients(static_cast<std::uint64_t>(step), c.spoilt);
       CHECK(side->step(number, c.from_tensors, c.spread) == ADAMW_OK, "%s: %s", what.c_str(), adamw_last_error());
     }
     CHECK(synchronize(), "%s: a kernel failed", what.c_str());
@@ -172,6 +174,26 @@ void check_orders() {
   }
 }
 
+// Kernels of wide blocks keep their warps side by side in long rows, whatever comes: rows that end within a round,
+// short blocks, rows of short rows, elements to skip at any place, group numbers that overflow 32 bits.
+void check_side_by_side() {
+  fake().multiprocessors = 2, fake().blocks_per_multiprocessor = 1;
+  const std::vector<TensorShape> long_rows = {
+      {1, 90001, 0}, {300, 300, 0}, {1, 102400, (std::int64_t{1} << 35) - 65536}, {1, 88200, 0}};
+  for (int dtypes : {0, 1}) {
+    for (std::uint32_t amsgrad : {0u, unsigned{ADAMW_STEP_AMSGRAD}}) {
+      if (dtypes == 1 && amsgrad != 0) continue;  // element by element
+      for (int spoilt : {0, 40, 3}) {
+        Case c{options_of(ADAMW_STATE_BLOCK8, dtypes / 3, dtypes % 3, amsgrad)};
+        c.ordinary = true, c.spoilt = spoilt;
+        fetches = 0;
+        check(c, long_rows);
+        CHECK(failures() != 0 || fetches > 100, "%s: nothing is read ahead", name_of(c).c_str());
+      }
+    }
+  }
+}
+
 // The same bytes in whatever order threads run, however many blocks there are.
 void check_schedules() {
   for (std::uint64_t seed = 1; seed <= 6; ++seed) {
@@ -264,6 +286,7 @@ int main(int argc, char **argv) {
                     {"rows", check_many_rows},
                     {"places", check_places},
                     {"orders", check_orders},
+                    {"side_by_side", check_side_by_side},
                     {"schedules", check_schedules},
                     {"found_inf", check_found_inf},
                     {"devices", check_devices},
