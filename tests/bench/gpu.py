@@ -68,11 +68,22 @@ def measure(elements, quick):
     """The results, and the numbers that BARS names."""
     budget = BUDGETS[quick]
     found, results = {}, {"copy": figures.copy_ceiling(elements, budget), "links": figures.links(quick), "steps": []}
-    copy = results["copy"]["bytes_per_second"]
     shapes = sizes(elements)
+    host = figures.HostTimes(
+        [
+            (who, tensors)
+            for who in (pyadamw.AdamW32bit, pyadamw.AdamW8bit)  # of the second, small tensors are a call of their own
+            for tensors in ([(10000,)], shapes["gpt2-304"])
+        ],
+        10 if quick else 30,
+    )
+    host.round()
     for size, tensors in shapes.items():
         for dtype in (torch.float32, torch.bfloat16):
-            for entry in figures.contest(tensors, dtype, budget, size):
+            entries = figures.contest(tensors, dtype, budget, size)
+            copies = [entry["bytes"] / entry["median"] for entry in entries if entry["who"] == "copy"]
+            copy = copies[0] if copies else results["copy"]["bytes_per_second"]
+            for entry in entries:
                 results["steps"].append(entry)
                 if entry["median"] is None:
                     continue
@@ -80,6 +91,7 @@ def measure(elements, quick):
                 name = f"{size}-{entry['dtype']}-{entry['who']}"
                 found[f"{name} share of the copy ceiling"] = entry["share"]
                 found[name] = entry["median"]
+        host.round()
     for name in list(found):
         if name.endswith("-8bit"):
             for rival in ("torch fused", "bitsandbytes"):
@@ -92,11 +104,8 @@ def measure(elements, quick):
             name = f"{entry['backing']} {entry['budget']:.0%}"
             found[f"{name} share of the link"] = entry["share_of_link"]
             found[f"{name} / unpaged"] = entry["ratio"]["median"]
-    results["host"] = [
-        figures.host_time(who, tensors, 10 if quick else 50)
-        for who in (pyadamw.AdamW32bit, pyadamw.AdamW8bit)  # of the second, small tensors are a call of their own
-        for tensors in ([(10000,)], shapes["gpt2-304"])
-    ]
+    host.round()
+    results["host"] = host.results()
     found["gpt2-304 host microseconds"] = results["host"][-1]["median"] * 1e6
     return results, found
 
@@ -126,6 +135,7 @@ def show(results, rows):
         what = f"{e['who']}, {e['tensors']} tensors, {e['calls']} calls"
         print(f"host time of step(), {what}: {whole:.0f} us; with the same gradients {again:.0f} us")
         print(f"{'':16}of the first, in the library and the driver: {library:.0f} us")
+        print(f"{'':16}medians of all rounds: " + ", ".join(f"{median * 1e6:.0f}" for median in e["medians"]))
     for row in rows:
         value = "not measured" if row["value"] is None else f"{row['value']:.3f}"
         verdict = {None: "", True: "met", False: "NOT met"}[row["met"]]

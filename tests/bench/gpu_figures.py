@@ -17,12 +17,25 @@ STATE_BYTES = {"8bit": 4 + 16 / 256, "32bit": 16, "torch fused": None, "bitsandb
 BUSY_CYCLES = 60_000_000  # some 30 ms
 
 
-def timed(call, busy=False):
-    """Seconds that the device takes for what `call` queues. The device waits for the host where that is slower; not
-    with `busy`, which gives it something else to do until all is queued, as in training."""
+# What is queued before a call that is timed. The device waits for the host where that is slower; not after something
+# else to do, as in training, nor after the call itself, which moreover finds the clock, the heat and the caches that it
+# leaves, not those that others leave.
+def nothing(_call):
+    pass
+
+
+def something_else(_call):
+    torch.cuda._sleep(BUSY_CYCLES)
+
+
+def itself(call):
+    call()
+
+
+def timed(call, ahead=nothing):
+    """Seconds that the device takes for what `call` queues."""
     start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-    if busy:
-        torch.cuda._sleep(BUSY_CYCLES)
+    ahead(call)
     start.record()
     call()
     end.record()
@@ -30,8 +43,8 @@ def timed(call, busy=False):
     return start.elapsed_time(end) / 1e3
 
 
-def in_turn(calls, budget, least=7, most=200, busy=False):
-    """The times of each call, taken in turn after two rounds that do not count. `busy`: of timed()."""
+def in_turn(calls, budget, least=7, most=200, ahead=nothing):
+    """The times of each call, taken in turn after two rounds that do not count. `ahead`: of timed()."""
     times = [[] for _ in calls]
     for _ in range(2):
         for call in calls:
@@ -40,7 +53,7 @@ def in_turn(calls, budget, least=7, most=200, busy=False):
     start = time.perf_counter()
     while len(times[0]) < least or (time.perf_counter() - start < budget * len(calls) and len(times[0]) < most):
         for call, taken in zip(calls, times, strict=True):
-            taken.append(timed(call, busy))
+            taken.append(timed(call, ahead))
     return times
 
 
@@ -98,7 +111,8 @@ def contestants():
 
 
 def contest(shapes, dtype, budget, size):
-    """Times one step of each contestant in turn, each on its own random parameters and gradients."""
+    """Times one step of each contestant in turn, each on its own random parameters and gradients; of a single tensor
+    the second of two, and a copy of the gradient beside them."""
     made, entries = [], []
     elements = sum(torch.Size(shape).numel() for shape in shapes)
     width = 4 if dtype == torch.float32 else 2
@@ -117,15 +131,43 @@ def contest(shapes, dtype, budget, size):
         except Exception as error:
             entry["note"] = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
         entries.append(entry)
-    steps = [optimizer.step for _, optimizer, _ in made]
-    for (entry, _, _), times in zip(made, in_turn(steps, budget), strict=True):
-        entry.update(quartiles(times), busy_median=None)
+    timed_entries, steps = [entry for entry, _, _ in made], [optimizer.step for _, optimizer, _ in made]
+    if len(shapes) == 1:
+        source = torch.randn(shapes[0], device="cuda", dtype=dtype)
+        target = torch.empty_like(source)
+        steps.append(lambda: target.copy_(source))
+        entry = {"size": size, "who": "copy", "dtype": entries[0]["dtype"], "tensors": 1, "elements": elements}
+        timed_entries.append({**entry, "bytes": 2 * width * elements, "note": None})
+        entries.append(timed_entries[-1])
+    ahead = itself if len(shapes) == 1 else nothing
+    for entry, times in zip(timed_entries, in_turn(steps, budget, ahead=ahead), strict=True):
+        entry.update(quartiles(times), ahead=ahead.__name__, busy_median=None)
     if len(shapes) > 1:
-        for (entry, _, _), times in zip(made, in_turn(steps, 0.0, busy=True), strict=True):
+        for entry, times in zip(timed_entries, in_turn(steps, 0.0, ahead=something_else), strict=True):
             entry["busy_median"] = statistics.median(times)
-    del made
+    del made, steps
     torch.cuda.empty_cache()
     return [entry for entry in entries if entry["median"] is not None or entry["note"]]
+
+
+class HostTimes:
+    """Of several cases, each an optimizer and its shapes, in rounds that lie apart: a processor that others use, too,
+    takes up to twice as long for some seconds. What counts is the round with the least median; the others are named."""
+
+    def __init__(self, cases, repetitions):
+        self.cases, self.repetitions = cases, repetitions
+        self.rounds = [[] for _ in cases]
+
+    def round(self):
+        for case, done in zip(self.cases, self.rounds, strict=True):
+            done.append(host_time(*case, self.repetitions))
+
+    def results(self):
+        best = [min(done, key=lambda entry: entry["median"]) for done in self.rounds]
+        return [
+            {**entry, "medians": [other["median"] for other in done]}
+            for entry, done in zip(best, self.rounds, strict=True)
+        ]
 
 
 def host_time(optimizer_class, shapes, repetitions):
