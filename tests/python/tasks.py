@@ -170,7 +170,8 @@ class Degraded(pyadamw.AdamW32bit):
 
     "truncated": the codes of our 8-bit state, but both moments rounded towards zero. "nearest": exp_avg_sq itself, not
     its root, and each moment rounded to the nearest code, of which 0 is one: what bitsandbytes does. As there, blocks
-    are of the flat tensor. All tensors at once, each padded to whole blocks: one by one takes as long as the training.
+    are of the flat tensor. All tensors at once, each padded to whole blocks with zeros, which every rule keeps: one by one
+    takes as long as the training.
     """
 
     BLOCK = 256
@@ -178,6 +179,11 @@ class Degraded(pyadamw.AdamW32bit):
     def __init__(self, params, rule, **options):
         super().__init__(params, **options)
         self.rule = rule
+        tensors = [param for group in self.param_groups for param in group["params"]]
+        lengths = [-(-tensor.numel() // self.BLOCK) * self.BLOCK for tensor in tensors]
+        self.padded = torch.zeros(sum(lengths))
+        parts = zip(tensors, self.padded.split(lengths), strict=True)
+        self.places = [part[: tensor.numel()].view_as(tensor) for tensor, part in parts]
 
     def step(self, closure=None):
         loss = super().step(closure)
@@ -191,10 +197,10 @@ class Degraded(pyadamw.AdamW32bit):
         return loss
 
     def _round(self, states, key, rule):
-        padded = [F.pad(state[key].flatten(), (0, -state[key].numel() % self.BLOCK)) for state in states]
-        rounded = rule(torch.cat(padded)).split([len(tensor) for tensor in padded])
-        for state, values in zip(states, rounded, strict=True):
-            state[key].copy_(values[: state[key].numel()].view_as(state[key]))
+        tensors = [state[key] for state in states]
+        torch._foreach_copy_(self.places, tensors)
+        self.padded.copy_(rule(self.padded))
+        torch._foreach_copy_(tensors, self.places)
 
 
 def _nearest(values, name):
@@ -251,6 +257,7 @@ def run_all(jobs):
     jobs = list(jobs)
     workers = min(len(jobs), len(os.sched_getaffinity(0)))
     context = get_context("forkserver")  # no threads are forked, and what takes seconds to import is imported once
-    context.set_forkserver_preload(["pyadamw", "sklearn.datasets"])
+    # torch imports torch._dynamo when the first optimizer is made
+    context.set_forkserver_preload(["pyadamw", "torch._dynamo", "sklearn.datasets"])
     with ProcessPoolExecutor(workers, mp_context=context) as pool:
         return dict(zip(jobs, pool.map(run, *zip(*jobs, strict=True)), strict=True))
