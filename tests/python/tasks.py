@@ -170,8 +170,8 @@ class Degraded(pyadamw.AdamW32bit):
 
     "truncated": the codes of our 8-bit state, but both moments rounded towards zero. "nearest": exp_avg_sq itself, not
     its root, and each moment rounded to the nearest code, of which 0 is one: what bitsandbytes does. As there, blocks
-    are of the flat tensor. All tensors at once, each padded to whole blocks with zeros, which every rule keeps: one by one
-    takes as long as the training.
+    are of the flat tensor. All tensors at once, each padded to whole blocks with zeros, which both rules keep: one by
+    one takes as long as the training.
     """
 
     BLOCK = 256

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forked
 import pytest
 import torch
 from harness import run_python
@@ -88,7 +89,7 @@ def test_a_library_that_may_not_be_read(tmp_path):
         if folder.stat().st_mode & 0o001:
             break
         folder.chmod(0o755)
-    output = run_python(script, PYADAMW_LIBRARY=str(path)).stdout
+    output = forked.run(script, PYADAMW_LIBRARY=str(path)).stdout
     assert output.startswith(
         f"LibraryNotFoundError PYADAMW_LIBRARY = {path} cannot be loaded: this user may not read it"
     )
@@ -105,7 +106,7 @@ def test_a_newer_system_is_named(tmp_path):
 
 def test_a_wrong_path_is_named_at_the_first_use():
     """Constructing an optimizer does not hide why there is no library."""
-    output = run_python(CONSTRUCT, PYADAMW_LIBRARY="/nowhere.so").stdout
+    output = forked.run(CONSTRUCT, PYADAMW_LIBRARY="/nowhere.so").stdout
     assert output.startswith("LibraryNotFoundError PYADAMW_LIBRARY = /nowhere.so: there is no such file")
 
 
@@ -223,9 +224,9 @@ for _ in range(3):
     optimizer.step()
 print(pyadamw._library.library().cuda, hashlib.sha256(p.detach().numpy().tobytes()).hexdigest())
 """
-    done = run_python(script, PYADAMW_LIBRARY=str(path))
+    done = forked.run(script, PYADAMW_LIBRARY=str(path))
     assert done.returncode == 0, done.stderr
-    expected = run_python(script, PYADAMW_LIBRARY=str(CPU)).stdout
+    expected = forked.run(script, PYADAMW_LIBRARY=str(CPU)).stdout
     assert done.stdout == expected.replace("None", str(major))
 
 
@@ -264,7 +265,7 @@ for cls in (pyadamw.AdamW8bit, pyadamw.AdamW32bit):
     except pyadamw.UnsupportedError as error:
         print("refused", error, bool(p.any()))
 """
-    done = run_python(script, ADAMW_CPU="mmx")
+    done = forked.run(script, ADAMW_CPU="mmx")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("refused") == 2
     assert done.stdout.count("mmx") == 2

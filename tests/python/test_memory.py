@@ -2,8 +2,8 @@
 
 import json
 
+import forked
 import pytest
-from harness import run_python
 
 ELEMENTS = 64 * 2**20
 
@@ -39,7 +39,7 @@ print(json.dumps({"state": state, "growth": status("VmHWM") - before}))
 )
 def test_state_and_temporaries(name, rows, bytes_per_parameter):
     """The state of a 64 M-element tensor is no larger than said, and a step allocates at most 1 MiB."""
-    done = run_python(SCRIPT, name, rows)
+    done = forked.run(SCRIPT, name, rows)
     assert done.returncode == 0, done.stderr
     measured = json.loads(done.stdout)
     assert measured["state"] / ELEMENTS <= bytes_per_parameter

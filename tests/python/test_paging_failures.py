@@ -7,9 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forked
 import pytest
 import torch
-from harness import assert_same_bits, bits, clones, give_gradients, parameters, run_python, train
+from harness import assert_same_bits, bits, clones, give_gradients, parameters, train
 
 import pyadamw
 
@@ -83,7 +84,7 @@ def check_full(done):
 
 def test_no_room_by_a_limit(disk):
     """The size of files is limited: an error before anything is written, and what fits can be had afterwards."""
-    check_full(run_python(FULL, disk, "limit"))
+    check_full(forked.run(FULL, disk, "limit"))
 
 
 def test_no_room_on_a_full_disk(disk):
@@ -92,7 +93,7 @@ def test_no_room_on_a_full_disk(disk):
     if mounted.returncode:
         pytest.skip("needs the right to mount; test_pager_errors.cpp plays a full disk everywhere")
     try:
-        done = run_python(FULL, disk, "disk")
+        done = forked.run(FULL, disk, "disk")
     finally:
         subprocess.run(["umount", disk], check=True)
     check_full(done)

@@ -5,6 +5,7 @@ import os
 import shutil
 from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
 import torch
@@ -82,10 +83,10 @@ def check_within_budget(done):
 
 def test_state_of_eight_budgets_within_a_limit_on_data(disk):
     """With RLIMIT_DATA at what there is, the budget and 64 MiB: the unpaged class has no room, the paged one trains."""
-    unpaged = run_python(LIMITED, "rlimit", disk, BUDGET, STATE, "none", "unpaged")
+    unpaged = forked.run(LIMITED, "rlimit", disk, BUDGET, STATE, "none", "unpaged")
     assert unpaged.returncode != 0
     assert "can't allocate memory" in unpaged.stderr
-    check_within_budget(run_python(LIMITED, "rlimit", disk, BUDGET, STATE, "none", "paged"))
+    check_within_budget(forked.run(LIMITED, "rlimit", disk, BUDGET, STATE, "none", "paged"))
 
 
 def test_state_of_eight_budgets_within_a_control_group(disk):
@@ -99,6 +100,7 @@ def test_state_of_eight_budgets_within_a_control_group(disk):
         )
     try:
         script = f"open('{group}/tasks', 'w').write('0')\n" + LIMITED
+        # A fork's memory is its parent's, until it is written: the group would be charged for that.
         done = run_python(script, "cgroup", disk, BUDGET, STATE, group, "paged")
     finally:
         group.rmdir()
@@ -144,7 +146,7 @@ print(json.dumps([before, used()]))
 @pytest.mark.parametrize("backing", ["host", "file"])
 def test_a_thousand_optimizers_leave_nothing(disk, backing):
     """Created, stepped, every third left by an exception, deleted: memory, descriptors, threads and files are back."""
-    done = run_python(CYCLES, backing, disk)
+    done = forked.run(CYCLES, backing, disk)
     assert done.returncode == 0, done.stderr
     before, after = json.loads(done.stdout)
     assert {key: after[key] for key in ("fds", "files", "threads")} == {

@@ -2,35 +2,18 @@
 whole, bit for bit, and a checkpoint goes on with any number of processes.
 """
 
-import os
-import signal
-import subprocess
-import sys
-from pathlib import Path
-
+import forked
 import pytest
-
-SCRIPT = Path(__file__).with_name("sharded_script.py")
 
 
 def run(folder, *jobs):
     """Jobs are (mode, number of processes)."""
-    started = subprocess.Popen(
-        [sys.executable, SCRIPT, str(folder), *(f"{mode}:{processes}" for mode, processes in jobs)],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        out, error = started.communicate(timeout=600)
-    except subprocess.TimeoutExpired:
-        os.killpg(started.pid, signal.SIGKILL)  # it and all that it has forked
-        raise
-    assert started.returncode == 0, out + error[-3000:]
+    script = "import sharded_script; sharded_script.main()"
+    arguments = [f"{mode}:{processes}" for mode, processes in jobs]
+    done = forked.run(script, folder, *arguments, modules=("sharded_script",), timeout=600, OMP_NUM_THREADS="1")
+    assert done.returncode == 0, done.stdout + done.stderr[-3000:]
     for mode in {mode for mode, _ in jobs}:
-        assert out.count(f"{mode}: holds") == sum(processes for m, processes in jobs if m == mode)
+        assert done.stdout.count(f"{mode}: holds") == sum(processes for m, processes in jobs if m == mode)
 
 
 def test_stepping_shards_is_stepping_the_whole(tmp_path):

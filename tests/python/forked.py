@@ -1,0 +1,108 @@
+"""Owns fresh processes for tests that would wait longest for an interpreter to import torch: one that has done so is
+forked for each. Must not know any law. As a script it is that process: forked.py MODULE...
+
+A child has what importing the modules leaves and nothing else: of pyadamw nothing, unless MODULE says so, so that it
+loads the library by its own environment. It ends as an interpreter ends. What the environment says to Python, torch or
+OpenMP has been read before: a test that changes such a thing, or is about imports, takes harness.run_python.
+"""
+
+import atexit
+import functools
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+# ---- here ------------------------------------------------------------------------------------------------------------
+
+
+def _path():
+    return os.pathsep.join(p for p in sys.path if p)
+
+
+@functools.cache
+def _process(*modules):
+    """The one that is forked, of this process; it ends when its input does."""
+    # passive: threads that wait leave the processors to others. Without BLAS threads of numpy, no thread is forked.
+    settings = {"OMP_WAIT_POLICY": "passive", "OPENBLAS_NUM_THREADS": "1"}
+    started = subprocess.Popen(
+        [sys.executable, __file__, *modules],
+        env={**os.environ, "PYTHONPATH": _path(), **settings},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    atexit.register(started.stdin.close)
+    return started
+
+
+def run(script, *arguments, modules=("torch", "torch._dynamo"), timeout=300, **environment):
+    """Runs a script in a fork with changed environment variables (None removes one)."""
+    process = _process(*modules)
+    env = {**os.environ, "PYTHONPATH": _path(), **environment}
+    with tempfile.TemporaryDirectory() as folder:
+        out, error = Path(folder) / "out", Path(folder) / "error"
+        job = {
+            "script": script,
+            "arguments": ["-c", *map(str, arguments)],
+            "environment": {name: value for name, value in env.items() if value is not None},
+            "output": [str(out), str(error)],
+        }
+        process.stdin.write(json.dumps(job) + "\n")
+        process.stdin.flush()
+        child, late = int(process.stdout.readline()), threading.Event()
+        # It and all that it has forked.
+        timer = threading.Timer(timeout, lambda: (late.set(), os.killpg(child, signal.SIGKILL)))
+        timer.start()
+        try:
+            status = int(process.stdout.readline())
+        finally:
+            timer.cancel()
+        if late.is_set():
+            raise subprocess.TimeoutExpired(script, timeout)
+        return subprocess.CompletedProcess(script, status, out.read_text(), error.read_text())
+
+
+# ---- there -----------------------------------------------------------------------------------------------------------
+
+
+def wait_for_jobs():
+    """Returns in children only, with their job."""
+    for line in sys.stdin:
+        job = json.loads(line)
+        child = os.fork()
+        if child == 0:
+            return job
+        print(child, flush=True)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+    os._exit(0)
+
+
+def become(job):
+    os.setsid()
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    for target, source in enumerate((nothing, *(os.open(path, os.O_WRONLY | os.O_CREAT) for path in job["output"]))):
+        os.dup2(source, target)
+        os.close(source)
+    os.environ.clear()
+    os.environ.update(job["environment"])
+    os.chdir(ROOT)
+    sys.argv = job["arguments"]
+
+
+if __name__ == "__main__":
+    for name in sys.argv[1:]:
+        importlib.import_module(name)
+    assert len(os.listdir("/proc/self/task")) == 1, "threads are not forked"
+    task = wait_for_jobs()
+    become(task)
+    sys.path.remove(str(Path(__file__).parent))
+    exec(compile(task["script"], "<string>", "exec"), {"__name__": "__main__"})
