@@ -52,21 +52,21 @@ ADAMW_DEVICE void enter_row(std::uint32_t item, const Row *rows, int row_count, 
 // count. Where the block is in two rows at once, each warp goes alone: its stride is Warps then, with a count of 1.
 template <int Warps, class Row, class Body>
 ADAMW_DEVICE void over_items(std::int64_t items, int rounds, const Row *rows, int row_count, Span &span, Body &body) {
+  const bool neighbours_of_all = rounds == 0, side_by_side = Warps > warps && neighbours_of_all;
   const std::uint32_t all = static_cast<std::uint32_t>(items), mine = static_cast<std::uint32_t>(Warps),
-                      stride = rounds == 0 ? block_count() * mine : mine,
+                      stride = neighbours_of_all ? block_count() * mine : mine,
                       chunk = mine * static_cast<std::uint32_t>(rounds);
-  constexpr bool side_by_side = Warps > warps;
-  for (std::uint32_t start = block_id() * (rounds == 0 ? mine : chunk); start < all;
-       start = rounds == 0 ? all : span.start + block_count() * chunk) {
+  for (std::uint32_t start = block_id() * (neighbours_of_all ? mine : chunk); start < all;
+       start = neighbours_of_all ? all : span.start + block_count() * chunk) {
     warp_barrier();  // all lanes have read the span: they may share one
     span.start = start;
-    span.stop = rounds == 0 || all - start < chunk ? all : start + chunk;
+    span.stop = neighbours_of_all || all - start < chunk ? all : start + chunk;
     warp_barrier();
     for (std::uint32_t item = start + warp_id(); item < span.stop;) {
       if (item - span.first >= span.count) enter_row(item, rows, row_count, span, body);
       const std::uint32_t end = smaller(span.stop, span.first + span.count), first = item - warp_id();
-      const bool alone = side_by_side && rounds == 0 && (first < span.first || end - first < mine);
-      const std::uint32_t left = end - (side_by_side && rounds == 0 ? first + mine - 1 : item),
+      const bool alone = side_by_side && (first < span.first || end - first < mine);
+      const std::uint32_t left = end - (side_by_side ? first + mine - 1 : item),
                           count = alone || left <= stride ? 1 : (left + stride - 1) / stride;
       warp_barrier();
       span.next = item + count * stride;  // registers are for the elements
