@@ -62,6 +62,7 @@ std::int64_t PagedRows::end_of_cut(const Row &row, std::int64_t first, std::int6
 
 adamw_status PagedRows::cut(bool measured) {
   std::int64_t room = session_.chunk_bytes();
+  buffers_.reserve(static_cast<std::size_t>(plan_.count * field_count_));
   for (std::int64_t i = 0; i < plan_.count; ++i) {
     const Row &row = plan_.rows[i];
     std::int64_t per_block = 0, moving = 0;

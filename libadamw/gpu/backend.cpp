@@ -21,28 +21,33 @@ constexpr const char *step_name = "adamw_step";
 constexpr const char *dtype_names[] = {"f32", "bf16", "f16"};
 
 // The kernel of table.h with this name; null if there is none.
-const KernelName *find_kernel(const char *name) {
+const ListedKernel *find_kernel(const char *name) {
 #define ADAMW_NAME(kernel, Table, threads) {#kernel, threads},
-  static constexpr KernelName known[] = {ADAMW_KERNELS(ADAMW_NAME)};
+  static constexpr ListedKernel known[] = {ADAMW_KERNELS(ADAMW_NAME)};
 #undef ADAMW_NAME
-  for (const KernelName &one : known) {
+  for (const ListedKernel &one : known) {
     if (std::strcmp(one.name, name) == 0) return &one;
   }
   return nullptr;
 }
 
-struct StepNames {
-  char step[48], measure[48];
+struct StepKernels {
+  const ListedKernel *step, *measure;
 
-  explicit StepNames(const StepKind &kind) {
+  explicit StepKernels(const StepKind &kind) {
     const char *state = kind.state_format == ADAMW_STATE_FLOAT32 ? "32" : "8",
                *amsgrad = kind.amsgrad ? "_amsgrad" : "";
-    std::snprintf(step, sizeof step, "adamw_step%s_%s_%s%s", state, dtype_names[kind.param_dtype],
+    char name[48];
+    std::snprintf(name, sizeof name, "adamw_step%s_%s_%s%s", state, dtype_names[kind.param_dtype],
                   dtype_names[kind.grad_dtype], amsgrad);
     // The kernels of single dtypes take block-wise state only.
-    if (find_kernel(step) == nullptr || kind.state_format == ADAMW_STATE_TENSOR8)
-      std::snprintf(step, sizeof step, "adamw_step%s_any%s", state, amsgrad);
-    std::snprintf(measure, sizeof measure, "adamw_measure%s%s", state, amsgrad);
+    step = kind.state_format == ADAMW_STATE_TENSOR8 ? nullptr : find_kernel(name);
+    if (step == nullptr) {
+      std::snprintf(name, sizeof name, "adamw_step%s_any%s", state, amsgrad);
+      step = find_kernel(name);
+    }
+    std::snprintf(name, sizeof name, "adamw_measure%s%s", state, amsgrad);
+    measure = find_kernel(name);
   }
 };
 
@@ -82,10 +87,10 @@ class StepRun {
     }
     clips_ = plan_.percentile_clipping < 100;
     measures_ = plan_.measures();
-    const StepNames names(plan_.kind);
-    if (adamw_status s = launcher_.state.kernel(step_name, *find_kernel(names.step), &step_)) return s;
+    const StepKernels kernels(plan_.kind);
+    if (adamw_status s = launcher_.state.kernel(step_name, *kernels.step, &step_)) return s;
     if (measures_) {
-      if (adamw_status s = launcher_.state.kernel(step_name, *find_kernel(names.measure), &measure_)) return s;
+      if (adamw_status s = launcher_.state.kernel(step_name, *kernels.measure, &measure_)) return s;
     }
     if (clips_) {
       if (adamw_status s = launcher_.state.kernel(step_name, *find_kernel("adamw_norms"), &norms_)) return s;

@@ -32,11 +32,11 @@ ADAMW_DEVICE unsigned lane_id() { return threadIdx.x & 31u; }
 // Waits for all threads of the block; what they wrote to shared memory before is visible after.
 ADAMW_DEVICE void barrier() { __syncthreads(); }
 
-// Waits for all threads of the block, if `wanted`, and says nothing of what they wrote. Without a branch.
-ADAMW_DEVICE void barrier_if(bool wanted) { asm volatile(ADAMW_IF(0) "bar.sync 0;}" ::"r"(unsigned{wanted})); }
-
 // The same for the lanes of a warp.
 ADAMW_DEVICE void warp_barrier() { __syncwarp(); }
+
+// Waits for all threads of the block, if `wanted`, and says nothing of what they wrote. Without a branch.
+ADAMW_DEVICE void barrier_if(bool wanted) { asm volatile(ADAMW_IF(0) "bar.sync 0;}" ::"r"(unsigned{wanted})); }
 
 // The block's own copy of a T in shared memory, uninitialized. One T per kernel.
 template <class T>

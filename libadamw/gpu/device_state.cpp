@@ -1,7 +1,6 @@
 // Owns the opening of devices.
 #include "device_state.h"
 
-#include <cstring>
 #include <map>
 #include <memory>
 
@@ -79,15 +78,15 @@ DeviceState::~DeviceState() {
   driver.cuDevicePrimaryCtxRelease_v2(device_);
 }
 
-adamw_status DeviceState::kernel(const char *function, const KernelName &wanted, LoadedKernel *out) {
+adamw_status DeviceState::kernel(const char *function, const ListedKernel &wanted, LoadedKernel *out) {
   const std::lock_guard<std::mutex> lock(mutex_);
-  for (const Named &known : kernels_) {
-    if (std::strcmp(known.name, wanted.name) == 0) {
+  for (const Known &known : kernels_) {
+    if (known.listed == &wanted) {
       *out = known.loaded;
       return ADAMW_OK;
     }
   }
-  Named fresh{wanted.name, {}};
+  Known fresh{&wanted, {}};
   fresh.loaded.threads = wanted.threads;
   int per_multiprocessor = 0;
   ADAMW_CHECK(driver, function, cuLibraryGetKernel, (&fresh.loaded.kernel, library_, wanted.name));

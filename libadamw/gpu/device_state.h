@@ -19,7 +19,8 @@ adamw_status check(const Driver &driver, const char *function, const char *call,
     if (adamw_status s_ = ::adamw::gpu::check((driver), (function), #call, (driver).call arguments)) return s_; \
   } while (false)
 
-struct KernelName {
+// A kernel of table.h, of which there is one object.
+struct ListedKernel {
   const char *name;
   int threads;  // of a block
 };
@@ -49,17 +50,17 @@ class DeviceState {
   Device device() const { return device_; }
 
   // The context must be current.
-  adamw_status kernel(const char *function, const KernelName &name, LoadedKernel *out);
+  adamw_status kernel(const char *function, const ListedKernel &wanted, LoadedKernel *out);
 
  private:
-  struct Named {
-    const char *name;
+  struct Known {
+    const ListedKernel *listed;
     LoadedKernel loaded;
   };
   Device device_ = 0;
   Library library_ = nullptr;
   std::mutex mutex_;
-  std::vector<Named> kernels_;
+  std::vector<Known> kernels_;
 };
 
 // The state of a device, opened at its first use. Thread safe.

@@ -34,7 +34,7 @@ struct Stream8 {
       const Run run = mine.run(block, count, stride, table.rows[mine.number].global_offset);
       std::uint32_t done = 0;
       bool stopped = run.count == 0;
-      if (side_by_side && run.count == 0) meet(stride);
+      if (stopped) meet(stride);
       if (run.count != 0) {
         const std::uint32_t left = stream(block, count, run, stride);
         block = mine.block, count = mine.count, done = mine.run_count - left;  // registers are for the elements
