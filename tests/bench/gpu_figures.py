@@ -111,15 +111,20 @@ def contestants():
 
 
 def contest(shapes, dtype, budget, size):
-    """Times one step of each contestant in turn, each on its own random parameters and gradients; of a single tensor
-    the second of two, and a copy of the gradient beside them."""
-    made, entries = [], []
+    """Times one step of each contestant in turn, each on its own random parameters and gradients. Of a single tensor
+    the second of two steps, and a copy of as many elements beside them."""
+    calls, entries = [], []
     elements = sum(torch.Size(shape).numel() for shape in shapes)
     width = 4 if dtype == torch.float32 else 2
-    for who, make in contestants().items():
-        moments = 2 * 2 * width if who == "torch fused" else STATE_BYTES[who]
+
+    def enter(who, bytes_each):
         entry = {"size": size, "who": who, "dtype": "fp32" if width == 4 else "bf16", "tensors": len(shapes)}
-        entry.update(elements=elements, bytes=elements * (3 * width + moments), median=None, note=None)
+        entry.update(elements=elements, bytes=elements * bytes_each, median=None, note=None)
+        entries.append(entry)
+        return entry
+
+    for who, make in contestants().items():
+        entry = enter(who, 3 * width + (2 * 2 * width if who == "torch fused" else STATE_BYTES[who]))
         try:
             params = [torch.nn.Parameter(torch.randn(shape, device="cuda", dtype=dtype) * 0.02) for shape in shapes]
             for param in params:
@@ -127,25 +132,22 @@ def contest(shapes, dtype, budget, size):
             optimizer = make(params)
             optimizer.step()
             torch.cuda.synchronize()
-            made.append((entry, optimizer, params))
+            calls.append((entry, optimizer.step))
         except Exception as error:
             entry["note"] = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-        entries.append(entry)
-    timed_entries, steps = [entry for entry, _, _ in made], [optimizer.step for _, optimizer, _ in made]
-    if len(shapes) == 1:
+    alone = len(shapes) == 1
+    if alone:
         source = torch.randn(shapes[0], device="cuda", dtype=dtype)
         target = torch.empty_like(source)
-        steps.append(lambda: target.copy_(source))
-        entry = {"size": size, "who": "copy", "dtype": entries[0]["dtype"], "tensors": 1, "elements": elements}
-        timed_entries.append({**entry, "bytes": 2 * width * elements, "note": None})
-        entries.append(timed_entries[-1])
-    ahead = itself if len(shapes) == 1 else nothing
-    for entry, times in zip(timed_entries, in_turn(steps, budget, ahead=ahead), strict=True):
+        calls.append((enter("copy", 2 * width), lambda: target.copy_(source)))
+    measured, steps = zip(*calls, strict=True)
+    ahead = itself if alone else nothing
+    for entry, times in zip(measured, in_turn(steps, budget, ahead=ahead), strict=True):
         entry.update(quartiles(times), ahead=ahead.__name__, busy_median=None)
-    if len(shapes) > 1:
-        for entry, times in zip(timed_entries, in_turn(steps, 0.0, ahead=something_else), strict=True):
+    if not alone:
+        for entry, times in zip(measured, in_turn(steps, 0.0, ahead=something_else), strict=True):
             entry["busy_median"] = statistics.median(times)
-    del made, steps
+    del calls, steps
     torch.cuda.empty_cache()
     return [entry for entry in entries if entry["median"] is not None or entry["note"]]
 

@@ -24,8 +24,10 @@ ROOT = Path(__file__).resolve().parents[2]
 # ---- here ------------------------------------------------------------------------------------------------------------
 
 
-def _path():
-    return os.pathsep.join(p for p in sys.path if p)
+def changed_environment(changes):
+    """This process's environment with changes (None removes a variable), in which Python finds what it finds here."""
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), **changes}
+    return {name: value for name, value in env.items() if value is not None}
 
 
 @functools.cache
@@ -35,7 +37,7 @@ def _process(*modules):
     settings = {"OMP_WAIT_POLICY": "passive", "OPENBLAS_NUM_THREADS": "1"}
     started = subprocess.Popen(
         [sys.executable, __file__, *modules],
-        env={**os.environ, "PYTHONPATH": _path(), **settings},
+        env=changed_environment(settings),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -47,13 +49,12 @@ def _process(*modules):
 def run(script, *arguments, modules=("torch", "torch._dynamo"), timeout=300, **environment):
     """Runs a script in a fork with changed environment variables (None removes one)."""
     process = _process(*modules)
-    env = {**os.environ, "PYTHONPATH": _path(), **environment}
     with tempfile.TemporaryDirectory() as folder:
         out, error = Path(folder) / "out", Path(folder) / "error"
         job = {
             "script": script,
             "arguments": ["-c", *map(str, arguments)],
-            "environment": {name: value for name, value in env.items() if value is not None},
+            "environment": changed_environment(environment),
             "output": [str(out), str(error)],
         }
         process.stdin.write(json.dumps(job) + "\n")

@@ -1,12 +1,12 @@
 """Owns making parameters, feeding gradients and comparing results for all Python tests. Must not know any law."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from forked import changed_environment
 
 import pyadamw
 
@@ -92,10 +92,9 @@ def run_played(*arguments, **environment):
 
 
 def _run(arguments, environment, timeout):
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), **environment}
     return subprocess.run(
         [sys.executable, *map(str, arguments)],
-        env={name: value for name, value in env.items() if value is not None},
+        env=changed_environment(environment),
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -38,8 +38,7 @@ enum Mutant {
   warp_barrier_missing,   // 13: warp_barrier() does nothing
   reciprocal_coarse,      // 14: right to 5 bits only
   inverse_root_coarse,    // 15: right to 9 bits only
-
-  barrier_uneven = 29,  // 29: the first warp passes barrier_if(). paging_mutants.h has those before
+  barrier_uneven = 29,    // the first warp passes barrier_if(); paging_mutants.h has the numbers between
 };
 inline bool mutated(Mutant mutant) { return settings().mutant == mutant; }
 
