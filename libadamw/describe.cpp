@@ -77,6 +77,10 @@ adamw_status adamw_describe_tensors(void *sequence, const adamw_describe_options
       return adamw::fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: object %" PRId64 " is not a dense tensor", function, i);
     *reinterpret_cast<void **>(address) = static_cast<char *>(t.data) + t.byte_offset;
     o.forms[i] = form_of(t);
+    if (t.data == nullptr && o.forms[i].numel != 0)
+      return adamw::fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: object %" PRId64 " has no memory", function, i);
+    if (o.test != nullptr && o.test(object, nullptr) != o.passes)
+      return adamw::fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: object %" PRId64 " is refused by options.test", function, i);
   }
   return ADAMW_OK;
 }

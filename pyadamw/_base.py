@@ -33,14 +33,11 @@ class _Cache:
         self.counts_there = False  # GradScaler's found_inf has been on a device: step counts are kept there since
         self.pages = PageManager()  # of groups that name none
         self.overrides = Overrides()
-        self.exposed = False  # somebody may hold the state and replace what is in it
+        self.exposed = False  # somebody may hold the state, and replace or move what is in it
         self.skipped = Counter()
 
 
 class Base(torch.optim.Optimizer):
-    # GradScaler leaves unscaling and the test for infinities to step(), through grad_scale and found_inf.
-    _step_supports_amp_scaling = True
-
     def __init__(self, params: ParamsT, options: dict[str, Any]) -> None:
         check_options(options)
         library()
@@ -58,7 +55,8 @@ class Base(torch.optim.Optimizer):
     def state(self) -> defaultdict[torch.Tensor, Any]:
         """The state of each parameter, a dict of plain tensors; empty before its first step.
 
-        It may be edited at any time: once it has been looked at, every step compares it with what the last step saw.
+        It may be edited, moved or shared with other processes at any time: once it has been looked at, every step
+        compares it with what the last step saw.
         Tensors in the pages of a PageManager("pinned") show what a step has left there after its wait(), which this
         does.
         """
@@ -97,6 +95,15 @@ class Base(torch.optim.Optimizer):
 
     # ---- step ----------------------------------------------------------------------------------------------------
 
+    @property
+    def _step_supports_amp_scaling(self) -> bool:
+        """Whether GradScaler leaves unscaling and the test for infinities to step(), through grad_scale and found_inf.
+
+        Only with capturable=True, for a step that waits for nothing. As with torch.optim.AdamW, others are served in
+        the ordinary way: frameworks that clip gradients between unscaling and the step refuse optimizers that unscale.
+        """
+        return all(group["capturable"] for group in self.param_groups)
+
     @overload
     def step(self, closure: None = None) -> None: ...
 
@@ -121,6 +128,8 @@ class Base(torch.optim.Optimizer):
                 loss = closure()
         scaler = self.__dict__  # where GradScaler leaves its own: an attribute that is not there is slow to find out
         found_inf = scaler.get("found_inf")
+        if scaler.get("grad_scale") is not None:
+            self._unscale(scaler["grad_scale"])
         there = found_inf is not None and is_device(found_inf.device)
         if found_inf is not None and not there and float(found_inf) != 0:
             return loss
@@ -133,8 +142,20 @@ class Base(torch.optim.Optimizer):
         if there and not plan.everything_there and float(found_inf) != 0:  # what is on the CPU has to wait for it
             plan.gradients.release()
             return loss
-        plan.step(self.param_groups, scaler.get("grad_scale"), found_inf if there and plan.everything_there else None)
+        plan.step(self.param_groups, found_inf if there and plan.everything_there else None)
         return loss
+
+    def _unscale(self, scale: torch.Tensor) -> None:
+        """Divides every gradient by `scale`, in place: after the step they are what they are without a GradScaler."""
+        lists = defaultdict(list)
+        for group in self.param_groups:
+            for param in group["params"]:
+                if param.grad is not None:
+                    lists[param.grad.device, param.grad.dtype].append(param.grad)
+        with torch.no_grad():
+            factor = scale.to(torch.float64).reciprocal().to(torch.float32)
+            for (device, _), grads in lists.items():
+                torch._foreach_mul_(grads, factor.to(device, non_blocking=True))
 
     def _current_plan(self, counts_there: bool) -> Plan:
         """`counts_there`: whether step counts must lie on the parameters' devices; they stay there then."""
@@ -146,7 +167,7 @@ class Base(torch.optim.Optimizer):
             plan, cache.plan = cache.plan, None
             for number, group in enumerate(self.param_groups):
                 check_options(group, f"group {number}: ")
-            grad_dtypes = {} if plan is None else {id(row.param): row.grad_dtype for row in plan.rows}
+            grad_dtypes = {} if plan is None else plan.grad_dtypes
             rows, waiting = collect(self.param_groups, self._state, grad_dtypes, cache.pages, cache.overrides)
             cache.plan = Plan(self.param_groups, self._state, rows, waiting, cache.skipped, cache.counts_there)
             if not cache.plan.refresh(self.param_groups, self._state, cache.exposed):
@@ -168,27 +189,13 @@ class Base(torch.optim.Optimizer):
 
         The tensors share memory with the optimizer's: they change with its steps until they are copied or saved.
         """
-        cache = self._cache
-        before = []
 
-        def remember(_optimizer):
-            before.append(cache.exposed)
-
-        def seal(_optimizer, state_dict):
-            # Nobody can replace the optimizer's own tensors through this dict, so the state has not been exposed by it.
-            cache.exposed = before.pop()
-            return _checkpoint.aliased(state_dict)
-
-        # Between these two hooks, which lie inside the user's own, only the base class looks at the state.
-        handles = [
-            self.register_state_dict_pre_hook(remember),
-            self.register_state_dict_post_hook(seal, prepend=True),
-        ]
+        # Within the user's own hooks.
+        handle = self.register_state_dict_post_hook(lambda _, found: _checkpoint.aliased(found), prepend=True)
         try:
             return super().state_dict()
         finally:
-            for handle in handles:
-                handle.remove()
+            handle.remove()
 
     def to_torch_state_dict(self) -> dict[str, Any]:
         """state_dict() as torch.optim.AdamW has it: 32-bit state, of 8-bit state its values. On the CPU."""
@@ -198,8 +205,8 @@ class Base(torch.optim.Optimizer):
         """state_dict() as bitsandbytes' AdamW classes have it, each state as wide as it is here. On the CPU.
 
         Raises:
-            ValueError: the state is amsgrad's, which bitsandbytes has not. (Nor has it the history of percentile
-                clipping, which is left out.)
+            ValueError: the state is amsgrad's, which bitsandbytes does not support. (The history of percentile clipping
+                is left out.)
         """
         return converted(self.state_dict(), "bitsandbytes")
 
@@ -208,15 +215,15 @@ class Base(torch.optim.Optimizer):
 
         State of the other width (8 or 32 bits) is converted to the one that this optimizer is configured for. That,
         and what else decides where state lives (min_8bit_size, block_wise, is_paged), stays as it is here; every other
-        option is taken from `state_dict`.
+        option is taken from `state_dict`. Keys that no known format has are kept as they are.
 
         Args:
             state_dict: from state_dict() of these classes, of torch.optim.AdamW, of bitsandbytes' AdamW classes (any
                 version and width) or of torchao's AdamW8bit: what it is, is recognised by what is in it.
 
         Raises:
-            ValueError: something is missing, not finite or of the wrong shape or type; the message names parameter and
-                key, and the optimizer is as it was.
+            ValueError: something is missing, damaged or of the wrong shape or type, or infinite where 8-bit state
+                cannot hold that; the message names parameter and key, and the optimizer is as it was.
         """
         # The base class casts every tensor to the parameter's dtype. A hook of our own, after the user's, hides the
         # state from it; __setstate__ brings it back before the user's post hooks run.

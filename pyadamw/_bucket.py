@@ -1,17 +1,13 @@
 """Owns what a plan remembers of a parameter group, and of the rows of one call. Must not know how they are made."""
 
 from itertools import chain
-from operator import is_, itemgetter
+from operator import itemgetter
 
 from ._device import is_device
 from ._rows import STRUCTURE
 from ._table import rows_pointer
 
 _get_structure = itemgetter(*STRUCTURE)
-
-
-def same_objects(these, those):
-    return len(these) == len(those) and all(map(is_, these, those))
 
 
 def in_order(groups):
@@ -34,8 +30,14 @@ class Group:
 class Bucket:
     """Rows [start, stop) of the table, which one call steps."""
 
-    def __init__(self, number, own, start, stop, rows, call, device):
-        self.own = own  # options that win over the group's
-        self.group, self.start, self.stop, self.call, self.device = number, start, stop, call, device
-        self.there = is_device(device)
+    def __init__(self, row, start, stop, rows, call):
+        """`row`: one of them."""
+        self.group, self.own, self.device = (
+            row.group,
+            row.own,
+            row.local.device,
+        )  # own: options that win over the group's
+        self.whole = row.local.whole
+        self.start, self.stop, self.call = start, stop, call
+        self.there = is_device(self.device)
         self.rows, self.pointer = range(start, stop), rows_pointer(rows[start:stop])

@@ -1,12 +1,14 @@
 """Owns loading: checking, converting and copying state that comes from a state_dict. Must not know of steps."""
 
+import copy
+
 import torch
 
 from . import _state
 from ._export import FORMAT, FORMAT_KEY, check_format
 from ._foreign import translated
-from ._local import unwrapped, wrapped
-from ._rows import describe, state_spec, stepped_view
+from ._local import inner, is_sharded, unwrapped
+from ._rows import describe, state_spec, stepped_view, wrapped_state
 from ._validate import OPTIONS, check_options
 
 # Where state lives and how wide it is: decided by this optimizer, whatever a checkpoint says.
@@ -26,12 +28,12 @@ def reveal(entry):
 
 def aliased(state_dict):
     """`state_dict` with other dicts and tensor objects, of the same memory, and only what can be stored."""
-    state = {
-        key: {name: value.detach() if isinstance(value, torch.Tensor) else value for name, value in entry.items()}
-        if isinstance(entry, dict)
-        else entry
-        for key, entry in state_dict["state"].items()
-    }
+
+    def copied(entry):
+        values = {name: value.detach() if isinstance(value, torch.Tensor) else value for name, value in entry.items()}
+        return _state.marked(values)
+
+    state = {key: copied(entry) if isinstance(entry, dict) else entry for key, entry in state_dict["state"].items()}
     # torch.distributed.checkpoint wants every option of the optimizer's groups to be there.
     groups = [{**group, "page_manager": None, FORMAT_KEY: FORMAT} for group in state_dict["param_groups"]]
     return {**state_dict, "state": state, "param_groups": groups}
@@ -55,6 +57,7 @@ def prepare(optimizer, state_dict):
     if [len(group["params"]) for group in groups] != [len(group["params"]) for group in saved]:
         return None  # the base class says what is wrong
     check_format(saved)
+    formats = [group.get(FORMAT_KEY, FORMAT) for group in saved]
     saved = [{name: value for name, value in group.items() if name != FORMAT_KEY} for group in saved]
     places, merged = {}, []
     for number, (group, saved_group) in enumerate(zip(groups, saved, strict=True)):
@@ -67,8 +70,31 @@ def prepare(optimizer, state_dict):
     for key, entry in state_dict["state"].items():
         if key not in places:
             raise ValueError(f"the state dict has state for parameter {key!r}, which is in none of its groups")
-        state[key] = Hidden(_loaded(entry, merged, *places[key], optimizer))
+        number, position = places[key]
+        if formats[number] == 1:
+            _check_cast_codes(entry, saved[number], describe(groups, number, position))
+        state[key] = Hidden(_loaded(entry, merged, number, position, optimizer))
     return {**state_dict, "state": state, "param_groups": saved}
+
+
+def _check_cast_codes(entry, saved_group, what):
+    """Refuses numbers that were codes: torch.distributed.checkpoint casts what it finds to the dtype of what is there,
+    and codes of state format 1 had the names of numbers."""
+    moment = entry.get("exp_avg") if isinstance(entry, dict) else None
+    if saved_group.get("optim_bits") != 8 or not isinstance(moment, torch.Tensor) or moment.dtype == torch.uint8:
+        return
+    values = inner(moment).detach()
+    if (
+        values.numel()
+        and (values == values.round()).all()
+        and 0 <= values.min() <= values.max() <= 255
+        and values.any()
+    ):
+        raise ValueError(
+            f"{what}: exp_avg has the whole numbers of 8-bit codes: the checkpoint has 8-bit state, which was loaded into "
+            "32-bit state without being decoded. Load it into an optimizer of the class that saved it, and give that one's "
+            "state_dict() to this one's load_state_dict()"
+        )
 
 
 def _loaded(entry, groups, number, position, optimizer):
@@ -82,26 +108,31 @@ def _loaded(entry, groups, number, position, optimizer):
     options = optimizer.overrides.applied(group, param)
     local = stepped_view(param, options)
     spec = state_spec(local, options, optimizer.default_pages)
-    entry = translated(unwrapped(entry, param, local.whole), spec.shape.numel(), what)
-    unknown = sorted(map(str, set(entry) - _state.KEYS))
-    if unknown:
-        raise ValueError(f"{what}: the state has {', '.join(unknown)}, which no known format has")
+    entry = unwrapped(_state.without_marks(entry, what), param, local.whole)
+    entry = _state.renamed(translated(entry, spec.shape.numel(), what), spec)
     if "step" not in entry:
         raise ValueError(f"{what}: the state has no step")
-    if spec.amsgrad and "max_exp_avg_sq" not in entry:
+    if spec.amsgrad and not {"max_exp_avg_sq", _state.codes_of("max_exp_avg_sq")} & set(entry):
         raise ValueError(f"{what}: the state has no max_exp_avg_sq, but its group has amsgrad=True")
-    step = torch.tensor(_state.step_count(entry["step"], what), dtype=torch.float32)
+    step = torch.tensor(_state.step_count(entry["step"], what), dtype=torch.float32, device="cpu")
     state = _state.conform(entry, spec, what)
-    # Not the converted numbers: 8-bit state has no NaN that could be found.
-    _state.check_finite({key: value for key, value in entry.items() if key != "step"}, what)
+    _state.check_damage(state, what)
     memory = {_address(value) for value in entry.values()}
     specs = {_state.HISTORY: spec._replace(pages=None)}
     own = {key: _own(value, specs.get(key, spec), memory) for key, value in state.items()}
-    return {"step": step, **wrapped(own, param, local.whole)}
+    # What others have put there, such as an optimizer that wraps this one, is theirs to understand.
+    others = {key: _copied(value, param) for key, value in entry.items() if key not in _state.KEYS}
+    return wrapped_state({"step": step, **own, **others}, param, local)
+
+
+def _copied(value, param):
+    if isinstance(value, torch.Tensor):
+        return value.detach().clone() if is_sharded(value) else value.detach().to(inner(param).device, copy=True)
+    return copy.deepcopy(value)
 
 
 def _address(value):
-    return value.untyped_storage().data_ptr() if isinstance(value, torch.Tensor) else None
+    return inner(value).untyped_storage().data_ptr() if isinstance(value, torch.Tensor) else None
 
 
 def _own(tensor, spec, memory):

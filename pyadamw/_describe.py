@@ -2,8 +2,9 @@
 know what they are for.
 
 Asking tensor by tensor from Python costs more than stepping small ones. torch has a C function that describes a tensor
-(DLPack's exchange API, since 2.9), and libadamw a loop that calls it. Without either, read() says so. The loop can also
-ask parameters for their gradients, by the C function that CPython's stable ABI names for Tensor.grad: a third faster.
+(DLPack's exchange API, since 2.9), and libadamw a loop that calls it. Without either, read() says so. The loop also calls
+what CPython's stable ABI names: the function of Tensor.is_neg(), since an address says nothing of a lazy negation, and
+that of Tensor.grad, to ask parameters for their gradients: a third faster.
 """
 
 import ctypes
@@ -44,21 +45,47 @@ class _GetSet(ctypes.Structure):
     _fields_ = [(name, ctypes.c_char_p if name in ("name", "doc") else ctypes.c_void_p) for name in _GET_SET]
 
 
-_PY_TP_GETSET = 73  # typeslots.h
+class _Method(ctypes.Structure):
+    """PyMethodDef of CPython's stable ABI."""
+
+    _fields_ = [
+        ("name", ctypes.c_char_p),
+        ("function", ctypes.c_void_p),
+        ("flags", ctypes.c_int),
+        ("doc", ctypes.c_char_p),
+    ]
+
+
+_PY_TP_METHODS, _PY_TP_GETSET = 64, 73  # typeslots.h
+_METH_NOARGS = 4  # methodobject.h
+
+
+def _defined(name, slot, structure):
+    """What torch's tensor class has under this name in the table that one of its slots points to; or None."""
+    get_slot = ctypes.pythonapi.PyType_GetSlot
+    get_slot.restype, get_slot.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_int]
+    at = get_slot(torch._C.TensorBase, slot)
+    while at and (entry := structure.from_address(at)).name is not None:
+        if entry.name == name:
+            return entry
+        at += ctypes.sizeof(structure)
+    return None
 
 
 @functools.cache
 def _gradient():
     """(get, closure, keep) for adamw_describe_tensors() to ask parameters for their `.grad`; or None."""
-    get_slot = ctypes.pythonapi.PyType_GetSlot
-    get_slot.restype, get_slot.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_int]
-    at = get_slot(torch._C.TensorBase, _PY_TP_GETSET)
-    while at and (entry := _GetSet.from_address(at)).name is not None:
-        if entry.name == b"grad" and entry.get:
-            keep = ffi.cast("adamw_set_item_function", _address("PyList_SetItem"))
-            return ffi.cast("adamw_get_function", entry.get), ffi.cast("void *", entry.closure or 0), keep
-        at += ctypes.sizeof(_GetSet)
-    return None
+    entry = _defined(b"grad", _PY_TP_GETSET, _GetSet)
+    if entry is None or not entry.get:
+        return None
+    keep = ffi.cast("adamw_set_item_function", _address("PyList_SetItem"))
+    return ffi.cast("adamw_get_function", entry.get), ffi.cast("void *", entry.closure or 0), keep
+
+
+def _is_neg():
+    """The C function of Tensor.is_neg(), which takes the tensor and nothing; or None."""
+    entry = _defined(b"is_neg", _PY_TP_METHODS, _Method)
+    return entry.function if entry is not None and entry.flags == _METH_NOARGS else None
 
 
 def finds_gradients(params):
@@ -79,7 +106,8 @@ def _loop():
     torch's function and CPython's; or None."""
     capsule = getattr(torch.Tensor, "__dlpack_c_exchange_api__", None)
     function = getattr(library().lib, "adamw_describe_tensors", None)
-    if capsule is None or function is None:
+    test = _is_neg()
+    if capsule is None or function is None or test is None:
         return None
     pointer_of = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(
         ("PyCapsule_GetPointer", ctypes.pythonapi)
@@ -93,13 +121,15 @@ def _loop():
         "describe": ffi.cast("adamw_dlpack_function", api.describe_object),
         "item": ffi.cast("adamw_item_function", _address("PyList_GetItem")),
         "form_size": _FORM.itemsize,
+        "test": ffi.cast("adamw_get_function", test),
+        "passes": ffi.cast("void *", id(False)),
     }
     return prototype(int(ffi.cast("uintptr_t", function))), options
 
 
 class Described:
     """The addresses and forms of as many tensors as `addresses`, a column of unsigned 64-bit numbers, has entries, and
-    what tells the tensors from other objects as long as they live."""
+    what tells the tensors from other objects as long as they live. It holds no tensor."""
 
     def __init__(self, addresses):
         count = len(addresses)
@@ -116,12 +146,13 @@ class Described:
             self._at = int(ffi.cast("uintptr_t", self._options))
 
     def read(self, tensors):
-        """Looks at the tensors of a list. False if they cannot be described so, whatever the reason."""
+        """Looks at the tensors of a list. False if one cannot be described so, whatever the reason: it is no tensor, its
+        numbers are not what lies at its address, or nothing does."""
         if self._loop is None or len(tensors) != self._count:
             return False
         try:
             return self._loop(tensors, self._at) == 0
-        except RuntimeError:  # no tensor, or one that has no address
+        except (RuntimeError, ValueError):  # no tensor, or one that has no address
             return False
 
     def gradient_forms(self, dtypes):

@@ -50,7 +50,7 @@ class Counter:
     """Counts elements on several devices; `total` waits for them."""
 
     def __init__(self, start=0):
-        self.parts = {torch.device("cpu"): torch.tensor([start], dtype=torch.int64)}
+        self.parts = {torch.device("cpu"): torch.tensor([start], dtype=torch.int64, device="cpu")}
 
     def address(self, device):
         if device not in self.parts:

@@ -13,7 +13,7 @@ from ._checks import scalar
 from ._foreign import is_eight_bit, shape_of, translated
 from .functional import BLOCK8, codebook, quantize
 
-FORMAT_KEY, FORMAT = "pyadamw_format", 1  # in each group of a state dict; a later format has a higher number
+FORMAT_KEY, FORMAT = "pyadamw_format", 2  # in each group of a state dict; a later format has a higher number
 
 
 def check_format(groups):
@@ -35,11 +35,11 @@ def _plain(entry, where):
         raise ValueError(f"{where}: the state is {type(entry).__name__}: must be a dict of tensors")
     shape, eight = shape_of(entry, where), is_eight_bit(entry)
     entry = translated(entry, shape.numel(), where)
-    spec = _state.Spec(
-        shape, torch.device("cpu"), _state.FLOAT32, "max_exp_avg_sq" in entry, _state.HISTORY in entry, None
-    )
+    amsgrad = bool({"max_exp_avg_sq", _state.codes_of("max_exp_avg_sq")} & set(entry))
+    spec = _state.Spec(shape, torch.device("cpu"), _state.FLOAT32, amsgrad, _state.HISTORY in entry, None)
     count = _state.step_count(entry.get("step"), where)
-    return {"step": torch.tensor(count), **_state.conform(entry, spec, where)}, eight
+    step = torch.tensor(count, dtype=torch.float32, device="cpu")
+    return {"step": step, **_state.conform(entry, spec, where)}, eight
 
 
 def _group(group, names, more):
@@ -66,7 +66,7 @@ def _torch_group(group):
 def _bitsandbytes_entry(entry, where):
     state, eight = _plain(entry, where)
     if "max_exp_avg_sq" in state:
-        raise ValueError(f"{where}: the state is amsgrad's, which bitsandbytes has not")
+        raise ValueError(f"{where}: bitsandbytes does not support the state of amsgrad")
     result = {}
     for key, i, kind in (("exp_avg", 1, "signed"), ("exp_avg_sq", 2, "unsigned")):
         if not eight:
@@ -87,9 +87,10 @@ def _own_entry(entry, where):
     if not eight:
         return state
     amsgrad, clipping = "max_exp_avg_sq" in state, _state.HISTORY in state
-    if "exp_avg_absmax" in entry:  # it is own already, in one format or the other
-        return {key: value.detach() if isinstance(value, torch.Tensor) else value for key, value in entry.items()}
     spec = _state.Spec(state["exp_avg"].shape, torch.device("cpu"), BLOCK8, amsgrad, clipping, None)
+    if "exp_avg_absmax" in entry:  # it is own already, block-wise or with one scale
+        entry = _state.renamed(entry, spec)
+        return {key: value.detach() if isinstance(value, torch.Tensor) else value for key, value in entry.items()}
     return {"step": state["step"], **_state.conform(state, spec, where)}
 
 
@@ -131,7 +132,8 @@ def converted(state_dict, to, progress=iter):
     entry_of, group_of = _WRITERS[to]
     state = {}
     for key, entry in progress(state_dict["state"].items()):
-        state[key] = _apart(entry_of(entry, f"parameter {key}"), entry) if entry else {}
+        where = f"parameter {key}"
+        state[key] = _apart(entry_of(_state.without_marks(entry, where), where), entry) if entry else {}
     return {"state": state, "param_groups": [group_of(group) for group in state_dict["param_groups"]]}
 
 
@@ -184,7 +186,7 @@ def write(state_dict, path, as_safetensors):
     try:
         if as_safetensors:
             tensors = {
-                f"{key}.{name}": torch.as_tensor(value).detach().contiguous()
+                f"{key}.{name}": torch.as_tensor(value, device="cpu").detach().contiguous()
                 for key, entry in state_dict["state"].items()
                 for name, value in entry.items()
             }

@@ -41,18 +41,24 @@ def translated(entry, numel, where):
 
 def is_eight_bit(entry):
     """Whether the moments of an entry, foreign or not, are 8-bit codes."""
-    inner = entry.get(_WRAPPER, entry)
-    moment = inner.get("state1", inner.get("exp_avg")) if isinstance(inner, Mapping) else None
+    moment = _first_moment(entry)
     return _is_torchao(moment) or (isinstance(moment, torch.Tensor) and moment.dtype == torch.uint8)
 
 
 def shape_of(entry, where):
     """The shape of the parameter that an entry belongs to."""
-    inner = entry.get(_WRAPPER, entry)
-    moment = inner.get("state1", inner.get("exp_avg")) if isinstance(inner, Mapping) else None
+    moment = _first_moment(entry)
     if not isinstance(moment, torch.Tensor):
-        raise ValueError(f"{where}: the state has neither exp_avg nor state1")
+        raise ValueError(f"{where}: the state has none of {', '.join(_FIRST)}")
     return moment.shape
+
+
+_FIRST = ("state1", "exp_avg_codes", "exp_avg")
+
+
+def _first_moment(entry):
+    inner = entry.get(_WRAPPER, entry)
+    return next((inner[key] for key in _FIRST if key in inner), None) if isinstance(inner, Mapping) else None
 
 
 # ---- bitsandbytes ----------------------------------------------------------------------------------------------------
@@ -97,6 +103,8 @@ def _decoded(codes, qmap, scales, blocks, where, where_map):
     if not scales.dtype.is_floating_point or scales.numel() not in counts:
         need = " or ".join(map(str, sorted(counts, reverse=True)))
         raise ValueError(f"{where} has {scales.numel()} elements of {scales.dtype}: must be {need} floats")
+    if not (scales.isfinite().all() and qmap.isfinite().all()):
+        raise ValueError(f"{where} or {where_map} is not finite: the state is damaged")
     values = qmap.detach().to(codes.device, torch.float32)[codes.detach().flatten().int()]
     scales = scales.detach().to(codes.device, torch.float32).flatten()
     if scales.numel() > 1:  # one scale is multiplied as it is

@@ -1,28 +1,41 @@
 """Owns what a parameter is in this process: the local tensor and its place in the global one, and the way between local
-tensors and DTensors. Must not know of moments.
+tensors and DTensors. Must not know what state is made of.
 
-A sharded parameter (DTensor) is stepped in one of two ways. In its shard, where state of the shard is the shard of
-the state: 32-bit state, and 8-bit state whose blocks follow whole rows of a tensor that is sharded by rows. Else as a
-whole: its gradient and itself are gathered for the step, every process steps all of it and keeps its own part; state is
-whole in every process. That is for small tensors (biases, norms: blocks of flat tensors do not end where shards do),
-and for what needs norms of the whole.
+A sharded parameter (DTensor) is stepped in one of two ways. In its shard, where state of the shard is the shard of the
+state: 32-bit state, and 8-bit state whose blocks end where shards do. Else as a whole: its gradient and itself are
+gathered for the step, every process steps all of it and keeps its own part; state is whole in every process. That is
+for tensors whose shards cut blocks (biases and norms, mostly), and for what needs norms of the whole.
 """
+
+from __future__ import annotations
 
 import math
 from typing import NamedTuple
 
 import torch
 
-from .functional import follows_rows, row_length
+from ._cdef import BLOCK_SIZE
+from ._shards import Cuts
+from .functional import SHORTEST_ROW, absmax_shape, block_dim, follows_rows, row_length
 
 
 class Local(NamedTuple):
-    tensor: torch.Tensor  # what is stepped here
+    """What is stepped of a parameter in this process, but for the tensor itself: see stepped()."""
+
+    dtype: torch.dtype
+    device: torch.device
     numel: int  # elements of the global tensor: decides between 8 and 32 bits
     row_length: int  # elements of one row of dimension 0 of the local tensor, as in adamw_tensor.row_length
-    global_offset: int  # index of the first local element in the global tensor
+    global_offset: int  # as in adamw_tensor, and so are the next two
+    run_length: int
+    run_stride: int
     shape: torch.Size  # of the state
-    whole: bool = False  # it is gathered for the step
+    block_dim: int  # of the global tensor
+    gathered: str = ""  # why it is gathered for the step; "": it is not
+
+    @property
+    def whole(self) -> bool:
+        return bool(self.gathered)
 
 
 def is_sharded(value):
@@ -31,45 +44,79 @@ def is_sharded(value):
 
 
 def inner(value):
-    """The memory behind a tensor: of a DTensor, the tensor of this process."""
+    """The tensor of this process: of a DTensor its part, any other itself."""
     return value._local_tensor if is_sharded(value) else value
 
 
-def local_view(param):
-    """What of `param` lives in this process."""
-    shape, numel = param.shape, param.numel()
+def local_view(param, eight_bit, block_wise=True, needs_norm="", by_index=False):
+    """What of `param` is stepped in this process.
+
+    `needs_norm`: the option for which the step needs a norm of the whole; `by_index`: whether it needs to know where
+    each element is. ValueError if it cannot be stepped at all.
+    """
+    shape, numel, tensor = param.shape, param.numel(), inner(param)
+    dim = block_dim(shape)
+    whole = Local(tensor.dtype, tensor.device, numel, row_length(shape), 0, 0, 0, shape, dim)
     if not is_sharded(param):
-        return Local(param, numel, row_length(shape), 0, shape)
-    tensor, (_, offset) = param._local_tensor, _place(param)
+        return whole
     if any(placement.is_partial() for placement in param.placements):
-        raise ValueError(f"its placements are {param.placements}: a sum that is still to be taken cannot be stepped")
-    start = offset[0] * math.prod(shape[1:]) if len(shape) else 0
-    return Local(tensor, numel, row_length(tensor.shape), start, tensor.shape)
+        raise ValueError(f"its placements are {param.placements}: DTensors that are Partial cannot be stepped")
+    if all(placement.is_replicate() for placement in param.placements):
+        return whole
+    local = whole._replace(shape=tensor.shape, row_length=row_length(tensor.shape))
+    cuts = Cuts.of(param)
+    if needs_norm:
+        return whole._replace(gathered=f"{needs_norm} needs a norm of the whole")
+    if eight_bit and not block_wise:
+        return whole._replace(gathered="block_wise=False needs the largest number of the whole")
+    if not (eight_bit or by_index):
+        return local
+    if cuts is None:
+        return whole._replace(gathered=f"shards of {param.placements} are no simple parts")
+    problem = _cut_blocks(shape, cuts) if eight_bit else ""
+    problem = problem or _no_index(shape, cuts, eight_bit)
+    if problem:
+        return whole._replace(gathered=problem)
+    strides = [math.prod(shape[d + 1 :]) for d in range(len(shape))]
+    local = local._replace(
+        global_offset=sum(start * stride for (start, _), stride in zip(cuts.mine, strides, strict=True))
+    )
+    inmost = max(cuts.dims)
+    if inmost == 0 or not tensor.numel():
+        return local
+    run = math.prod(tensor.shape[inmost:])
+    return local._replace(run_length=run, run_stride=math.prod(shape[inmost:]))
 
 
-def fits_shard(param, eight_bit, block_wise, of_the_whole, by_index):
-    """Whether a DTensor can be stepped in its shard. `of_the_whole`: the step needs norms of the whole; `by_index`: it
-    needs to know where each element is."""
-    dims = [placement.dim for placement in param.placements if not placement.is_replicate()]
-    if not dims:
-        return True
-    plain = all(type(placement).__name__ in ("Shard", "Replicate") for placement in param.placements)
-    by_rows = plain and all(dim == 0 for dim in dims)
-    if of_the_whole or (by_index and not by_rows):
-        return False
-    return not eight_bit or (by_rows and block_wise and follows_rows(param.shape))
+def _cut_blocks(shape, cuts):
+    """What is wrong if shards do not end where blocks do."""
+    dim = block_dim(shape)
+    for d in (d for d in cuts.dims if d >= dim):
+        if d > dim:
+            return f"shards of dimension {d} end within blocks of {BLOCK_SIZE}"
+        step = math.prod(shape[d + 1 :])
+        for (begin, end), scales in zip(cuts.pieces[d], cuts.scaled(d, absmax_shape(shape)[d]), strict=True):
+            first, last = begin * step, end * step
+            if begin == end:
+                continue
+            if first % BLOCK_SIZE or (last % BLOCK_SIZE and end != shape[d]):
+                return f"shards of dimension {d} end within blocks of {BLOCK_SIZE}"
+            if follows_rows(shape) and last - first < SHORTEST_ROW:
+                return f"a shard of dimension {d} has rows of {last - first} elements, too few for blocks"
+            if scales != (first // BLOCK_SIZE, -(-last // BLOCK_SIZE)):
+                return f"shards of dimension {d} and those of its scales differ"
+    return ""
 
 
-def whole_view(param, local):
-    """The parameter as it is stepped where every process steps all of it."""
-    shape = param.shape
-    return Local(local.tensor, local.numel, row_length(shape), 0, shape, whole=True)
-
-
-def _place(param):
-    from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
-
-    return compute_local_shape_and_global_offset(param.shape, param.device_mesh, param.placements)
+def _no_index(shape, cuts, eight_bit):
+    """What is wrong if the C library cannot be told where each element of a shard is."""
+    inmost = max(cuts.dims)
+    if any(0 < d < inmost for d in cuts.dims):
+        return f"it is cut along dimensions {', '.join(map(str, sorted(cuts.dims)))}"
+    step = math.prod(shape[inmost + 1 :])
+    if inmost > 0 and not eight_bit and any((end - begin) * step % BLOCK_SIZE for begin, end in cuts.pieces[inmost]):
+        return f"shards of dimension {inmost} end within blocks of {BLOCK_SIZE}"
+    return ""
 
 
 # ---- gradients, and parameters that are gathered ---------------------------------------------------------------------
@@ -120,27 +167,30 @@ def _unwrapped(value, param, whole):
         if value.device_mesh == param.device_mesh and value.placements == param.placements:
             return value._local_tensor
         value = value.full_tensor()
-    rows = param.shape[0] if param.dim() else 1
-    return own_part(value, param) if value.dim() == param.dim() or value.shape[:1] == (rows,) else value
+    split = value.shape in (param.shape, torch.Size(absmax_shape(param.shape)))
+    return own_part(value, param) if split else value
 
 
-def wrapped(state, param, whole, keep=()):
-    """The state with DTensors, placed as the parameter is; `keep` are keys of what is the same in every process."""
-    if not is_sharded(param) or whole:
+def wrapped(state, param, local, by_element, by_block):
+    """The state with DTensors, placed as the parameter is: what has one of these keys. The rest is the same in every
+    process."""
+    if not is_sharded(param) or local.whole:
         return state
     from torch.distributed.tensor import DTensor
 
-    sharded = any(not placement.is_replicate() for placement in param.placements)
+    shapes = dict.fromkeys(by_element, param.shape) | {key: torch.Size(absmax_shape(param.shape)) for key in by_block}
 
     def wrap(key, value):
-        if key in keep or is_sharded(value):
+        if key not in shapes or is_sharded(value):
             return value
-        shape = value.shape
-        if sharded:  # as the parameter, but for the length of a row: there are fewer scales than elements
-            shape = param.shape if shape == param._local_tensor.shape else torch.Size((param.shape[0], *shape[1:]))
-        stride = torch.empty(shape, device="meta").stride()
+        shape = shapes[key]
+        stride = torch.empty(shape, dtype=torch.uint8, device="meta").stride()
         return DTensor.from_local(
             value, param.device_mesh, param.placements, run_check=False, shape=shape, stride=stride
         )
 
     return {key: wrap(key, value) for key, value in state.items()}
+
+
+def belongs_to_fsdp1(param):
+    return False

@@ -118,7 +118,10 @@ class Overrides:
         manager = GlobalOptimManager._instance
         return {} if manager is None else manager.config_of(param)
 
-    def take(self, param: torch.Tensor) -> dict[str, Any]:
+    def keep_only(self, params):
+        pass
+
+    def take(self, param: torch.Tensor, has_state=False) -> dict[str, Any]:
         """From now on the options stay."""
         return self.set(param, self.of(param))
 

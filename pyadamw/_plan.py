@@ -9,85 +9,82 @@ from itertools import chain
 
 import numpy as np
 import torch
-from torch.utils.dlpack import to_dlpack
 
-from ._bucket import Bucket, Group, in_order, same_objects
+from . import _state
+from ._bucket import Bucket, Group, in_order
 from ._checks import scalar
 from ._counts import Counts
 from ._device import float32_at, is_device, stays_there, stream
 from ._errors import AdamWError
+from ._fork import threads_to_use
 from ._gradients import Gradients
 from ._library import DTYPES, library
 from ._local import gathered, inner, is_sharded, own_part
+from ._memory import address, plain
 from ._rows import describe
 from ._table import Call, get_values, new_rows, rows_pointer
 from ._validate import check_options
-from ._watch import Watch, increment_version
+from ._watch import StateWatch, Watch, increment_version
+
+# Where the row table points: to the first of these keys that a state has.
+COLUMNS = {
+    **{moment: (moment, _state.codes_of(moment)) for moment in _state.MAPS},
+    **{_state.absmax_of(moment): (_state.absmax_of(moment),) for moment in _state.MAPS},
+    _state.HISTORY: (_state.HISTORY,),
+}
 
 
 class Plan:
+    """What is known of a step. It keeps addresses and no tensors: those are the groups' and the state's."""
+
     def __init__(self, groups, states, rows, waiting, skipped, counts_there=False):
-        self.described = groups
+        """`waiting`: the indices of parameters that have no row."""
         self.groups = [Group(group) for group in groups]
-        self.in_groups = in_order(groups)
+        everyone = in_order(groups)
         self.rows, self.waiting = rows, waiting
-        self.params = [row.param for row in rows]
-        self.tensors = [row.local.tensor for row in rows]
-        self.sharded = any(map(is_sharded, self.params))
-        self.wholes = [i for i, row in enumerate(rows) if row.local.whole]
-        self.memory = Watch(self.tensors)
-        self.watched = self._watched()
-        contiguous = self.memory.contiguous
-        self.strided = [i for i, row in enumerate(rows) if not (contiguous[i] or row.local.whole)]
-        # An alias shares the version counter, and is of torch's own class: three times as fast to pass as a Parameter.
-        self.versions = self.params if self.sharded else self.memory.aliases
-        # Tensors that C++ owns too are four times as fast to pass: nothing is handed over to Python and back. Not for
-        # parameters themselves: their hooks may refer to the optimizer, and such a cycle could never be collected.
-        self.owners = list(map(to_dlpack, self.memory.aliases)) if not self.sharded else None
-        self.without_version = {i for i, tensor in enumerate(self.versions) if tensor.is_inference()}
+        self.order = [row.index for row in rows]
+        self.in_order = self.order == list(range(len(everyone)))
+        params = self._params_of_rows(everyone)
+        self.sharded = any(map(is_sharded, everyone))
+        self.placements = self._placements(everyone)
+        self.watch = Watch(list(map(inner, everyone)))
+        self.copied = [i for i, row in enumerate(rows) if not (row.plain or row.local.whole)]
+        self.grad_dtypes = {id(param): row.grad_dtype for param, row in zip(params, rows, strict=True)}
+        self.without_version = {i for i, param in enumerate(params) if param.is_inference()}
         self.counts_there = counts_there  # step counts of all devices' rows lie there, not only of capturable groups
-        self._take_state(states)
-        self._check_overlap()
-        self._fill_table()
+        self._take_counts(groups, [states[param] for param in params])
+        tensors = list(map(inner, params))
+        self._check_overlap(groups, tensors, [states[param] for param in params])
+        self._fill_table(params, tensors, [states[param] for param in params])
+        self.state_watch = StateWatch(states, _state.KEYS, self.sharded)
         self._make_calls(skipped)
 
     # ---- building ------------------------------------------------------------------------------------------------
 
-    def _watched(self):
-        """What looks at the parameters in the order of their groups, and so says whether they are the same, too. None
-        where that cannot be: then they have to be compared first."""
-        if same_objects(self.in_groups, self.tensors):
-            watched = self.memory
-        elif set(map(id, self.in_groups)) == set(map(id, self.tensors)):  # buckets have another order
-            watched = Watch(self.in_groups)
-        else:
+    def _params_of_rows(self, everyone):
+        return everyone if self.in_order else [everyone[i] for i in self.order]
+
+    def _placements(self, everyone):
+        """Where the parts of DTensors are: the address of one says nothing of it."""
+        if not self.sharded:
             return None
-        return watched if watched.known is not None else None
+        return [(id(p), p.placements, p.device_mesh) if is_sharded(p) else id(p) for p in everyone]
 
-    def _take_state(self, states):
-        """Makes the step counts views of one tensor, and remembers every tensor of the state."""
-        mine = [states[param] for param in self.params]
-        self.counts = Counts([float(state["step"]) for state in mine], self._counted_there())
-        for state, view in zip(mine, self.counts.views, strict=True):
+    def _take_counts(self, groups, states):
+        """Makes step counts such that all are counted in one go, as far as they may be moved."""
+        on_device = {}
+        for i, row in enumerate(self.rows):
+            if is_device(row.local.device) and (self.counts_there or groups[row.group]["capturable"]):
+                on_device.setdefault(row.local.device, []).append(i)
+        self.counts = Counts([state["step"] for state in states], on_device)
+        for state, view in zip(states, self.counts.views, strict=True):
             state["step"] = view
-        self.states = mine
-        self.state_dicts = list(states.values())
-        self.state_tensors = [value for state in mine for value in state.values()]
-        self.state_memory = Watch([inner(value) for value in self.state_tensors if isinstance(value, torch.Tensor)])
 
-    def _counted_there(self):
-        """{device: rows} of those whose step counts the device keeps."""
-        result = {}
-        for i, (row, tensor) in enumerate(zip(self.rows, self.tensors, strict=True)):
-            if is_device(tensor.device) and (self.counts_there or self.described[row.group]["capturable"]):
-                result.setdefault(tensor.device, []).append(i)
-        return result
-
-    def _check_overlap(self):
+    def _check_overlap(self, groups, params, states):
         """The library checks the rows of one call; this checks those of all calls, before the first."""
-        written = [(tensor, i) for i, tensor in enumerate(self.tensors) if self.memory.contiguous[i]]
-        for i, state in enumerate(self.states):
-            tensors = [value for key, value in state.items() if key != "step" and isinstance(value, torch.Tensor)]
+        written = [(tensor, i) for i, tensor in enumerate(params) if self.rows[i].plain]
+        for i, state in enumerate(states):
+            tensors = [value for key, value in state.items() if key in _state.KEYS and key != "step"]
             written += [(inner(value), i) for value in tensors]
         written = [(tensor, i) for tensor, i in written if tensor.numel()]
         begin = np.array([tensor.data_ptr() for tensor, _ in written], dtype=np.uint64)
@@ -95,19 +92,23 @@ class Plan:
         order = np.argsort(begin, kind="stable")
         for k in np.flatnonzero(begin[order][1:] < end[order][:-1])[:1]:
             rows = [self.rows[written[order[j]][1]] for j in (k, k + 1)]
-            one, other = (describe(self.described, row.group, row.position) for row in rows)
+            one, other = (describe(groups, row.group, row.position) for row in rows)
+            if one == other:
+                raise ValueError(f"{one} shares memory with its own state: each must have its own")
             raise ValueError(f"{one} and {other} share memory: each must have its own")
 
-    def _fill_table(self):
+    def _fill_table(self, params, tensors, states):
         table = self.table = new_rows(len(self.rows))
-        table["param"] = self.memory.pointers
+        table["param"] = [address(t) if row.plain else 0 for t, row in zip(tensors, self.rows, strict=True)]
         table["numel"] = [row.local.shape.numel() for row in self.rows]
-        table["row_length"] = [row.local.row_length for row in self.rows]
-        table["global_offset"] = [row.local.global_offset for row in self.rows]
-        for key in {key for state in self.states for key in state} & set(table.dtype.names) - {"step"}:
-            table[key] = [inner(state[key]).data_ptr() if key in state else 0 for state in self.states]
-        self.counts.fill(table, self.tensors)
-        self.gradients = Gradients(self.rows, table["grad"], self.memory, self.sharded)
+        for name in ("row_length", "global_offset", "run_length", "run_stride"):
+            if name in table.dtype.names:
+                table[name] = [getattr(row.local, name) for row in self.rows]
+        for column, keys in COLUMNS.items():
+            at = [next((inner(state[key]) for key in keys if key in state), None) for state in states]
+            table[column] = [0 if tensor is None else tensor.data_ptr() for tensor in at]
+        self.counts.fill(table, [not is_device(row.local.device) for row in self.rows])
+        self.gradients = Gradients(self.rows, params, table["grad"], self.sharded)
 
     def _make_calls(self, skipped):
         self.buckets = []
@@ -115,13 +116,13 @@ class Plan:
         ends = [i for i in range(1, len(keys)) if keys[i] != keys[i - 1]] + [len(keys)] * bool(keys)
         for start, stop in zip([0, *ends], ends, strict=False):
             row = self.rows[start]
-            device = row.local.tensor.device
+            device = row.local.device
             number = library().device_number(device, "a parameter")
             counter = skipped.address(device)
             pages = next((row.spec.pages for row in self.rows[start:stop] if row.spec.pages), None)
             pager = None if pages is None else pages.pager(device)
-            call = Call(DTYPES[row.local.tensor.dtype], DTYPES[row.grad_dtype], row.spec.format, number, counter, pager)
-            self.buckets.append(Bucket(row.group, row.own, start, stop, self.table, call, device))
+            call = Call(DTYPES[row.local.dtype], DTYPES[row.grad_dtype], row.spec.format, number, counter, pager)
+            self.buckets.append(Bucket(row, start, stop, self.table, call))
         self.everything_there = all(bucket.there for bucket in self.buckets)
 
     # ---- every step ----------------------------------------------------------------------------------------------
@@ -129,45 +130,35 @@ class Plan:
     def refresh(self, groups, states, exposed):
         """Points the table at this step's gradients. False if the plan is out of date; nothing has been written then.
 
-        `exposed`: somebody outside has seen `states`, and may have replaced what is in it.
+        `exposed`: somebody outside has seen `states`, and may have replaced or moved what is in it.
         """
         if len(groups) != len(self.groups) or not all(map(Group.same, self.groups, groups)):
             return False
-        if self.waiting and any(param.grad is not None for param in self.waiting):
-            return False
-        if not self._same_params(groups):
-            return False
-        return self.gradients.take() and not (exposed and self._state_changed(states))
-
-    def _same_params(self, groups):
-        """Whether these groups have the same parameters, and these their memory."""
         # The list itself where there is one: a copy touches every parameter.
         params = groups[0]["params"] if len(groups) == 1 else None
         if type(params) is not list:
             params = in_order(groups)
-        if self.watched is not None:
-            return self.watched.unchanged(params)
-        if not same_objects(params, self.in_groups):
+        if len(params) != len(self.rows) + len(self.waiting):
             return False
-        return self.memory.unchanged(list(map(inner, self.params)) if self.sharded else self.tensors)
+        if self.waiting and any(params[i].grad is not None for i in self.waiting):
+            return False
+        if self.sharded and self._placements(params) != self.placements:
+            return False
+        if not self.watch.unchanged(list(map(inner, params)) if self.sharded else params):
+            return False
+        if exposed and not self.state_watch.unchanged(states):
+            return False
+        return self.gradients.take(self._params_of_rows(params))
 
-    def _state_changed(self, states):
-        if not same_objects(list(states.values()), self.state_dicts):
-            return True
-        tensors = list(chain.from_iterable(map(dict.values, self.states)))
-        if not same_objects(tensors, self.state_tensors):
-            return True
-        return not self.state_memory.unchanged([inner(value) for value in tensors if isinstance(value, torch.Tensor)])
-
-    def step(self, groups, grad_scale=None, found_inf=None):
-        """Steps every parameter that has a gradient. `grad_scale`, `found_inf`: None, or tensors of one element; with
-        `found_inf` all parameters are on devices, and their step counts too.
+    def step(self, groups, found_inf=None):
+        """Steps every parameter that has a gradient. `found_inf`: None, or a tensor of one element; then all parameters are
+        on devices, and their step counts too.
 
         ValueError if an option of `groups` is wrong; nothing has been written then.
         """
         try:
             self._set_options(groups)
-            self._run(grad_scale, found_inf)
+            self._run(groups, found_inf)
         finally:
             self.gradients.release()
 
@@ -189,69 +180,78 @@ class Plan:
                         bucket.call.options.lr = scalar(bucket.own.get("lr", lr))
                 known.values, known.lr = values, lr
 
-    def _run(self, grad_scale, found_inf):
-        threads, factors = torch.get_num_threads(), {}
-        copies = self._copies_of_strided() if self.strided or self.wholes else None
+    def _run(self, groups, found_inf):
+        threads, factors = threads_to_use(), {}
+        params = self._params_of_rows(in_order(groups))
+        copies = self._copies(params) if self.copied else {}
         take_back = self.counts.add(self.gradients.present, found_inf, factors)
         stepped = []  # ranges or lists of rows
         try:
             for bucket in self.buckets:
-                bucket.call.set_surroundings((threads, *self._factors(bucket, grad_scale, found_inf, factors)))
-                if self.gradients.present is None:
-                    self._call(bucket, bucket.rows, bucket.pointer, stepped)
+                bucket.call.set_surroundings((threads, *self._factors(bucket, found_inf, factors)))
+                if bucket.whole:
+                    self._call_gathered(bucket, groups, params, stepped)
+                elif self.gradients.present is None:
+                    self._call(bucket, bucket.rows, bucket.pointer, groups, stepped)
                 else:
-                    self._call_some(bucket, stepped)
+                    some = [i for i in self.gradients.present if bucket.start <= i < bucket.stop]
+                    self._call_some(bucket, some, groups, stepped)
         except BaseException as error:  # an interrupt, too, must leave the counts right
             rows = list(chain.from_iterable(stepped))
             take_back(set(rows))
             if isinstance(error, AdamWError):
-                error.stepped = tuple(self.params[i] for i in rows)
+                error.stepped = tuple(params[i] for i in rows)
             raise
         finally:
-            self._finish(copies)
+            self._finish(params, copies)
 
-    def _factors(self, bucket, grad_scale, found_inf, known):
+    def _factors(self, bucket, found_inf, known):
         """What lies behind pointers, on the bucket's device; only the CPU has to wait for what comes from another."""
         device = bucket.device
         lr = None if "lr" in bucket.own else self.groups[bucket.group].lr_tensor
-        factors = float32_at(grad_scale, device, known), float32_at(lr, device, known)
-        if not bucket.there:
-            return *factors, 0, 0
-        return *factors, float32_at(found_inf, device, known), stream(device)
+        at = float32_at(lr, device, known)
+        return (at, float32_at(found_inf, device, known), stream(device)) if bucket.there else (at, 0, 0)
 
-    def _finish(self, copies):
+    def _copies(self, params):
+        """The library steps copies of parameters whose numbers do not lie plainly in memory."""
+        copies = {}
+        for i in self.gradients.of_these(self.copied):
+            copies[i] = plain(inner(params[i]).detach())
+            self.table["param"][i] = address(copies[i])
+        return copies
+
+    def _finish(self, params, copies):
         if copies:
             with torch.no_grad():
                 for i, copy in copies.items():
-                    self.tensors[i].copy_(own_part(copy, self.params[i]) if self.rows[i].local.whole else copy)
+                    inner(params[i]).copy_(copy)
         present = self.gradients.present
         if present is None and not self.without_version:
-            increment_version(self.versions)
+            increment_version(params)
         else:
             stepped = range(len(self.rows)) if present is None else present
-            increment_version([self.versions[i] for i in stepped if i not in self.without_version])
+            increment_version([params[i] for i in stepped if i not in self.without_version])
 
-    def _copies_of_strided(self):
-        """The table steps contiguous copies of parameters that are not contiguous themselves, or not whole."""
-        copies = {}
-        for i in self.gradients.of_these(self.strided):
-            copies[i] = self.tensors[i].detach().contiguous()
-        for i in self.gradients.of_these(self.wholes):
-            copies[i] = gathered(self.params[i])
-            self.gradients.gather(i)
-        for i, copy in copies.items():
+    def _call_gathered(self, bucket, groups, params, stepped):
+        """Parameters that processes gather for the step, one at a time: no two of them are whole at once."""
+        for i in self.gradients.of_these(bucket.rows):
+            copy, grad = gathered(params[i]), self.gradients.gather(i, params[i])
             self.table["param"][i] = copy.data_ptr()
-        return copies
+            try:
+                self._call_some(bucket, [i], groups, stepped)
+            finally:
+                with torch.no_grad():
+                    inner(params[i]).copy_(own_part(copy, params[i]))
+            del copy, grad
 
-    def _call_some(self, bucket, stepped):
-        some = [i for i in self.gradients.present if bucket.start <= i < bucket.stop]
-        if some:
-            self._call(bucket, some, rows_pointer(self.table[some]), stepped)
+    def _call_some(self, bucket, rows, groups, stepped):
+        if rows:
+            self._call(bucket, rows, rows_pointer(self.table[rows]), groups, stepped)
 
-    def _call(self, bucket, indices, pointer, stepped):
+    def _call(self, bucket, indices, pointer, groups, stepped):
         def name(i):
             row = self.rows[indices[i]]
-            return describe(self.described, row.group, row.position)
+            return describe(groups, row.group, row.position)
 
         try:
             bucket.call.step(pointer, len(indices), name)

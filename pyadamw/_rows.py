@@ -2,13 +2,17 @@
 buckets that one C call can take. Creates missing state. Must not know how often a step is taken, or how fast.
 """
 
+from __future__ import annotations
+
+import math
 from typing import NamedTuple
 
 import torch
 
 from . import _state
 from ._library import DTYPES, dtype_number, library
-from ._local import Local, fits_shard, is_sharded, local_gradient, local_view, unwrapped, whole_view, wrapped
+from ._local import Local, belongs_to_fsdp1, inner, local_gradient, local_view, unwrapped, wrapped
+from ._memory import lies_plainly
 from ._paging import manager_of
 from .functional import BLOCK8, TENSOR8
 
@@ -28,112 +32,134 @@ STRUCTURE = (
 
 
 class Row(NamedTuple):
-    param: torch.Tensor
+    """What is known of a parameter from step to step. It holds no tensor: what the user lets go of is free at once."""
+
+    index: int  # of its parameter among those of all groups
     group: int  # index of its parameter group
     position: int  # its place in the group
     local: Local
+    plain: bool  # the library can step it where it lies; else it is copied for the step
     grad_dtype: torch.dtype
     spec: _state.Spec
     own: dict  # options of its own, which win over the group's
 
     def bucket(self):
         """What rows of one call have in common."""
-        tensor, own = self.local.tensor, repr(sorted(self.own.items()))
-        return (self.group, own, str(tensor.device), DTYPES[tensor.dtype], DTYPES[self.grad_dtype], self.spec.format)
+        own, local = repr(sorted(self.own.items())), self.local
+        dtypes = DTYPES[local.dtype], DTYPES[self.grad_dtype]
+        return (self.group, own, str(local.device), *dtypes, self.spec.format, local.whole)
 
 
 def describe(groups, group, position):
     """A parameter, by its name where it has one."""
     options = groups[group]
-    shape = tuple(options["params"][position].shape)
+    param = options["params"][position]
+    shape = "not initialized" if is_uninitialized(param) else f"shape {tuple(param.shape)}"
     if "param_names" in options and position < len(options["param_names"]):
-        return f"parameter {options['param_names'][position]!r} (shape {shape})"
-    return f"parameter {position} of group {group} (shape {shape})"
+        return f"parameter {options['param_names'][position]!r} ({shape})"
+    return f"parameter {position} of group {group} ({shape})"
 
 
-def _is_eight_bit(local, group):
-    return group["optim_bits"] == 8 and local.numel >= group["min_8bit_size"]
+def is_uninitialized(param):
+    """Whether it is a parameter of a lazy module that has not been called yet."""
+    return isinstance(param, torch.nn.parameter.UninitializedTensorMixin)
+
+
+def _is_eight_bit(param, group):
+    return group["optim_bits"] == 8 and param.numel() >= group["min_8bit_size"]
 
 
 def stepped_view(param, group):
     """What of `param` is stepped in this process, with these options."""
-    local = local_view(param)
-    if not is_sharded(param):
-        return local
-    of_the_whole = group["percentile_clipping"] < 100 or group["max_unorm"] > 0
-    by_index = group["stochastic_rounding"] and local.tensor.dtype != torch.float32
-    fits = fits_shard(param, _is_eight_bit(local, group), group["block_wise"], of_the_whole, by_index)
-    return local if fits else whole_view(param, local)
+    needs_norm = "percentile_clipping" if group["percentile_clipping"] < 100 else ""
+    needs_norm = needs_norm or ("max_unorm" if group["max_unorm"] > 0 else "")
+    by_index = group["stochastic_rounding"] and param.dtype != torch.float32
+    return local_view(param, _is_eight_bit(param, group), group["block_wise"], needs_norm, by_index)
 
 
 def state_spec(local, group, pages):
     """What the state of a stepped_view() is to be, as its options say (of its group, and of its own). `pages`: the page
     manager where they name none."""
-    if _is_eight_bit(local, group):
+    if group["optim_bits"] == 8 and local.numel >= group["min_8bit_size"]:
         state_format = BLOCK8 if group["block_wise"] else TENSOR8
     else:
         state_format = _state.FLOAT32
     return _state.Spec(
         local.shape,
-        local.tensor.device,
+        local.device,
         state_format,
         group["amsgrad"],
         group["percentile_clipping"] < 100,
         manager_of(group, local.numel, pages),
+        local.block_dim,
     )
 
 
-def _check_param(tensor, what):
-    dtype_number(tensor.dtype, what)
-    library().device_number(tensor.device, what)
+def _check_param(local, tensor, what):
+    dtype_number(local.dtype, what)
+    library().device_number(local.device, what)
     if tensor.layout != torch.strided:
         raise ValueError(f"{what} is sparse: parameters must be dense")
     if any(stride == 0 and size > 1 for stride, size in zip(tensor.stride(), tensor.shape, strict=True)):
         raise ValueError(f"{what} is expanded: several of its elements share one memory location")
 
 
-def _check_grad(grad, tensor, shape, what):
+def _check_grad(grad, local, what):
     if grad.layout != torch.strided:
-        raise ValueError(f"{what} has a sparse gradient: gradients must be dense (sparse=False in an embedding)")
-    if grad.shape != shape:
+        raise RuntimeError(
+            f"{what} has a sparse gradient, which AdamW does not support: make it dense (sparse=False in an embedding)"
+        )
+    if grad.shape != local.shape:
         raise ValueError(f"{what} has a gradient of shape {tuple(grad.shape)}: must be that of the parameter")
-    if grad.device != tensor.device:
-        raise ValueError(f"{what} is on {tensor.device}, but its gradient on {grad.device}")
+    if grad.device != local.device:
+        raise ValueError(f"{what} is on {local.device}, but its gradient on {grad.device}")
     dtype_number(grad.dtype, f"the gradient of {what}")
 
 
 def collect(groups, states, grad_dtypes, pages, overrides):
-    """The rows of all groups, in bucket order, and the parameters that have neither a gradient nor state.
+    """The rows of all groups, in bucket order, and the indices of parameters that have neither a gradient nor state.
 
     Checks everything first, then creates or converts state in `states` {parameter: state}, so that an error leaves all
     as it was. `grad_dtypes` {id of parameter: dtype} are used for parameters that have state but no gradient now;
     `pages` is the page manager of groups that name none, `overrides` has the options of single parameters.
     """
+    everyone = [
+        (number, position, param)
+        for number, group in enumerate(groups)
+        for position, param in enumerate(group["params"])
+    ]
+    overrides.keep_only([param for _, _, param in everyone])
     rows, waiting, seen = [], [], set()
-    for number, group in enumerate(groups):
-        for position, param in enumerate(group["params"]):
-            if param.grad is None and not states.get(param):
-                waiting.append(param)
-                continue
-            what = describe(groups, number, position)
-            if id(param) in seen:
-                raise ValueError(f"{what} is there twice: a parameter can be stepped once a step")
-            seen.add(id(param))
-            own = overrides.take(param)
-            options = overrides.applied(group, param)
-            local = _named(what, stepped_view, param, options)
-            _check_param(local.tensor, what)
-            if param.grad is not None:
-                grad = param.grad if local.whole else local_gradient(param.grad, param)
-                _check_grad(grad, local.tensor, local.shape, what)
-                grad_dtype = grad.dtype
-            else:
-                grad_dtype = grad_dtypes.get(id(param), local.tensor.dtype)
-            rows.append(Row(param, number, position, local, grad_dtype, state_spec(local, options, pages), own))
-    prepared = [_prepared(row, states, groups) for row in rows]
+    for index, (number, position, param) in enumerate(everyone):
+        if param.grad is None and not states.get(param):
+            waiting.append(index)
+            continue
+        what = describe(groups, number, position)
+        if id(param) in seen:
+            raise ValueError(f"{what} appears more than once in the parameter groups")
+        seen.add(id(param))
+        own = overrides.take(param, bool(states.get(param)))
+        options = {**groups[number], **own}
+        local = _named(what, stepped_view, param, options)
+        _check_param(local, inner(param), what)
+        if param.grad is not None:
+            grad = param.grad if local.whole else local_gradient(param.grad, param)
+            _check_grad(grad, local, what)
+            grad_dtype = grad.dtype
+        else:
+            grad_dtype = grad_dtypes.get(id(param), local.dtype)
+        spec = state_spec(local, options, pages)
+        if spec.format != _state.FLOAT32 and belongs_to_fsdp1(param):
+            raise ValueError(
+                f"{what} belongs to FullyShardedDataParallel (FSDP1), whose checkpoints cannot hold 8-bit state: use "
+                "fully_shard (FSDP2), or 32-bit state (AdamW32bit, optim_bits=32)"
+            )
+        plain = not local.whole and lies_plainly(inner(param))
+        rows.append(Row(index, number, position, local, plain, grad_dtype, spec, own))
+    prepared = [_prepared(row, everyone[row.index][2], states, groups) for row in rows]
     for row, state in zip(rows, prepared, strict=True):
         if state is not None:
-            current = states.setdefault(row.param, {})
+            current = states.setdefault(everyone[row.index][2], {})
             current.clear()
             current.update(state)
     rows.sort(key=Row.bucket)
@@ -147,19 +173,34 @@ def _named(what, call, *arguments):
         raise ValueError(f"{what}: {error}") from None
 
 
-def _prepared(row, states, groups):
+def _prepared(row, param, states, groups):
     """The state that the row needs, if it is not what `states` holds already."""
-    state = states.get(row.param)
+    state = states.get(param)
     if not state:
-        return {"step": torch.tensor(0.0), **wrapped(_state.fresh(row.spec), row.param, row.local.whole)}
+        fresh = {"step": torch.tensor(0.0, dtype=torch.float32, device="cpu"), **_state.fresh(row.spec)}
+        return wrapped_state(fresh, param, row.local)
     what = describe(groups, row.group, row.position)
-    state = unwrapped(state, row.param, row.local.whole)
-    right = _state.conform(state, row.spec, what)
+    state = unwrapped(state, param, row.local.whole)
+    valid = _state.conform(state, row.spec, what)
     step = state.get("step", 0.0)
     count = _state.step_count(step, what)
-    if not (isinstance(step, torch.Tensor) and step.dtype == torch.float32 and step.shape == ()):
-        right["step"] = torch.tensor(count)
-    if all(state.get(key) is value for key, value in right.items()):
+    if not is_count(step):
+        valid["step"] = torch.tensor(count, dtype=torch.float32, device="cpu")
+    if all(state.get(key) is value for key, value in valid.items()) and not _leftover(state, valid):
         return None
     kept = {key: value for key, value in state.items() if key not in _state.KEYS or key == "step"}
-    return wrapped({**kept, **right}, row.param, row.local.whole, keep={*kept, "step"})
+    return wrapped_state({**kept, **valid}, param, row.local)
+
+
+def is_count(step):
+    """Whether a step count can stay where it is."""
+    return isinstance(step, torch.Tensor) and step.dtype == torch.float32 and math.prod(step.shape) == 1
+
+
+def _leftover(state, valid):
+    """What the state should no longer have: codes of moments that are numbers now, or the other way round."""
+    return any(key in state and key not in valid for key in (_state.BY_ELEMENT | _state.BY_BLOCK))
+
+
+def wrapped_state(state, param, local):
+    return wrapped(state, param, local, _state.BY_ELEMENT, _state.BY_BLOCK)

@@ -2,9 +2,14 @@
 
 Must not know of parameter groups, checkpoints or steps. Everything is in the parameter's logical order. The second
 moment of 8-bit state is stored as its square root (adamw.h, adamw_state_format).
+
+A moment of 32-bit state is `exp_avg`, its numbers, as in torch. One of 8-bit state is `exp_avg_codes` and
+`exp_avg_absmax`: bytes never bear the name of numbers, so that a tool that knows torch's keys fails and does not take
+them for values. Up to state format 1 they did.
 """
 
 import math
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -18,7 +23,20 @@ from .functional import BLOCK8, TENSOR8, absmax_shape, dequantize, quantize
 FLOAT32 = 0  # adamw_state_format, beside BLOCK8 and TENSOR8
 MAPS = {"exp_avg": "signed", "exp_avg_sq": "unsigned", "max_exp_avg_sq": "unsigned"}
 HISTORY = "gnorm_history"
-KEYS = {"step", HISTORY, *MAPS, *(f"{moment}_absmax" for moment in MAPS)}
+
+
+def codes_of(moment):
+    return f"{moment}_codes"
+
+
+def absmax_of(moment):
+    return f"{moment}_absmax"
+
+
+# What the state of a parameter may have, and what of it is shaped as the parameter, or has a number for each block.
+BY_ELEMENT = {*MAPS, *map(codes_of, MAPS)}
+BY_BLOCK = set(map(absmax_of, MAPS))
+KEYS = {"step", HISTORY, *BY_ELEMENT, *BY_BLOCK}
 
 
 class Spec(NamedTuple):
@@ -30,12 +48,13 @@ class Spec(NamedTuple):
     amsgrad: bool
     clipping: bool  # percentile clipping: there is a history of gradient norms
     pages: PageManager | None  # None: it is not paged
+    block_dim: int | None = None  # of the whole parameter, where this is a part of it; None: this is the whole
 
     def moments(self):
         return tuple(MAPS) if self.amsgrad else ("exp_avg", "exp_avg_sq")
 
     def absmax_shape(self):
-        return absmax_shape(self.shape, self.format == BLOCK8)
+        return absmax_shape(self.shape, self.format == BLOCK8, self.block_dim)
 
     def zeros(self, shape, dtype):
         if self.pages is not None:
@@ -45,11 +64,18 @@ class Spec(NamedTuple):
     def is_home(self, tensor):
         """Whether its memory is where state of this parameter belongs."""
         pager = home(tensor)[0]
-        return pager is self.pages.pager(self.device) if self.pages else pager is None and tensor.device == self.device
+        if self.pages is None or is_shared(tensor):  # what processes share stays where they share it
+            return pager is None and tensor.device == self.device
+        return pager is self.pages.pager(self.device)
 
     def workplace(self):
         """Where state is converted: paged state must not pass through the device's memory."""
         return self.device if self.pages is None else torch.device("cpu")
+
+
+def is_shared(tensor):
+    """Whether other processes may use the same memory of the host. (torch says so of everything on a GPU.)"""
+    return tensor.device.type == "cpu" and tensor.is_shared()
 
 
 def fresh(spec):
@@ -64,15 +90,15 @@ def fresh(spec):
 
 def _empty_history(spec):
     """Zeros: the next step fills all of it with its own squared norm."""
-    return torch.zeros(_cdef.GNORM_HISTORY, device=spec.device)
+    return torch.zeros(_cdef.GNORM_HISTORY, dtype=torch.float32, device=spec.device)
 
 
 def _zero_moment(moment, spec):
     if spec.format == FLOAT32:
         return {moment: spec.zeros(spec.shape, torch.float32)}
     return {
-        moment: spec.zeros(spec.shape, torch.uint8),
-        f"{moment}_absmax": spec.zeros(spec.absmax_shape(), torch.float32),
+        codes_of(moment): spec.zeros(spec.shape, torch.uint8),
+        absmax_of(moment): spec.zeros(spec.absmax_shape(), torch.float32),
     }
 
 
@@ -86,31 +112,78 @@ def step_count(value, where):
     return float(number)
 
 
-def stored_format(state, spec, where):
-    """The format of a state by its content: the dtype of exp_avg, and the shape of its scales."""
-    if _tensor(state, "exp_avg", where).dtype != torch.uint8:
+# In a state dict, where torch has the numbers of a moment that is kept in 8 bits. torch.distributed.checkpoint leaves
+# it where it was to read numbers for 32-bit state, and loading can say so; nothing else can take it for a tensor.
+MARK = 8
+
+
+def marked(state):
+    return {**state, **{moment: MARK for moment in MAPS if codes_of(moment) in state}}
+
+
+def without_marks(state, where):
+    """The state without what marked() has put there. Refuses one that has nothing else of a moment."""
+    if not isinstance(state, Mapping):
+        return state
+    marks = [moment for moment in MAPS if isinstance(state.get(moment), int)]
+    for moment in marks:
+        if codes_of(moment) not in state:
+            raise ValueError(
+                f"{where}: the state was saved in 8 bits, but has no {codes_of(moment)}. torch.distributed.checkpoint reads "
+                "only what the optimizer has, and this one may keep 32-bit state here: read the checkpoint with an optimizer "
+                "of the class and options (min_8bit_size, overrides) that saved it, and give that one's state_dict() to this "
+                "one's load_state_dict(), which converts"
+            )
+    return {key: value for key, value in state.items() if key not in marks}
+
+
+def renamed(state, spec):
+    """A state of format 1, whose codes have the names of numbers, with the names and shapes that they have now; any
+    other as it is."""
+    old = [moment for moment in MAPS if _is_codes(state.get(moment)) and absmax_of(moment) in state]
+    if not old:
+        return state
+    new = {codes_of(moment): state[moment] for moment in old}
+    result = {key: value for key, value in state.items() if key not in old} | new
+    for key in map(absmax_of, old):
+        scales = result[key]
+        if isinstance(scales, torch.Tensor) and scales.numel() == math.prod(spec.absmax_shape()):
+            result[key] = scales.reshape(spec.absmax_shape())
+    return result
+
+
+def _is_codes(value):
+    return isinstance(value, torch.Tensor) and value.dtype == torch.uint8
+
+
+def _stored_format(state, moment, spec, where):
+    """The format of a moment that the state has, by the shape of its scales."""
+    if moment in state:
         return FLOAT32
-    scales = tuple(_tensor(state, "exp_avg_absmax", where).shape)
+    scales = tuple(_tensor(state, absmax_of(moment), where).shape)
     if spec.format != FLOAT32 and scales == spec.absmax_shape():
         return spec.format  # in a tensor of one block, block-wise and tensor-wise are the same
-    return TENSOR8 if scales == (1,) and absmax_shape(spec.shape) != (1,) else BLOCK8
+    blocks = spec._replace(format=BLOCK8).absmax_shape()
+    return TENSOR8 if scales == (1,) and blocks != (1,) else BLOCK8
 
 
 def conform(state, spec, where):
     """`state` (a mapping) as `spec` wants it: converted to its width, on its device; without `step`.
 
     Tensors that are right already are not copied. What is missing because an option was switched on later (amsgrad,
-    percentile clipping) starts anew. Raises ValueError naming `where`, the key and what is wrong; changes nothing.
+    percentile clipping) starts anew. What has torch's name wins over codes: whoever puts an `exp_avg` beside
+    `exp_avg_codes` knows torch's keys, and means it. Raises ValueError naming `where`, the key and what is wrong;
+    changes nothing.
     """
-    source = spec._replace(format=stored_format(state, spec, where))
-    result = {}
+    state, result = renamed(without_marks(state, where), spec), {}
     for moment in MAPS:
-        if moment in state:
+        if moment in state or codes_of(moment) in state:
+            source = spec._replace(format=_stored_format(state, moment, spec, where))
             _check_moment(state, moment, source, where)
-            result.update(_as_format(state, moment, source, spec))
+            result.update(_as_format(state, moment, source, spec, where))
         elif moment in spec.moments():
             if moment != "max_exp_avg_sq":
-                raise ValueError(f"{where}: the state has no {moment}")
+                raise ValueError(f"{where}: the state has neither {moment} nor {codes_of(moment)}")
             result.update(_zero_moment(moment, spec))
     if HISTORY in state:
         history = _check(state, HISTORY, (_cdef.GNORM_HISTORY,), where)
@@ -144,8 +217,8 @@ def _check_moment(state, moment, source, where):
     if source.format == FLOAT32:
         _check(state, moment, source.shape, where)
     else:
-        _check(state, moment, source.shape, where, "uint8")
-        _check(state, f"{moment}_absmax", source.absmax_shape(), where)
+        _check(state, codes_of(moment), source.shape, where, "uint8")
+        _check(state, absmax_of(moment), source.absmax_shape(), where)
 
 
 def _placed(tensor, dtype, spec):
@@ -163,32 +236,40 @@ def _at_work(tensor, dtype, spec):
     return tensor.detach().to(device=spec.workplace(), dtype=dtype).contiguous()
 
 
-def _as_format(state, moment, source, spec):
+def _as_format(state, moment, source, spec, where):
     """One checked moment, in the format of `spec`."""
-    scale = f"{moment}_absmax"
+    codes_key, scale = codes_of(moment), absmax_of(moment)
     if source.format == spec.format:
-        dtypes = {moment: torch.float32} if spec.format == FLOAT32 else {moment: torch.uint8, scale: torch.float32}
+        dtypes = {moment: torch.float32} if spec.format == FLOAT32 else {codes_key: torch.uint8, scale: torch.float32}
         return {key: _placed(state[key], dtype, spec) for key, dtype in dtypes.items()}
     if source.format == FLOAT32:
         values = _at_work(state[moment], torch.float32, spec)
+        if not values.isfinite().all():  # a code for it would be zero, and a second moment of zero ends in m / eps
+            raise ValueError(
+                f"{where}: {moment} has an infinity or NaN, which 8-bit state cannot hold: "
+                "keep 32-bit state for this parameter (optim_bits=32), or set these elements of all moments to 0"
+            )
         if moment != "exp_avg":
             values = values.sqrt()
     else:
-        codes, absmax = _at_work(state[moment], torch.uint8, spec), _at_work(state[scale], torch.float32, spec)
+        codes, absmax = _at_work(state[codes_key], torch.uint8, spec), _at_work(state[scale], torch.float32, spec)
         values = dequantize(codes, absmax, MAPS[moment], block_wise=source.format == BLOCK8)
         if spec.format == FLOAT32:
             return {moment: _placed(values if moment == "exp_avg" else values.square_(), torch.float32, spec)}
     codes, absmax = quantize(values, MAPS[moment], block_wise=spec.format == BLOCK8)
-    return {moment: _placed(codes, torch.uint8, spec), scale: _placed(absmax, torch.float32, spec)}
+    absmax = absmax.reshape(spec.absmax_shape())
+    return {codes_key: _placed(codes, torch.uint8, spec), scale: _placed(absmax, torch.float32, spec)}
 
 
-def check_finite(state, where):
-    """Refuses NaN and infinity, and what cannot be negative. For state that comes from outside, already conforming."""
+def check_damage(state, where):
+    """Refuses numbers that no step can have left: a negative second moment, scales or histories that are not finite.
+
+    Infinities and NaNs in moments are none of these: a gradient leaves them in 32-bit state, as it does in torch's.
+    """
     for key, value in state.items():
-        if value.dtype == torch.uint8 or value.numel() == 0:
+        if value.dtype == torch.uint8 or key == "exp_avg":
             continue
-        least, most = (bound.item() for bound in value.aminmax())  # NaN if there is one
-        if not (math.isfinite(least) and math.isfinite(most)):
-            raise ValueError(f"{where}: {key} is not finite")
-        if least < 0 and key != "exp_avg":
-            raise ValueError(f"{where}: {key} has a negative number, {least}")
+        if (key in BY_BLOCK or key == HISTORY) and not value.isfinite().all():
+            raise ValueError(f"{where}: {key} is not finite: the state is damaged")
+        if (value < 0).any():
+            raise ValueError(f"{where}: {key} has a negative number: the state is damaged")

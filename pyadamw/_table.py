@@ -79,11 +79,11 @@ class Call:
         options.flags = sum(flag for name, flag in FLAGS.items() if named[name])
 
     def set_surroundings(self, surroundings):
-        """Takes (number of threads, addresses of grad_scale, lr and found_inf or 0, stream)."""
+        """Takes (number of threads, addresses of lr and found_inf or 0, stream)."""
         if surroundings != self._surroundings:  # C options cost more to set than these to compare
             options, self._surroundings = self.options, surroundings
             options.num_threads, *factors, stream = surroundings
-            options.grad_scale, options.lr_tensor, options.found_inf = (pointer_to("float *", f) for f in factors)
+            options.lr_tensor, options.found_inf = (pointer_to("float *", f) for f in factors)
             options.stream = pointer_to("void *", stream)
 
     def step(self, rows, count, names):

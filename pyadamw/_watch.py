@@ -1,50 +1,71 @@
-"""Owns noticing that the memory of a tensor is not what it was: `tensor.data = ...`, set_(), resize_(). Must not know
-what the tensors are for.
+"""Owns noticing that tensors or their memory are not what they were: `tensor.data = ...`, set_(), share_memory_(),
+swap_tensors(), other tensors in their places. Must not know what the tensors are for.
 
-A step writes through raw addresses that were looked up in an earlier step. They are still right if the address is the
-same and the memory behind it has not been given back and handed out again. A second reference to the memory (a detached
-alias, which also shares the version counter) rules that out, so that comparing addresses is enough. It keeps replaced
-memory alive until the next step.
+A step reads and writes at addresses that were looked up in an earlier one. So before it does, the tensors that are there
+now are asked for their addresses and forms. These are compared with what is remembered, which is numbers only: nothing
+here keeps memory, or a tensor, that nobody else holds. Should another tensor have the address and the form of one that
+is gone, the step may use it: it is the one that is there now.
 """
+
+from itertools import chain, compress
 
 import numpy as np
 import torch
 
 from ._describe import Described
-
-data_ptr = torch.Tensor.data_ptr
-is_contiguous = torch.Tensor.is_contiguous
+from ._local import inner
+from ._memory import look
 
 
 class Watch:
     """The memory of a list of tensors."""
 
     def __init__(self, tensors):
-        self.pointers = list(map(data_ptr, tensors))
-        self.contiguous = list(map(is_contiguous, tensors))
-        self.aliases = [tensor.detach() for tensor in tensors]
-        self._addresses = bytearray(8 * len(tensors))
-        self.described = Described(np.frombuffer(self._addresses, dtype=np.uint64))
-        # What can be compared in one go; None if it has to be asked tensor by tensor.
-        self.known = tuple(map(bytes, self._seen())) if self.described.read(tensors) else None
+        self.described = Described(np.empty(len(tensors), dtype=np.uint64))
+        # What can be compared in one go, or what has to be asked tensor by tensor.
+        self.known = self._seen() if self.described.read(tensors) else None
+        self._looks = None if self.known else list(map(look, tensors))
 
     def _seen(self):
-        return self._addresses, self.described.forms, self.described.objects
+        return self.described.addresses.tobytes(), bytes(self.described.forms), bytes(self.described.objects)
 
     def unchanged(self, tensors):
-        """Whether these tensors, the same as at first, still have the same memory and lie in it the same way.
-
-        Where `known` is not None, this says of any tensors whether they are the same, too.
-        """
+        """Whether these are the same tensors, which have the same memory and lie in it in the same way."""
         if self.known is not None:
             return self.described.read(tensors) and self._seen() == self.known
-        return list(map(data_ptr, tensors)) == self.pointers and list(map(is_contiguous, tensors)) == self.contiguous
+        return list(map(look, tensors)) == self._looks
+
+
+class StateWatch:
+    """The tensors of state in {parameter: its state}, and their memory."""
+
+    def __init__(self, states, keys, sharded):
+        """`keys`: those whose values matter."""
+        self._keys, self._sharded = keys, sharded
+        self._params = list(map(id, states))
+        self._names = self._names_of(states)
+        self._matter = [name in keys for name in self._names]
+        self._watch = Watch(self._tensors(states))
+
+    @staticmethod
+    def _names_of(states):
+        return list(chain.from_iterable(states.values()))
+
+    def _tensors(self, states):
+        values = compress(chain.from_iterable(map(dict.values, states.values())), self._matter)
+        return list(map(inner, values)) if self._sharded else list(values)
+
+    def unchanged(self, states):
+        if list(map(id, states)) != self._params or self._names_of(states) != self._names:
+            return False
+        tensors = self._tensors(states)
+        return all(isinstance(value, torch.Tensor) for value in tensors) and self._watch.unchanged(tensors)
 
 
 def _accepts_lists():
     """torch.autograd.graph.increment_version() takes one tensor before torch 2.5, and any number since."""
     try:
-        torch.autograd.graph.increment_version([torch.zeros(1)])
+        torch.autograd.graph.increment_version([torch.zeros(1, dtype=torch.float32, device="cpu")])
     except (AttributeError, RuntimeError, TypeError):
         return False
     return True

@@ -38,14 +38,25 @@ def follows_rows(shape: Sequence[int]) -> bool:
     return len(shape) > 1 and row_length(shape) >= SHORTEST_ROW
 
 
-def absmax_shape(shape: Sequence[int], block_wise: bool = True) -> tuple[int, ...]:
-    """The shape of the scales of 8-bit codes of `shape`: (rows, blocks of a row), or (blocks,) if blocks are flat."""
-    numel = math.prod(shape)
+def block_dim(shape: Sequence[int]) -> int:
+    """The dimension that blocks cut: those before it are dimensions of the scales, too. 0 where blocks are flat, else the
+    last one whose elements, with all that follows, are whole blocks; 1 if there is none."""
+    if not follows_rows(shape):
+        return 0
+    whole = (dim for dim in range(len(shape) - 1, 0, -1) if math.prod(shape[dim:]) % _cdef.BLOCK_SIZE == 0)
+    return next(whole, 1)
+
+
+def absmax_shape(shape: Sequence[int], block_wise: bool = True, dim: int | None = None) -> tuple[int, ...]:
+    """The shape of the scales of 8-bit codes of `shape`: its dimensions before `dim`, then the blocks of the rest.
+
+    For two dimensions that is (rows, blocks of a row), or (blocks,) if blocks are flat. `dim`: block_dim() of a larger
+    tensor that this is a part of; None: of this one.
+    """
     if not block_wise:
-        return (min(numel, 1),)
-    if follows_rows(shape):
-        return (shape[0], -(-row_length(shape) // _cdef.BLOCK_SIZE))
-    return (-(-numel // _cdef.BLOCK_SIZE),)
+        return (min(math.prod(shape), 1),)
+    dim = block_dim(shape) if dim is None else dim
+    return (*shape[:dim], -(-math.prod(shape[dim:]) // _cdef.BLOCK_SIZE))
 
 
 def _choice(name, value, allowed):
@@ -94,8 +105,7 @@ def quantize(
 
     Returns:
         codes: uint8, the shape of `tensor`.
-        absmax: float32, the largest magnitude of each block; its shape is (rows, blocks of a row) where blocks follow
-            rows, else (blocks,), and (1,) without `block_wise`.
+        absmax: float32, the largest magnitude of each block; its shape is absmax_shape(tensor.shape, block_wise).
     """
     source = tensor.detach().to(torch.float32).contiguous()
     options = _options(source, map, block_wise, rounding, step, seed)
@@ -138,7 +148,7 @@ def dequantize(
 
 def codebook(map: Map = "signed") -> torch.Tensor:
     """The 256 float32 values of a map, in the order of their codes: "signed" from -1 to 1, "unsigned" from 0 to 1."""
-    values = torch.empty(256, dtype=torch.float32)
+    values = torch.empty(256, dtype=torch.float32, device="cpu")
     lib = library()
     lib.check(lib.lib.adamw_codebook(_choice("map", map, MAPS), _pointer("float *", values)))
     return values

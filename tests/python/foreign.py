@@ -103,9 +103,9 @@ def _own(cls, **options):
     moments = []
     for p in params:
         s = optimizer.state[p]
-        if s["exp_avg"].dtype == torch.uint8:
-            root = pyadamw.dequantize(s["exp_avg_sq"], s["exp_avg_sq_absmax"], "unsigned")
-            moments.append((pyadamw.dequantize(s["exp_avg"], s["exp_avg_absmax"]), root * root, None))
+        if "exp_avg_codes" in s:
+            root = pyadamw.dequantize(s["exp_avg_sq_codes"], s["exp_avg_sq_absmax"], "unsigned")
+            moments.append((pyadamw.dequantize(s["exp_avg_codes"], s["exp_avg_absmax"]), root * root, None))
         else:
             moments.append((s["exp_avg"], s["exp_avg_sq"], None))
     return optimizer.state_dict(), moments, params

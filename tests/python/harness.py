@@ -58,6 +58,11 @@ def train(optimizer, params, steps, first=0, **keywords):
         optimizer.step()
 
 
+def moment_of(state, moment="exp_avg"):
+    """A moment of a parameter's state: its numbers, or its codes."""
+    return state[moment] if moment in state else state[f"{moment}_codes"]
+
+
 def bits(tensor):
     """A tensor's memory in logical order, as bytes."""
     copy = torch.empty(tensor.numel(), dtype=tensor.dtype)  # numpy() makes memory that cannot be resized afterwards

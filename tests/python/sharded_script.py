@@ -87,7 +87,7 @@ def steps(world, _folder):
                 reference.step()
             assert_equal((ours, sharded), (reference, plain), f"{name}, {placement}")
             for p, q in zip(sharded, plain, strict=True):
-                assert ours.state[p]["exp_avg"].dtype == reference.state[q]["exp_avg"].dtype
+                assert ours.state[p].keys() == reference.state[q].keys()
 
 
 def model():

@@ -247,7 +247,7 @@ def run(name, optimizer_name, seed):
         if step in checkpoints:
             with torch.no_grad():
                 curve.append(metric())
-    moments = [state["exp_avg"] for state in optimizer.state.values()]
+    moments = [state.get("exp_avg_codes", state.get("exp_avg")) for state in optimizer.state.values()]
     narrow = sum(moment.numel() for moment in moments if moment.dtype == torch.uint8)
     return Result(curve, narrow / sum(moment.numel() for moment in moments))
 

@@ -33,6 +33,7 @@ def dropped(value):
     return None
 
 
+NUMBERS = {"exp_avg", "exp_avg_sq", "max_exp_avg_sq", "state1", "state2"}
 DAMAGES = {"truncated": truncated, "retyped": retyped, "filled with NaN": filled, "dropped": dropped}
 
 
@@ -45,6 +46,8 @@ def damaged(state_dict, kind):
                 continue
             if kind == "filled with NaN" and not value.dtype.is_floating_point:
                 continue
+            if kind == "filled with NaN" and key in NUMBERS and value.numel() < 1000:
+                continue  # 32-bit state may have become that in training
             if kind == "retyped" and key == "step":
                 continue  # a whole number is one in any type
             worse = copy.deepcopy(state_dict)
@@ -76,7 +79,12 @@ def test_every_tensor_damaged_in_turn(name, kind):
             optimizer.load_state_dict(worse)
         message = str(caught.value)
         assert f"parameter {parameter} of group 0" in message
-        named = {key, key.removeprefix("state"), {"state1": "exp_avg", "state2": "exp_avg_sq"}.get(key, key)}
+        named = {
+            key,
+            key.removesuffix("_codes"),
+            key.removeprefix("state"),
+            {"state1": "exp_avg", "state2": "exp_avg_sq"}.get(key, key),
+        }
         scales_of = {"absmax1": "exp_avg", "absmax2": "exp_avg_sq", "qmap1": "exp_avg", "qmap2": "exp_avg_sq"}
         assert any(word in message for word in (*named, scales_of.get(key, key))), (key, message)
         assert everything(optimizer, params) == before
@@ -87,12 +95,12 @@ def test_every_tensor_damaged_in_turn(name, kind):
 
 WRONG = {
     "a list": lambda saved: saved["state"].__setitem__(0, [1, 2]),
-    "another name": lambda saved: saved["state"][0].__setitem__("exp_inf", torch.zeros(3)),
+    "another name": lambda saved: saved["state"][0].__setitem__("exp_inf", saved["state"][0].pop("exp_avg_sq_codes")),
     "another parameter": lambda saved: saved["state"].__setitem__(99, saved["state"][0]),
     "step -1": lambda saved: saved["state"][0].__setitem__("step", -1),
     "step 1.5": lambda saved: saved["state"][0].__setitem__("step", torch.tensor(1.5)),
     "a word": lambda saved: saved["state"][0].__setitem__("exp_avg", "none"),
-    "another shape": lambda saved: saved["state"][0].__setitem__("exp_avg", torch.zeros(320, 40, dtype=torch.uint8)),
+    "another shape": lambda saved: saved["state"][0].__setitem__("exp_avg_codes", torch.zeros(320, 40).byte()),
     "sparse": lambda saved: saved["state"][0].__setitem__("exp_avg", torch.zeros(40, 320).to_sparse()),
     "complex": lambda saved: saved["state"][0].__setitem__("exp_avg_absmax", torch.zeros(40, 2, dtype=torch.cfloat)),
     "negative scales": lambda saved: saved["state"][0]["exp_avg_absmax"].neg_(),

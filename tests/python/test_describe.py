@@ -9,7 +9,7 @@ import weakref
 import numpy as np
 import pytest
 import torch
-from harness import assert_same_bits, clones, give_gradients, parameters
+from harness import assert_same_bits, clones, give_gradients, moment_of, parameters
 
 import pyadamw
 from pyadamw import _describe
@@ -126,8 +126,8 @@ def test_a_gradient_is_what_the_class_of_the_parameter_says():
     for _ in range(3):
         param.grad, other.grad = torch.full((4,), 3.0), torch.full((4,), 3.0)
         optimizer.step()
-    assert torch.equal(optimizer.state[param]["exp_avg"], torch.full((4,), 3.0))
-    assert torch.equal(optimizer.state[other]["exp_avg"], torch.full((4,), 6.0))
+    assert torch.equal(moment_of(optimizer.state[param]), torch.full((4,), 3.0))
+    assert torch.equal(moment_of(optimizer.state[other]), torch.full((4,), 6.0))
 
 
 @pytest.mark.usefixtures("_either_way")
@@ -168,7 +168,7 @@ def test_changes_are_noticed():
         with pytest.raises(ValueError, match="gradient of shape"):
             optimizer.step()
     param.grad = torch.ones(4).to_sparse()
-    with pytest.raises(ValueError, match="sparse gradient"):
+    with pytest.raises(RuntimeError, match="sparse gradient"):
         optimizer.step()
     assert torch.equal(param, now)
     param.grad = None

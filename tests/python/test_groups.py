@@ -5,7 +5,7 @@ import weakref
 
 import pytest
 import torch
-from harness import assert_same_bits, bits, clones, give_gradients, parameters, state_bits, train
+from harness import assert_same_bits, bits, clones, give_gradients, moment_of, parameters, state_bits, train
 
 import pyadamw
 
@@ -41,7 +41,7 @@ def test_group_overrides_of_the_width():
         [{"params": params[:1]}, {"params": params[1:], "optim_bits": 8, "min_8bit_size": 200}]
     )
     train(optimizer, params, 1)
-    widths = [optimizer.state[p]["exp_avg"].dtype for p in params]
+    widths = [moment_of(optimizer.state[p]).dtype for p in params]
     assert widths == [torch.float32, torch.uint8, torch.uint8]
 
 
@@ -148,7 +148,7 @@ def replace_everything(p, optimizer):
 
 
 def resize_and_refill(p, optimizer):
-    value = optimizer.state[p]["exp_avg"]
+    value = moment_of(optimizer.state[p])
     saved = value.clone()
     value.untyped_storage().resize_(0)
     value.untyped_storage().resize_(saved.untyped_storage().nbytes())
@@ -160,8 +160,8 @@ def step_as_a_number(p, optimizer):
 
 
 def to_numbers_of_another_width(p, optimizer):
-    if optimizer.state[p]["exp_avg"].dtype == torch.float32:
-        optimizer.state[p]["exp_avg"] = optimizer.state[p]["exp_avg"].double()
+    if moment_of(optimizer.state[p]).dtype == torch.float32:
+        optimizer.state[p]["exp_avg"] = moment_of(optimizer.state[p]).double()
 
 
 CHANGES = (
@@ -188,7 +188,7 @@ def test_memory_may_be_replaced(change):
     train(left, others, 5)
     train(changed, params, 2)
     for step in range(2, 5):
-        held = [(p.data, changed.state[p]["exp_avg"].detach()) for p in params]
+        held = [(p.data, moment_of(changed.state[p]).detach()) for p in params]
         for p in params:
             change(p, changed)
         kept = [(bits(one), bits(two)) for one, two in held]
@@ -221,9 +221,9 @@ def test_dtype_may_change_during_a_run(dtype):
     model = torch.nn.Linear(100, 70)
     optimizer = pyadamw.AdamW8bit(model.parameters())
     train(optimizer, list(model.parameters()), 2)
-    before = bits(optimizer.state[model.weight]["exp_avg"])
+    before = bits(moment_of(optimizer.state[model.weight]))
     model.to(dtype)
-    assert bits(optimizer.state[model.weight]["exp_avg"]) == before
+    assert bits(moment_of(optimizer.state[model.weight])) == before
     train(optimizer, list(model.parameters()), 1)
     assert model.weight.dtype == dtype
     assert int(optimizer.state[model.weight]["step"]) == 3
@@ -263,7 +263,7 @@ def test_width_may_change_during_a_run():
     train(optimizer, params, 2)
     optimizer.param_groups[0]["optim_bits"] = 8
     train(optimizer, params, 1)
-    assert optimizer.state[params[0]]["exp_avg"].dtype == torch.uint8
+    assert moment_of(optimizer.state[params[0]]).dtype == torch.uint8
     optimizer.param_groups[0].update(amsgrad=True, percentile_clipping=10)
     train(optimizer, params, 1)
     optimizer.param_groups[0]["optim_bits"] = 32
@@ -279,7 +279,7 @@ def test_optimizers_and_parameters_are_freed():
     params = parameters()
     optimizer = pyadamw.AdamW8bit(params)
     train(optimizer, params, 2)
-    grad, state = weakref.ref(params[1].grad), weakref.ref(optimizer.state[params[1]]["exp_avg"])
+    grad, state = weakref.ref(params[1].grad), weakref.ref(moment_of(optimizer.state[params[1]]))
     optimizer.zero_grad()
     assert grad() is None
     gone = weakref.ref(optimizer)

@@ -9,7 +9,7 @@ import pickle
 
 import pytest
 import torch
-from harness import assert_same_bits, bits, clones, give_gradients, parameters, state_bits, train
+from harness import assert_same_bits, bits, clones, give_gradients, moment_of, parameters, state_bits, train
 
 import pyadamw
 from pyadamw._pager import home
@@ -167,7 +167,7 @@ def test_groups_and_optimizers_share_a_manager_or_have_their_own():
     other = pyadamw.PagedAdamW32bit(other_params, page_manager=shared)
     train(one, params, 2)
     train(other, other_params, 2)
-    found = [home(one.state[p]["exp_avg"])[1] for p in params]
+    found = [home(moment_of(one.state[p]))[1] for p in params]
     assert found == ["file", "host", None]
     assert shared.stats()["file_bytes"] == sum(entry.places.get("file", 0) for entry in one.memory_report().entries) + (
         2 * 4 * 70 * 256
@@ -181,7 +181,7 @@ def test_tensors_stay_valid_while_somebody_holds_them():
     params = parameters(((100, 300),))
     optimizer = pyadamw.PagedAdamW8bit(params, page_manager=manager)
     train(optimizer, params, 2)
-    moment = optimizer.state[params[0]]["exp_avg"]
+    moment = moment_of(optimizer.state[params[0]])
     before = bits(moment)
     del optimizer
     gc.collect()
@@ -202,7 +202,7 @@ def test_state_may_be_edited_between_steps():
     for optimizer, own in ((paged, params), (plain, copies)):
         train(optimizer, own, 2)
         for p in own:
-            optimizer.state[p]["exp_avg"].mul_(0.5)
+            moment_of(optimizer.state[p]).mul_(0.5)
             optimizer.state[p]["exp_avg_sq"][...] = 1.0
         train(optimizer, own, 2, first=2)
     assert_same_bits((paged, params), (plain, copies))

@@ -163,7 +163,7 @@ params = [torch.nn.Parameter(torch.ones(50, 300))]
 optimizer = pyadamw.PagedAdamW8bit(params, page_manager=manager)
 params[0].grad = torch.ones(50, 300)
 optimizer.step()
-torch.held = optimizer.state[params[0]]["exp_avg"]  # by what goes later than this module
+torch.held = optimizer.state[params[0]]["exp_avg_codes"]  # by what goes later than this module
 if sys.argv[2] == "exception":
     raise SystemExit(3)
 """
@@ -209,8 +209,8 @@ def test_a_tensor_of_more_than_2_to_the_31_elements(disk):
     assert not large[: 2**20].any()
     assert manager.stats()["bytes_out"] >= 2 * numel
     state, expected = paged.state[large], plain.state[small]
-    assert state["exp_avg"].numel() == numel
+    assert state["exp_avg_codes"].numel() == numel
     for key in ("exp_avg_absmax", "exp_avg_sq_absmax"):
         assert torch.equal(state[key][-tail // 256 :], expected[key])
-    values = pyadamw.dequantize(state["exp_avg"][-tail:].clone(), state["exp_avg_absmax"][-tail // 256 :].clone())
+    values = pyadamw.dequantize(state["exp_avg_codes"][-tail:].clone(), state["exp_avg_absmax"][-tail // 256 :].clone())
     assert torch.allclose(values, 0.1 * grads.float(), rtol=0.1, atol=0.02)

@@ -6,7 +6,17 @@ import pickle
 
 import pytest
 import torch
-from harness import CONFIGURATIONS, assert_same_bits, bits, clones, give_gradients, parameters, state_bits, train
+from harness import (
+    CONFIGURATIONS,
+    assert_same_bits,
+    bits,
+    clones,
+    give_gradients,
+    moment_of,
+    parameters,
+    state_bits,
+    train,
+)
 
 import pyadamw
 
@@ -71,10 +81,12 @@ def test_state_is_plain():
     saved = optimizer.state_dict()
     assert set(saved) == {"state", "param_groups"}
     two_dimensional, flat, small = (saved["state"][i] for i in range(3))
+    # Where torch has numbers and this has codes, there is something that nobody takes for either.
+    assert [two_dimensional.pop(key) for key in ("exp_avg", "exp_avg_sq")] == [8, 8]
     assert {key: (tuple(value.shape), value.dtype) for key, value in two_dimensional.items()} == {
         "step": ((), torch.float32),
-        "exp_avg": ((70, 100), torch.uint8),
-        "exp_avg_sq": ((70, 100), torch.uint8),
+        "exp_avg_codes": ((70, 100), torch.uint8),
+        "exp_avg_sq_codes": ((70, 100), torch.uint8),
         "exp_avg_absmax": ((70, 1), torch.float32),
         "exp_avg_sq_absmax": ((70, 1), torch.float32),
         "gnorm_history": ((100,), torch.float32),
@@ -82,7 +94,7 @@ def test_state_is_plain():
     assert tuple(flat["exp_avg_absmax"].shape) == (20,)
     assert small["exp_avg"].dtype == torch.float32
     assert "exp_avg_absmax" not in small
-    assert all(type(value) is torch.Tensor for entry in saved["state"].values() for value in entry.values())
+    assert all(type(value) is torch.Tensor for entry in (two_dimensional, small) for value in entry.values())
 
 
 def test_torch_checkpoint_simply_works():
@@ -110,7 +122,7 @@ def test_torch_reads_32_bit_state():
     train(optimizer, params, 2)
     torchs = torch.optim.AdamW(params)
     torchs.load_state_dict(optimizer.state_dict())
-    assert torch.equal(torchs.state[params[1]]["exp_avg"], optimizer.state[params[1]]["exp_avg"])
+    assert torch.equal(moment_of(torchs.state[params[1]]), moment_of(optimizer.state[params[1]]))
 
 
 @pytest.mark.parametrize(("source", "target"), WIDTHS)
@@ -127,11 +139,11 @@ def test_width_is_converted(source, target):
         assert one["step"] == eight["step"] == 3
         for moment, sign in (("exp_avg", "signed"), ("exp_avg_sq", "unsigned"), ("max_exp_avg_sq", "unsigned")):
             value = one[moment]
-            if eight[moment].dtype == torch.float32:  # below min_8bit_size
+            if moment in eight:  # below min_8bit_size
                 assert bits(value) == bits(eight[moment])
                 continue
             assert value.dtype == torch.float32
-            decoded = pyadamw.dequantize(eight[moment], eight[f"{moment}_absmax"], sign)
+            decoded = pyadamw.dequantize(eight[f"{moment}_codes"], eight[f"{moment}_absmax"], sign)
             root = value if sign == "signed" else value.sqrt()
             # The widest gap of the maps is in the top decade: 0.9 / 64 signed, 0.9 / 128 unsigned. Half of it, and
             # rounding.
@@ -162,7 +174,7 @@ def test_hooks_see_tensors():
     train(optimizer, params, 1)
     seen = []
     optimizer.register_load_state_dict_pre_hook(lambda o, s: seen.append(type(s["state"][0]["exp_avg"])))
-    optimizer.register_load_state_dict_post_hook(lambda o: seen.append(type(o.state[params[0]]["exp_avg"])))
+    optimizer.register_load_state_dict_post_hook(lambda o: seen.append(type(moment_of(o.state[params[0]]))))
     optimizer.register_state_dict_pre_hook(lambda o: seen.append("pre"))
     optimizer.register_state_dict_post_hook(lambda o, s: seen.append("post"))
     optimizer.load_state_dict(state_dict=optimizer.state_dict())
@@ -176,6 +188,7 @@ def test_state_dict_is_a_view():
     optimizer, other = pyadamw.AdamW8bit(params), pyadamw.AdamW8bit(others)
     train(optimizer, params, 1)
     saved = optimizer.state_dict()["state"][0]
+    saved = {key: value for key, value in saved.items() if isinstance(value, torch.Tensor)}
     train(optimizer, params, 1, first=1)
     assert {key: bits(value) for key, value in saved.items()} == state_bits(optimizer, params[0])
     for key, value in list(saved.items()):
@@ -207,24 +220,23 @@ def damage(key, value):
 
 
 DAMAGES = {
-    "a missing moment": (lambda entry: entry.pop("exp_avg_sq"), "exp_avg_sq"),
+    "a missing moment": (lambda entry: entry.pop("exp_avg_sq_codes"), "exp_avg_sq"),
     "a missing scale": (lambda entry: entry.pop("exp_avg_absmax"), "exp_avg_absmax"),
     "no step": (lambda entry: entry.pop("step"), "step"),
-    "a truncated moment": (damage("exp_avg", lambda t: t[:-1]), "exp_avg"),
-    "another shape": (damage("exp_avg_sq", lambda t: t.reshape(-1)), "exp_avg_sq"),
+    "a truncated moment": (damage("exp_avg_codes", lambda t: t[:-1]), "exp_avg_codes"),
+    "another shape": (damage("exp_avg_sq_codes", lambda t: t.reshape(-1)), "exp_avg_sq_codes"),
     "truncated scales": (damage("exp_avg_sq_absmax", lambda t: t[:-1]), "exp_avg_sq_absmax"),
-    "integers": (damage("exp_avg_sq", lambda t: t.long()), "exp_avg_sq"),
-    "floating codes": (damage("exp_avg_sq", lambda t: t.float()), "exp_avg_sq"),
+    "integers": (damage("exp_avg_sq_codes", lambda t: t.long()), "exp_avg_sq_codes"),
+    "floating codes": (damage("exp_avg_sq_codes", lambda t: t.float()), "exp_avg_sq_codes"),
     "complex numbers": (damage("exp_avg_absmax", lambda t: t.to(torch.complex64)), "exp_avg_absmax"),
     "NaN": (damage("exp_avg_absmax", lambda t: t * float("nan")), "exp_avg_absmax"),
     "infinity": (damage("exp_avg_sq_absmax", lambda t: t / 0), "exp_avg_sq_absmax"),
     "a negative scale": (damage("exp_avg_sq_absmax", lambda t: -t), "exp_avg_sq_absmax"),
-    "no tensor": (damage("exp_avg", [1.0]), "exp_avg"),
+    "no tensor": (damage("exp_avg_codes", [1.0]), "exp_avg_codes"),
     "a sparse tensor": (damage("exp_avg_absmax", lambda t: t.to_sparse()), "exp_avg_absmax"),
     "half a step": (damage("step", 1.5), "step"),
     "a negative step": (damage("step", -1), "step"),
     "a NaN step": (damage("step", torch.tensor(float("nan"))), "step"),
-    "an unknown key": (damage("momentum_buffer", torch.zeros(1)), "momentum_buffer"),
 }
 
 
