@@ -37,7 +37,6 @@ class Bucket:
             row.own,
             row.local.device,
         )  # own: options that win over the group's
-        self.whole = row.local.whole
         self.start, self.stop, self.call = start, stop, call
         self.there = is_device(self.device)
         self.rows, self.pointer = range(start, stop), rows_pointer(rows[start:stop])

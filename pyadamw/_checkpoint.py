@@ -84,16 +84,13 @@ def _check_cast_codes(entry, saved_group, what):
     if saved_group.get("optim_bits") != 8 or not isinstance(moment, torch.Tensor) or moment.dtype == torch.uint8:
         return
     values = inner(moment).detach()
-    if (
-        values.numel()
-        and (values == values.round()).all()
-        and 0 <= values.min() <= values.max() <= 255
-        and values.any()
-    ):
+    if not values.any() or not (values == values.round()).all():
+        return
+    if 0 <= values.min() <= values.max() <= 255:
         raise ValueError(
-            f"{what}: exp_avg has the whole numbers of 8-bit codes: the checkpoint has 8-bit state, which was loaded into "
-            "32-bit state without being decoded. Load it into an optimizer of the class that saved it, and give that one's "
-            "state_dict() to this one's load_state_dict()"
+            f"{what}: exp_avg has the whole numbers of 8-bit codes: the checkpoint has 8-bit state, which was read as "
+            "32-bit state without being decoded. Read it with a pyadamw and an optimizer of the class that saved it, and "
+            "give that one's state_dict() to this one's load_state_dict()"
         )
 
 

@@ -12,8 +12,8 @@ class Counts:
     def __init__(self, tensors, on_device):
         """`tensors`: one float32 each. `on_device`: {device: rows} of those that the device keeps.
 
-        A count stays in the memory that it is in if that may be known elsewhere: processes that share it count together.
-        One that lies alone moves into memory where all of these can be counted in one go.
+        A count stays in the memory that it is in if that may be known elsewhere: processes that share it count
+        together. One that lies alone moves into memory where all of these can be counted in one go.
         """
         self.views = list(tensors)
         self._devices = [
@@ -38,8 +38,8 @@ class Counts:
                 self.views[i] = views[i]
 
     def fill(self, table, on_cpu):
-        """Points the rows of the table at their counts where the device that steps them can read these. `on_cpu`: whether
-        the CPU steps a row, for each."""
+        """Points the rows of the table at their counts where the device that steps them can read these. `on_cpu`:
+        whether the CPU steps a row, for each."""
         self._numbers = table["step"]
         for device in self._devices:
             table["step_tensor"][device.rows] = device.addresses()

@@ -2,9 +2,9 @@
 know what they are for.
 
 Asking tensor by tensor from Python costs more than stepping small ones. torch has a C function that describes a tensor
-(DLPack's exchange API, since 2.9), and libadamw a loop that calls it. Without either, read() says so. The loop also calls
-what CPython's stable ABI names: the function of Tensor.is_neg(), since an address says nothing of a lazy negation, and
-that of Tensor.grad, to ask parameters for their gradients: a third faster.
+(DLPack's exchange API, since 2.9), and libadamw a loop that calls it. Without either, read() says so. The loop also
+calls what CPython's stable ABI names: the function of Tensor.is_neg(), since an address says nothing of a lazy negation,
+and that of Tensor.grad, to ask parameters for their gradients: a third faster.
 """
 
 import ctypes
@@ -146,8 +146,8 @@ class Described:
             self._at = int(ffi.cast("uintptr_t", self._options))
 
     def read(self, tensors):
-        """Looks at the tensors of a list. False if one cannot be described so, whatever the reason: it is no tensor, its
-        numbers are not what lies at its address, or nothing does."""
+        """Looks at the tensors of a list. False if one cannot be described so, whatever the reason: it is no tensor,
+        its numbers are not what lies at its address, or nothing does."""
         if self._loop is None or len(tensors) != self._count:
             return False
         try:

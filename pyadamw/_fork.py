@@ -1,7 +1,7 @@
 """Owns what is different in a process that was forked. Must not know what a step does.
 
-The threads of OpenMP are not forked with their process: a child that asks for them waits for ever if its parent had some.
-There one thread steps, and the results are the same.
+The threads of OpenMP are not forked with their process: a child that asks for them waits for ever if its parent had
+some. There one thread steps, and the results are the same.
 """
 
 import os

@@ -77,10 +77,8 @@ def local_view(param, eight_bit, block_wise=True, needs_norm="", by_index=False)
     problem = problem or _no_index(shape, cuts, eight_bit)
     if problem:
         return whole._replace(gathered=problem)
-    strides = [math.prod(shape[d + 1 :]) for d in range(len(shape))]
-    local = local._replace(
-        global_offset=sum(start * stride for (start, _), stride in zip(cuts.mine, strides, strict=True))
-    )
+    offset = sum(start * math.prod(shape[d + 1 :]) for d, (start, _) in enumerate(cuts.mine))
+    local = local._replace(global_offset=offset)
     inmost = max(cuts.dims)
     if inmost == 0 or not tensor.numel():
         return local

@@ -1,9 +1,9 @@
 """Owns what torch means by the numbers of a tensor, where that is not what lies at its address. Must not know what the
 tensors are for.
 
-A raw address says nothing of tensors that are negated lazily (imaginary parts of conjugates), of classes that wrap other
-tensors (float8 weights, collectives that are still in flight), or of elements that do not lie in order. torch's own
-operations read and write all of these.
+A raw address says nothing of tensors that are negated lazily (imaginary parts of conjugates), of classes that wrap
+other tensors (float8 weights, collectives that are still in flight), or of elements that do not lie in order. torch's
+own operations read and write all of these.
 """
 
 import torch

@@ -151,8 +151,8 @@ class Plan:
         return self.gradients.take(self._params_of_rows(params))
 
     def step(self, groups, found_inf=None):
-        """Steps every parameter that has a gradient. `found_inf`: None, or a tensor of one element; then all parameters are
-        on devices, and their step counts too.
+        """Steps every parameter that has a gradient. `found_inf`: None, or a tensor of one element; then all parameters
+        are on devices, and their step counts too.
 
         ValueError if an option of `groups` is wrong; nothing has been written then.
         """

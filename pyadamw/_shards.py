@@ -5,6 +5,7 @@ Every process must come to the same decisions, so these are made from the pieces
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import NamedTuple
 
 Piece = tuple[int, int]  # first index and the one after the last
@@ -15,7 +16,7 @@ def chunks(piece: Piece, count: int) -> list[Piece]:
     begin, end = piece
     length = -(-(end - begin) // count)
     starts = [min(begin + i * length, end) for i in range(count + 1)]
-    return list(zip(starts, starts[1:], strict=False))
+    return list(pairwise(starts))
 
 
 class Cuts(NamedTuple):

@@ -1,10 +1,10 @@
 """Owns noticing that tensors or their memory are not what they were: `tensor.data = ...`, set_(), share_memory_(),
 swap_tensors(), other tensors in their places. Must not know what the tensors are for.
 
-A step reads and writes at addresses that were looked up in an earlier one. So before it does, the tensors that are there
-now are asked for their addresses and forms. These are compared with what is remembered, which is numbers only: nothing
-here keeps memory, or a tensor, that nobody else holds. Should another tensor have the address and the form of one that
-is gone, the step may use it: it is the one that is there now.
+A step reads and writes at addresses that were looked up in an earlier one. So before it does, the tensors that are
+there now are asked for their addresses and forms. These are compared with what is remembered, which is numbers only:
+nothing here keeps memory, or a tensor, that nobody else holds. Should another tensor have the address and the form of
+one that is gone, the step may use it: it is the one that is there now.
 """
 
 from itertools import chain, compress

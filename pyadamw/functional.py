@@ -39,8 +39,8 @@ def follows_rows(shape: Sequence[int]) -> bool:
 
 
 def block_dim(shape: Sequence[int]) -> int:
-    """The dimension that blocks cut: those before it are dimensions of the scales, too. 0 where blocks are flat, else the
-    last one whose elements, with all that follows, are whole blocks; 1 if there is none."""
+    """The dimension that blocks cut: those before it are dimensions of the scales, too. 0 where blocks are flat, else
+    the last one whose elements, with all that follows, are whole blocks; 1 if there is none."""
     if not follows_rows(shape):
         return 0
     whole = (dim for dim in range(len(shape) - 1, 0, -1) if math.prod(shape[dim:]) % _cdef.BLOCK_SIZE == 0)

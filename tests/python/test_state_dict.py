@@ -220,7 +220,7 @@ def damage(key, value):
 
 
 DAMAGES = {
-    "a missing moment": (lambda entry: entry.pop("exp_avg_sq_codes"), "exp_avg_sq"),
+    "a missing moment": (lambda entry: entry.pop("exp_avg_sq_codes"), "exp_avg_sq_codes"),
     "a missing scale": (lambda entry: entry.pop("exp_avg_absmax"), "exp_avg_absmax"),
     "no step": (lambda entry: entry.pop("step"), "step"),
     "a truncated moment": (damage("exp_avg_codes", lambda t: t[:-1]), "exp_avg_codes"),
