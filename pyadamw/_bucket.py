@@ -32,11 +32,8 @@ class Bucket:
 
     def __init__(self, row, start, stop, rows, call):
         """`row`: one of them."""
-        self.group, self.own, self.device = (
-            row.group,
-            row.own,
-            row.local.device,
-        )  # own: options that win over the group's
+        self.group, self.own = row.group, row.own  # own: options that win over the group's
+        self.device, self.whole = row.local.device, row.local.whole
         self.start, self.stop, self.call = start, stop, call
         self.there = is_device(self.device)
         self.rows, self.pointer = range(start, stop), rows_pointer(rows[start:stop])

@@ -88,7 +88,7 @@ def _check_cast_codes(entry, saved_group, what):
         return
     if 0 <= values.min() <= values.max() <= 255:
         raise ValueError(
-            f"{what}: exp_avg has the whole numbers of 8-bit codes: the checkpoint has 8-bit state, which was read as "
+            f"{what}: exp_avg has the whole numbers of 8-bit codes: the checkpoint has 8-bit state, read as "
             "32-bit state without being decoded. Read it with a pyadamw and an optimizer of the class that saved it, and "
             "give that one's state_dict() to this one's load_state_dict()"
         )

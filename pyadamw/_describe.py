@@ -3,8 +3,8 @@ know what they are for.
 
 Asking tensor by tensor from Python costs more than stepping small ones. torch has a C function that describes a tensor
 (DLPack's exchange API, since 2.9), and libadamw a loop that calls it. Without either, read() says so. The loop also
-calls what CPython's stable ABI names: the function of Tensor.is_neg(), since an address says nothing of a lazy negation,
-and that of Tensor.grad, to ask parameters for their gradients: a third faster.
+calls what CPython's stable ABI names: the function of Tensor.is_neg(), since an address says nothing of a lazy
+negation, and that of Tensor.grad, to ask parameters for their gradients: a third faster.
 """
 
 import ctypes

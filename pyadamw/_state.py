@@ -130,7 +130,7 @@ def without_marks(state, where):
         if codes_of(moment) not in state:
             raise ValueError(
                 f"{where}: the state was saved in 8 bits, but has no {codes_of(moment)}. torch.distributed.checkpoint "
-                "reads only what the optimizer has, and this one may keep 32-bit state here: read the checkpoint with an "
+                "reads only what the optimizer has, and this may keep 32-bit state here: read the checkpoint with an "
                 "optimizer of the class and options (min_8bit_size, overrides) that saved it, and give that one's "
                 "state_dict() to this one's load_state_dict(), which converts"
             )
