@@ -1,6 +1,7 @@
 // Owns reading the tensors of a Python framework through DLPack, many in one call. Knows neither the framework nor
 // Python: it is handed the functions that do.
 #include <cinttypes>
+#include <cstring>
 
 #include "status.h"
 #include "validate.h"
@@ -32,6 +33,18 @@ adamw_tensor_form form_of(const DLTensor &t) {
   }
   return {numel,        shape,        t.device_type, t.device_id,
           t.dtype_code, t.dtype_bits, t.dtype_lanes, contiguous || numel == 0};
+}
+
+char *handle_of(const adamw_describe_options &o, void *object) {
+  char *handle;
+  std::memcpy(&handle, static_cast<char *>(object) + o.handle, sizeof handle);
+  return handle;
+}
+
+std::uint64_t bits_of(const adamw_describe_options &o, void *object) {
+  std::uint64_t bits;
+  std::memcpy(&bits, handle_of(o, object) + o.bits_at, sizeof bits);
+  return bits;
 }
 
 adamw_status check(const char *function, const adamw_describe_options *options) {
@@ -67,7 +80,7 @@ adamw_status adamw_describe_tensors(void *sequence, const adamw_describe_options
   auto *address = static_cast<char *>(o.addresses);
   for (int64_t i = 0; i < o.count; ++i, address += o.stride) {
     void *object = o.item(sequence, static_cast<ptrdiff_t>(i));
-    if (o.objects != nullptr) o.objects[i] = object;
+    if (o.objects != nullptr) o.objects[i] = o.handle != 0 && object != nullptr ? handle_of(o, object) : object;
     if (object != nullptr && o.get != nullptr) {
       object = o.get(object, o.closure);
       if (object != nullptr && o.keep(o.kept, static_cast<ptrdiff_t>(i), object) != 0) object = nullptr;
@@ -81,6 +94,8 @@ adamw_status adamw_describe_tensors(void *sequence, const adamw_describe_options
       return adamw::fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: object %" PRId64 " has no memory", function, i);
     if (o.test != nullptr && o.test(object, nullptr) != o.passes)
       return adamw::fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: object %" PRId64 " is refused by options.test", function, i);
+    if (o.handle != 0 && (bits_of(o, object) & o.bits) != 0)
+      return adamw::fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: object %" PRId64 " has refused bits", function, i);
   }
   return ADAMW_OK;
 }

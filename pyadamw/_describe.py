@@ -2,9 +2,9 @@
 know what they are for.
 
 Asking tensor by tensor from Python costs more than stepping small ones. torch has a C function that describes a tensor
-(DLPack's exchange API, since 2.9), and libadamw a loop that calls it. Without either, read() says so. The loop also
-calls what CPython's stable ABI names: the function of Tensor.is_neg(), since an address says nothing of a lazy
-negation, and that of Tensor.grad, to ask parameters for their gradients: a third faster.
+(DLPack's exchange API, since 2.9), and libadamw a loop that calls it. Without either, read() says so. An address says
+nothing of a lazy negation: the loop reads the bit that is_neg() reads, or calls the function that CPython's stable ABI
+names for it. So it does with that of Tensor.grad, to ask parameters for their gradients: a third faster.
 """
 
 import ctypes
@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from ._library import ffi, library
+from ._probe import negation
 
 _FORM = np.dtype(
     [
@@ -106,8 +107,14 @@ def _loop():
     torch's function and CPython's; or None."""
     capsule = getattr(torch.Tensor, "__dlpack_c_exchange_api__", None)
     function = getattr(library().lib, "adamw_describe_tensors", None)
-    test = _is_neg()
-    if capsule is None or function is None or test is None:
+    if capsule is None or function is None:
+        return None
+    place, test = negation(), _is_neg()
+    if place is not None:
+        asking = place._asdict()
+    elif test is not None:
+        asking = {"test": ffi.cast("adamw_get_function", test), "passes": ffi.cast("void *", id(False))}
+    else:
         return None
     pointer_of = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(
         ("PyCapsule_GetPointer", ctypes.pythonapi)
@@ -121,15 +128,14 @@ def _loop():
         "describe": ffi.cast("adamw_dlpack_function", api.describe_object),
         "item": ffi.cast("adamw_item_function", _address("PyList_GetItem")),
         "form_size": _FORM.itemsize,
-        "test": ffi.cast("adamw_get_function", test),
-        "passes": ffi.cast("void *", id(False)),
+        **asking,
     }
     return prototype(int(ffi.cast("uintptr_t", function))), options
 
 
 class Described:
     """The addresses and forms of as many tensors as `addresses`, a column of unsigned 64-bit numbers, has entries, and
-    what tells the tensors from other objects as long as they live. It holds no tensor."""
+    what tells the tensors from others as long as they live. It holds no tensor."""
 
     def __init__(self, addresses):
         count = len(addresses)

@@ -21,18 +21,19 @@ class Watch:
     """The memory of a list of tensors."""
 
     def __init__(self, tensors):
-        self.described = Described(np.empty(len(tensors), dtype=np.uint64))
+        self._addresses = bytearray(8 * len(tensors))
+        self._described = Described(np.frombuffer(self._addresses, dtype=np.uint64))
         # What can be compared in one go, or what has to be asked tensor by tensor.
-        self.known = self._seen() if self.described.read(tensors) else None
-        self._looks = None if self.known else list(map(look, tensors))
+        self._known = tuple(map(bytes, self._seen())) if self._described.read(tensors) else None
+        self._looks = None if self._known else list(map(look, tensors))
 
     def _seen(self):
-        return self.described.addresses.tobytes(), bytes(self.described.forms), bytes(self.described.objects)
+        return self._addresses, self._described.forms, self._described.objects
 
     def unchanged(self, tensors):
         """Whether these are the same tensors, which have the same memory and lie in it in the same way."""
-        if self.known is not None:
-            return self.described.read(tensors) and self._seen() == self.known
+        if self._known is not None:
+            return self._described.read(tensors) and self._seen() == self._known
         return list(map(look, tensors)) == self._looks
 
 
