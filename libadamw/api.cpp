@@ -97,6 +97,7 @@ adamw_status step(const adamw_step_options *options, const adamw_tensor *tensors
       row.coefficients = coefficients(plan.hyperparameters, row.tensor.step);
     }
     row.number = i;
+    row.runs = t.run_length == t.numel ? IndexRuns{} : IndexRuns{t.run_length, t.run_stride, 0};
     ++plan.count;
   }
   const auto rows_of_caller = [&](std::int64_t done) { return done < plan.count ? plan.rows[done].number : count; };

@@ -20,6 +20,10 @@ struct Row {
   BlockLayout blocks;
   Coefficients coefficients;
   std::int64_t number;  // in the caller's table
+  IndexRuns runs;       // length 0: one alone, whatever the tensor says
+
+  // The index of element i in the unsharded tensor.
+  ADAMW_INLINE std::int64_t index(std::int64_t i) const { return global_index(tensor.global_offset, runs, i); }
 };
 
 // What a step does to every row.
@@ -27,6 +31,11 @@ struct StepKind {
   adamw_dtype param_dtype, grad_dtype;
   adamw_state_format state_format;
   bool amsgrad, stochastic_rounding, skip_zeros;
+
+  // Whether random words are drawn, for which elements are told apart by their indices.
+  bool needs_indices() const {
+    return state_format != ADAMW_STATE_FLOAT32 || (stochastic_rounding && param_dtype != ADAMW_FLOAT32);
+  }
 };
 
 // Blocks [first, last) of a row of the plan. `row` may be a copy of it whose state is elsewhere, each block where its

@@ -11,6 +11,31 @@
 namespace adamw {
 namespace {
 
+// How the elements lie in the unsharded tensor. bad(field, value, need) refuses. `global_offset` is right.
+template <class Bad>
+adamw_status check_runs(const adamw_tensor &t, const Bad &bad) {
+  const int64_t length = t.run_length, stride = t.run_stride;
+  if (length == 0) return stride == 0 ? ADAMW_OK : bad("run_stride", stride, "0 where run_length is 0");
+  if (length < 0 || t.numel % length != 0) return bad("run_length", length, "0 or a divisor of numel");
+  if (stride < length) return bad("run_stride", stride, "at least run_length");
+  const int64_t others = t.numel / length - 1;
+  if (others > 0 && stride > (most_bytes - t.global_offset - length) / others)
+    return bad("run_stride", stride, "such that the last index is below 2^62");
+  return ADAMW_OK;
+}
+
+// No block lies in two runs: each has one index from which the others follow. The row has elements and a right
+// row_length.
+template <class Bad>
+adamw_status check_blocks_of_runs(const adamw_tensor &t, const Bad &bad) {
+  const BlockLayout blocks = block_layout(t.numel, t.row_length);
+  const int64_t unit = blocks.blocks_per_row > 0 ? blocks.row_length : block_size;
+  if (t.run_length == t.numel || t.run_length % unit == 0) return ADAMW_OK;
+  return bad("run_length", t.run_length,
+             unit == block_size ? "numel or a multiple of 256: no block may lie in two runs"
+                                : "a multiple of row_length: no block may lie in two runs");
+}
+
 // Checks every field of every row, and hands each stretch of memory that the call uses to take.written(row, field,
 // begin, end) or take.read(...), always in the same order. Ends early, with nothing said, where take.ends() asks for
 // it.
@@ -47,9 +72,15 @@ adamw_status over_stretches(const adamw_step_options &options, const adamw_tenso
     }
     if (t.global_offset < 0 || t.global_offset > most_bytes - t.numel)
       return bad("global_offset", t.global_offset, "in 0 ... 2^62");
+    if ((t.run_length | t.run_stride) != 0) {
+      if (adamw_status s = check_runs(t, bad)) return s;
+    }
     if (t.numel == 0) continue;
     if (t.row_length != t.numel && (t.row_length < 1 || t.row_length > t.numel || t.numel % t.row_length != 0)) {
       return bad("row_length", t.row_length, "a divisor of numel (numel / size(0), or numel for one dimension)");
+    }
+    if (t.run_length != 0) {
+      if (adamw_status s = check_blocks_of_runs(t, bad)) return s;
     }
     const int64_t scales = !eight                                        ? 0
                            : options.state_format == ADAMW_STATE_TENSOR8 ? 1

@@ -25,6 +25,19 @@ ADAMW_INLINE std::int64_t blocks_in(std::int64_t elements) {
   return elements / block_size + (elements % block_size != 0);
 }
 
+// How a row's elements lie in the unsharded tensor: see adamw_tensor.run_length. `begin`: where element 0 lies in its
+// run; not 0 only in a part of a row.
+struct IndexRuns {
+  std::int64_t length, stride, begin;
+};
+
+// The index of element i there. `offset`: that of the first element of element 0's run.
+ADAMW_INLINE std::int64_t global_index(std::int64_t offset, const IndexRuns &runs, std::int64_t i) {
+  if (runs.length == 0) return offset + i;
+  const Quotient q = divide(runs.begin + i, runs.length);
+  return offset + q.quotient * runs.stride + q.rest;
+}
+
 struct BlockLayout {
   std::int64_t numel, row_length, blocks_per_row, count;  // blocks_per_row = 0: flat
 

@@ -166,13 +166,14 @@ std::int64_t step8(const StepKind &kind, const Row &row, const TensorScales *giv
       t.exp_avg_sq_absmax[block] = scales.root.absmax;
       if (Amsgrad) t.max_exp_avg_sq_absmax[block] = scales.max_root.absmax;
     }
-    fill_words(words, c.state_key, static_cast<std::uint64_t>(t.global_offset + o.begin), o.padded);
+    const std::int64_t index = row.index(o.begin);
+    fill_words(words, c.state_key, static_cast<std::uint64_t>(index), o.padded);
     if (masked) {
       masked_finish8<Amsgrad>(o, fresh, f, scales, words);
     } else {
       finish8<Amsgrad, false>(o, fresh, f, scales, words);
     }
-    store_params(o.param.at, t.param, kind, c, t.global_offset + o.begin, o.begin, o.n, o.padded, words);
+    store_params(o.param.at, t.param, kind, c, index, o.begin, o.n, o.padded, words);
     o.exp_avg.commit();
     o.root.commit();
     if (Amsgrad) o.max_root.commit();
@@ -204,7 +205,7 @@ std::int64_t step32(const StepKind &kind, const Row &row, std::int64_t first, st
       store(exp_avg_sq.at + i, s.exp_avg_sq);
       if (Amsgrad) store(max_exp_avg_sq.at + i, s.max_exp_avg_sq);
     }
-    store_params(o.param.at, t.param, kind, c, t.global_offset + o.begin, o.begin, o.n, o.padded, words);
+    store_params(o.param.at, t.param, kind, c, row.index(o.begin), o.begin, o.n, o.padded, words);
     exp_avg.commit();
     exp_avg_sq.commit();
     if (Amsgrad) max_exp_avg_sq.commit();

@@ -1,13 +1,13 @@
-// Owns the CUDA backend: which kernels a step takes, how its rows are cut into launches, and its working memory. Knows
-// no arithmetic on elements.
+// Owns the CUDA backend: how the rows of a step are cut into launches, and its working memory. Knows no arithmetic on
+// elements.
 #include <algorithm>
-#include <cstdio>
 #include <cstring>
 #include <memory>
 #include <vector>
 
 #include "../pager/pager.h"
 #include "../status.h"
+#include "kernel_choice.h"
 #include "launch.h"
 #include "paging.h"
 #include "part_row.h"
@@ -18,48 +18,14 @@ namespace {
 
 constexpr const char *step_name = "adamw_step";
 
-constexpr const char *dtype_names[] = {"f32", "bf16", "f16"};
-
-// The kernel of table.h with this name; null if there is none.
-const ListedKernel *find_kernel(const char *name) {
-#define ADAMW_NAME(kernel, Table, threads) {#kernel, threads},
-  static constexpr ListedKernel known[] = {ADAMW_KERNELS(ADAMW_NAME)};
-#undef ADAMW_NAME
-  for (const ListedKernel &one : known) {
-    if (std::strcmp(one.name, name) == 0) return &one;
-  }
-  return nullptr;
-}
-
-struct StepKernels {
-  const ListedKernel *step, *measure;
-
-  explicit StepKernels(const StepKind &kind) {
-    const char *state = kind.state_format == ADAMW_STATE_FLOAT32 ? "32" : "8",
-               *amsgrad = kind.amsgrad ? "_amsgrad" : "";
-    char name[48];
-    std::snprintf(name, sizeof name, "adamw_step%s_%s_%s%s", state, dtype_names[kind.param_dtype],
-                  dtype_names[kind.grad_dtype], amsgrad);
-    // The kernels of single dtypes take block-wise state only.
-    step = kind.state_format == ADAMW_STATE_TENSOR8 ? nullptr : find_kernel(name);
-    if (step == nullptr) {
-      std::snprintf(name, sizeof name, "adamw_step%s_any%s", state, amsgrad);
-      step = find_kernel(name);
-    }
-    std::snprintf(name, sizeof name, "adamw_measure%s%s", state, amsgrad);
-    measure = find_kernel(name);
-  }
-};
-
-bool is_aligned(const void *p, std::size_t bytes) { return reinterpret_cast<std::uintptr_t>(p) % bytes == 0; }
-
-// Whether whole blocks of a row can be read in vectors: elements.h takes 8 neighbours, or 4 and 4, of each buffer.
-bool is_aligned(const StepKind &kind, const Row &row) {
-  const adamw_tensor &t = row.tensor;
-  const auto fits = [&](const void *p) { return p == nullptr || is_aligned(p, 16); };
-  const bool steps = row.blocks.blocks_per_row == 0 || row.blocks.row_length % 8 == 0;
-  return steps && t.global_offset % 8 == 0 && fits(t.param) && fits(t.grad) && fits(t.exp_avg) && fits(t.exp_avg_sq) &&
-         (!kind.amsgrad || fits(t.max_exp_avg_sq));
+// The place of `value` among the first *count of `all`, where it is added if it is new; -1 if there is no room for it.
+template <class T, int room>
+int place_among(T (&all)[room], int *count, const T &value) {
+  int at = 0;
+  while (at < *count && std::memcmp(&all[at], &value, sizeof value) != 0) ++at;
+  if (at == room) return -1;
+  if (at == *count) all[(*count)++] = value;
+  return at;
 }
 
 // This thread's memory for a table, which keeps what the last call left there: 32 KB are not made and zeroed each time.
@@ -77,6 +43,7 @@ class StepRun {
   StepRun(const StepPlan &plan, const Launcher &launcher) : plan_(plan), launcher_(launcher) {}
 
   adamw_status go() {
+    bool any_in_runs = false;
     for (const Row *row = plan_.rows; row < plan_.rows + plan_.count; ++row) {
       if (row->blocks.count > most_items) {
         return fail(ADAMW_ERROR_UNSUPPORTED,
@@ -84,11 +51,15 @@ class StepRun {
                     static_cast<long long>(row->number), static_cast<long long>(row->blocks.count), block_size,
                     static_cast<long long>(most_items));
       }
+      any_in_runs = any_in_runs || is_in_runs(plan_.kind, *row);
     }
     clips_ = plan_.percentile_clipping < 100;
     measures_ = plan_.measures();
     const StepKernels kernels(plan_.kind);
     if (adamw_status s = launcher_.state.kernel(step_name, *kernels.step, &step_)) return s;
+    if (any_in_runs) {
+      if (adamw_status s = launcher_.state.kernel(step_name, *kernels.in_runs, &step_in_runs_)) return s;
+    }
     if (measures_) {
       if (adamw_status s = launcher_.state.kernel(step_name, *kernels.measure, &measure_)) return s;
     }
@@ -173,31 +144,29 @@ class StepRun {
     h.tensorwise = plan_.kind.state_format == ADAMW_STATE_TENSOR8;
   }
 
-  // Takes rows from `first` on, as many as one launch carries.
+  // Takes rows from `first` on, as many as one launch carries: all in runs, or none.
   std::int64_t fill_rows(std::int64_t first) {
     LaunchHead &h = table_->head;
     h.on_device = plan_.lr != nullptr;
-    int sets = 0;
+    int sets = 0, run_sets_used = 0;
+    in_runs_ = is_in_runs(plan_.kind, rows_[first]);
     std::int64_t steps[coefficient_sets], i = first, items = 0;
     for (; i < count_ && i - first < Table::capacity && (!clips_ || i - first < NormTable::capacity); ++i) {
       const Row &row = rows_[i];
       items += row.blocks.count;
-      if (items > most_items) break;
-      int set = 0;
-      while (set < sets && steps[set] != row.tensor.step) ++set;
-      if (set == coefficient_sets) break;
-      if (set == sets) {
-        steps[sets] = row.tensor.step;
-        h.sets[sets++] = row.coefficients;
-      }
+      if (items > most_items || is_in_runs(plan_.kind, row) != in_runs_) break;
+      const int before = sets, set = place_among(steps, &sets, row.tensor.step),
+                runs = in_runs_ ? place_among(h.runs, &run_sets_used, row.runs) : 0;
+      if (set < 0 || runs < 0) break;
+      if (set == before) h.sets[set] = row.coefficients;
       h.on_device = h.on_device || row.tensor.step_tensor != nullptr;
-      fill_row(table_->rows[i - first], row, set);
+      fill_row(table_->rows[i - first], row, set, runs);
     }
     h.rows = static_cast<std::int32_t>(i - first);
     return i;
   }
 
-  void fill_row(LaunchRow &out, const Row &row, int set) const {
+  void fill_row(LaunchRow &out, const Row &row, int set, int runs) const {
     const adamw_tensor &t = row.tensor;
     out.param = t.param;
     out.grad = t.grad;
@@ -209,11 +178,12 @@ class StepRun {
     out.row_length = t.row_length;
     out.global_offset = t.global_offset;
     out.step = t.step_tensor;
-    out.set = static_cast<std::uint32_t>(set);
+    out.set = static_cast<std::uint16_t>(set);
+    out.runs = static_cast<std::uint16_t>(runs);
     out.aligned = is_aligned(plan_.kind, row) ? 1 : 0;
   }
-  void fill_row(AmsgradRow &out, const Row &row, int set) const {
-    fill_row(static_cast<LaunchRow &>(out), row, set);
+  void fill_row(AmsgradRow &out, const Row &row, int set, int runs) const {
+    fill_row(static_cast<LaunchRow &>(out), row, set, runs);
     out.max_exp_avg_sq = row.tensor.max_exp_avg_sq;
     out.max_exp_avg_sq_absmax = row.tensor.max_exp_avg_sq_absmax;
   }
@@ -256,12 +226,13 @@ class StepRun {
   adamw_status launch_step(std::int64_t first, std::int64_t last) {
     LaunchHead &h = table_->head;
     h.items = number(table_->rows, first, last, [](const Row &row) { return row.blocks.count; });
+    const LoadedKernel &kernel = in_runs_ ? step_in_runs_ : step_;
     // See over_items(): 0 where rows are long, else as many as let all multiprocessors end together.
-    const std::int64_t all_warps = step_.warps() * step_.resident, each = h.items / (16 * all_warps);
+    const std::int64_t all_warps = kernel.warps() * kernel.resident, each = h.items / (16 * all_warps);
     h.rounds = h.items / h.rows >= 8 * all_warps
                    ? 0
                    : static_cast<std::int32_t>(std::clamp<std::int64_t>(each, 1, most_rounds));
-    return launcher_.launch(step_name, step_, divide_up(h.items, std::max(h.rounds, 1)), *table_);
+    return launcher_.launch(step_name, kernel, divide_up(h.items, std::max(h.rounds, 1)), *table_);
   }
 
   adamw_status clip(std::int64_t first, std::int64_t last, std::int64_t segments, double *squares) {
@@ -279,10 +250,11 @@ class StepRun {
   const StepPlan &plan_;
   const Launcher &launcher_;
   bool clips_ = false, measures_ = false;
+  bool in_runs_ = false;  // the rows of the table
   const Row *rows_ = nullptr;
   std::int64_t count_ = 0;
   std::vector<Row> parts_;  // of a window
-  LoadedKernel step_{}, measure_{}, norms_{};
+  LoadedKernel step_{}, step_in_runs_{}, measure_{}, norms_{};
   Table *table_ = nullptr;
   NormTable *norm_table_ = nullptr;
 };

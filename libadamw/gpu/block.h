@@ -73,7 +73,12 @@ struct Block {
   int n;
   unsigned lane;
 
-  ADAMW_DEVICE std::uint64_t start() const { return static_cast<std::uint64_t>(row.global_offset + begin); }
+  // The index of its first element in the unsharded tensor. Runs: the row's elements lie there in runs.
+  template <bool Runs>
+  ADAMW_DEVICE std::uint64_t start() const {
+    return static_cast<std::uint64_t>(Runs ? global_index(row.global_offset, head.runs[row.runs], begin)
+                                           : row.global_offset + begin);
+  }
 
   ADAMW_DEVICE OldScales old_scales(bool tensorwise) const {
     if (tensorwise) {

@@ -29,7 +29,17 @@ inline Row part_row(const StepKind &kind, const Part &part) {
     advance(*scales, part.first * 4);
   t.numel = end - begin;
   t.row_length = blocks.blocks_per_row > 0 && t.numel > blocks.row_length ? blocks.row_length : t.numel;
-  t.global_offset += begin;
+  // Element 0 is in the middle of a run, as a rule; a part of one alone is none.
+  t.global_offset = from.index(begin);
+  if (from.runs.length != 0) {
+    const std::int64_t in_run = (from.runs.begin + begin) % from.runs.length;
+    if (in_run + t.numel <= from.runs.length) {
+      row.runs = {};
+    } else {
+      t.global_offset -= in_run;
+      row.runs.begin = in_run;
+    }
+  }
   row.blocks = block_layout(t.numel, t.row_length);
   return row;
 }

@@ -40,8 +40,9 @@ ADAMW_DEVICE Codes encode(const Fresh<F> &fresh, const TensorScales &scales, con
   return codes;
 }
 
-// Any block: short, misaligned, with elements to skip. One function for all dtypes, and not the common case.
-template <bool Amsgrad, int Warps, class Table>
+// Any block: short, misaligned, with elements to skip. One function for all dtypes, and not the common case. Runs: of a
+// row in runs.
+template <bool Amsgrad, bool Runs, int Warps, class Table>
 ADAMW_NOINLINE void any_block8(const Table &table, int number, std::uint32_t block) {
   const LaunchHead &head = table.head;
   const auto *rows = table.rows;
@@ -80,11 +81,12 @@ ADAMW_NOINLINE void any_block8(const Table &table, int number, std::uint32_t blo
   }
   skipped = warp_sum(skipped);
   if (lane == 0 && skipped != 0 && head.skipped != nullptr) atomic_add(head.skipped, std::uint64_t{skipped});
-  store_any(p, b.at.param, head.param_dtype, b.begin, b.n, lane, head.stochastic_rounding, c.param_key, b.start());
+  store_any(p, b.at.param, head.param_dtype, b.begin, b.n, lane, head.stochastic_rounding, c.param_key,
+            b.template start<Runs>());
   const TensorScales scales = b.new_scales(head.tensorwise, largest_bits(fresh.exp_avg), largest_bits(fresh.root),
                                            Amsgrad ? largest_bits(fresh.max_root) : 0u);
   std::uint32_t words[each];
-  Words{c.state_key, group_key(c.state_key, 0)}.template fill<Singles>(words, b.start(), lane);
+  Words{c.state_key, group_key(c.state_key, 0)}.template fill<Singles>(words, b.template start<Runs>(), lane);
   const Codes codes = encode<Amsgrad>(fresh, scales, words, t);
   const auto first = [&](void *base) { return first_of<std::uint8_t, Singles>(base, b.begin, lane); };
   store_codes<Singles>(codes.exp_avg, first(at.exp_avg), b.n, lane);
@@ -94,7 +96,7 @@ ADAMW_NOINLINE void any_block8(const Table &table, int number, std::uint32_t blo
 
 // ---- 32-bit state ----
 
-template <class V, class P, class G, class Share, bool Amsgrad>
+template <class V, class P, class G, class Share, bool Amsgrad, bool Runs>
 ADAMW_DEVICE bool step_block32(const Block &b, const Coefficients &c) {
   constexpr bool any_dtype = Share::run == 1, quick = !any_dtype;
   float p[each], g[each], m[each], v[each], x[each];
@@ -121,10 +123,10 @@ ADAMW_DEVICE bool step_block32(const Block &b, const Coefficients &c) {
   if (quick && any(!range.all())) return false;
   if constexpr (any_dtype) {
     store_any(p, b.at.param, b.head.param_dtype, b.begin, b.n, b.lane, b.head.stochastic_rounding, c.param_key,
-              b.start());
+              b.template start<Runs>());
   } else {
     store_params<P, Share>(p, first_of<typename P::Stored, Share>(b.at.param, b.begin, b.lane), b.n, b.lane,
-                           b.head.stochastic_rounding, c.param_key, b.start());
+                           b.head.stochastic_rounding, c.param_key, b.template start<Runs>());
   }
   const auto first = [&](void *base) { return first_of<float, Share>(base, b.begin, b.lane); };
   store_float32<Share>(m, first(b.at.exp_avg), b.n, b.lane);
@@ -133,13 +135,13 @@ ADAMW_DEVICE bool step_block32(const Block &b, const Coefficients &c) {
   return true;
 }
 
-template <bool Amsgrad, class Table>
+template <bool Amsgrad, bool Runs, class Table>
 ADAMW_NOINLINE void any_block32(const Table &table, int number, std::uint32_t block) {
   const LaunchHead &head = table.head;
   const auto *rows = table.rows;
   const AllBuffers at = buffers_of(rows[number]);
   const Block b = make_block(head, rows, number, block, at, rows[number].blocks().place(block), lane_id());
-  step_block32<float, Float32, Float32, Singles, Amsgrad>(b, row_coefficients(head, rows[number], number));
+  step_block32<float, Float32, Float32, Singles, Amsgrad, Runs>(b, row_coefficients(head, rows[number], number));
 }
 
 template <class P, class G, bool Amsgrad, class Table>
@@ -159,10 +161,10 @@ struct Step32 {
     mine.item(
         block,
         [&](std::int64_t begin) {
-          return step_block32<Quick, P, G, Fours, Amsgrad>(
+          return step_block32<Quick, P, G, Fours, Amsgrad, false>(
               make_block(table.head, table.rows, mine.number, block, mine.at, {begin, block_size}, lane), mine.c);
         },
-        [&] { any_block32<Amsgrad>(table, mine.number, block); });
+        [&] { any_block32<Amsgrad, false>(table, mine.number, block); });
   }
 };
 
@@ -176,7 +178,7 @@ struct Same<A, A> {
 };
 
 // For kernels that know no dtypes.
-template <bool Amsgrad, bool Eight, int Warps, class Table>
+template <bool Amsgrad, bool Runs, bool Eight, int Warps, class Table>
 struct StepAny {
   const Table &table;
   int number = 0;
@@ -185,9 +187,9 @@ struct StepAny {
   ADAMW_DEVICE void items(std::uint32_t first, std::uint32_t count, std::uint32_t stride) {
     for (; count != 0; --count, first += stride) {
       if constexpr (Eight) {
-        any_block8<Amsgrad, Warps>(table, number, first);
+        any_block8<Amsgrad, Runs, Warps>(table, number, first);
       } else {
-        any_block32<Amsgrad>(table, number, first);
+        any_block32<Amsgrad, Runs>(table, number, first);
       }
     }
   }
@@ -198,8 +200,8 @@ ADAMW_DEVICE void step32(const Table &table) {
   if (found_inf(table.head.found_inf)) return;
   WarpRow &mine = shared<Shared32<Warps>>().rows[warp_id()];
   mine.span = {};
-  if constexpr (Same<P, Any>::value) {
-    StepAny<Amsgrad, false, Warps, Table> body{table};
+  if constexpr (Same<P, Any>::value || Same<P, AnyInRuns>::value) {
+    StepAny<Amsgrad, Same<P, AnyInRuns>::value, false, Warps, Table> body{table};
     over_items<Warps>(table.head.items, table.head.rounds, table.rows, table.head.rows, mine.span, body);
   } else {
     Step32<P, G, Amsgrad, Table> body{table, mine, lane_id()};

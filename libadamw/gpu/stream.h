@@ -40,7 +40,7 @@ struct Stream8 {
         block = mine.block, count = mine.count, done = mine.run_count - left;  // registers are for the elements
         stopped = left != 0;
       }
-      if (stopped) any_block8<Amsgrad, Warps>(table, mine.number, block + done++ * stride);
+      if (stopped) any_block8<Amsgrad, false, Warps>(table, mine.number, block + done++ * stride);
       block += done * stride;
       count -= done;
     }
@@ -227,8 +227,8 @@ ADAMW_DEVICE void step8(const Table &table) {
   const Tables &t = filled(own.tables);
   WarpRow &mine = own.rows[warp_id()];
   mine.span = {};
-  if constexpr (Same<P, Any>::value) {
-    StepAny<Amsgrad, true, Warps, Table> body{table};
+  if constexpr (Same<P, Any>::value || Same<P, AnyInRuns>::value) {
+    StepAny<Amsgrad, Same<P, AnyInRuns>::value, true, Warps, Table> body{table};
     over_items<Warps>(table.head.items, table.head.rounds, table.rows, table.head.rows, mine.span, body);
   } else {
     Stream8<P, G, Amsgrad, Warps, Table> body{table, t, mine, own.fetches[warp_id()], lane_id()};

@@ -15,6 +15,7 @@ constexpr int wide_threads = 512;
 constexpr int most_rounds = 7;                                    // of a chunk of items: over_items()
 constexpr int parameter_bytes = 32764;                            // the most that a launch can carry from CUDA 12.1 on
 constexpr int coefficient_sets = 8;                               // different ones in a launch
+constexpr int run_sets = 8;                                       // different IndexRuns in a launch
 constexpr std::int64_t most_items = (std::int64_t{1} << 31) - 1;  // blocks of a launch: kernels count them in 32 bits
 
 // What a pass over a whole tensor left for its step.
@@ -34,9 +35,9 @@ struct Buffers {
 struct LaunchRow : Buffers {
   std::int64_t end;  // items (blocks, or segments) of this launch up to the end of this row
   std::int64_t numel, row_length, global_offset;
-  const float *step;  // null: coefficients are `sets[set]`
-  std::uint32_t set;
-  std::uint32_t aligned;  // whole blocks can be accessed in vectors
+  const float *step;        // null: coefficients are `sets[set]`
+  std::uint16_t set, runs;  // runs: `head.runs[runs]`, for the kernels of rows in runs
+  std::uint32_t aligned;    // whole blocks can be accessed in vectors
 
   ADAMW_INLINE BlockLayout blocks() const { return block_layout(numel, row_length); }
 };
@@ -57,6 +58,7 @@ ADAMW_INLINE AllBuffers buffers_of(const AmsgradRow &row) {
 
 struct LaunchHead {
   Coefficients sets[coefficient_sets];
+  IndexRuns runs[run_sets];
   Hyperparameters hyperparameters;
   const float *lr, *grad_scale, *found_inf;  // each may be null
   std::uint64_t *skipped;                    // may be null
@@ -117,7 +119,8 @@ static_assert(sizeof(PlainTable) <= parameter_bytes && sizeof(AmsgradTable) <= p
 static_assert(PlainTable::capacity >= 304, "GPT-2 small in one launch");
 
 // Every kernel with its parameters and the threads of its blocks. step<state>_<parameters>_<gradients>: what people
-// train with, at full speed; step<state>_any: every other choice of dtypes, element by element.
+// train with, at full speed; step<state>_any: every other choice of dtypes, element by element. step<state>_runs: the
+// same of rows whose elements lie in runs of the unsharded tensor. (Kernels that know no runs are none the slower.)
 #define ADAMW_STEP_KERNELS(F, state, wide)                               \
   F(adamw_##state##_f32_f32, PlainTable, wide)                           \
   F(adamw_##state##_f32_bf16, PlainTable, wide)                          \
@@ -125,9 +128,11 @@ static_assert(PlainTable::capacity >= 304, "GPT-2 small in one launch");
   F(adamw_##state##_bf16_bf16, PlainTable, block_threads_used)           \
   F(adamw_##state##_f16_f16, PlainTable, block_threads_used)             \
   F(adamw_##state##_any, PlainTable, block_threads_used)                 \
+  F(adamw_##state##_runs, PlainTable, block_threads_used)                \
   F(adamw_##state##_f32_f32_amsgrad, AmsgradTable, wide)                 \
   F(adamw_##state##_bf16_bf16_amsgrad, AmsgradTable, block_threads_used) \
-  F(adamw_##state##_any_amsgrad, AmsgradTable, block_threads_used)
+  F(adamw_##state##_any_amsgrad, AmsgradTable, block_threads_used)       \
+  F(adamw_##state##_runs_amsgrad, AmsgradTable, block_threads_used)
 
 #define ADAMW_KERNELS(F)                                       \
   ADAMW_STEP_KERNELS(F, step32, block_threads_used)            \

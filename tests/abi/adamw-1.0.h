@@ -198,6 +198,13 @@ typedef struct adamw_tensor {
   int64_t row_length;          /* elements of one row of dimension 0 (numel / size(0)); numel for 1-D tensors. Divides numel. */
   int64_t step;                /* the number of this step, from 1 on (state after 0 steps is all zeros) */
   int64_t global_offset;       /* index of element 0 in the unsharded tensor; 0 if it is not sharded */
+  int64_t run_length;          /* 0: element i has the index global_offset + i in the unsharded tensor. Else the elements lie there
+                                  in runs of so many neighbours, as a shard's columns of a matrix do: element i has the index
+                                  global_offset + i / run_length * run_stride + i % run_length. It must divide numel, and no
+                                  block of 256 may lie in two runs (blocks are as adamw_state_format says, whatever the format):
+                                  it is numel, or a multiple of row_length where blocks follow rows, of 256 where they are flat. */
+  int64_t run_stride;          /* how far apart the first elements of two runs lie there: 0 if run_length is 0, else at least
+                                  run_length. The last index must be below 2^62. */
   const float *step_tensor;    /* NULL, or one float that is the number of this step instead of `step`: device memory on a
                                   device, where it is read when the step runs (below 1 counts as 1), so that a graph can be replayed */
 } adamw_tensor;
@@ -263,8 +270,9 @@ typedef struct adamw_step_options {
  * On a CUDA device the step is queued on options.stream and the call returns; nothing is synchronised, the caller's current
  * device is as it was, and the call may be captured into a CUDA graph (after one call outside of a capture, which loads the
  * kernels). Buffers must stay valid, and unchanged by others, until the stream has passed the step. A launch takes about 300
- * rows. Percentile clipping, max_unorm and TENSOR8 take working memory from a pool of the library's own, in stream order. State
- * and results are the CPU's bits, except that a NaN may be another NaN.
+ * rows; where random bits are drawn, rows in runs (see run_length) have launches of their own, of a slower kernel. Percentile
+ * clipping, max_unorm and TENSOR8 take working memory from a pool of the library's own, in stream order. State and results
+ * are the CPU's bits, except that a NaN may be another NaN.
  * Errors: INVALID_ARGUMENT for any value outside what is said above; VERSION for an unknown size; UNSUPPORTED for a
  * device that this build, driver or machine has not; OUT_OF_MEMORY; DEVICE with the name of the CUDA call that failed;
  * STORAGE, of a pager's file. On the CPU nothing has been written then; on a device, rows that were queued before the failing
@@ -304,7 +312,7 @@ typedef struct adamw_quantize_options {
   int64_t numel;         /* as in adamw_tensor */
   int64_t row_length;    /* as in adamw_tensor */
   int64_t step;          /* key of stochastic rounding, with seed and global_offset; >= 0 */
-  int64_t global_offset; /* as in adamw_tensor */
+  int64_t global_offset; /* as in adamw_tensor; there are no runs here */
   uint64_t seed;         /* as in adamw_step_options */
   void *stream;          /* as in adamw_step_options */
 } adamw_quantize_options;
@@ -339,8 +347,9 @@ typedef enum adamw_place {
                               Space on the disk is reserved before a buffer is given out. The buffer is a mapping of the file; a
                               step reads and writes the file itself, past the page cache where the file system can */
   ADAMW_PLACE_PINNED = 2,  /* page-locked host memory, copied through slots in the memory of a CUDA device */
-  ADAMW_PLACE_MANAGED = 3, /* CUDA unified memory: the driver moves it out when the device is full; the step prefetches what
-                              may not be there */
+  ADAMW_PLACE_MANAGED = 3, /* CUDA unified memory. What the budget holds lies on the device until the driver moves it out of a
+                              full one; a step prefetches what may not be there. What it does not hold stays on the host,
+                              where kernels read and write it over the link */
   ADAMW_PLACE_DEVICE = 4   /* device memory; no backing, but where a part of state may lie that the budget has room for */
 } adamw_place;
 
@@ -350,10 +359,10 @@ typedef struct adamw_pager_options {
   int32_t backing;        /* adamw_place, but for DEVICE */
   int32_t device;         /* where steps run: -1, the CPU (HOST, FILE), or a CUDA device (PINNED, MANAGED) */
   int64_t resident_bytes; /* the budget of fast memory (host memory for FILE, the device's for PINNED and MANAGED). What the
-                             windows do not need holds the buffers allocated first, which are then stepped where they lie. 0: the
-                             windows alone (FILE, PINNED), or no limit (MANAGED). No effect on HOST. A step itself needs
-                             some kilobytes beside it */
-  int64_t chunk_bytes;    /* state in one window; 0: 16 MiB (MANAGED: 256 MiB), or less where the budget is small.
+                             windows do not need (those of MANAGED take nothing) holds the buffers allocated first, which are
+                             then stepped where they lie. 0: the windows alone (FILE, PINNED), or no limit (MANAGED). No effect
+                             on HOST. A step itself needs some kilobytes beside it */
+  int64_t chunk_bytes;    /* state in one window; 0: 16 MiB, or less where the budget is small (MANAGED: 1 GiB).
                              There are 4 windows */
   int64_t reserve_bytes;  /* FILE: space that is reserved on the disk at once, in addition to that of each buffer when it is
                              allocated. 0 for other backings */
@@ -371,9 +380,9 @@ typedef struct adamw_pager_statistics {
   int64_t pinned_bytes;
   int64_t managed_bytes;
   int64_t device_bytes;
-  int64_t resident_bytes;      /* fast memory in use now: windows and resident buffers (MANAGED: what was last brought in) */
+  int64_t resident_bytes;      /* fast memory in use now: windows and resident buffers (MANAGED: what the last step found) */
   int64_t resident_peak_bytes; /* at most so far */
-  int64_t bytes_in;            /* brought in by steps */
+  int64_t bytes_in;            /* brought in by steps (MANAGED: as far as they prefetched it) */
   int64_t bytes_out;           /* written back */
   int64_t wait_ns;             /* time that steps waited for bytes (FILE; on a device nobody waits on the host) */
   int64_t faults_avoided;      /* pages of 4096 bytes that were there before they were touched */
@@ -489,8 +498,8 @@ ADAMW_API adamw_status adamw_describe_tensors(void *sequence, const adamw_descri
 #endif
 ADAMW_ASSERT_(sizeof(adamw_status) == 4 && sizeof(adamw_dtype) == 4, adamw_assert_enum_size);
 ADAMW_ASSERT_(sizeof(adamw_state_layout) == 32, adamw_assert_state_layout_size);
-ADAMW_ASSERT_(sizeof(adamw_tensor) == 112 && offsetof(adamw_tensor, numel) == 72, adamw_assert_tensor_size);
-ADAMW_ASSERT_(offsetof(adamw_tensor, step_tensor) == 104, adamw_assert_tensor_tail);
+ADAMW_ASSERT_(sizeof(adamw_tensor) == 128 && offsetof(adamw_tensor, numel) == 72, adamw_assert_tensor_size);
+ADAMW_ASSERT_(offsetof(adamw_tensor, step_tensor) == 120, adamw_assert_tensor_tail);
 ADAMW_ASSERT_(sizeof(adamw_step_options) == 152 && offsetof(adamw_step_options, param_dtype) == 56, adamw_assert_step_size);
 ADAMW_ASSERT_(offsetof(adamw_step_options, seed) == 88 && offsetof(adamw_step_options, lr_tensor) == 128, adamw_assert_step_tail);
 ADAMW_ASSERT_(sizeof(adamw_quantize_options) == 80 && offsetof(adamw_quantize_options, numel) == 32, adamw_assert_quantize_size);

@@ -51,7 +51,7 @@ static void check_layout(void) {
   OFFSET(adamw_describe_options, closure, 80);
   OFFSET(adamw_describe_options, keep, 88);
   OFFSET(adamw_describe_options, kept, 96);
-  SIZE(adamw_tensor, 112);
+  SIZE(adamw_tensor, 128);
   OFFSET(adamw_tensor, param, 0);
   OFFSET(adamw_tensor, grad, 8);
   OFFSET(adamw_tensor, exp_avg, 16);
@@ -65,7 +65,9 @@ static void check_layout(void) {
   OFFSET(adamw_tensor, row_length, 80);
   OFFSET(adamw_tensor, step, 88);
   OFFSET(adamw_tensor, global_offset, 96);
-  OFFSET(adamw_tensor, step_tensor, 104);
+  OFFSET(adamw_tensor, run_length, 104);
+  OFFSET(adamw_tensor, run_stride, 112);
+  OFFSET(adamw_tensor, step_tensor, 120);
   SIZE(adamw_step_options, 152);
   OFFSET(adamw_step_options, size, 0);
   OFFSET(adamw_step_options, lr, 8);

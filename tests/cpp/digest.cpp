@@ -92,6 +92,8 @@ struct Tensor {
             shape.row_length,
             step,
             shape.global_offset,
+            0,
+            0,
             nullptr};
   }
 };

@@ -9,7 +9,7 @@
 #include "inputs.h"
 
 struct TensorShape {
-  std::int64_t rows, row_length, global_offset;
+  std::int64_t rows, row_length, global_offset, run_length = 0, run_stride = 0;
 };
 
 inline adamw_step_options step_options(adamw_state_format format = ADAMW_STATE_FLOAT32, std::uint32_t flags = 0,
@@ -54,7 +54,7 @@ struct Model {
       std::vector<Bytes> &b = memory[i];
       rows.push_back({b[0].at(), b[1].at(), b[2].at(), b[3].at(), b[4].at(), b[5].floats(), b[6].floats(),
                       b[7].floats(), b[8].floats(), shapes[i].rows * shapes[i].row_length, shapes[i].row_length, 1,
-                      shapes[i].global_offset, nullptr});
+                      shapes[i].global_offset, shapes[i].run_length, shapes[i].run_stride, nullptr});
     }
   }
 

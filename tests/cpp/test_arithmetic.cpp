@@ -140,8 +140,8 @@ void check_kernel(const Kernels &kernels, const Format &f) {
   for (float decay : {1.0f, tie, 0.5f, 0.75f, 0.99999f, 0x1p-9f, 0x1.8p-12f}) {
     p = start;
     const StepKind kind = {f.dtype, ADAMW_FLOAT32, ADAMW_STATE_FLOAT32, false, false, false};
-    const adamw_tensor t = {p.data(), grad.data(), m.data(), v.data(), nullptr, nullptr, nullptr,
-                            nullptr,  nullptr,     n,        n,        1,       0,       nullptr};
+    const adamw_tensor t = {p.data(), grad.data(), m.data(), v.data(), nullptr, nullptr, nullptr, nullptr,
+                            nullptr,  n,           n,        1,        0,       0,       0,       nullptr};
     Row row{};
     row.tensor = t;
     row.blocks = block_layout(n, n);

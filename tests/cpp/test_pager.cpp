@@ -30,7 +30,7 @@ const std::vector<TensorShape> mixed = {{1, 1, 0},
                                         {1, 300000 / divided + 1, 256},
                                         {0, 64, 0},
                                         {3, 100002 / divided + 1, 0},
-                                        {1000 / divided, 512, 0},
+                                        {1000 / divided, 512, 7, 512, 2048},  // in runs
                                         {1, 257, 0}};
 
 void for_each_kind(const std::function<void(const adamw_step_options &)> &body) {

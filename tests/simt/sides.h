@@ -104,6 +104,7 @@ struct Side {
       row.max_exp_avg_sq_absmax = b[absmax2].floats(), row.gnorm_history = b[history].floats();
       row.numel = shapes[i].rows * shapes[i].row_length, row.row_length = shapes[i].row_length;
       row.global_offset = shapes[i].global_offset, row.step = 1;
+      row.run_length = shapes[i].run_length, row.run_stride = shapes[i].run_stride;
       rows.push_back(row);
     }
   }

@@ -10,8 +10,17 @@ using namespace simt;
 
 namespace {
 
-const std::vector<TensorShape> shapes = {{1, 1, 0},     {5, 100, 0},     {1, 0, 0},    {60, 301, 0}, {1, 33, 0},
-                                         {7, 256, 512}, {1, 30001, 256}, {3, 7003, 0}, {1, 257, 0}};
+// Some lie in runs of the unsharded tensor, and windows begin in the middle of one.
+const std::vector<TensorShape> shapes = {{1, 1, 0},
+                                         {5, 100, 0},
+                                         {1, 0, 0},
+                                         {40, 512, 100, 512, 1300},
+                                         {60, 301, 0, 602, 1505},
+                                         {1, 33, 0},
+                                         {7, 256, 512},
+                                         {1, 30001, 256},
+                                         {3, 7003, 0},
+                                         {1, 257, 0}};
 
 struct Case {
   adamw_step_options options;

@@ -9,9 +9,26 @@ using namespace simt;
 
 namespace {
 
-const std::vector<TensorShape> shapes = {{1, 1, 0},     {1, 7, 3},    {1, 255, 0}, {1, 256, 512}, {1, 257, 0},
-                                         {1, 1000, 13}, {1, 4099, 0}, {5, 100, 0}, {3, 300, 600}, {1, 0, 0},
-                                         {2, 1000, 0},  {9, 63, 0},   {2, 512, 0}, {4, 64, 0},    {1, 9000, 0}};
+// The last lie in runs of the unsharded tensor: of whole blocks, of rows that blocks follow, all in one.
+const std::vector<TensorShape> shapes = {{1, 1, 0},
+                                         {1, 7, 3},
+                                         {1, 255, 0},
+                                         {1, 256, 512},
+                                         {1, 257, 0},
+                                         {1, 1000, 13},
+                                         {1, 4099, 0},
+                                         {5, 100, 0},
+                                         {3, 300, 600},
+                                         {1, 0, 0},
+                                         {2, 1000, 0},
+                                         {9, 63, 0},
+                                         {2, 512, 0},
+                                         {4, 64, 0},
+                                         {1, 9000, 0},
+                                         {6, 512, 256, 256, 1024},
+                                         {4, 300, 13, 600, 1001},
+                                         {5, 88, 512, 88, 600},
+                                         {2, 300, 8, 600, 700}};
 
 struct Case {
   adamw_step_options options;
@@ -119,12 +136,14 @@ void check_all_kinds() {
   }
 }
 
-// Thousands of rows in a call, several step numbers, empty rows among them.
+// Thousands of rows in a call, several step numbers, empty rows among them, and some in runs: in more kinds of them
+// than a launch has room for.
 void check_many_rows() {
   Random random(3);
   std::vector<TensorShape> tensors;
   for (int i = 0; i < (abridged ? 1500 : 3000); ++i)
     tensors.push_back({1, random.below(8) == 0 ? 0 : 1 + random.below(70), 0});
+  for (int i = 0; i < 30; ++i) tensors.push_back({2, 256, i, 256, 256 + i % 13});
   for (int format = ADAMW_STATE_FLOAT32; format <= ADAMW_STATE_TENSOR8; ++format) {
     for (bool measured : {false, true}) {
       Case c{options_of(format, ADAMW_FLOAT32, ADAMW_BFLOAT16, measured ? unsigned{ADAMW_STEP_AMSGRAD} : 0u)};
@@ -143,7 +162,10 @@ void check_places() {
     c.options.max_unorm = 0.02, c.options.percentile_clipping = 20, c.options.seed = 0x123456789ABCDEFu;
     check(c, {{1, 70001, (std::int64_t{1} << 35) + 24}, {300, 300, std::int64_t{1} << 41}});
     c.options.max_unorm = 0.0, c.options.percentile_clipping = 100;
-    check(c, {{1, 40000, (std::int64_t{1} << 35) - 2048}, {1, 3000, (std::int64_t{1} << 40) + 13}});
+    check(c, {{1, 40000, (std::int64_t{1} << 35) - 2048},
+              {1, 3000, (std::int64_t{1} << 40) + 13},
+              {9, 512, (std::int64_t{1} << 35) - 2048, 512, std::int64_t{1} << 34},
+              {9, 300, (std::int64_t{1} << 41) + 5, 300, 3333}});
     for (std::size_t shift = 1; shift <= 5; ++shift) {
       for (int dtypes : {0, 1, 4, 8}) {
         Case shifted{options_of(format, dtypes / 3, dtypes % 3, ADAMW_STEP_AMSGRAD)};
