@@ -7,7 +7,7 @@ from ._export import FORMAT, FORMAT_KEY, check_format
 from ._foreign import translated
 from ._local import unwrapped, wrapped
 from ._rows import describe, state_spec, stepped_view
-from ._validate import OPTIONS, check_options
+from ._validate import OPTIONS, check_options, plain_betas
 
 # Where state lives and how wide it is: decided by this optimizer, whatever a checkpoint says.
 OURS = ("optim_bits", "min_8bit_size", "block_wise", "is_paged", "page_manager")
@@ -47,6 +47,7 @@ def restore_options(groups, previous, defaults):
                 group[name] = before[name]
             else:
                 group.setdefault(name, before[name])
+        group["betas"] = plain_betas(group["betas"])
 
 
 def prepare(optimizer, state_dict):
@@ -68,6 +69,10 @@ def prepare(optimizer, state_dict):
         if key not in places:
             raise ValueError(f"the state dict has state for parameter {key!r}, which is in none of its groups")
         state[key] = Hidden(_loaded(entry, merged, *places[key], optimizer))
+    for key in state:  # only now that nothing can fail any more
+        number, position = places[key]
+        param = groups[number]["params"][position]
+        optimizer.overrides.take(param, bool(optimizer._state.get(param)))
     return {**state_dict, "state": state, "param_groups": saved}
 
 
@@ -79,7 +84,7 @@ def _loaded(entry, groups, number, position, optimizer):
         raise ValueError(f"{what}: the state is {type(entry).__name__}: must be a dict of tensors")
     if not entry:
         return {}
-    options = optimizer.overrides.applied(group, param)
+    options = optimizer.overrides.applied(group, param, bool(optimizer._state.get(param)))
     local = stepped_view(param, options)
     spec = state_spec(local, options, optimizer.default_pages)
     entry = translated(unwrapped(entry, param, local.whole), spec.shape.numel(), what)

@@ -30,6 +30,14 @@ def is_sharded(value):
     return isinstance(value, torch.Tensor) and hasattr(value, "_local_tensor") and hasattr(value, "placements")
 
 
+def belongs_to_fsdp1(param):
+    """Whether FullyShardedDataParallel, the predecessor of FSDP2, has made it a part of a flat parameter, or is one.
+
+    It keeps state as pieces of flat tensors that have an element for each of the parameter's.
+    """
+    return getattr(param, "_fsdp_flattened", False) is True or getattr(param, "_is_flat_param", False) is True
+
+
 def inner(value):
     """The memory behind a tensor: of a DTensor, the tensor of this process."""
     return value._local_tensor if is_sharded(value) else value

@@ -21,7 +21,7 @@ from ._library import DTYPES, library
 from ._local import gathered, inner, is_sharded, own_part
 from ._rows import describe
 from ._table import Call, get_values, new_rows, rows_pointer
-from ._validate import check_options
+from ._validate import check_options, plain_betas
 from ._watch import Watch, increment_version
 
 
@@ -173,20 +173,26 @@ class Plan:
 
     def _set_options(self, groups):
         for number, group in enumerate(groups):
+            if type(group["betas"]) is not tuple:  # what a scheduler or a user has put there
+                check_options({"betas": group["betas"]}, f"group {number}: ")
+                group["betas"] = plain_betas(group["betas"])
             known, values, lr = self.groups[number], get_values(group), group["lr"]
-            known.lr_tensor = None
+            was_there, known.lr_tensor = known.lr_tensor is not None, None
             if type(lr) is not float:  # so it is nearly always; to ask whether it is a tensor takes longer
                 if stays_there(lr):
                     known.lr_tensor, lr = lr, 0.0  # its value is the kernels' to read
                 else:
                     check_options({"lr": lr})
                     lr = scalar(lr)
-            if values != known.values or lr != known.lr:
+            is_there = known.lr_tensor is not None
+            if values != known.values or lr != known.lr or was_there != is_there:
                 check_options(group, f"group {number}: ")
+                group["betas"] = plain_betas(group["betas"])
                 for bucket in self.buckets:
                     if bucket.group == number:
                         bucket.call.set_values(get_values({**group, **bucket.own}) if bucket.own else values)
-                        bucket.call.options.lr = scalar(bucket.own.get("lr", lr))
+                        # A group whose lr is 0 stops what has an lr of its own, too; see _factors().
+                        bucket.call.options.lr = scalar(bucket.own.get("lr", lr)) if lr or is_there else 0.0
                 known.values, known.lr = values, lr
 
     def _run(self, grad_scale, found_inf):
@@ -213,11 +219,18 @@ class Plan:
     def _factors(self, bucket, grad_scale, found_inf, known):
         """What lies behind pointers, on the bucket's device; only the CPU has to wait for what comes from another."""
         device = bucket.device
-        lr = None if "lr" in bucket.own else self.groups[bucket.group].lr_tensor
+        lr = self.groups[bucket.group].lr_tensor
+        if lr is not None and "lr" in bucket.own:
+            lr = self._own_lr(lr, bucket.own["lr"], known)
         factors = float32_at(grad_scale, device, known), float32_at(lr, device, known)
         if not bucket.there:
             return *factors, 0, 0
         return *factors, float32_at(found_inf, device, known), stream(device)
+
+    @staticmethod
+    def _own_lr(lr, own, known):
+        """An lr of a parameter's own where the group's lies on a device: 0 where that is 0, without waiting for it."""
+        return known.setdefault(("own lr", id(lr), id(own)), (lr.detach() != 0).to(torch.float32) * own)
 
     def _finish(self, copies):
         if copies:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
+from torch.nn.parameter import is_lazy
 
 from . import _pager, _state
 from ._local import inner
@@ -48,7 +49,7 @@ class MemoryReport:
             _entry(
                 describe(groups, number, position),
                 param,
-                overrides.applied(group, param),
+                overrides.applied(group, param, bool(states.get(param))),
                 states.get(param) or {},
                 default,
             )
@@ -82,6 +83,8 @@ class MemoryReport:
 
 
 def _entry(name: str, param: torch.Tensor, group: dict[str, Any], state: dict[str, Any], default: PageManager) -> Entry:
+    if is_lazy(param):
+        return Entry(name, 0, group["optim_bits"], "the parameter is not initialized yet", {})
     spec = state_spec(stepped_view(param, group), group, default)
     reasons: list[str] = []
     places: dict[str, int] = {}

@@ -5,10 +5,21 @@ buckets that one C call can take. Creates missing state. Must not know how often
 from typing import NamedTuple
 
 import torch
+from torch.nn.parameter import is_lazy
 
 from . import _state
 from ._library import DTYPES, dtype_number, library
-from ._local import Local, fits_shard, is_sharded, local_gradient, local_view, unwrapped, whole_view, wrapped
+from ._local import (
+    Local,
+    belongs_to_fsdp1,
+    fits_shard,
+    is_sharded,
+    local_gradient,
+    local_view,
+    unwrapped,
+    whole_view,
+    wrapped,
+)
 from ._paging import manager_of
 from .functional import BLOCK8, TENSOR8
 
@@ -45,10 +56,11 @@ class Row(NamedTuple):
 def describe(groups, group, position):
     """A parameter, by its name where it has one."""
     options = groups[group]
-    shape = tuple(options["params"][position].shape)
+    param = options["params"][position]
+    shape = "not initialized yet" if is_lazy(param) else f"shape {tuple(param.shape)}"
     if "param_names" in options and position < len(options["param_names"]):
-        return f"parameter {options['param_names'][position]!r} (shape {shape})"
-    return f"parameter {position} of group {group} (shape {shape})"
+        return f"parameter {options['param_names'][position]!r} ({shape})"
+    return f"parameter {position} of group {group} ({shape})"
 
 
 def _is_eight_bit(local, group):
@@ -92,9 +104,20 @@ def _check_param(tensor, what):
         raise ValueError(f"{what} is expanded: several of its elements share one memory location")
 
 
+def _check_not_fsdp1(param, options, what):
+    # By the options alone: all processes refuse, also those that have only a small part of the parameter.
+    if options["optim_bits"] == 8 and belongs_to_fsdp1(param):
+        raise ValueError(
+            f"{what} belongs to FullyShardedDataParallel (FSDP1), which cannot save 8-bit state: shard the model with "
+            "fully_shard (FSDP2), or take AdamW32bit or optim_bits=32"
+        )
+
+
 def _check_grad(grad, tensor, shape, what):
     if grad.layout != torch.strided:
-        raise ValueError(f"{what} has a sparse gradient: gradients must be dense (sparse=False in an embedding)")
+        raise RuntimeError(
+            f"{what} has a sparse gradient: AdamW does not support sparse gradients (pass sparse=False to an embedding)"
+        )
     if grad.shape != shape:
         raise ValueError(f"{what} has a gradient of shape {tuple(grad.shape)}: must be that of the parameter")
     if grad.device != tensor.device:
@@ -110,6 +133,7 @@ def collect(groups, states, grad_dtypes, pages, overrides):
     `pages` is the page manager of groups that name none, `overrides` has the options of single parameters.
     """
     rows, waiting, seen = [], [], set()
+    overrides.keep_only([*states, *(param for group in groups for param in group["params"])])
     for number, group in enumerate(groups):
         for position, param in enumerate(group["params"]):
             if param.grad is None and not states.get(param):
@@ -119,8 +143,9 @@ def collect(groups, states, grad_dtypes, pages, overrides):
             if id(param) in seen:
                 raise ValueError(f"{what} is there twice: a parameter can be stepped once a step")
             seen.add(id(param))
-            own = overrides.take(param)
-            options = overrides.applied(group, param)
+            own = overrides.take(param, bool(states.get(param)))
+            options = {**group, **own} if own else group
+            _check_not_fsdp1(param, options, what)
             local = _named(what, stepped_view, param, options)
             _check_param(local.tensor, what)
             if param.grad is not None:
