@@ -20,7 +20,7 @@ from ._paging import PageManager
 from ._plan import Plan
 from ._report import MemoryReport
 from ._rows import collect
-from ._validate import check_options
+from ._validate import check_options, plain_betas
 
 T = TypeVar("T")
 
@@ -180,6 +180,8 @@ class Base(torch.optim.Optimizer):
         """Adds a group, which may override every option, optim_bits and min_8bit_size included."""
         if isinstance(param_group, dict):
             check_options(param_group, f"group {len(self.param_groups)}: ")
+            if "betas" in param_group:
+                param_group["betas"] = plain_betas(param_group["betas"])
         super().add_param_group(param_group)
 
     # ---- checkpoints and copies ----------------------------------------------------------------------------------
@@ -244,7 +246,7 @@ class Base(torch.optim.Optimizer):
                 (param, own)
                 for group in self.param_groups
                 for param in group["params"]
-                if (own := self._cache.overrides.of(param))
+                if (own := self._cache.overrides.of(param, bool(self._state.get(param))))
             ],
         }
 

@@ -20,7 +20,7 @@ class Group:
 
     def __init__(self, group):
         self.count, self.structure = len(group["params"]), _get_structure(group)
-        self.values = self.lr = None  # not looked at yet
+        self.values = self.lr = self.lr_tensor = None  # not looked at yet
 
     def same(self, group):
         """But for which parameters they are."""

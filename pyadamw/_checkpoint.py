@@ -9,7 +9,7 @@ from ._export import FORMAT, FORMAT_KEY, check_format
 from ._foreign import translated
 from ._local import inner, is_sharded, unwrapped
 from ._rows import describe, state_spec, stepped_view, wrapped_state
-from ._validate import OPTIONS, check_options
+from ._validate import OPTIONS, check_options, plain_betas
 
 # Where state lives and how wide it is: decided by this optimizer, whatever a checkpoint says.
 OURS = ("optim_bits", "min_8bit_size", "block_wise", "is_paged", "page_manager")
@@ -49,6 +49,7 @@ def restore_options(groups, previous, defaults):
                 group[name] = before[name]
             else:
                 group.setdefault(name, before[name])
+        group["betas"] = plain_betas(group["betas"])
 
 
 def prepare(optimizer, state_dict):
@@ -74,6 +75,10 @@ def prepare(optimizer, state_dict):
         if formats[number] == 1:
             _check_cast_codes(entry, saved[number], describe(groups, number, position))
         state[key] = Hidden(_loaded(entry, merged, number, position, optimizer))
+    for key in state:  # only now that nothing can fail any more
+        number, position = places[key]
+        param = groups[number]["params"][position]
+        optimizer.overrides.take(param, bool(optimizer._state.get(param)))
     return {**state_dict, "state": state, "param_groups": saved}
 
 
@@ -89,8 +94,8 @@ def _check_cast_codes(entry, saved_group, what):
     if 0 <= values.min() <= values.max() <= 255:
         raise ValueError(
             f"{what}: exp_avg has the whole numbers of 8-bit codes: the checkpoint has 8-bit state, read as "
-            "32-bit state without being decoded. Read it with a pyadamw and an optimizer of the class that saved it, and "
-            "give that one's state_dict() to this one's load_state_dict()"
+            "32-bit state without being decoded. Read it with a pyadamw and an optimizer of the class that saved it, "
+            "and give that one's state_dict() to this one's load_state_dict()"
         )
 
 
@@ -102,7 +107,7 @@ def _loaded(entry, groups, number, position, optimizer):
         raise ValueError(f"{what}: the state is {type(entry).__name__}: must be a dict of tensors")
     if not entry:
         return {}
-    options = optimizer.overrides.applied(group, param)
+    options = optimizer.overrides.applied(group, param, bool(optimizer._state.get(param)))
     local = stepped_view(param, options)
     spec = state_spec(local, options, optimizer.default_pages)
     entry = unwrapped(_state.without_marks(entry, what), param, local.whole)

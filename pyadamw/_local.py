@@ -43,6 +43,14 @@ def is_sharded(value):
     return isinstance(value, torch.Tensor) and hasattr(value, "_local_tensor") and hasattr(value, "placements")
 
 
+def belongs_to_fsdp1(param):
+    """Whether FullyShardedDataParallel, the predecessor of FSDP2, has made it a part of a flat parameter, or is one.
+
+    It keeps state as pieces of flat tensors that have an element for each of the parameter's.
+    """
+    return getattr(param, "_fsdp_flattened", False) is True or getattr(param, "_is_flat_param", False) is True
+
+
 def inner(value):
     """The tensor of this process: of a DTensor its part, any other itself."""
     return value._local_tensor if is_sharded(value) else value
@@ -112,7 +120,10 @@ def _no_index(shape, cuts, eight_bit):
     if any(0 < d < inmost for d in cuts.dims):
         return f"it is cut along dimensions {', '.join(map(str, sorted(cuts.dims)))}"
     step = math.prod(shape[inmost + 1 :])
-    if inmost > 0 and not eight_bit and any((end - begin) * step % BLOCK_SIZE for begin, end in cuts.pieces[inmost]):
+    lengths = [(end - begin) * step for begin, end in cuts.pieces[inmost]]
+    # Blocks of any state follow rows: they lie in one run if runs are rows, or whole blocks.
+    fits = inmost == 1 and min(lengths) >= SHORTEST_ROW or not any(length % BLOCK_SIZE for length in lengths)
+    if inmost > 0 and not eight_bit and not fits:
         return f"shards of dimension {inmost} end within blocks of {BLOCK_SIZE}"
     return ""
 
@@ -188,7 +199,3 @@ def wrapped(state, param, local, by_element, by_block):
         )
 
     return {key: wrap(key, value) for key, value in state.items()}
-
-
-def belongs_to_fsdp1(param):
-    return False

@@ -23,8 +23,8 @@ from ._local import gathered, inner, is_sharded, own_part
 from ._memory import address, plain
 from ._rows import describe
 from ._table import Call, get_values, new_rows, rows_pointer
-from ._validate import check_options
-from ._watch import StateWatch, Watch, increment_version
+from ._validate import check_options, plain_betas
+from ._watch import StandIns, StateWatch, Watch, increment_version
 
 # Where the row table points: to the first of these keys that a state has.
 COLUMNS = {
@@ -51,6 +51,8 @@ class Plan:
         self.copied = [i for i, row in enumerate(rows) if not (row.plain or row.local.whole)]
         self.grad_dtypes = {id(param): row.grad_dtype for param, row in zip(params, rows, strict=True)}
         self.without_version = {i for i, param in enumerate(params) if param.is_inference()}
+        quick = self.watch.sees_swaps and not self.sharded and not self.without_version
+        self.versions = StandIns(params) if quick else None
         self.counts_there = counts_there  # step counts of all devices' rows lie there, not only of capturable groups
         self._take_counts(groups, [states[param] for param in params])
         tensors = list(map(inner, params))
@@ -164,20 +166,26 @@ class Plan:
 
     def _set_options(self, groups):
         for number, group in enumerate(groups):
+            if type(group["betas"]) is not tuple:  # what a scheduler or a user has put there
+                check_options({"betas": group["betas"]}, f"group {number}: ")
+                group["betas"] = plain_betas(group["betas"])
             known, values, lr = self.groups[number], get_values(group), group["lr"]
-            known.lr_tensor = None
+            was_there, known.lr_tensor = known.lr_tensor is not None, None
             if type(lr) is not float:  # so it is nearly always; to ask whether it is a tensor takes longer
                 if stays_there(lr):
                     known.lr_tensor, lr = lr, 0.0  # its value is the kernels' to read
                 else:
                     check_options({"lr": lr})
                     lr = scalar(lr)
-            if values != known.values or lr != known.lr:
+            is_there = known.lr_tensor is not None
+            if values != known.values or lr != known.lr or was_there != is_there:
                 check_options(group, f"group {number}: ")
+                group["betas"] = plain_betas(group["betas"])
                 for bucket in self.buckets:
                     if bucket.group == number:
                         bucket.call.set_values(get_values({**group, **bucket.own}) if bucket.own else values)
-                        bucket.call.options.lr = scalar(bucket.own.get("lr", lr))
+                        # A group whose lr is 0 stops what has an lr of its own, too; see _factors().
+                        bucket.call.options.lr = scalar(bucket.own.get("lr", lr)) if lr or is_there else 0.0
                 known.values, known.lr = values, lr
 
     def _run(self, groups, found_inf):
@@ -208,9 +216,16 @@ class Plan:
     def _factors(self, bucket, found_inf, known):
         """What lies behind pointers, on the bucket's device; only the CPU has to wait for what comes from another."""
         device = bucket.device
-        lr = None if "lr" in bucket.own else self.groups[bucket.group].lr_tensor
+        lr = self.groups[bucket.group].lr_tensor
+        if lr is not None and "lr" in bucket.own:
+            lr = self._own_lr(lr, bucket.own["lr"], known)
         at = float32_at(lr, device, known)
         return (at, float32_at(found_inf, device, known), stream(device)) if bucket.there else (at, 0, 0)
+
+    @staticmethod
+    def _own_lr(lr, own, known):
+        """An lr of a parameter's own where the group's lies on a device: 0 where that is 0, without waiting for it."""
+        return known.setdefault(("own lr", id(lr), id(own)), (lr.detach() != 0).to(torch.float32) * own)
 
     def _copies(self, params):
         """The library steps copies of parameters whose numbers do not lie plainly in memory."""
@@ -227,7 +242,7 @@ class Plan:
                     inner(params[i]).copy_(copy)
         present = self.gradients.present
         if present is None and not self.without_version:
-            increment_version(params)
+            increment_version(params if self.versions is None else self.versions.tensors)
         else:
             stepped = range(len(self.rows)) if present is None else present
             increment_version([params[i] for i in stepped if i not in self.without_version])

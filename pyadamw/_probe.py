@@ -1,4 +1,5 @@
-"""Owns where torch keeps what Tensor.is_neg() says, so that thousands of tensors can be asked at once. Must not know why.
+"""Owns where torch keeps what Tensor.is_neg() says, so that thousands of tensors can be asked at once. Must not know
+why anybody asks.
 
 is_neg() takes longer than all else that is asked of a gradient, since it gives the interpreter's lock away in between.
 What it reads is one bit of a number in the C++ tensor, which a Python tensor points to. Where that is, torch does not

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
+from torch.nn.parameter import is_lazy
 
 from . import _pager, _state
 from ._local import inner
@@ -20,7 +21,7 @@ class Entry(NamedTuple):
     name: str  # "parameter 'layer.weight' (shape (10, 20))", or its number and group
     numel: int
     bits: int  # of an element of exp_avg: 8 or 32
-    why: str  # why it is 32 bits wide or not paged, where the options asked for the other
+    why: str  # why it is 32 bits wide or not paged, where the options asked for the other, or whole in every process
     places: dict[str, int]  # bytes; "host", "file", "pinned", "managed" and "device" are pages, others torch devices
 
     @property
@@ -48,7 +49,7 @@ class MemoryReport:
             _entry(
                 describe(groups, number, position),
                 param,
-                overrides.applied(group, param),
+                overrides.applied(group, param, bool(states.get(param))),
                 states.get(param) or {},
                 default,
             )
@@ -82,7 +83,10 @@ class MemoryReport:
 
 
 def _entry(name: str, param: torch.Tensor, group: dict[str, Any], state: dict[str, Any], default: PageManager) -> Entry:
-    spec = state_spec(stepped_view(param, group), group, default)
+    if is_lazy(param):
+        return Entry(name, 0, group["optim_bits"], "the parameter is not initialized yet", {})
+    view = stepped_view(param, group)
+    spec = state_spec(view, group, default)
     reasons: list[str] = []
     places: dict[str, int] = {}
     if group["optim_bits"] == 8 and spec.format == _state.FLOAT32:
@@ -90,6 +94,8 @@ def _entry(name: str, param: torch.Tensor, group: dict[str, Any], state: dict[st
     if group["is_paged"] and manager_of(group, param.numel(), default) is None:
         least = (group["page_manager"] or default).min_numel
         reasons.append(f"not paged because it has fewer than min_numel = {least} elements")
+    if view.whole:
+        reasons.append(f"gathered for each step, and its state is whole in every process, because {view.gathered}")
     for key, value in state.items():
         if key != "step" and isinstance(value, torch.Tensor):
             local = inner(value)

@@ -8,6 +8,7 @@ import math
 from typing import NamedTuple
 
 import torch
+from torch.nn.parameter import is_lazy
 
 from . import _state
 from ._library import DTYPES, dtype_number, library
@@ -54,15 +55,10 @@ def describe(groups, group, position):
     """A parameter, by its name where it has one."""
     options = groups[group]
     param = options["params"][position]
-    shape = "not initialized" if is_uninitialized(param) else f"shape {tuple(param.shape)}"
+    shape = "not initialized yet" if is_lazy(param) else f"shape {tuple(param.shape)}"
     if "param_names" in options and position < len(options["param_names"]):
         return f"parameter {options['param_names'][position]!r} ({shape})"
     return f"parameter {position} of group {group} ({shape})"
-
-
-def is_uninitialized(param):
-    """Whether it is a parameter of a lazy module that has not been called yet."""
-    return isinstance(param, torch.nn.parameter.UninitializedTensorMixin)
 
 
 def _is_eight_bit(param, group):
@@ -104,10 +100,19 @@ def _check_param(local, tensor, what):
         raise ValueError(f"{what} is expanded: several of its elements share one memory location")
 
 
+def _check_not_fsdp1(param, options, what):
+    # By the options alone: all processes refuse, also those that have only a small part of the parameter.
+    if options["optim_bits"] == 8 and belongs_to_fsdp1(param):
+        raise ValueError(
+            f"{what} belongs to FullyShardedDataParallel (FSDP1), which cannot save 8-bit state: shard the model with "
+            "fully_shard (FSDP2), or take AdamW32bit or optim_bits=32"
+        )
+
+
 def _check_grad(grad, local, what):
     if grad.layout != torch.strided:
         raise RuntimeError(
-            f"{what} has a sparse gradient, which AdamW does not support: make it dense (sparse=False in an embedding)"
+            f"{what} has a sparse gradient: AdamW does not support sparse gradients (pass sparse=False to an embedding)"
         )
     if grad.shape != local.shape:
         raise ValueError(f"{what} has a gradient of shape {tuple(grad.shape)}: must be that of the parameter")
@@ -128,7 +133,7 @@ def collect(groups, states, grad_dtypes, pages, overrides):
         for number, group in enumerate(groups)
         for position, param in enumerate(group["params"])
     ]
-    overrides.keep_only([param for _, _, param in everyone])
+    overrides.keep_only([*states, *(param for _, _, param in everyone)])
     rows, waiting, seen = [], [], set()
     for index, (number, position, param) in enumerate(everyone):
         if param.grad is None and not states.get(param):
@@ -140,6 +145,7 @@ def collect(groups, states, grad_dtypes, pages, overrides):
         seen.add(id(param))
         own = overrides.take(param, bool(states.get(param)))
         options = {**groups[number], **own}
+        _check_not_fsdp1(param, options, what)
         local = _named(what, stepped_view, param, options)
         _check_param(local, inner(param), what)
         if param.grad is not None:
@@ -149,11 +155,6 @@ def collect(groups, states, grad_dtypes, pages, overrides):
         else:
             grad_dtype = grad_dtypes.get(id(param), local.dtype)
         spec = state_spec(local, options, pages)
-        if spec.format != _state.FLOAT32 and belongs_to_fsdp1(param):
-            raise ValueError(
-                f"{what} belongs to FullyShardedDataParallel (FSDP1), whose checkpoints cannot hold 8-bit state: use "
-                "fully_shard (FSDP2), or 32-bit state (AdamW32bit, optim_bits=32)"
-            )
         plain = not local.whole and lies_plainly(inner(param))
         rows.append(Row(index, number, position, local, plain, grad_dtype, spec, own))
     prepared = [_prepared(row, everyone[row.index][2], states, groups) for row in rows]

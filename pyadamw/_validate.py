@@ -27,12 +27,28 @@ def _learning_rate(name, value):
         refuse(name, value, "a finite number >= 0 or a tensor that holds one")
 
 
+def plain_betas(value):
+    """Any sequence of two numbers (a list of some configuration, an array) as a tuple of two floats, which every
+    checkpoint can hold and nobody changes in place. What is none is returned as it is."""
+    if isinstance(value, (str, bytes, Mapping, torch.Tensor)) or not hasattr(type(value), "__getitem__"):
+        return value
+    try:
+        numbers_ = [_plain(beta) for beta in value] if len(value) == 2 else []
+    except TypeError:  # an array without dimensions has no length
+        return value
+    return tuple(map(float, numbers_)) if len(numbers_) == 2 and all(map(is_real, numbers_)) else value
+
+
+def _plain(number):
+    """A number as it is, also out of an array without dimensions."""
+    is_array = not isinstance(number, torch.Tensor) and getattr(number, "shape", None) == ()
+    return number.item() if is_array else number
+
+
 def _betas(name, value):
-    need = "two numbers in [0, 1)"
-    if not isinstance(value, (tuple, list)) or len(value) != 2:
-        refuse(name, value, need)
-    if not all(is_real(beta) and 0 <= beta < 1 for beta in value):
-        refuse(name, value, need)
+    plain = plain_betas(value)
+    if not (type(plain) is tuple and len(plain) == 2 and all(is_real(beta) and 0 <= beta < 1 for beta in plain)):
+        refuse(name, value, "two numbers in [0, 1)")
 
 
 def _width(name, value):

@@ -11,10 +11,12 @@ from itertools import chain, compress
 
 import numpy as np
 import torch
+from torch.utils.dlpack import to_dlpack
 
 from ._describe import Described
 from ._local import inner
 from ._memory import look
+from ._probe import negation
 
 
 class Watch:
@@ -25,6 +27,8 @@ class Watch:
         self._described = Described(np.frombuffer(self._addresses, dtype=np.uint64))
         # What can be compared in one go, or what has to be asked tensor by tensor.
         self._known = tuple(map(bytes, self._seen())) if self._described.read(tensors) else None
+        # Whether unchanged() would notice that a Python object refers to another C++ tensor, as after swap_tensors().
+        self.sees_swaps = self._known is not None and negation() is not None
         self._looks = None if self._known else list(map(look, tensors))
 
     def _seen(self):
@@ -61,6 +65,21 @@ class StateWatch:
             return False
         tensors = self._tensors(states)
         return all(isinstance(value, torch.Tensor) for value in tensors) and self._watch.unchanged(tensors)
+
+
+class StandIns:
+    """Tensors without memory that have the version counters of others, for increment_version(): of torch's own class,
+    and owned by C++, too, they are counted in a third of the time. Not for what may be swapped unseen."""
+
+    def __init__(self, tensors):
+        self.tensors = list(map(self._made, tensors))
+        self._owners = list(map(to_dlpack, self.tensors))
+
+    @staticmethod
+    def _made(tensor):
+        result = tensor.detach()
+        result.data = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
+        return result
 
 
 def _accepts_lists():

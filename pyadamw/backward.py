@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import inspect
+import weakref
 from collections.abc import Iterable
 from typing import Any
 
 import torch
 
+from ._data_parallel import Averaged
+from ._local import belongs_to_fsdp1
 from ._paging import PageManager
+from ._rows import describe
 from .optim import AdamW8bit, _AdamW
 
 
@@ -21,7 +25,11 @@ class StepInBackward:
         for x, y in batches:
             loss(model(x), y).backward()          # that was the step
 
-    Not together with gradient accumulation over several backward() calls or a GradScaler.
+    Not together with gradient accumulation over several backward() calls or a GradScaler, and not with what averages
+    gradients only after they have been accumulated: DistributedDataParallel is an error in the first backward(), before
+    anything is stepped. FSDP2 (fully_shard) averages earlier: make the stepper of the parameters that it has sharded.
+    These cannot be moved while there is a stepper (model.cpu(), model.float()), for they would lose their hooks: call
+    remove() first, and make another one.
 
     Args:
         params: tensors, or (name, tensor) pairs. Those that require no gradient are left alone.
@@ -29,7 +37,13 @@ class StepInBackward:
         options: as `cls` takes them. Paged state of all parameters shares one page manager.
 
     Attributes:
-        optimizers: {parameter: its optimizer}, in the order of `params`.
+        optimizers: {parameter: its optimizer}, in the order of `params`. With torch.distributed.checkpoint, either save
+            and load state_dict() as it is, or let get_optimizer_state_dict(model, list(stepper.optimizers.values()))
+            and set_optimizer_state_dict() name state by parameter.
+
+    Raises:
+        ValueError: a parameter belongs to FullyShardedDataParallel (FSDP1), which calls no hooks.
+        RuntimeError: a parameter belongs to DistributedDataParallel; also in backward(), which steps nothing then.
     """
 
     def __init__(
@@ -48,12 +62,37 @@ class StepInBackward:
             for name, param in named
             if param.requires_grad
         }
+        for param, optimizer in self.optimizers.items():
+            if belongs_to_fsdp1(param):
+                raise ValueError(
+                    f"{describe(optimizer.param_groups, 0, 0)} belongs to FullyShardedDataParallel (FSDP1), which "
+                    "calls no hooks of parameters: shard the model with fully_shard (FSDP2), or step after backward()"
+                )
+        self._refuse_averaged()
+        self._averaged: Averaged | None = None  # the first backward() looks again
         self._hooks = [param.register_post_accumulate_grad_hook(self._step) for param in self.optimizers]
+        # torch.utils.swap_tensors() gives a parameter another one's hooks: it would not be stepped any more, and nobody
+        # would say so. It refuses parameters that have weak references.
+        self._no_swapping = [weakref.ref(param) for param in self.optimizers]
 
     def _step(self, param: torch.Tensor) -> None:
+        if self._averaged is None or self._averaged.outdated():
+            self._refuse_averaged()
         optimizer = self.optimizers[param]
         optimizer.step()
         optimizer.zero_grad()
+
+    def _refuse_averaged(self) -> None:
+        """Looks whether DistributedDataParallel has any of the parameters, in whatever order they have been made."""
+        averaged = Averaged()
+        for param, optimizer in self.optimizers.items():
+            if param in averaged:
+                raise RuntimeError(
+                    f"{describe(optimizer.param_groups, 0, 0)} belongs to a DistributedDataParallel, which averages "
+                    "its gradient only after StepInBackward would have stepped: step after backward(), with one "
+                    "optimizer for all parameters, or shard the model with fully_shard (FSDP2)"
+                )
+        self._averaged = averaged
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
@@ -61,7 +100,13 @@ class StepInBackward:
         return [group for optimizer in self.optimizers.values() for group in optimizer.param_groups]
 
     def state_dict(self) -> dict[str, Any]:
-        """The state dicts of all optimizers, in their order."""
+        """The state dicts of all optimizers, in their order.
+
+        State that is not there yet is made (step 0, zeros), so that torch.distributed.checkpoint.load(), which fills
+        what it is given, finds all of it in a stepper that has not stepped yet.
+        """
+        for optimizer in self.optimizers.values():
+            _make_state(optimizer)
         return {"optimizers": [optimizer.state_dict() for optimizer in self.optimizers.values()]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -76,4 +121,19 @@ class StepInBackward:
         """Ends it: backward() leaves gradients where they are again. The optimizers stay."""
         for hook in self._hooks:
             hook.remove()
-        self._hooks = []
+        self._hooks, self._no_swapping = [], []
+
+
+def _make_state(optimizer: _AdamW) -> None:
+    """What the first step would make before it steps."""
+    for group in optimizer.param_groups:
+        for param in group["params"]:
+            if param.device.type == "meta" or optimizer._state.get(param):
+                continue
+            grad = param.grad
+            if grad is None:
+                param.grad = torch.zeros_like(param)
+            try:
+                optimizer._current_plan(counts_there=False).gradients.release()
+            finally:
+                param.grad = grad

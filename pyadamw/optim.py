@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import torch
 from torch.optim.optimizer import ParamsT
@@ -16,7 +16,7 @@ from torch.optim.optimizer import ParamsT
 from ._base import Base
 from ._overrides import GlobalOptimManager
 from ._paging import PageManager
-from ._validate import carried, check_width
+from ._validate import carried, check_width, plain_betas
 
 _SUMMARY = """AdamW with {state}.
 
@@ -34,7 +34,7 @@ _SUMMARY = """AdamW with {state}.
     Args:
         params: tensors, (name, tensor) pairs, or dicts of a group's "params" and its own value for any option below.
         lr: learning rate, >= 0: a number, or a tensor of one element that a scheduler may change in place.
-        betas: decay rates of m and v, each in [0, 1).
+        betas: decay rates of m and v, each in [0, 1): any sequence of two numbers. Groups have a tuple of floats.
         eps: added to the denominator, >= 0.
         weight_decay: >= 0; decoupled from the gradient.
         amsgrad: divide by the largest v so far.
@@ -72,6 +72,35 @@ _PAGED_NOTE = """
 """
 
 
+# What torch.optim.AdamW takes and these classes do not need, and what to do instead.
+_NOT_NEEDED = {
+    "foreach": "leave it out, a step is always one call for all tensors",
+    "fused": "leave it out, a step is always fused",
+    "differentiable": "leave it out, a step cannot be differentiated",
+}
+
+
+def _refuse_call(self: _AdamW, error: TypeError) -> NoReturn:
+    """A call that does not fit the signature: as Python says it, of the user's class, and what to do."""
+    advice = [f": {what}" for name, what in _NOT_NEEDED.items() if repr(name) in str(error)]
+    raise TypeError(f"{type(self).__name__}.__init__() {error}{''.join(advice)}") from None
+
+
+def _naming_the_class(init: Callable[..., None]) -> Callable[..., None]:
+    """`init`, whose TypeError for arguments that it has not names the class that was called."""
+    signature = inspect.signature(init)
+
+    @functools.wraps(init)
+    def named(self: _AdamW, *arguments: Any, **keywords: Any) -> None:
+        try:
+            signature.bind(self, *arguments, **keywords)
+        except TypeError as error:
+            _refuse_call(self, error)
+        init(self, *arguments, **keywords)
+
+    return named
+
+
 class _AdamW(Base):
     """The argument list, once. A class says which values of optim_bits it accepts and which width it then has."""
 
@@ -101,7 +130,7 @@ class _AdamW(Base):
     ) -> None:
         options = {
             "lr": lr,
-            "betas": betas,
+            "betas": plain_betas(betas),
             "eps": eps,
             "weight_decay": weight_decay,
             "amsgrad": amsgrad,
@@ -123,6 +152,14 @@ class _AdamW(Base):
         options["optim_bits"] = self._width or options["optim_bits"]
         super().__init__(params, options)
 
+    if not TYPE_CHECKING:
+        __init__ = _naming_the_class(__init__)
+
+    @property
+    def mng(self) -> GlobalOptimManager:
+        """The GlobalOptimManager of the process, by bitsandbytes' name."""
+        return GlobalOptimManager.get_instance()
+
 
 def _document(state: str, widths: str, paged: bool) -> str:
     return _SUMMARY.format(
@@ -137,7 +174,10 @@ def _always_paged(init: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(init)
     def paged(self: _AdamW, *arguments: Any, **keywords: Any) -> None:
-        bound = without.bind(self, *arguments, **keywords)
+        try:
+            bound = without.bind(self, *arguments, **keywords)
+        except TypeError as error:
+            _refuse_call(self, error)
         init(**bound.arguments, is_paged=True)
 
     paged.__signature__ = without  # type: ignore[attr-defined]

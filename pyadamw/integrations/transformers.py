@@ -7,12 +7,25 @@
     hf.enable()             # from now on optim="adamw_bnb_8bit" is pyadamw's; bitsandbytes need not be there
 
 What TrainingArguments says is taken: learning_rate, adam_beta1, adam_beta2, adam_epsilon, and weight_decay for the
-parameters that Trainer decays. (Trainer itself hands none of it to an optimizer_cls_and_kwargs of the user's.)
+parameters that Trainer decays. Groups are always Trainer's (decayed, not decayed), so that a run can go on with the
+checkpoint of another optimizer.
+
+Embeddings in 32 bits are options of single parameters, by GlobalOptimManager: what reaches them is not the group, but
+that their module has been registered. keep_embeddings() does it for any optimizer of these classes, such as one of
+a trainer that makes its own groups.
+
+peft's create_loraplus_optimizer(), and whatever else imports bitsandbytes where a class is named AdamW8bit or
+PagedAdamW8bit, takes AdamW or PagedAdamW with optim_bits=8, which are the same optimizers:
+
+    hf.keep_embeddings(model)
+    create_loraplus_optimizer(model, pyadamw.AdamW, lr=1e-4, loraplus_lr_ratio=16, optim_bits=8)
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -28,7 +41,7 @@ CLASSES: dict[str, type[optim._AdamW]] = {
     "paged_adamw_32bit": optim.PagedAdamW32bit,
 }
 
-_originals: list[Any] = []  # Trainer.get_optimizer_cls_and_kwargs as it was, while another is in its place
+_originals: dict[str, Any] = {}  # what Trainer has under these names, while other things are in their places
 
 
 def optimizer_cls_and_kwargs(
@@ -45,13 +58,22 @@ def optimizer_cls_and_kwargs(
     return cls, {**from_args, **options}
 
 
+def keep_embeddings(model: torch.nn.Module) -> None:
+    """From now on optimizers that begin to step the embeddings of `model` keep 32-bit state for them, as Trainer has it
+    with bitsandbytes: rows of rare tokens have no gradient for long, and state of their own that is not rounded.
+
+    It is GlobalOptimManager.register_module_override(embedding, "weight", {"optim_bits": 32}) of each nn.Embedding.
+    """
+    manager = optim.GlobalOptimManager.get_instance()
+    for module in model.modules():
+        if isinstance(module, torch.nn.Embedding) and isinstance(getattr(module, "weight", None), torch.Tensor):
+            manager.register_module_override(module, "weight", {"optim_bits": 32})
+
+
 def with_32bit_embeddings(
     args: TrainingArguments, cls: type[optim._AdamW] = optim.AdamW8bit, **options: Any
 ) -> tuple[type[Factory], dict[str, Any]]:
-    """The same, as a factory that sees the model: embeddings keep 32-bit state, as Trainer does with bitsandbytes.
-
-    Rows of rare tokens have no gradient for long, and state of their own that is not rounded.
-    """
+    """The same, as a factory that sees the model: keep_embeddings(model), and an optimizer of Trainer's groups."""
     _, keywords = optimizer_cls_and_kwargs(args, cls, **options)
     return Factory, {"cls": cls, "weight_decay": args.weight_decay, **keywords}
 
@@ -62,50 +84,65 @@ class Factory:
     def __call__(
         self, model: torch.nn.Module, *, cls: type[optim._AdamW], weight_decay: float, **keywords: Any
     ) -> optim._AdamW:
-        """An optimizer of class `cls` with a group for each kind of parameter that the model has: decayed by
-        `weight_decay` or not, embeddings or not."""
-        decayed = set(Trainer.get_decay_parameter_names(None, model))
-        embeddings = {
-            id(param)
-            for module in model.modules()
-            if isinstance(module, torch.nn.Embedding)
-            for param in module.parameters(recurse=False)
-        }
-        kinds = {}
-        for name, param in model.named_parameters():
-            if param.requires_grad:
-                kinds.setdefault((name in decayed, id(param) in embeddings), []).append((name, param))
-        groups = []
-        for (decay, embedding), params in kinds.items():
-            group = {"params": params, "weight_decay": weight_decay if decay else 0.0}
-            groups.append({**group, "optim_bits": 32} if embedding else group)
-        return cls(groups, **keywords)
+        """An optimizer of class `cls` with the groups that Trainer makes for a class."""
+        keep_embeddings(model)
+        # Trainer makes the groups itself: how many there are, and their order, are its own in every version.
+        trainer = SimpleNamespace(
+            model=model,
+            args=SimpleNamespace(weight_decay=weight_decay),
+            optimizer=None,
+            optimizer_cls_and_kwargs=(cls, keywords),
+            get_decay_parameter_names=functools.partial(Trainer.get_decay_parameter_names, None),
+        )
+        create = _originals.get("create_optimizer", Trainer.create_optimizer)
+        optimizer: optim._AdamW = create(trainer)
+        return optimizer
 
 
 def enable() -> contextlib.closing[_Switch]:
     """Makes the values of TrainingArguments.optim in CLASSES mean pyadamw's classes, in this process, until disable().
 
-    8-bit ones keep embeddings in 32 bits. Returns a context manager whose end is disable().
+    Trainer.get_optimizer_cls_and_kwargs() returns the class and keywords for it, which trainers with groups of their
+    own can call as any other. With 8-bit ones embeddings keep 32-bit state: those of the model that it is given, and of
+    the model that Trainer.create_optimizer() makes an optimizer for.
+
+    Returns a context manager whose end is disable().
     """
     if not _originals:
-        original = Trainer.get_optimizer_cls_and_kwargs
+        _originals["get_optimizer_cls_and_kwargs"] = Trainer.__dict__["get_optimizer_cls_and_kwargs"]
+        _originals["create_optimizer"] = Trainer.create_optimizer
+        original, create = Trainer.get_optimizer_cls_and_kwargs, Trainer.create_optimizer
 
-        def chosen(args, model=None):
+        @functools.wraps(original)
+        def chosen(args: TrainingArguments, model: torch.nn.Module | None = None) -> tuple[Any, dict[str, Any]]:
             name = str(getattr(args.optim, "value", args.optim))
             if name not in CLASSES:
                 return original(args, model)
-            choose = with_32bit_embeddings if "8bit" in name else optimizer_cls_and_kwargs
-            return choose(args, CLASSES[name])
+            eight = "8bit" in name
+            if eight and model is not None:
+                keep_embeddings(model)
+            return optimizer_cls_and_kwargs(args, CLASSES[name], optim_bits=8 if eight else 32)
 
-        _originals.append(original)
+        @functools.wraps(create)
+        def created(self: Trainer, *arguments: Any, **keywords: Any) -> Any:
+            begun = self.optimizer is not None
+            optimizer = create(self, *arguments, **keywords)
+            given = getattr(self, "optimizer_cls_and_kwargs", None)
+            asked = given is None or given[1].get("optim_bits") == 8  # as Trainer asks about bitsandbytes' classes
+            if not begun and asked and isinstance(optimizer, optim._AdamW) and optimizer.defaults["optim_bits"] == 8:
+                model = arguments[0] if arguments else keywords.get("model")
+                keep_embeddings(self.model if model is None else model)
+            return optimizer
+
         Trainer.get_optimizer_cls_and_kwargs = staticmethod(chosen)
+        Trainer.create_optimizer = created
     return contextlib.closing(_Switch())
 
 
 def disable() -> None:
-    """Ends what enable() began."""
-    if _originals:
-        Trainer.get_optimizer_cls_and_kwargs = staticmethod(_originals.pop())
+    """Ends what enable() began. Optimizers that there are go on as they are."""
+    while _originals:
+        setattr(Trainer, *_originals.popitem())
 
 
 class _Switch:

@@ -24,6 +24,17 @@ def _repeatable():
 
 
 @pytest.fixture
+def manager():
+    """The one of the process, empty before and after."""
+    import pyadamw  # by no more tests than need it
+
+    manager = pyadamw.GlobalOptimManager.get_instance()
+    manager.initialize()
+    yield manager
+    manager.initialize()
+
+
+@pytest.fixture
 def disk():
     """A directory on a disk, which tests leave empty."""
     path = Path(tempfile.mkdtemp(dir="/var/tmp"))

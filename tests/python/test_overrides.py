@@ -6,19 +6,11 @@ import pickle
 
 import pytest
 import torch
-from harness import assert_same_bits, bits, clones, moment_of, parameters, state_bits, train
+from harness import assert_same_bits, bits, clones, moment_of, parameters, run_played, state_bits, train
 
 import pyadamw
 
 SHAPES = ((40, 300), (5000,), (70, 256), (7,))
-
-
-@pytest.fixture
-def manager():
-    """The one of the process, empty before and after."""
-    pyadamw.GlobalOptimManager._instance = None
-    yield pyadamw.GlobalOptimManager.get_instance()
-    pyadamw.GlobalOptimManager._instance = None
 
 
 CONFIGS = {
@@ -84,7 +76,7 @@ def test_nothing_leaks(manager):
     assert moment_of(apart.state[other[0]]).dtype == torch.uint8
     del begun, apart, other, params
     gc.collect()
-    assert len(manager._configs) == 0
+    assert manager.pid2config == {}
     for _ in range(20):
         fresh = parameters(SHAPES)
         assert all(manager.config_of(p) == {} for p in fresh)
@@ -131,3 +123,90 @@ def test_copies_keep_the_override(manager, copied):
 def test_wrong_calls_are_refused(manager, call):
     with pytest.raises(ValueError):
         call(manager, parameters(((3,),))[0])
+
+
+# ---- when an optimizer looks -----------------------------------------------------------------------------------------
+
+
+def test_a_load_takes_the_override(manager):
+    """What is there when state is loaded stays; what comes between load and step does not reach it."""
+    params = parameters(SHAPES)
+    plain = pyadamw.AdamW8bit(params)
+    train(plain, params, 1)
+    copies = clones(params)
+    manager.override_config(copies[0], "optim_bits", 32)
+    optimizer = pyadamw.AdamW8bit(copies)
+    optimizer.load_state_dict(plain.state_dict())
+    manager.initialize()
+    manager.override_config(copies[1], "optim_bits", 32)
+    train(optimizer, copies, 1, first=1)
+    assert [optimizer.state[p]["exp_avg"].dtype for p in copies[:2]] == [torch.float32, torch.uint8]
+    assert [entry.bits for entry in optimizer.memory_report().entries[:2]] == [32, 8]
+    again = pickle.loads(pickle.dumps(optimizer))
+    assert [again.state[p]["exp_avg"].dtype for p in again.param_groups[0]["params"][:2]] == [
+        torch.float32,
+        torch.uint8,
+    ]
+
+
+@pytest.mark.parametrize("zero", [0.0, torch.tensor(0.0)])
+def test_a_group_without_lr_stops_an_lr_of_its_own(manager, zero):
+    """So torch.distributed.checkpoint makes state; and with an lr again, the parameter's own counts."""
+    params = parameters(SHAPES)
+    manager.override_config(params[1], key_value_dict={"lr": 0.5, "weight_decay": 0.1})
+    before = [bits(p) for p in params]
+    optimizer = pyadamw.AdamW8bit(params, lr=zero)
+    train(optimizer, params, 2)
+    assert [bits(p) for p in params] == before
+    optimizer.param_groups[0]["lr"] = 1e-3
+    train(optimizer, params, 1)
+    assert bits(params[1]) != before[1]
+    optimizer.param_groups[0]["lr"] = zero
+    before = [bits(p) for p in params]
+    train(optimizer, params, 1)
+    assert [bits(p) for p in params] == before
+
+
+def test_loading_by_dcp_moves_no_weight(manager):
+    """set_optimizer_state_dict() of torch.distributed.checkpoint into an optimizer with overrides of lr."""
+    from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
+
+    net = torch.nn.Linear(64, 80)
+    manager.override_config(net.weight, key_value_dict={"lr": 0.5, "weight_decay": 0.1})
+    optimizer = pyadamw.AdamW8bit(net.parameters())
+    train(optimizer, list(net.parameters()), 2)
+    optimizer.zero_grad()  # torch.distributed.checkpoint makes state with gradients of its own
+    saved = get_optimizer_state_dict(net, optimizer)
+    before, fresh = bits(net.weight), pyadamw.AdamW8bit(net.parameters())
+    set_optimizer_state_dict(net, fresh, saved)
+    assert bits(net.weight) == before
+    assert state_bits(fresh, net.weight) == state_bits(optimizer, net.weight)
+
+
+def test_lr_of_its_own_beside_an_lr_on_a_device():
+    """As on the CPU, without anybody waiting for the device: 0 there stops it, anything else does not count."""
+    script = """
+import torch, pyadamw
+from device_script import on_device
+from harness import bits, parameters, train
+manager = pyadamw.GlobalOptimManager.get_instance()
+with on_device():
+    params = parameters(((5000,), (300,)))
+    manager.override_config(params[0], "lr", 0.5)
+    lr = torch.tensor(0.0)
+    optimizer = pyadamw.AdamW8bit(params, lr=lr)
+    before = [bits(p) for p in params]
+    train(optimizer, params, 2)
+    assert [bits(p) for p in params] == before
+    lr.fill_(1e-3)
+    values = [p.detach().clone() for p in params]
+    train(optimizer, params, 1, first=2)
+    assert 0.1 < (values[0] - params[0]).abs().max() < 2
+    assert 0 < (values[1] - params[1]).abs().max() < 4e-3
+    optimizer.param_groups[0]["lr"] = 0.0
+    before = [bits(p) for p in params]
+    train(optimizer, params, 1, first=3)
+    assert [bits(p) for p in params] == before
+print("holds")
+"""
+    assert "holds" in run_played("-c", script)

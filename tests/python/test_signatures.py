@@ -57,3 +57,30 @@ def test_classes_are_where_bitsandbytes_has_them(cls):
     assert issubclass(cls, torch.optim.Optimizer)
     for name in inspect.signature(cls).parameters:
         assert f"{name}:" in cls.__doc__
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+@pytest.mark.parametrize(
+    ("keywords", "advice"),
+    [
+        ({"fused": True}, "leave it out"),
+        ({"foreach": None}, "leave it out"),
+        ({"differentiable": False}, "leave it out"),
+        ({"momentum": 0.9}, ""),
+    ],
+)
+def test_unknown_arguments_name_the_class(cls, keywords, advice):
+    """The class that the user has called, the argument, and what to do."""
+
+    class Mine(cls):
+        def __init__(self, params, **keywords):
+            super().__init__(params, **keywords)
+
+    (name,) = keywords
+    for called in (cls, Mine):
+        expected = rf"^{called.__name__}\.__init__\(\) got an unexpected keyword argument '{name}'"
+        with pytest.raises(TypeError, match=expected) as caught:
+            called([torch.nn.Parameter(torch.zeros(1))], **keywords)
+        assert advice in str(caught.value)
+    with pytest.raises(TypeError, match=rf"^{cls.__name__}\.__init__\(\) .*params"):
+        cls()

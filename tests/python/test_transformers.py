@@ -127,15 +127,16 @@ def test_optimizer_cls_and_kwargs(choose, tmp_path):
 
 def test_the_switch_is_reversible():
     """Twice on, once off: Trainer is as it was; other names are never touched."""
-    before = Trainer.get_optimizer_cls_and_kwargs
+    before, create = Trainer.get_optimizer_cls_and_kwargs, Trainer.create_optimizer
     hf.enable()
     hf.enable()
     assert Trainer.get_optimizer_cls_and_kwargs is not before
     assert Trainer.get_optimizer_cls_and_kwargs(arguments("x", optim="adamw_torch"))[0] is torch.optim.AdamW
-    hf.disable()
-    assert Trainer.get_optimizer_cls_and_kwargs is before
-    hf.disable()
-    assert Trainer.get_optimizer_cls_and_kwargs is before
+    assert Trainer.create_optimizer is not create
+    for _ in range(2):
+        hf.disable()
+        assert Trainer.get_optimizer_cls_and_kwargs is before
+        assert Trainer.create_optimizer is create
 
 
 @pytest.mark.parametrize("cls", [pyadamw.AdamW8bit, pyadamw.PagedAdamW8bit])
