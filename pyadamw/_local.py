@@ -122,7 +122,7 @@ def _no_index(shape, cuts, eight_bit):
     step = math.prod(shape[inmost + 1 :])
     lengths = [(end - begin) * step for begin, end in cuts.pieces[inmost]]
     # Blocks of any state follow rows: they lie in one run if runs are rows, or whole blocks.
-    fits = inmost == 1 and min(lengths) >= SHORTEST_ROW or not any(length % BLOCK_SIZE for length in lengths)
+    fits = (inmost == 1 and min(lengths) >= SHORTEST_ROW) or not any(length % BLOCK_SIZE for length in lengths)
     if inmost > 0 and not eight_bit and not fits:
         return f"shards of dimension {inmost} end within blocks of {BLOCK_SIZE}"
     return ""
