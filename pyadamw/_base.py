@@ -140,7 +140,7 @@ class Base(torch.optim.Optimizer):
             )
         plan = self._current_plan(counts_there=there)
         if there and not plan.everything_there and float(found_inf) != 0:  # what is on the CPU has to wait for it
-            plan.gradients.release()
+            plan.release()
             return loss
         plan.step(self.param_groups, found_inf if there and plan.everything_there else None)
         return loss

@@ -39,7 +39,7 @@ class Plan:
 
     def __init__(self, groups, states, rows, waiting, skipped, counts_there=False):
         """`waiting`: the indices of parameters that have no row."""
-        self.groups = [Group(group) for group in groups]
+        self.groups, self._params = [Group(group) for group in groups], None
         everyone = in_order(groups)
         self.rows, self.waiting = rows, waiting
         self.order = [row.index for row in rows]
@@ -150,7 +150,16 @@ class Plan:
             return False
         if exposed and not self.state_watch.unchanged(states):
             return False
-        return self.gradients.take(self._params_of_rows(params))
+        params = self._params_of_rows(params)
+        if not self.gradients.take(params):
+            return False
+        self._params = params  # until release(): to go through them once more would touch all of them
+        return True
+
+    def release(self):
+        """Lets go of what refresh() has taken for one step."""
+        self.gradients.release()
+        self._params = None
 
     def step(self, groups, found_inf=None):
         """Steps every parameter that has a gradient. `found_inf`: None, or a tensor of one element; then all parameters
@@ -162,7 +171,7 @@ class Plan:
             self._set_options(groups)
             self._run(groups, found_inf)
         finally:
-            self.gradients.release()
+            self.release()
 
     def _set_options(self, groups):
         for number, group in enumerate(groups):
@@ -190,7 +199,7 @@ class Plan:
 
     def _run(self, groups, found_inf):
         threads, factors = threads_to_use(), {}
-        params = self._params_of_rows(in_order(groups))
+        params = self._params
         copies = self._copies(params) if self.copied else {}
         take_back = self.counts.add(self.gradients.present, found_inf, factors)
         stepped = []  # ranges or lists of rows

@@ -134,6 +134,6 @@ def _make_state(optimizer: _AdamW) -> None:
             if grad is None:
                 param.grad = torch.zeros_like(param)
             try:
-                optimizer._current_plan(counts_there=False).gradients.release()
+                optimizer._current_plan(counts_there=False).release()
             finally:
                 param.grad = grad
