@@ -68,7 +68,7 @@ def prepare(optimizer, state_dict):
         merged.append(options)
         places.update({key: (number, position) for position, key in enumerate(saved_group["params"])})
     state = {}
-    for key, entry in state_dict["state"].items():
+    for key, entry in _under_their_keys(state_dict["state"], places).items():
         if key not in places:
             raise ValueError(f"the state dict has state for parameter {key!r}, which is in none of its groups")
         number, position = places[key]
@@ -80,6 +80,19 @@ def prepare(optimizer, state_dict):
         param = groups[number]["params"][position]
         optimizer.overrides.take(param, bool(optimizer._state.get(param)))
     return {**state_dict, "state": state, "param_groups": saved}
+
+
+def _under_their_keys(entries, places):
+    """torch.distributed.checkpoint takes the keys of dicts for words: what is no tensor it puts beside the entry of
+    parameter 0, under "0"."""
+    strays = {key for key in entries if key not in places and isinstance(key, str) and key.isdigit()}
+    result = {key: entry for key, entry in entries.items() if key not in strays}
+    for key in strays:
+        if int(key) in result and isinstance(entries[key], dict):
+            result[int(key)] = {**result[int(key)], **entries[key]}
+        else:
+            result[key] = entries[key]
+    return result
 
 
 def _check_cast_codes(entry, saved_group, what):
