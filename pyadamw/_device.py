@@ -4,6 +4,8 @@ memory, so that nobody has to wait for them. Must not know rows or groups.
 
 import torch
 
+from ._memory import plain
+
 TYPES = {"cuda"}  # of torch devices that libadamw reaches through a driver
 
 # torch's own name for it in the code that it generates: the public way makes an object, which takes longer than a call
@@ -42,7 +44,7 @@ def float32_at(value, device, known):
     key = (id(value), device)
     if key not in known:
         # Without waiting, unless the number comes down from a device.
-        known[key] = value.detach().to(device, torch.float32, non_blocking=is_device(device)).reshape(1)
+        known[key] = plain(value.detach().to(device, torch.float32, non_blocking=is_device(device)).reshape(1))
     return known[key].data_ptr()
 
 

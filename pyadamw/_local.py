@@ -15,6 +15,7 @@ from typing import NamedTuple
 import torch
 
 from ._cdef import BLOCK_SIZE
+from ._memory import plain
 from ._shards import Cuts
 from .functional import SHORTEST_ROW, absmax_shape, block_dim, follows_rows, row_length
 
@@ -144,7 +145,7 @@ def local_gradient(grad, param=None, whole=False):
 
 def gathered(param):
     """All of a sharded parameter, in memory of its own."""
-    return param.detach().full_tensor().contiguous().clone()
+    return plain(param.detach().full_tensor()).clone()
 
 
 def own_part(whole, param):

@@ -195,7 +195,9 @@ def _prepared(row, param, states, groups):
 
 def is_count(step):
     """Whether a step count can stay where it is."""
-    return isinstance(step, torch.Tensor) and step.dtype == torch.float32 and math.prod(step.shape) == 1
+    if not isinstance(step, torch.Tensor) or step.dtype != torch.float32 or math.prod(step.shape) != 1:
+        return False
+    return lies_plainly(step) and not step.requires_grad
 
 
 def _leftover(state, valid):

@@ -16,6 +16,7 @@ import torch
 
 from . import _cdef
 from ._checks import is_real
+from ._memory import lies_plainly, plain
 from ._pager import home
 from ._paging import PageManager
 from .functional import BLOCK8, TENSOR8, absmax_shape, dequantize, quantize
@@ -223,17 +224,17 @@ def _check_moment(state, moment, source, where):
 
 def _placed(tensor, dtype, spec):
     """The tensor where `spec` wants it: itself if that is so."""
-    right = tensor.dtype == dtype and tensor.is_contiguous() and not tensor.requires_grad
-    if right and spec.is_home(tensor):
+    valid = tensor.dtype == dtype and lies_plainly(tensor) and not tensor.requires_grad
+    if valid and spec.is_home(tensor):
         return tensor
     if spec.pages is None:
-        moved = tensor.detach().to(device=spec.device, dtype=dtype).contiguous()
+        moved = plain(tensor.detach().to(device=spec.device, dtype=dtype))
         return moved if home(moved)[0] is None else moved.clone()
     return spec.zeros(tensor.shape, dtype).copy_(tensor.detach())
 
 
 def _at_work(tensor, dtype, spec):
-    return tensor.detach().to(device=spec.workplace(), dtype=dtype).contiguous()
+    return plain(tensor.detach().to(device=spec.workplace(), dtype=dtype))
 
 
 def _as_format(state, moment, source, spec, where):

@@ -19,6 +19,7 @@ import torch
 from . import _cdef
 from ._device import is_device, stream
 from ._library import ffi, library
+from ._memory import plain
 
 BLOCK8, TENSOR8 = 1, 2  # adamw_state_format
 MAPS = {"signed": 0, "unsigned": 1}  # adamw_map
@@ -107,7 +108,7 @@ def quantize(
         codes: uint8, the shape of `tensor`.
         absmax: float32, the largest magnitude of each block; its shape is absmax_shape(tensor.shape, block_wise).
     """
-    source = tensor.detach().to(torch.float32).contiguous()
+    source = plain(tensor.detach().to(torch.float32))
     options = _options(source, map, block_wise, rounding, step, seed)
     codes = torch.empty(source.shape, dtype=torch.uint8, device=source.device)
     absmax = torch.empty(absmax_shape(source.shape, block_wise), dtype=torch.float32, device=source.device)
@@ -132,7 +133,7 @@ def dequantize(
             f"absmax is {absmax.dtype} of shape {tuple(absmax.shape)} on {absmax.device}: "
             f"must be float32 of shape {shape} on {codes.device}"
         )
-    codes, absmax = codes.detach().contiguous(), absmax.detach().contiguous()
+    codes, absmax = plain(codes.detach()), plain(absmax.detach())
     target = torch.empty(codes.shape, dtype=torch.float32, device=codes.device)
     lib = library()
     lib.check(

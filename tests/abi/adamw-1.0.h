@@ -467,21 +467,31 @@ typedef struct adamw_describe_options {
   size_t stride;                  /* a multiple of 8: `addresses` may be a column of a table of adamw_tensor */
   adamw_tensor_form *forms;       /* `count` of them */
   size_t form_size;               /* sizeof(adamw_tensor_form) */
-  void **objects;                 /* NULL, or where to write what `item` returned: `count` of them */
+  void **objects;                 /* NULL, or where to write what tells the objects apart: `count` pointers, those that `item`
+                                     returned, or with `handle` those that lie in these objects */
   adamw_get_function get;         /* NULL, or: described is get(object, closure), as a parameter's gradient is */
   void *closure;
   adamw_set_item_function keep;   /* with `get`: the sequence `kept` owns what `get` returned until the caller empties it */
   void *kept;
+  adamw_get_function test;        /* NULL, or: a tensor is refused of which test(tensor, NULL) is not `passes`. A torch tensor
+                                     whose is_neg() is not False holds other numbers than its memory */
+  void *passes;
+  size_t handle;                  /* 0, or: `handle` bytes beyond its beginning a tensor has a pointer. It is refused if the
+                                     64-bit number `bits_at` bytes beyond what that points to has one of the bits `bits` */
+  size_t bits_at;
+  uint64_t bits;
 } adamw_describe_options;
 
 #define ADAMW_DESCRIBE_OPTIONS_INIT \
-  { sizeof(adamw_describe_options), NULL, NULL, 0, NULL, 0, NULL, sizeof(adamw_tensor_form), NULL, NULL, NULL, NULL, NULL }
+  { sizeof(adamw_describe_options), NULL, NULL, 0, NULL, 0, NULL, sizeof(adamw_tensor_form), NULL, NULL, NULL, NULL, NULL, \
+    NULL, NULL, 0, 0, 0u }
 
 /* Looks at each of the first `count` objects of `sequence`. For bindings that must look at thousands of tensors before each
  * step: asked one by one from Python that takes longer than the step. It keeps nothing, synchronises nothing and takes no
  * lock: if the functions need the interpreter's, the caller must hold it.
- * Errors: INVALID_ARGUMENT, among them an object that is no tensor or has no address (a sparse one): what the functions left
- * in the interpreter then (an exception) is the caller's to take; VERSION. In both cases the outputs may be partly written. */
+ * Errors: INVALID_ARGUMENT, among them an object that is no tensor, has no memory (a sparse one, or one that wraps another
+ * tensor) or is refused by `test`; a pending Python exception is left for the caller to handle. VERSION. In both cases the
+ * outputs may be partly written. */
 ADAMW_API adamw_status adamw_describe_tensors(void *sequence, const adamw_describe_options *options);
 
 #ifdef __cplusplus
@@ -507,7 +517,7 @@ ADAMW_ASSERT_(offsetof(adamw_step_options, pager) == 136, adamw_assert_step_page
 ADAMW_ASSERT_(sizeof(adamw_pager_options) == 48 && offsetof(adamw_pager_options, resident_bytes) == 16, adamw_assert_pager_size);
 ADAMW_ASSERT_(sizeof(adamw_pager_statistics) == 96 && offsetof(adamw_pager_statistics, bytes_in) == 64, adamw_assert_statistics);
 ADAMW_ASSERT_(sizeof(adamw_tensor_form) == 32 && offsetof(adamw_tensor_form, contiguous) == 28, adamw_assert_form_size);
-ADAMW_ASSERT_(sizeof(adamw_describe_options) == 104 && offsetof(adamw_describe_options, kept) == 96, adamw_assert_describe);
+ADAMW_ASSERT_(sizeof(adamw_describe_options) == 144 && offsetof(adamw_describe_options, bits) == 136, adamw_assert_describe);
 #undef ADAMW_ASSERT_
 
 #endif /* ADAMW_H */

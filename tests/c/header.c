@@ -37,7 +37,7 @@ static void check_layout(void) {
   OFFSET(adamw_tensor_form, dtype_bits, 25);
   OFFSET(adamw_tensor_form, dtype_lanes, 26);
   OFFSET(adamw_tensor_form, contiguous, 28);
-  SIZE(adamw_describe_options, 104);
+  SIZE(adamw_describe_options, 144);
   OFFSET(adamw_describe_options, size, 0);
   OFFSET(adamw_describe_options, describe, 8);
   OFFSET(adamw_describe_options, item, 16);
@@ -51,6 +51,11 @@ static void check_layout(void) {
   OFFSET(adamw_describe_options, closure, 80);
   OFFSET(adamw_describe_options, keep, 88);
   OFFSET(adamw_describe_options, kept, 96);
+  OFFSET(adamw_describe_options, test, 104);
+  OFFSET(adamw_describe_options, passes, 112);
+  OFFSET(adamw_describe_options, handle, 120);
+  OFFSET(adamw_describe_options, bits_at, 128);
+  OFFSET(adamw_describe_options, bits, 136);
   SIZE(adamw_tensor, 128);
   OFFSET(adamw_tensor, param, 0);
   OFFSET(adamw_tensor, grad, 8);

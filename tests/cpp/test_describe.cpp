@@ -93,6 +93,46 @@ void check_what_objects_refer_to(adamw_describe_options o, adamw_tensor_form *fo
   current->unkept = -1;
 }
 
+int tested = 0;
+
+void *is_second(void *object, void *nothing) {
+  CHECK(nothing == nullptr, "the second argument is NULL");
+  ++tested;
+  return object == &current->tensors[1] ? memory : nullptr;
+}
+
+// Law: a tensor whose numbers are not what lies at its address is refused: by a function, by a bit of what it points to,
+// or because it has elements and no memory.
+void check_refused_tensors() {
+  Sequence s = three();
+  current = &s;
+  void *addresses[3], *objects[3];
+  adamw_tensor_form forms[3];
+  const auto refused = [&](adamw_describe_options o, const char *word) {
+    CHECK(adamw_describe_tensors(&s, &o) == ADAMW_ERROR_INVALID_ARGUMENT, "%s", word);
+    CHECK(std::strstr(adamw_last_error(), word) != nullptr, "\"%s\" lacks \"%s\"", adamw_last_error(), word);
+  };
+  adamw_describe_options o = options_of(addresses, sizeof addresses[0], forms);
+  o.test = is_second, o.passes = nullptr, o.count = 1;
+  CHECK(adamw_describe_tensors(&s, &o) == ADAMW_OK && tested == 1, "one passes: %s", adamw_last_error());
+  o.count = 3;
+  refused(o, "object 1 is refused");
+
+  // Each tensor points to its shape, whose first number has the bits.
+  o = options_of(addresses, sizeof addresses[0], forms);
+  o.objects = objects, o.handle = offsetof(DLTensor, shape), o.bits_at = 0, o.bits = std::uint64_t{1} << 40;
+  CHECK(adamw_describe_tensors(&s, &o) == ADAMW_OK, "no bit: %s", adamw_last_error());
+  for (std::size_t i = 0; i < 3; ++i)
+    CHECK(objects[i] == static_cast<const void *>(s.tensors[i].shape), "object %zu is what it points to", i);
+  o.bits = static_cast<std::uint64_t>(s.tensors[1].shape[0]);
+  o.count = 2;
+  refused(o, "refused bits");
+
+  o = options_of(addresses, sizeof addresses[0], forms);
+  s.tensors[1].data = nullptr, s.tensors[1].byte_offset = 0;
+  refused(o, "object 1 has no memory");
+}
+
 // Law: the column of a table is filled at its stride and nothing beside it; a dimension of one has no stride that
 // matters, a tensor without elements is contiguous.
 void check_answers() {
@@ -173,5 +213,6 @@ void check_refusals() {
 int main() {
   check_answers();
   check_refusals();
+  check_refused_tensors();
   return finish();
 }
