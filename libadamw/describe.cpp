@@ -93,7 +93,8 @@ adamw_status adamw_describe_tensors(void *sequence, const adamw_describe_options
     if (t.data == nullptr && o.forms[i].numel != 0)
       return adamw::fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: object %" PRId64 " has no memory", function, i);
     if (o.test != nullptr && o.test(object, nullptr) != o.passes)
-      return adamw::fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: object %" PRId64 " is refused by options.test", function, i);
+      return adamw::fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: object %" PRId64 " is refused by options.test", function,
+                         i);
     if (o.handle != 0 && (bits_of(o, object) & o.bits) != 0)
       return adamw::fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: object %" PRId64 " has refused bits", function, i);
   }

@@ -101,8 +101,8 @@ void *is_second(void *object, void *nothing) {
   return object == &current->tensors[1] ? memory : nullptr;
 }
 
-// Law: a tensor whose numbers are not what lies at its address is refused: by a function, by a bit of what it points to,
-// or because it has elements and no memory.
+// Law: a tensor whose numbers are not what lies at its address is refused: by a function, by a bit of what it points
+// to, or because it has elements and no memory.
 void check_refused_tensors() {
   Sequence s = three();
   current = &s;

@@ -5,12 +5,14 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import defaults
 import hypothesis
 import pytest
 import torch
 
 hypothesis.settings.register_profile("suite", deadline=None, print_blob=True, derandomize=True, max_examples=60)
 hypothesis.settings.load_profile("suite")
+defaults.apply()
 
 
 @pytest.fixture(autouse=True)

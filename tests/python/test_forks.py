@@ -1,0 +1,77 @@
+"""Owns the laws of processes that share parameters and state, and of forked ones: they step as one process does."""
+
+import subprocess
+import sys
+
+import pytest
+from harness import run_python
+
+HOGWILD = """
+import sys, torch, torch.multiprocessing as mp, pyadamw
+
+def work(optimizer, params, steps):
+    torch.set_num_threads(1)
+    for _ in range(steps):
+        for p in params:
+            p.grad = torch.ones_like(p)
+        optimizer.step()
+
+if __name__ == "__main__":
+    mp.set_start_method(sys.argv[2])
+    params = [torch.nn.Parameter(torch.ones(s)) for s in ((300,), (70, 100))]
+    paged = {"page_manager": pyadamw.PageManager("host", min_numel=100)} if "Paged" in sys.argv[1] else {}
+    optimizer = getattr(pyadamw, sys.argv[1])(params, lr=1e-2, **paged)
+    work(optimizer, params, 1)
+    for p in params:
+        p.data.share_memory_()
+        for value in optimizer.state[p].values():
+            value.share_memory_()
+    before = [p.detach().clone() for p in params]
+    for _ in range(3):  # one after the other
+        process = mp.Process(target=work, args=(optimizer, params, 5))
+        process.start()
+        process.join(120)
+        assert process.exitcode == 0
+    assert [int(optimizer.state[p]["step"]) for p in params] == [16, 16], optimizer.state
+    work(optimizer, params, 4)
+    assert [int(optimizer.state[p]["step"]) for p in params] == [20, 20]
+    plain = [torch.nn.Parameter(torch.ones(s)) for s in ((300,), (70, 100))]
+    work(getattr(pyadamw, sys.argv[1])(plain, lr=1e-2), plain, 20)
+    assert all(torch.equal(p, q) for p, q in zip(params, plain, strict=True))
+"""
+
+
+@pytest.mark.parametrize(
+    ("cls", "method"),
+    [("AdamW32bit", "fork"), ("AdamW8bit", "fork"), ("PagedAdamW8bit", "fork"), ("AdamW8bit", "spawn")],
+)
+def test_processes_that_share_parameters_and_state(tmp_path, cls, method):
+    """Steps of several processes in turn are steps of one, their counts included (Hogwild)."""
+    script = tmp_path / "hogwild.py"
+    script.write_text(HOGWILD)
+    # A file: a spawned process imports it.
+    done = subprocess.run(
+        [sys.executable, script, cls, method], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_forked_child_steps():
+    """A large step in a child after a parallel one in its parent: OpenMP's threads are not there."""
+    script = """
+import os, torch, pyadamw
+torch.set_num_threads(2)
+params = [torch.nn.Parameter(torch.ones(2**20))]
+optimizer = pyadamw.AdamW8bit(params)
+def once():
+    params[0].grad = torch.ones(2**20)
+    optimizer.step()
+once()
+child = os.fork()
+if child == 0:
+    optimizer.step()  # with the parent's gradient: torch's own large operations would wait for ever
+    os._exit(0 if int(optimizer.state[params[0]]["step"]) == 2 else 1)
+assert os.waitpid(child, 0)[1] == 0
+"""
+    done = run_python(script)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,27 @@
+"""Owns the laws of meshes, in real processes over gloo: state stays sharded on whatever dimensions a parameter is, with
+the bits of one process, and goes on under any other mesh.
+"""
+
+import forked
+
+
+def run(folder, *jobs):
+    script = "import sharded_script, mesh_script; sharded_script.main()"
+    arguments = [f"{mode}:{processes}" for mode, processes in jobs]
+    done = forked.run(script, folder, *arguments, modules=("sharded_script",), timeout=600, OMP_NUM_THREADS="1")
+    assert done.returncode == 0, done.stdout + done.stderr[-3000:]
+    for mode in {mode for mode, _ in jobs}:
+        assert done.stdout.count(f"{mode}: holds") == sum(processes for m, processes in jobs if m == mode)
+
+
+def test_shards_of_any_dimension_are_parts_of_the_whole(tmp_path):
+    run(tmp_path, ("steps", 2), ("steps", 3), ("steps", 4))
+
+
+def test_no_mesh_takes_more_memory(tmp_path):
+    """FSDP2, tensor parallelism, both, and HSDP: at most 2.1 bytes a parameter."""
+    run(tmp_path, ("memory", 1), ("memory", 2), ("memory", 4))
+
+
+def test_a_checkpoint_of_one_mesh_goes_on_under_another(tmp_path):
+    run(tmp_path, ("save", 2), ("resume", 1), ("resume", 4))
