@@ -1,5 +1,5 @@
-"""Owns running what the package does under another default of torch: conftest.py calls it where the environment says so.
-Must not know any law.
+"""Owns running what the package does under another default of torch: conftest.py calls it where the environment says
+so. Must not know any law.
 
 The tests' own tensors are made as ever: what is called is the package's work alone.
 """

@@ -1,5 +1,5 @@
 """Owns the law: an address is believed only as long as it is true. Whatever is done between steps to a tensor that a
-step reads or writes, the steps have the bits of undisturbed ones; and what nobody outside holds any more is free at once.
+step reads or writes, the steps have the bits of undisturbed ones; and what nobody outside holds is free at once.
 """
 
 import gc

@@ -12,7 +12,7 @@ from harness import ROOT
 
 FILES = ("against_torch", "percentile_clipping", "state_dict", "noncontiguous", "gradscaler", "quantize", "addresses")
 # What takes long and makes no more tensors.
-LEFT = "not free and not Paged and not processes and not module"
+LEFT = "not free and not module"
 
 
 @pytest.mark.parametrize("choice", defaults.CHOICES)
