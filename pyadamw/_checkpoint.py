@@ -15,6 +15,11 @@ from ._validate import OPTIONS, check_options, plain_betas
 OURS = ("optim_bits", "min_8bit_size", "block_wise", "is_paged", "page_manager")
 
 
+# Options that torch.optim.AdamW has and nobody here: torch.distributed.checkpoint takes the state of one optimizer for
+# another only if that has all options of the first.
+TORCHS = {"foreach": None, "differentiable": False, "fused": None, "decoupled_weight_decay": True}
+
+
 class Hidden:
     """State of one parameter that the base class must not touch."""
 
@@ -35,7 +40,7 @@ def aliased(state_dict):
 
     state = {key: copied(entry) if isinstance(entry, dict) else entry for key, entry in state_dict["state"].items()}
     # torch.distributed.checkpoint wants every option of the optimizer's groups to be there.
-    groups = [{**group, "page_manager": None, FORMAT_KEY: FORMAT} for group in state_dict["param_groups"]]
+    groups = [{**TORCHS, **group, "page_manager": None, FORMAT_KEY: FORMAT} for group in state_dict["param_groups"]]
     return {**state_dict, "state": state, "param_groups": groups}
 
 
@@ -59,7 +64,7 @@ def prepare(optimizer, state_dict):
         return None  # the base class says what is wrong
     check_format(saved)
     formats = [group.get(FORMAT_KEY, FORMAT) for group in saved]
-    saved = [{name: value for name, value in group.items() if name != FORMAT_KEY} for group in saved]
+    saved = [{name: value for name, value in group.items() if name not in (FORMAT_KEY, *TORCHS)} for group in saved]
     places, merged = {}, []
     for number, (group, saved_group) in enumerate(zip(groups, saved, strict=True)):
         options = {**saved_group, "params": group["params"]}

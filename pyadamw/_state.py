@@ -135,7 +135,9 @@ def without_marks(state, where):
                 "optimizer of the class and options (min_8bit_size, overrides) that saved it, and give that one's "
                 "state_dict() to this one's load_state_dict(), which converts"
             )
-    return {key: value for key, value in state.items() if key not in marks}
+    # What torch.distributed.checkpoint looked for in a flat checkpoint and did not find is {}.
+    missing = [key for key in KEYS if isinstance(state.get(key), dict) and not state[key]]
+    return {key: value for key, value in state.items() if key not in (*marks, *missing)}
 
 
 def renamed(state, spec):
@@ -184,7 +186,11 @@ def conform(state, spec, where):
             result.update(_as_format(state, moment, source, spec, where))
         elif moment in spec.moments():
             if moment != "max_exp_avg_sq":
-                raise ValueError(f"{where}: the state has neither {moment} nor {codes_of(moment)}")
+                raise ValueError(
+                    f"{where}: the state has neither {moment} nor {codes_of(moment)}. If torch.distributed.checkpoint has "
+                    "read it: that reads only what the optimizer has, and the checkpoint may have the other width (32 or 8 "
+                    "bits). Read it with an optimizer of the class and options that saved it"
+                )
             result.update(_zero_moment(moment, spec))
     if HISTORY in state:
         history = _check(state, HISTORY, (_cdef.GNORM_HISTORY,), where)
