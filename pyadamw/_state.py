@@ -187,9 +187,9 @@ def conform(state, spec, where):
         elif moment in spec.moments():
             if moment != "max_exp_avg_sq":
                 raise ValueError(
-                    f"{where}: the state has neither {moment} nor {codes_of(moment)}. If torch.distributed.checkpoint has "
-                    "read it: that reads only what the optimizer has, and the checkpoint may have the other width (32 or 8 "
-                    "bits). Read it with an optimizer of the class and options that saved it"
+                    f"{where}: the state has neither {moment} nor {codes_of(moment)}. torch.distributed.checkpoint "
+                    "reads only what the optimizer has: if it has read this, the checkpoint may have the other width "
+                    "(32 or 8 bits). Read it with an optimizer of the class and options that saved it"
                 )
             result.update(_zero_moment(moment, spec))
     if HISTORY in state:

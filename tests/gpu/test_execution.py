@@ -117,9 +117,10 @@ def test_capture_without_capturable_is_refused(cuda):
 
 
 def test_gradscaler_does_not_wait(cuda):
-    """found_inf and the scale are read on the device: a step with infinities changes nothing and counts nothing."""
+    """With capturable=True found_inf and the scale are read on the device: a step with infinities changes nothing and
+    counts nothing."""
     params = models.parameters(cuda)
-    optimizer = pyadamw.AdamW8bit(params, lr=1e-2, min_8bit_size=100)
+    optimizer = pyadamw.AdamW8bit(params, lr=1e-2, min_8bit_size=100, capturable=True)
     scaler = torch.amp.GradScaler("cuda", init_scale=1024.0)
     for step in range(4):
         models.gradients(params, step)

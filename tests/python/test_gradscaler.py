@@ -1,5 +1,9 @@
-"""Owns the law: GradScaler works, and an overflow changes neither parameters nor step counts."""
+"""Owns the law: GradScaler works as with torch.optim.AdamW, and an overflow changes neither parameters nor step counts.
 
+With capturable=True step() unscales and tests itself, as torch's fused class does; else GradScaler does it.
+"""
+
+import pytest
 import torch
 from harness import bits, clones, parameters, state_bits
 
@@ -64,3 +68,26 @@ def test_overflow_changes_nothing():
             counts.append([int(optimizer.state[p]["step"]) if optimizer.state.get(p) else 0 for p in these])
         assert counts == [[0, 0], [1, 1], [1, 1], [2, 2]]
         assert optimizer.skipped_elements == 0
+
+
+@pytest.mark.parametrize("capturable", [False, True])
+@pytest.mark.parametrize("unscaled", [False, True])
+@pytest.mark.parametrize("cls", [torch.optim.AdamW, pyadamw.AdamW32bit, pyadamw.AdamW8bit])
+def test_gradients_are_unscaled_after_the_step(cls, unscaled, capturable):
+    """Whoever looks at them then sees those of a run without a scaler; with groups, and without a gradient here and there."""
+    params = parameters([(5000,), (300,), (7,)])
+    ours = cls is not torch.optim.AdamW
+    options = {"capturable": capturable} if ours else {"fused": capturable}
+    optimizer = cls([{"params": params[:1]}, {"params": params[1:], "lr": 1e-2}], **options)
+    if ours:
+        assert optimizer._step_supports_amp_scaling is capturable
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
+    for _ in range(2):
+        optimizer.zero_grad()
+        scaler.scale(sum((p * p).sum() for p in params[:2])).backward()
+        wanted = [p.grad / scaler.get_scale() for p in params[:2]]
+        if unscaled:
+            scaler.unscale_(optimizer)
+        scaler.step(optimizer)
+        scaler.update()
+        assert all(torch.equal(p.grad, grad) for p, grad in zip(params, wanted, strict=False))

@@ -58,3 +58,34 @@ def test_lightning_trains_and_resumes(cls, tmp_path):
     _, resumed = fit(4, tmp_path / "half.ckpt")
     assert resumed == whole
     assert whole != [bits(p) for p in Module(cls).parameters()]
+
+
+def plugins_of(precision):
+    """Lightning has no float16 on the CPU of its own: a GradScaler for it is what it lacks."""
+    if precision != "16-mixed":
+        return {"precision": precision}
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
+    return {"plugins": [lightning.plugins.precision.MixedPrecision("16-mixed", "cpu", scaler)]}
+
+
+@pytest.mark.parametrize(
+    "clipping", [{}, {"gradient_clip_val": 0.5}, {"gradient_clip_val": 0.1, "gradient_clip_algorithm": "value"}]
+)
+@pytest.mark.parametrize("precision", ["32-true", "bf16-true", "bf16-mixed", "16-mixed"])
+@pytest.mark.parametrize("cls", [torch.optim.AdamW, pyadamw.AdamW8bit, pyadamw.AdamW32bit])
+def test_every_precision_with_clipping(cls, precision, clipping):
+    """As torch.optim.AdamW, it trains in each combination: Lightning refuses to clip for optimizers that unscale."""
+
+    class Plain(Module):
+        def configure_optimizers(self):
+            return self.cls(self.parameters(), lr=1e-2)
+
+    module = Plain(cls)
+    data = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(torch.randn(12, 30)), batch_size=4)
+    quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        lightning.Trainer(max_steps=3, accelerator="cpu", **quiet, **plugins_of(precision), **clipping).fit(
+            module, data
+        )
+    assert [bits(p) for p in module.parameters()] != [bits(p) for p in Plain(cls).parameters()]
