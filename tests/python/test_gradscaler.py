@@ -74,7 +74,7 @@ def test_overflow_changes_nothing():
 @pytest.mark.parametrize("unscaled", [False, True])
 @pytest.mark.parametrize("cls", [torch.optim.AdamW, pyadamw.AdamW32bit, pyadamw.AdamW8bit])
 def test_gradients_are_unscaled_after_the_step(cls, unscaled, capturable):
-    """Whoever looks at them then sees those of a run without a scaler; with groups, and without a gradient here and there."""
+    """Whoever looks at them then sees those of a run without a scaler; with two groups and a missing gradient."""
     params = parameters([(5000,), (300,), (7,)])
     ours = cls is not torch.optim.AdamW
     options = {"capturable": capturable} if ours else {"fused": capturable}
