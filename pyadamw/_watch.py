@@ -46,10 +46,12 @@ class StateWatch:
 
     def __init__(self, states, keys, sharded):
         """`keys`: those whose values matter."""
-        self._keys, self._sharded = keys, sharded
+        self._sharded = sharded
         self._params = list(map(id, states))
         self._names = self._names_of(states)
-        self._matter = [name in keys for name in self._names]
+        values = chain.from_iterable(map(dict.values, states.values()))
+        pairs = zip(self._names, values, strict=True)
+        self._matter = [name in keys and isinstance(value, torch.Tensor) for name, value in pairs]
         self._watch = Watch(self._tensors(states))
 
     @staticmethod

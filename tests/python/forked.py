@@ -72,6 +72,16 @@ def run(script, *arguments, modules=("torch", "torch._dynamo"), timeout=300, **e
         return subprocess.CompletedProcess(script, status, out.read_text(), error.read_text())
 
 
+def run_processes(module, folder, *jobs):
+    """Jobs are (mode, number of processes) of a script that is made like sharded_script.py: all of them hold."""
+    arguments = [f"{mode}:{processes}" for mode, processes in jobs]
+    script = f"import sharded_script, {module}; sharded_script.main()"
+    done = run(script, folder, *arguments, modules=("sharded_script",), timeout=600, OMP_NUM_THREADS="1")
+    assert done.returncode == 0, done.stdout + done.stderr[-3000:]
+    for mode in {mode for mode, _ in jobs}:
+        assert done.stdout.count(f"{mode}: holds") == sum(processes for m, processes in jobs if m == mode)
+
+
 # ---- there -----------------------------------------------------------------------------------------------------------
 
 

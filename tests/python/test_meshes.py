@@ -2,16 +2,11 @@
 the bits of one process, and goes on under any other mesh.
 """
 
-import forked
+from functools import partial
 
+from forked import run_processes
 
-def run(folder, *jobs):
-    script = "import sharded_script, mesh_script; sharded_script.main()"
-    arguments = [f"{mode}:{processes}" for mode, processes in jobs]
-    done = forked.run(script, folder, *arguments, modules=("sharded_script",), timeout=600, OMP_NUM_THREADS="1")
-    assert done.returncode == 0, done.stdout + done.stderr[-3000:]
-    for mode in {mode for mode, _ in jobs}:
-        assert done.stdout.count(f"{mode}: holds") == sum(processes for m, processes in jobs if m == mode)
+run = partial(run_processes, "mesh_script")
 
 
 def test_shards_of_any_dimension_are_parts_of_the_whole(tmp_path):

@@ -2,18 +2,12 @@
 whole, bit for bit, and a checkpoint goes on with any number of processes.
 """
 
-import forked
+from functools import partial
+
 import pytest
+from forked import run_processes
 
-
-def run(folder, *jobs):
-    """Jobs are (mode, number of processes)."""
-    script = "import sharded_script; sharded_script.main()"
-    arguments = [f"{mode}:{processes}" for mode, processes in jobs]
-    done = forked.run(script, folder, *arguments, modules=("sharded_script",), timeout=600, OMP_NUM_THREADS="1")
-    assert done.returncode == 0, done.stdout + done.stderr[-3000:]
-    for mode in {mode for mode, _ in jobs}:
-        assert done.stdout.count(f"{mode}: holds") == sum(processes for m, processes in jobs if m == mode)
+run = partial(run_processes, "sharded_script")
 
 
 def test_stepping_shards_is_stepping_the_whole(tmp_path):
