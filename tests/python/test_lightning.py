@@ -89,3 +89,18 @@ def test_every_precision_with_clipping(cls, precision, clipping):
             module, data
         )
     assert [bits(p) for p in module.parameters()] != [bits(p) for p in Plain(cls).parameters()]
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize("cls", [torch.optim.AdamW, pyadamw.AdamW8bit])
+def test_fabric_clips(cls, precision):
+    from lightning_fabric import Fabric
+
+    fabric = Fabric(accelerator="cpu", devices=1, precision=precision)
+    net = torch.nn.Linear(64, 100)
+    before = bits(net.weight)
+    net, optimizer = fabric.setup(net, cls(net.parameters(), lr=1e-2))
+    fabric.backward(net(torch.randn(4, 64)).square().mean())
+    fabric.clip_gradients(net, optimizer, max_norm=0.1)
+    optimizer.step()
+    assert bits(net.weight) != before
