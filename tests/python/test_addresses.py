@@ -7,10 +7,11 @@ import sys
 import weakref
 from multiprocessing.reduction import ForkingPickler
 
+import forked
 import pytest
 import torch
 import torch.multiprocessing  # torch's way to pickle tensors: it moves them into shared memory, in place
-from harness import CLASSES, bits, clones, give_gradients, parameters, run_python, state_bits
+from harness import CLASSES, bits, clones, give_gradients, parameters, state_bits
 
 import pyadamw
 
@@ -294,7 +295,7 @@ assert before - resident() > 0.9 * size, (before, resident(), size)
 @pytest.mark.parametrize("cls", ["AdamW32bit", "AdamW8bit", "PagedAdamW8bit"])
 @pytest.mark.parametrize("what", ["data", "entries of state", "state", "the parameter"])
 def test_what_nobody_holds_is_free_at_once(cls, what):
-    done = run_python(FREED, cls, what)
+    done = forked.run(FREED, cls, what)
     assert done.returncode == 0, done.stderr
 
 
