@@ -7,10 +7,11 @@ import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from sharded_script import assert_equal, numbers
+from torch.distributed._functional_collectives import all_reduce
 from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import Replicate, Shard, distribute_tensor
+from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
 import pyadamw
@@ -173,7 +174,34 @@ def resume(world, folder):
         assert_equal((optimizer, list(net.parameters())), (reference, list(alone.parameters())), f"{saved} -> {kind}")
 
 
-sharded_script.MODES.update({f.__name__: f for f in (steps, memory, save, resume)})
+def in_flight(world, _folder):
+    """Gradients of collectives that nobody has waited for yet, sharded or not, are waited for."""
+    mesh = init_device_mesh("cpu", (world,))
+    for sharded in (False, True):
+        start = numbers([(64, 512)], 0)[0]
+        placements = (Shard(0) if sharded else Replicate(),)
+        param, plain = torch.nn.Parameter(distribute_tensor(start, mesh, placements)), torch.nn.Parameter(start.clone())
+        if not sharded:
+            param = torch.nn.Parameter(start.clone())
+        ours, reference = pyadamw.AdamW8bit([param]), pyadamw.AdamW8bit([plain])
+        for step in range(3):
+            grad = numbers([(64, 512)], step + 1)[0]
+            part = distribute_tensor(grad, mesh, placements).to_local()
+            flying = all_reduce(part / world if not sharded else part, "sum", mesh if not sharded else alone(world))
+            assert type(flying).__name__ == "AsyncCollectiveTensor"
+            param.grad = DTensor.from_local(flying, mesh, placements, run_check=False) if sharded else flying
+            plain.grad = grad
+            ours.step()
+            reference.step()
+        assert_equal((ours, [param]), (reference, [plain]), f"sharded {sharded}")
+
+
+def alone(world):
+    """A mesh of this process only: its collectives are in flight, too, and change nothing."""
+    return init_device_mesh("cpu", (world, 1), mesh_dim_names=("others", "alone"))["alone"]
+
+
+sharded_script.MODES.update({f.__name__: f for f in (steps, memory, save, resume, in_flight)})
 
 if __name__ == "__main__":
     sharded_script.main()

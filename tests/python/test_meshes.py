@@ -20,3 +20,7 @@ def test_no_mesh_takes_more_memory(tmp_path):
 
 def test_a_checkpoint_of_one_mesh_goes_on_under_another(tmp_path):
     run(tmp_path, ("save", 2), ("resume", 1), ("resume", 4))
+
+
+def test_collectives_in_flight_are_waited_for(tmp_path):
+    run(tmp_path, ("in_flight", 2))
