@@ -79,8 +79,8 @@ adamw_status adamw_describe_tensors(void *sequence, const adamw_describe_options
   const adamw_describe_options o = *options;
   auto *address = static_cast<char *>(o.addresses);
   for (int64_t i = 0; i < o.count; ++i, address += o.stride) {
-    void *object = o.item(sequence, static_cast<ptrdiff_t>(i));
-    if (o.objects != nullptr) o.objects[i] = o.handle != 0 && object != nullptr ? handle_of(o, object) : object;
+    void *const item = o.item(sequence, static_cast<ptrdiff_t>(i)), *object = item;
+    if (o.objects != nullptr) o.objects[i] = item;
     if (object != nullptr && o.get != nullptr) {
       object = o.get(object, o.closure);
       if (object != nullptr && o.keep(o.kept, static_cast<ptrdiff_t>(i), object) != 0) object = nullptr;
@@ -95,8 +95,11 @@ adamw_status adamw_describe_tensors(void *sequence, const adamw_describe_options
     if (o.test != nullptr && o.test(object, nullptr) != o.passes)
       return adamw::fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: object %" PRId64 " is refused by options.test", function,
                          i);
-    if (o.handle != 0 && (bits_of(o, object) & o.bits) != 0)
+    if (o.handle == 0) continue;
+    // Only now it is known to be a tensor, which has a handle.
+    if ((bits_of(o, object) & o.bits) != 0)
       return adamw::fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: object %" PRId64 " has refused bits", function, i);
+    if (o.objects != nullptr) o.objects[i] = handle_of(o, item);
   }
   return ADAMW_OK;
 }

@@ -38,5 +38,8 @@ def plain(tensor):
 
 
 def look(tensor):
-    """What has to be the same for an address to mean the same: for tensors that Described cannot read."""
+    """What has to be the same for an address to mean the same: for tensors that Described cannot read. None of what is
+    no tensor."""
+    if not isinstance(tensor, torch.Tensor):
+        return None
     return id(tensor), address(tensor), tensor.dtype, tensor.device, tensor.shape, tensor.stride(), _is_neg(tensor)

@@ -65,8 +65,7 @@ class StateWatch:
     def unchanged(self, states):
         if list(map(id, states)) != self._params or self._names_of(states) != self._names:
             return False
-        tensors = self._tensors(states)
-        return all(isinstance(value, torch.Tensor) for value in tensors) and self._watch.unchanged(tensors)
+        return self._watch.unchanged(self._tensors(states))
 
 
 class StandIns:

@@ -311,3 +311,21 @@ def test_no_tensor_is_kept_by_what_is_remembered():
     gc.collect()
     assert [sys.getrefcount(p) for p in params] == counts
     assert not any(weakref.getweakrefcount(p) for p in params)
+
+
+def test_what_is_no_tensor_any_more_is_refused_by_name():
+    """State that somebody has replaced by something else: nothing is stepped."""
+    params = parameters(SHAPES)
+    optimizer = pyadamw.AdamW8bit([(f"p{i}", p) for i, p in enumerate(params)], **OPTIONS)
+    for step in range(2):
+        give_gradients(params, step)
+        optimizer.step()
+    for wrong in (None, 3.0, "word", [1.0], torch.ones(5).to_sparse()):
+        kept, before = optimizer.state[params[3]]["exp_avg_codes"], [bits(p) for p in params]
+        optimizer.state[params[3]]["exp_avg_codes"] = wrong
+        give_gradients(params, 3)
+        with pytest.raises(ValueError, match=r"'p3'.*exp_avg_codes"):
+            optimizer.step()
+        assert [bits(p) for p in params] == before
+        optimizer.state[params[3]]["exp_avg_codes"] = kept
+        optimizer.step()
