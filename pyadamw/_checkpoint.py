@@ -128,8 +128,9 @@ def _loaded(entry, groups, number, position, optimizer):
     options = optimizer.overrides.applied(group, param, bool(optimizer._state.get(param)))
     local = stepped_view(param, options)
     spec = state_spec(local, options, optimizer.default_pages)
-    entry = unwrapped(_state.without_marks(entry, what), param, local.whole)
-    entry = _state.renamed(translated(entry, spec.shape.numel(), what), spec)
+    # As a whole: what is shaped as the parameter or its scales are now is cut with it.
+    entry = _state.renamed(_state.without_marks(entry, what), spec._replace(shape=param.shape))
+    entry = translated(unwrapped(entry, param, local.whole), spec.shape.numel(), what)
     if "step" not in entry:
         raise ValueError(f"{what}: the state has no step")
     if spec.amsgrad and not {"max_exp_avg_sq", _state.codes_of("max_exp_avg_sq")} & set(entry):

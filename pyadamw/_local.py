@@ -21,7 +21,7 @@ from .functional import SHORTEST_ROW, absmax_shape, block_dim, follows_rows, row
 
 
 class Local(NamedTuple):
-    """What is stepped of a parameter in this process, but for the tensor itself: see stepped()."""
+    """What is stepped of a parameter in this process, but for the tensor itself: that is inner()'s."""
 
     dtype: torch.dtype
     device: torch.device
@@ -73,13 +73,13 @@ def local_view(param, eight_bit, block_wise=True, needs_norm="", by_index=False)
     if all(placement.is_replicate() for placement in param.placements):
         return whole
     local = whole._replace(shape=tensor.shape, row_length=row_length(tensor.shape))
-    cuts = Cuts.of(param)
     if needs_norm:
         return whole._replace(gathered=f"{needs_norm} needs a norm of the whole")
     if eight_bit and not block_wise:
         return whole._replace(gathered="block_wise=False needs the largest number of the whole")
     if not (eight_bit or by_index):
         return local
+    cuts = Cuts.of(param)
     if cuts is None:
         return whole._replace(gathered=f"shards of {param.placements} are no simple parts")
     problem = _cut_blocks(shape, cuts) if eight_bit else ""

@@ -6,9 +6,9 @@ import sharded_script
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
-from sharded_script import assert_equal, numbers
+from sharded_script import assert_equal, load, numbers
 from torch.distributed._functional_collectives import all_reduce
-from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
+from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
@@ -159,19 +159,33 @@ def resume(world, folder):
     for saved, kind in zip(KINDS, KINDS[1:] + KINDS[:1], strict=True):
         net, _ = made(kind, world)
         optimizer = pyadamw.AdamW8bit(net.parameters(), lr=1e-2)
-        weights = {name: torch.zeros_like(p.detach()) for name, p in net.named_parameters()}
-        state = get_optimizer_state_dict(net, optimizer)
-        dcp.load({"model": weights, "optimizer": state}, checkpoint_id=folder / saved)
-        with torch.no_grad():
-            for name, p in net.named_parameters():
-                p.copy_(weights[name])
-        set_optimizer_state_dict(net, optimizer, optim_state_dict=state)
+        load(net, optimizer, folder / saved)
         train(net, optimizer, 2, 2)
         torch.manual_seed(0)
         alone = Net()
         reference = pyadamw.AdamW8bit(alone.parameters(), lr=1e-2)
         train(alone, reference, 0, 4)
         assert_equal((optimizer, list(net.parameters())), (reference, list(alone.parameters())), f"{saved} -> {kind}")
+
+
+def format_1(world, _folder):
+    """State of format 1, whole, of three dimensions, whose scales had another shape, is cut as shards are."""
+    mesh, start = init_device_mesh("cpu", (world,)), numbers([(4, 8, 512)], 0)[0]
+    plain = torch.nn.Parameter(start.clone())
+    reference = pyadamw.AdamW8bit([plain])
+    plain.grad = numbers([(4, 8, 512)], 1)[0]
+    reference.step()
+    old = reference.state_dict()
+    entry = old["state"][0]
+    for moment in ("exp_avg", "exp_avg_sq"):
+        entry[moment] = entry.pop(f"{moment}_codes").clone()
+        entry[f"{moment}_absmax"] = entry[f"{moment}_absmax"].reshape(4, 16).clone()
+    old["param_groups"][0]["pyadamw_format"] = 1
+    for dim in (0, 1, 2):
+        param = torch.nn.Parameter(distribute_tensor(plain.detach().clone(), mesh, (Shard(dim),)))
+        ours = pyadamw.AdamW8bit([param])
+        ours.load_state_dict(old)
+        assert_equal((ours, [param]), (reference, [plain]), f"dimension {dim}")
 
 
 def in_flight(world, _folder):
@@ -201,7 +215,7 @@ def alone(world):
     return init_device_mesh("cpu", (world, 1), mesh_dim_names=("others", "alone"))["alone"]
 
 
-sharded_script.MODES.update({f.__name__: f for f in (steps, memory, save, resume, in_flight)})
+sharded_script.MODES.update({f.__name__: f for f in (steps, memory, save, resume, format_1, in_flight)})
 
 if __name__ == "__main__":
     sharded_script.main()

@@ -135,19 +135,24 @@ def save(world, folder):
         dcp.save({"model": weights, "optimizer": get_optimizer_state_dict(net, optimizer)}, checkpoint_id=folder / kind)
 
 
+def load(net, optimizer, folder):
+    """What save() has saved."""
+    weights = {name: torch.zeros_like(p.detach()) for name, p in net.named_parameters()}
+    state = get_optimizer_state_dict(net, optimizer)
+    dcp.load({"model": weights, "optimizer": state}, checkpoint_id=folder)
+    with torch.no_grad():
+        for name, p in net.named_parameters():
+            p.copy_(weights[name])
+    set_optimizer_state_dict(net, optimizer, optim_state_dict=state)
+
+
 def resume(world, folder):
     """On any number of processes: what was saved, and 3 more steps, are 6 steps of one process."""
     for kind in KINDS:
         for flat in (False, True):
             net, mesh = sharded_model(world)
             optimizer = optimizer_of(net, kind)
-            weights = {name: torch.zeros_like(p.detach()) for name, p in net.named_parameters()}
-            state = get_optimizer_state_dict(net, optimizer)
-            dcp.load({"model": weights, "optimizer": state}, checkpoint_id=folder / kind)
-            with torch.no_grad():
-                for name, p in net.named_parameters():
-                    p.copy_(weights[name])
-            set_optimizer_state_dict(net, optimizer, optim_state_dict=state)
+            load(net, optimizer, folder / kind)
             options = StateDictOptions(flatten_optimizer_state_dict=flat)
             again = get_optimizer_state_dict(net, optimizer, options=options)
             set_optimizer_state_dict(net, optimizer, optim_state_dict=again, options=options)

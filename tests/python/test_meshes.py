@@ -24,3 +24,7 @@ def test_a_checkpoint_of_one_mesh_goes_on_under_another(tmp_path):
 
 def test_collectives_in_flight_are_waited_for(tmp_path):
     run(tmp_path, ("in_flight", 2))
+
+
+def test_state_of_format_1_is_cut_as_shards_are(tmp_path):
+    run(tmp_path, ("format_1", 2))
