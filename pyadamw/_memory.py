@@ -7,6 +7,7 @@ own operations read and write all of these.
 """
 
 import torch
+from torch.nn.parameter import is_lazy
 
 _is_neg = torch.Tensor.is_neg
 
@@ -42,4 +43,6 @@ def look(tensor):
     no tensor."""
     if not isinstance(tensor, torch.Tensor):
         return None
+    if is_lazy(tensor):  # torch refuses all questions until it is initialized, and then its class is another
+        return id(tensor), type(tensor)
     return id(tensor), address(tensor), tensor.dtype, tensor.device, tensor.shape, tensor.stride(), _is_neg(tensor)

@@ -48,20 +48,32 @@ def negation() -> Place | None:
         return None
 
 
+def _samples_and_negated() -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """In an order that does not repeat (Thue and Morse's): where the two kinds were made in turn, or one after the
+    other, a bit of an address might tell them apart as well."""
+    plain, negated = [], []
+    for _ in range(4):
+        samples = _samples()
+        for k, sample in enumerate(samples):
+            for negate in (True, False) if k.bit_count() % 2 else (False, True):
+                (negated if negate else plain).append(torch._neg_view(sample) if negate else sample.detach())
+        plain += samples
+    return plain, negated
+
+
 def _found() -> Place | None:
     with torch.no_grad():
-        plain = _samples()
-    negated = [torch._neg_view(tensor) for tensor in plain]
-    conjugated = torch.ones(3, dtype=torch.complex64, device="cpu").conj()
-    everyone = [*plain, *negated, conjugated]
+        plain, negated = _samples_and_negated()
+    plain.append(torch.ones(3, dtype=torch.complex64, device="cpu").conj())
+    everyone = [*plain, *negated]
     size = min(torch._C.TensorBase.__basicsize__, 128)
     handles = [8 * k for k in range(2, size // 8) if all(_words(id(t), size)[k] == t._cdata for t in everyone)]
-    if len(handles) != 1 or not all(t.is_neg() for t in negated) or any(t.is_neg() for t in (*plain, conjugated)):
+    if len(handles) != 1 or not all(t.is_neg() for t in negated) or any(t.is_neg() for t in plain):
         return None
     ones, zeros = [~0] * (_BYTES // 8), [~0] * (_BYTES // 8)
     for tensor in negated:
         ones = [seen & word for seen, word in zip(ones, _words(tensor._cdata, _BYTES), strict=True)]
-    for tensor in (*plain, conjugated):
+    for tensor in plain:
         zeros = [seen & ~word for seen, word in zip(zeros, _words(tensor._cdata, _BYTES), strict=True)]
     both = [(8 * k, one & zero) for k, (one, zero) in enumerate(zip(ones, zeros, strict=True)) if one & zero]
     if len(both) != 1 or both[0][1].bit_count() != 1:

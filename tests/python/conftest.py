@@ -36,6 +36,19 @@ def manager():
     manager.initialize()
 
 
+@pytest.fixture(params=["all at once", "all at once, is_neg() called", "one by one"])
+def _looks(request, monkeypatch):
+    """The ways in which tensors are looked at, of which a process has the first that its torch allows."""
+    from pyadamw import _describe, _watch
+
+    if request.param != "all at once":
+        for module in (_describe, _watch):
+            monkeypatch.setattr(module, "negation", lambda: None)
+        monkeypatch.setattr(_describe, "_loop", _describe._loop.__wrapped__)
+    if request.param == "one by one":
+        monkeypatch.setattr(_describe, "_loop", lambda: None)
+
+
 @pytest.fixture
 def disk():
     """A directory on a disk, which tests leave empty."""

@@ -6,6 +6,8 @@ from harness import CLASSES, assert_same_bits, moment_of
 
 import pyadamw
 
+pytestmark = pytest.mark.usefixtures("_looks")
+
 
 def net():
     torch.manual_seed(0)
