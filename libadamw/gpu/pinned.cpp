@@ -142,7 +142,7 @@ class PinnedBacking final : public DeviceBacking {
       Slot &slot = slots_[loan.window];
       slot.lent = false;
       lay_out(loan.pieces, slab_unit, false, static_cast<char *>(host_pointer(slot.memory)), &slot.extents);
-      if (!slot.extents.empty() && slot.extents.back().at + slot.extents.back().bytes > chunk_) {
+      if (!slot.extents.empty() && slot.extents.back().at + slot.extents.back().bytes > chunk_ + page_bytes) {
         return fail(ADAMW_ERROR_INTERNAL, "%s: a window is too small for what it should hold", function);
       }
       if (slot.out_last) {
@@ -234,7 +234,7 @@ class PinnedBacking final : public DeviceBacking {
   adamw_status make_windows(const char *function) {
     for (Slot &slot : slots_) {
       if (slot.memory != 0) continue;
-      ADAMW_CHECK(state_.driver, function, cuMemAlloc_v2, (&slot.memory, static_cast<std::size_t>(chunk_)));
+      ADAMW_CHECK(state_.driver, function, cuMemAlloc_v2, (&slot.memory, static_cast<std::size_t>(chunk_ + page_bytes)));
       counts_.add_resident(chunk_);
     }
     return ADAMW_OK;
