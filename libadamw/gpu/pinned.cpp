@@ -234,7 +234,8 @@ class PinnedBacking final : public DeviceBacking {
   adamw_status make_windows(const char *function) {
     for (Slot &slot : slots_) {
       if (slot.memory != 0) continue;
-      ADAMW_CHECK(state_.driver, function, cuMemAlloc_v2, (&slot.memory, static_cast<std::size_t>(chunk_ + page_bytes)));
+      ADAMW_CHECK(state_.driver, function, cuMemAlloc_v2,
+                  (&slot.memory, static_cast<std::size_t>(chunk_ + page_bytes)));
       counts_.add_resident(chunk_);
     }
     return ADAMW_OK;

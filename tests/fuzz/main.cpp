@@ -1,5 +1,5 @@
-// Owns the fuzzer without libFuzzer: inputs of pseudo-random bytes, one after the other, each from the seed and its number.
-// usage: fuzz [--seed S] [--seconds T | --inputs N] [--input N, that one alone]
+// Owns the fuzzer without libFuzzer: inputs of pseudo-random bytes, one after the other, each from the seed and its
+// number. usage: fuzz [--seed S] [--seconds T | --inputs N] [--input N, that one alone]
 #include <unistd.h>
 
 #include <chrono>
@@ -53,10 +53,12 @@ int main(int count, char **arguments) {
   } else {
     for (; n < inputs && (n % 64 != 0 || passed() < seconds); ++n) run_number(current_seed, n, bytes);
   }
-  std::printf("seed %llu: %llu inputs in %.1f s; steps %llu, of which accepted %llu, refused %llu, replayed %llu; %llu elements "
-              "compared; %llu quantizations, %llu calls of pagers, %llu others; digest %016llx\n",
-              whole(current_seed), whole(n), passed(), whole(tally.steps), whole(tally.accepted), whole(tally.refused),
-              whole(tally.replays), whole(tally.elements), whole(tally.quantized), whole(tally.paged), whole(tally.calls),
-              whole(digest));
+  std::printf(
+      "seed %llu: %llu inputs in %.1f s; steps %llu, of which accepted %llu, refused %llu, replayed %llu; %llu "
+      "elements "
+      "compared; %llu quantizations, %llu calls of pagers, %llu others; digest %016llx\n",
+      whole(current_seed), whole(n), passed(), whole(tally.steps), whole(tally.accepted), whole(tally.refused),
+      whole(tally.replays), whole(tally.elements), whole(tally.quantized), whole(tally.paged), whole(tally.calls),
+      whole(digest));
   return 0;
 }

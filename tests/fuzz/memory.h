@@ -1,5 +1,5 @@
-// Owns the memory that fuzzed calls work on: every buffer ends, or begins, at a page that nobody may touch; what lies on
-// its other side is watched, and what it held before a call is kept. Knows nothing of calls.
+// Owns the memory that fuzzed calls work on: every buffer ends, or begins, at a page that nobody may touch; what lies
+// on its other side is watched, and what it held before a call is kept. Knows nothing of calls.
 #pragma once
 
 #include <cstddef>

@@ -113,17 +113,21 @@ void fuzz_layout(Choices &choices, Memory &memory) {
 }
 
 void fuzz_process(Choices &choices) {
-  const std::int32_t threads = choices.below(4) == 3 ? static_cast<std::int32_t>(choices.hostile_integer()) : choices.below(5);
+  const std::int32_t threads =
+      choices.below(4) == 3 ? static_cast<std::int32_t>(choices.hostile_integer()) : choices.below(5);
   judge("adamw_set_num_threads", adamw_set_num_threads(threads), threads < 0 ? invalid : 0, nullptr);
   if (adamw_get_num_threads() < 1) finding("adamw_get_num_threads() is %d", adamw_get_num_threads());
   // The bits of later calls do not depend on it, but their time does.
-  if (adamw_set_num_threads(2) != ADAMW_OK || adamw_get_num_threads() != 2) finding("2 threads, but %d", adamw_get_num_threads());
+  if (adamw_set_num_threads(2) != ADAMW_OK || adamw_get_num_threads() != 2)
+    finding("2 threads, but %d", adamw_get_num_threads());
   const char *name = "untouched", **where = choices.one_in(4) ? nullptr : &name;
   judge("adamw_cpu_kernel", adamw_cpu_kernel(where),
         (where == nullptr ? invalid : 0) | (kernel_missing ? unsupported : 0), nullptr);
-  if (where != nullptr && (name == nullptr) != kernel_missing) finding("the kernel is %s", name != nullptr ? name : "NULL");
+  if (where != nullptr && (name == nullptr) != kernel_missing)
+    finding("the kernel is %s", name != nullptr ? name : "NULL");
   const auto value = static_cast<std::int32_t>(choices.below(2) == 0 ? choices.below(9) : choices.hostile_integer());
-  const char *const texts[] = {adamw_status_string(raw_enum<adamw_status>(value)), adamw_build_info(), adamw_last_error()};
+  const char *const texts[] = {adamw_status_string(raw_enum<adamw_status>(value)), adamw_build_info(),
+                               adamw_last_error()};
   for (const char *text : texts)
     if (text == nullptr || std::strlen(text) > 4096) finding("a text is NULL or without end");
   if (adamw_version() != 10000 * ADAMW_VERSION_MAJOR + 100 * ADAMW_VERSION_MINOR + ADAMW_VERSION_PATCH ||
@@ -136,7 +140,16 @@ void fuzz_describe(Choices &choices, Memory &memory) {
   static float values[8];
   sequence = {{}, -1, -1};
   for (DLTensor &t : sequence.tensors)
-    t = {values, 1, 0, 2, 2, 32, 1, shape, choices.of<std::int64_t *>({rows, columns, nullptr}), choices.of<std::uint64_t>({0, 4})};
+    t = {values,
+         1,
+         0,
+         2,
+         2,
+         32,
+         1,
+         shape,
+         choices.of<std::int64_t *>({rows, columns, nullptr}),
+         choices.of<std::uint64_t>({0, 4})};
   if (choices.one_in(8)) sequence.missing = choices.below(objects);
   if (choices.one_in(8)) sequence.refused = choices.below(objects);
   adamw_describe_options o = ADAMW_DESCRIBE_OPTIONS_INIT;
@@ -149,17 +162,30 @@ void fuzz_describe(Choices &choices, Memory &memory) {
   if (sequence.refused >= 0 && sequence.refused < o.count) errors |= invalid;
   const adamw_describe_options *options = &o;
   switch (choices.below(16)) {
-    case 9: o.size = choices.of<std::size_t>({0, sizeof o - 8, sizeof o + 8}), errors |= version; break;
-    case 10: o.form_size += choices.of<std::size_t>({8, static_cast<std::size_t>(-8)}), errors |= version; break;
-    case 11: o.describe = nullptr, errors |= invalid; break;
-    case 12: o.item = nullptr, errors |= invalid; break;
-    case 13: o.count = -1 - (choices.hostile_integer() & INT64_MAX), errors |= invalid; break;
-    case 14: o.stride += static_cast<std::size_t>(1 + choices.below(7)), errors |= invalid; break;
+    case 9:
+      o.size = choices.of<std::size_t>({0, sizeof o - 8, sizeof o + 8}), errors |= version;
+      break;
+    case 10:
+      o.form_size += choices.of<std::size_t>({8, static_cast<std::size_t>(-8)}), errors |= version;
+      break;
+    case 11:
+      o.describe = nullptr, errors |= invalid;
+      break;
+    case 12:
+      o.item = nullptr, errors |= invalid;
+      break;
+    case 13:
+      o.count = -1 - (choices.hostile_integer() & INT64_MAX), errors |= invalid;
+      break;
+    case 14:
+      o.stride += static_cast<std::size_t>(1 + choices.below(7)), errors |= invalid;
+      break;
     case 15:
       if (choices.below(2) == 0) options = nullptr;
       o.get = no_one, errors |= invalid;  // without `keep`
       break;
-    default: break;
+    default:
+      break;
   }
   if (choices.one_in(16)) {
     o.addresses = choices.below(2) == 0 ? nullptr : static_cast<char *>(o.addresses) + 4;

@@ -1,4 +1,5 @@
-// Owns the fuzzed calls beside adamw_step(): layouts, codebooks, quantization, threads, texts, descriptions of tensors, pagers.
+// Owns the fuzzed calls beside adamw_step(): layouts, codebooks, quantization, threads, texts, descriptions of tensors,
+// pagers.
 #pragma once
 
 #include "choices.h"

@@ -11,7 +11,7 @@ namespace {
 struct Held {
   std::uint8_t *at;
   std::int64_t bytes;
-  bool moves;                        // lent in a window; else used where it lies
+  bool moves;                       // lent in a window; else used where it lies
   std::vector<std::uint8_t> holds;  // what its program sees
 };
 struct Loan {
@@ -30,15 +30,35 @@ class Life {
     if (!create()) return;
     for (int n = 4 + choices_.below(12); n > 0; --n) {
       switch (choices_.below(12)) {
-        case 0: case 1: alloc(); break;
-        case 2: write(); break;
-        case 3: case 4: acquire(); break;
-        case 5: release(); break;
-        case 6: prefetch(); break;
-        case 7: look(); break;
-        case 8: free(); break;
-        case 9: nobody(); break;
-        default: step(); break;
+        case 0:
+        case 1:
+          alloc();
+          break;
+        case 2:
+          write();
+          break;
+        case 3:
+        case 4:
+          acquire();
+          break;
+        case 5:
+          release();
+          break;
+        case 6:
+          prefetch();
+          break;
+        case 7:
+          look();
+          break;
+        case 8:
+          free();
+          break;
+        case 9:
+          nobody();
+          break;
+        default:
+          step();
+          break;
       }
     }
     end();
@@ -72,32 +92,44 @@ class Life {
       std::int32_t *const words[] = {&options_.backing, &options_.device};
       std::int64_t *const numbers[] = {&options_.resident_bytes, &options_.chunk_bytes, &options_.reserve_bytes};
       switch (choices_.below(5)) {
-        case 0: *words[choices_.below(2)] = static_cast<std::int32_t>(choices_.hostile_integer()); break;
+        case 0:
+          *words[choices_.below(2)] = static_cast<std::int32_t>(choices_.hostile_integer());
+          break;
         case 1: {
           std::int64_t &n = *numbers[choices_.below(3)];
           n = choices_.hostile_integer();
-          if (&n == numbers[2] && n > 1 << 20 && n <= std::int64_t{1} << 44) n = std::int64_t{1} << 60;  // disks are shared
+          if (&n == numbers[2] && n > 1 << 20 && n <= std::int64_t{1} << 44)
+            n = std::int64_t{1} << 60;  // disks are shared
           // Windows of gigabytes: made if there is memory for them, when they are first used.
           if (&n != numbers[2] && n > 1 << 20 && n <= std::int64_t{1} << 50) n = INT64_MAX;
           break;
         }
-        case 2: options_.size += static_cast<std::size_t>(choices_.of({8, -8})); break;
-        case 3: options_.directory = "/nonexistent"; beyond = file ? no_storage : 0; break;
-        default: judge("adamw_pager_create", adamw_pager_create(&options_, nullptr), invalid); return false;
+        case 2:
+          options_.size += static_cast<std::size_t>(choices_.of({8, -8}));
+          break;
+        case 3:
+          options_.directory = "/nonexistent";
+          beyond = file ? no_storage : 0;
+          break;
+        default:
+          judge("adamw_pager_create", adamw_pager_create(&options_, nullptr), invalid);
+          return false;
       }
     }
     const Statuses errors = pager_create_errors(&options_, &pager_) | beyond;
     pager_ = reinterpret_cast<adamw_pager *>(8);
     const adamw_status status = adamw_pager_create(&options_, &pager_);
-    story_ += "backing " + std::to_string(options_.backing) + " device " + std::to_string(options_.device) + " resident " +
-              std::to_string(options_.resident_bytes) + " chunk " + std::to_string(options_.chunk_bytes) + " reserve " +
-              std::to_string(options_.reserve_bytes) + ":";
+    story_ += "backing " + std::to_string(options_.backing) + " device " + std::to_string(options_.device) +
+              " resident " + std::to_string(options_.resident_bytes) + " chunk " +
+              std::to_string(options_.chunk_bytes) + " reserve " + std::to_string(options_.reserve_bytes) + ":";
     judge("adamw_pager_create", status, errors);
     if ((status == ADAMW_OK) != (pager_ != nullptr)) finding("*pager is %p", static_cast<void *>(pager_));
     return status == ADAMW_OK;
   }
 
-  Held *some() { return buffers_.empty() ? nullptr : &buffers_[static_cast<std::size_t>(choices_.below(64)) % buffers_.size()]; }
+  Held *some() {
+    return buffers_.empty() ? nullptr : &buffers_[static_cast<std::size_t>(choices_.below(64)) % buffers_.size()];
+  }
 
   std::uint8_t *alloc_bytes(std::int64_t bytes) {
     void *buffer = this;
@@ -114,12 +146,14 @@ class Life {
     const bool file = options_.backing == ADAMW_PLACE_FILE;
     // Without a budget nothing of a file is resident; with one, what has been given out says where it lies.
     const bool moves = file && (options_.resident_bytes == 0 || place == ADAMW_PLACE_FILE);
-    if (place != -1 && place != (file && moves ? ADAMW_PLACE_FILE : ADAMW_PLACE_HOST)) finding("a buffer lies in place %d", place);
+    if (place != -1 && place != (file && moves ? ADAMW_PLACE_FILE : ADAMW_PLACE_HOST))
+      finding("a buffer lies in place %d", place);
     buffers_.push_back({at, bytes, moves, std::vector<std::uint8_t>(static_cast<std::size_t>(bytes))});
     return at;
   }
   void alloc() {
-    static constexpr std::int64_t hostile[] = {0, -1, INT64_MIN, INT64_MAX, std::int64_t{1} << 60, (std::int64_t{1} << 60) + 1};
+    static constexpr std::int64_t hostile[] = {
+        0, -1, INT64_MIN, INT64_MAX, std::int64_t{1} << 60, (std::int64_t{1} << 60) + 1};
     alloc_bytes(choices_.one_in(6)   ? hostile[choices_.below(6)]
                 : choices_.one_in(4) ? 1 + choices_.below(150000)
                                      : 1 + choices_.below(9000));
@@ -160,14 +194,23 @@ class Life {
     void *usable = this, **where = &usable, *address = b.at + p.offset;
     if (choices_.one_in(8)) {
       switch (choices_.below(4)) {
-        case 0: p.bytes = choices_.of<std::int64_t>({0, -1, INT64_MIN, INT64_MAX, b.bytes - p.offset + 1}); break;
-        case 1: address = this; break;
-        case 2: where = nullptr; break;
-        default: address = nullptr; break;
+        case 0:
+          p.bytes = choices_.of<std::int64_t>({0, -1, INT64_MIN, INT64_MAX, b.bytes - p.offset + 1});
+          break;
+        case 1:
+          address = this;
+          break;
+        case 2:
+          where = nullptr;
+          break;
+        default:
+          address = nullptr;
+          break;
       }
       errors = invalid;
     }
-    const auto moving = std::count_if(loans_.begin(), loans_.end(), [&](const Loan &l) { return buffers_[l.buffer].moves; });
+    const auto moving =
+        std::count_if(loans_.begin(), loans_.end(), [&](const Loan &l) { return buffers_[l.buffer].moves; });
     // Of what is used where it lies the header does not say that it counts.
     if (p.bytes > (options_.chunk_bytes == 0 ? 16 << 20 : options_.chunk_bytes) || loans_.size() >= 3 || meets_loan(p))
       errors |= b.moves && (p.bytes > 65536 || moving >= 3 || meets_loan(p)) ? invalid : either;
@@ -178,8 +221,8 @@ class Life {
     if (status != ADAMW_OK) return;
     auto *const at = static_cast<std::uint8_t *>(usable);
     if (!std::equal(at, at + p.bytes, b.holds.begin() + p.offset))
-      finding("bytes %lld + %lld of buffer %zu are acquired, but differ from what it holds", static_cast<long long>(p.offset),
-              static_cast<long long>(p.bytes), p.buffer);
+      finding("bytes %lld + %lld of buffer %zu are acquired, but differ from what it holds",
+              static_cast<long long>(p.offset), static_cast<long long>(p.bytes), p.buffer);
     const bool dirty = choices_.below(2) == 1;
     if (dirty) scribble(at, p);
     loans_.push_back({at, p.buffer, p.offset, p.bytes, dirty});
@@ -187,7 +230,8 @@ class Life {
   void give_back(std::size_t i) {
     const Loan loan = loans_[i];
     loans_.erase(loans_.begin() + static_cast<std::ptrdiff_t>(i));
-    judge("adamw_pager_release", adamw_pager_release(pager_, loan.usable, loan.dirty ? choices_.of({1, -1, INT32_MIN}) : 0, nullptr), 0);
+    judge("adamw_pager_release",
+          adamw_pager_release(pager_, loan.usable, loan.dirty ? choices_.of({1, -1, INT32_MIN}) : 0, nullptr), 0);
     check(loan.buffer);
   }
   void release() {
@@ -204,7 +248,8 @@ class Life {
       errors = invalid;
     }
     story_ += " [" + std::to_string(p.buffer) + "+" + std::to_string(p.offset) + ", " + std::to_string(p.bytes) + "]";
-    judge("adamw_pager_prefetch", adamw_pager_prefetch(pager_, const_cast<std::uint8_t *>(address), p.bytes, nullptr), errors);
+    judge("adamw_pager_prefetch", adamw_pager_prefetch(pager_, const_cast<std::uint8_t *>(address), p.bytes, nullptr),
+          errors);
   }
 
   // A buffer holds what its program last saw there, but for what is lent and was written.
@@ -223,12 +268,14 @@ class Life {
     if (!off && (s.buffers != static_cast<std::int64_t>(buffers_.size()) || s.host_bytes + s.file_bytes < bytes ||
                  s.resident_bytes > s.resident_peak_bytes || s.bytes_in < 0 || s.bytes_out < 0 || s.wait_ns < 0))
       finding("stats: %lld buffers, %lld + %lld bytes of %lld", static_cast<long long>(s.buffers),
-              static_cast<long long>(s.host_bytes), static_cast<long long>(s.file_bytes), static_cast<long long>(bytes));
+              static_cast<long long>(s.host_bytes), static_cast<long long>(s.file_bytes),
+              static_cast<long long>(bytes));
     for (std::size_t i = 0; i < buffers_.size(); ++i) check(i);
   }
   void free() {
     if (choices_.one_in(4) && some() != nullptr)
-      judge("adamw_pager_free", adamw_pager_free(pager_, choices_.below(2) == 0 ? buffers_[0].at + 1 : static_cast<void *>(this)), invalid);
+      judge("adamw_pager_free",
+            adamw_pager_free(pager_, choices_.below(2) == 0 ? buffers_[0].at + 1 : static_cast<void *>(this)), invalid);
     if (choices_.one_in(8)) judge("adamw_pager_free", adamw_pager_free(pager_, nullptr), 0);
     if (!buffers_.empty()) free_last();
   }
@@ -265,21 +312,26 @@ class Life {
     const std::size_t kept = buffers_.size();
     const bool all = choices_.below(2) == 0;
     StepInput input = make_step(choices_, memory_, [&](std::size_t bytes) -> void * {
-      return bytes == 0 || bytes > 200000 || !(all || choices_.below(2) == 0) ? nullptr : alloc_bytes(static_cast<std::int64_t>(bytes));
+      return bytes == 0 || bytes > 200000 || !(all || choices_.below(2) == 0)
+                 ? nullptr
+                 : alloc_bytes(static_cast<std::int64_t>(bytes));
     });
     input.options->pager = pager_;
     std::vector<PagerBuffer> paged;
-    for (std::size_t i = kept; i < buffers_.size(); ++i) paged.push_back({buffers_[i].at, buffers_[i].bytes});
+    for (std::size_t i = kept; i < buffers_.size(); ++i)
+      if (buffers_[i].moves) paged.push_back({buffers_[i].at, buffers_[i].bytes});
+    const bool works =
+        std::any_of(input.tensors, input.tensors + input.rows, [](const adamw_tensor &t) { return t.numel > 0; });
     if (choices_.one_in(4)) spoil(input, choices_, memory_);
     Statuses broken = 0;
     for (const Loan &loan : loans_) broken |= buffers_[loan.buffer].moves ? invalid : either;
-    if ((broken & invalid) != 0 && input.count > 0 && std::none_of(input.tensors, input.tensors + input.rows, [](const adamw_tensor &t) { return t.numel > 0; }))
-      broken |= ok;  // there is nothing to do
+    if (!works && broken != 0) broken |= ok;  // there is nothing to do
     story_ += " step(";
     for (int n = 1 + choices_.below(3); n > 0; --n) run_step(input, choices_, memory_, paged, broken);
     story_ += ")";
     // What a step left is what its buffers hold.
-    for (std::size_t i = kept; i < buffers_.size(); ++i) std::copy_n(buffers_[i].at, buffers_[i].bytes, buffers_[i].holds.begin());
+    for (std::size_t i = kept; i < buffers_.size(); ++i)
+      std::copy_n(buffers_[i].at, buffers_[i].bytes, buffers_[i].holds.begin());
     while (buffers_.size() > kept) free_last();
     memory_.clear();
   }

@@ -1,4 +1,5 @@
-// Owns fuzzed calls of adamw_quantize() and adamw_dequantize(): their verdicts, and every code and number against the maps.
+// Owns fuzzed calls of adamw_quantize() and adamw_dequantize(): their verdicts, and every code and number against the
+// maps.
 #include <algorithm>
 #include <cmath>
 #include <string>
@@ -29,10 +30,18 @@ void spoil(Call &c, const adamw_quantize_options *&options, Choices &choices) {
       if (&field == &o.num_threads) field = -1 - (field & INT32_MAX);
       break;
     }
-    case 1: *numbers[choices.below(4)] = choices.hostile_integer(); break;
-    case 2: *numbers[choices.below(4)] += choices.of({1, -1, 256}); break;
-    case 3: o.size = choices.of<std::size_t>({0, sizeof o - 8, sizeof o + 8, SIZE_MAX}); break;
-    case 4: options = nullptr; break;
+    case 1:
+      *numbers[choices.below(4)] = choices.hostile_integer();
+      break;
+    case 2:
+      *numbers[choices.below(4)] += choices.of({1, -1, 256});
+      break;
+    case 3:
+      o.size = choices.of<std::size_t>({0, sizeof o - 8, sizeof o + 8, SIZE_MAX});
+      break;
+    case 4:
+      options = nullptr;
+      break;
     case 5:
       if (choices.below(3) == 0) c.floats = nullptr;
       if (choices.below(3) == 0) c.codes = nullptr;
@@ -70,16 +79,19 @@ void compare_codes(const Call &c) {
     for (; end < o.numel && block_of(o, end) == block; ++end) most = std::max(most, std::fabs(number(end)));
     if (most < 0x1p-126f) most = 0;
     const float scale = c.absmax[block];
-    if (scale != most) finding("scale %lld is %.9g, must be %.9g", static_cast<long long>(block), double{scale}, double{most});
+    if (scale != most)
+      finding("scale %lld is %.9g, must be %.9g", static_cast<long long>(block), double{scale}, double{most});
     for (std::int64_t i = first; i < end; ++i) {
       const double x = most == 0 ? 0 : double{number(i)} / double{scale};
       const int code = c.codes[i];
-      const double at = double{map[code]}, below = code == 0 ? -1.0 : double{map[code - 1]}, above = double{map[std::min(code + 1, 255)]};
+      const double at = double{map[code]}, below = code == 0 ? -1.0 : double{map[code - 1]},
+                   above = double{map[std::min(code + 1, 255)]};
       // Between two codes a place is known to 2^-15 of their distance; rounding to nearest goes half of it.
       const double slack = (above - below) * 0x1p-14 + std::fabs(x) * 0x1p-20;
       const double low = nearest && code > 0 ? (at + below) / 2 : below, high = nearest ? (at + above) / 2 : above;
       // Above zero never becomes zero; what is signed does below 4.5e-7 of the scale, or by a draw below 9e-7.
-      const bool at_zero = is_unsigned ? code == 1 && x > 0 : code == 127 && std::fabs(x) < (nearest ? 4.51e-7 : 9.1e-7);
+      const bool at_zero =
+          is_unsigned ? code == 1 && x > 0 : code == 127 && std::fabs(x) < (nearest ? 4.51e-7 : 9.1e-7);
       const bool lies_there = at_zero || (x >= low - slack && x <= high + slack);
       if ((x == 0) ? at != 0 : !lies_there || (is_unsigned && code == 0))
         finding("element %lld: %.9g of scale %.9g has code %d (%.9g)", static_cast<long long>(i), double{c.floats[i]},
@@ -93,7 +105,8 @@ void compare_numbers(const Call &c) {
   for (std::int64_t i = 0; i < c.o.numel; ++i) {
     const float x = c.absmax[block_of(c.o, i)] * codebook(c.o.map)[c.codes[i]], is = c.floats[i];
     if (!(bits_of(x) == bits_of(is) || (x != x && is != is)))
-      finding("element %lld: code %d is %.9g, must be %.9g", static_cast<long long>(i), c.codes[i], double{is}, double{x});
+      finding("element %lld: code %d is %.9g, must be %.9g", static_cast<long long>(i), c.codes[i], double{is},
+              double{x});
   }
 }
 
@@ -136,14 +149,16 @@ void fuzz_quantize(Choices &choices, Memory &memory) {
   }
   const Telling telling([&] {
     return std::string(back ? "adamw_dequantize" : "adamw_quantize") + " map " + std::to_string(o.map) + " format " +
-           std::to_string(o.state_format) + " rounding " + std::to_string(o.rounding) + " numel " + std::to_string(o.numel) +
-           " row_length " + std::to_string(o.row_length) + " step " + std::to_string(o.step) + " global_offset " +
-           std::to_string(o.global_offset) + " device " + std::to_string(o.device) + " size " + std::to_string(o.size);
+           std::to_string(o.state_format) + " rounding " + std::to_string(o.rounding) + " numel " +
+           std::to_string(o.numel) + " row_length " + std::to_string(o.row_length) + " step " + std::to_string(o.step) +
+           " global_offset " + std::to_string(o.global_offset) + " device " + std::to_string(o.device) + " size " +
+           std::to_string(o.size);
   });
   const adamw_status status = back ? adamw_dequantize(options, c.codes, c.absmax, c.floats)
                                    : adamw_quantize(options, c.floats, c.codes, c.absmax);
   ++tally.quantized;
-  if ((allowed(errors) & only(status)) == 0) finding("status %d '%s', allowed: set %#x", status, adamw_last_error(), allowed(errors));
+  if ((allowed(errors) & only(status)) == 0)
+    finding("status %d '%s', allowed: set %#x", status, adamw_last_error(), allowed(errors));
   if (!memory.canaries_live()) finding("bytes beside a buffer were written");
   if (status != ADAMW_OK) {
     if (memory.changed() != nullptr) finding("refused, but a buffer was written");
@@ -152,7 +167,8 @@ void fuzz_quantize(Choices &choices, Memory &memory) {
   for (std::size_t k = 0; k < memory.count(); ++k) {
     const bool written = back ? memory[k].at == reinterpret_cast<std::uint8_t *>(c.floats)
                               : memory[k].at == c.codes || memory[k].at == reinterpret_cast<std::uint8_t *>(c.absmax);
-    if (memory.is_changed(memory[k]) && !written && memory.containing(c.codes) != &memory[k]) finding("what is read was written");
+    if (memory.is_changed(memory[k]) && !written && memory.containing(c.codes) != &memory[k])
+      finding("what is read was written");
   }
   if (!back) add_to_digest(c.codes, static_cast<std::size_t>(std::max<std::int64_t>(o.numel, 0)));
   back ? compare_numbers(c) : compare_codes(c);

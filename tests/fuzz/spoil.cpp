@@ -7,7 +7,7 @@ namespace {
 
 void spoil_options(adamw_step_options &o, Choices &choices, Memory &memory) {
   double *const reals[] = {&o.lr, &o.beta1, &o.beta2, &o.eps, &o.weight_decay, &o.max_unorm};
-  std::int32_t *const enums[] = {&o.param_dtype, &o.grad_dtype, &o.state_format, &o.percentile_clipping,
+  std::int32_t *const enums[] = {&o.param_dtype, &o.grad_dtype,  &o.state_format, &o.percentile_clipping,
                                  &o.device,      &o.num_threads, &o.reserved};
   const auto aside = [&](void *pointer, int bytes) { return static_cast<char *>(pointer) + bytes; };
   const auto scalar = [&](const float *&pointer) {
@@ -146,7 +146,8 @@ void spoil(StepInput &input, Choices &choices, Memory &memory) {
       break;
     default:  // of the end of the table, so that what follows it is the guard page
       if (input.tensors != nullptr)
-        input.tensors = reinterpret_cast<adamw_tensor *>(reinterpret_cast<char *>(input.tensors) + choices.of({0, 4, 1}));
+        input.tensors =
+            reinterpret_cast<adamw_tensor *>(reinterpret_cast<char *>(input.tensors) + choices.of({0, 4, 1}));
       break;
   }
 }

@@ -38,8 +38,7 @@ struct Making {
   }
   // Not negative, from 2^lowest up.
   void fill_positive(float *at, std::int64_t n, int lowest) {
-    for (std::int64_t i = 0; i < n; ++i)
-      put(at + i, ADAMW_FLOAT32, 0, lowest + random.below(-lowest), random.bits());
+    for (std::int64_t i = 0; i < n; ++i) put(at + i, ADAMW_FLOAT32, 0, lowest + random.below(-lowest), random.bits());
   }
   void fill_moment(void *at, std::int64_t n, bool is_signed) {
     if (o->state_format != ADAMW_STATE_FLOAT32) {
@@ -139,8 +138,7 @@ StepInput make_step(Choices &choices, Memory &memory, const StateMemory &state) 
   o.grad_dtype = choices.below(3);
   o.flags = choices.below(2) == 0 ? 0 : static_cast<std::uint32_t>(choices.below(16));
   o.seed = choices.bits(2);
-  Making making{choices,          memory, state, Random(choices.bits(4)), &o, choices.below(4) != 3,
-                choices.one_in(8)};
+  Making making{choices, memory, state, Random(choices.bits(4)), &o, choices.below(4) != 3, choices.one_in(8)};
   input.comparable = making.hyperparameters() && making.ordinary && !making.not_finite;
   if (choices.one_in(6)) o.percentile_clipping = 1 + choices.below(99);
   if (choices.one_in(6)) o.max_unorm = choices.of({0.02, 1.0, 1e-4});

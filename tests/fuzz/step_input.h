@@ -12,9 +12,9 @@ struct StepInput {
   adamw_step_options *options;  // NULL if mutated so
   adamw_tensor *tensors;
   std::size_t tensor_size;
-  std::int64_t count;       // as passed
-  std::int64_t rows;        // that there are
-  bool comparable;          // no NaN can arise, whose bits kernels may choose
+  std::int64_t count;  // as passed
+  std::int64_t rows;   // that there are
+  bool comparable;     // no NaN can arise, whose bits kernels may choose
 };
 
 // Where state lies: memory of `bytes`, or NULL for ordinary memory.

@@ -13,8 +13,8 @@ namespace {
 
 std::string describe(const StepInput &input) {
   std::string text = input.options != nullptr ? describe_options(*input.options) : "adamw_step, options NULL";
-  text += "\n  tensors " + std::string(input.tensors != nullptr ? "" : "NULL ") + "of " + std::to_string(input.tensor_size) +
-          " bytes, count " + std::to_string(input.count);
+  text += "\n  tensors " + std::string(input.tensors != nullptr ? "" : "NULL ") + "of " +
+          std::to_string(input.tensor_size) + " bytes, count " + std::to_string(input.count);
   if (input.tensors != nullptr && reinterpret_cast<std::uintptr_t>(input.tensors) % 8 == 0)
     for (std::int64_t i = 0; i < std::min(input.rows, input.count); ++i) text += describe_row(input.tensors[i], i);
   return text;
@@ -71,14 +71,17 @@ adamw_tensor old_row(const Memory &memory, const adamw_tensor &now) {
   t.param = old_bytes(memory, t.param);
   t.grad = old_bytes(memory, t.grad);
   for (void **p : {&t.exp_avg, &t.exp_avg_sq, &t.max_exp_avg_sq}) *p = old_bytes(memory, *p);
-  for (float **p : {&t.exp_avg_absmax, &t.exp_avg_sq_absmax, &t.max_exp_avg_sq_absmax, &t.gnorm_history}) *p = old(memory, *p);
+  for (float **p : {&t.exp_avg_absmax, &t.exp_avg_sq_absmax, &t.max_exp_avg_sq_absmax, &t.gnorm_history})
+    *p = old(memory, *p);
   return t;
 }
 
-// *rows_stepped may be set to 0 by a call that steps nothing.
-bool says_that_none_was_stepped(const StepInput &input, const Buffer &b) {
+// *rows_stepped may be set by a call that steps nothing: to 0, or the rows without elements that come first.
+bool says_that_none_was_stepped(const StepInput &input, const Memory &memory, const Buffer &b) {
   const std::int64_t *const counter = input.options != nullptr ? input.options->rows_stepped : nullptr;
-  return counter != nullptr && reinterpret_cast<const std::uint8_t *>(counter) == b.at && *counter == 0;
+  std::int64_t empty = 0;
+  while (empty < std::min(input.rows, input.count) && input.tensors[empty].numel == 0) ++empty;
+  return counter != nullptr && memory.containing(counter) == &b && *counter >= 0 && *counter <= empty;
 }
 
 void check_values(const StepInput &input, const Memory &memory, std::int64_t skipped) {
@@ -107,11 +110,14 @@ void replay(const StepInput &input, Choices &choices, const Memory &memory, cons
   if (at_once) std::reverse(rows.begin(), rows.end());
   for (std::size_t i = 0; i < rows.size(); i += at_once ? rows.size() : 1) {
     const auto count = static_cast<std::int64_t>(at_once ? rows.size() : 1);
-    if (adamw_step(&o, &rows[i], sizeof rows[i], count) != ADAMW_OK) finding("row %zu alone: %s", i, adamw_last_error());
-    if (stepped != count && o.found_inf == nullptr) finding("row %zu alone: rows_stepped %lld", i, static_cast<long long>(stepped));
+    if (adamw_step(&o, &rows[i], sizeof rows[i], count) != ADAMW_OK)
+      finding("row %zu alone: %s", i, adamw_last_error());
+    if (stepped != count && o.found_inf == nullptr)
+      finding("row %zu alone: rows_stepped %lld", i, static_cast<long long>(stepped));
   }
   if (again != skipped && input.options->skipped != nullptr)
-    finding("row by row %lld elements are skipped, together %lld", static_cast<long long>(again), static_cast<long long>(skipped));
+    finding("row by row %lld elements are skipped, together %lld", static_cast<long long>(again),
+            static_cast<long long>(skipped));
   for (const Stretch &s : used) {
     const std::uint8_t *const now = address(s.begin);
     const auto bytes = static_cast<std::size_t>(s.end - s.begin);
@@ -128,7 +134,8 @@ void replay(const StepInput &input, Choices &choices, const Memory &memory, cons
 
 }  // namespace
 
-void run_step(StepInput &input, Choices &choices, Memory &memory, const std::vector<PagerBuffer> &paged, Statuses broken) {
+void run_step(StepInput &input, Choices &choices, Memory &memory, const std::vector<PagerBuffer> &paged,
+              Statuses broken) {
   const Telling telling([&] { return describe(input); });
   std::vector<Stretch> used;
   const StepCall call{input.options, input.tensors, input.tensor_size, input.count, paged, kernel_missing};
@@ -146,7 +153,7 @@ void run_step(StepInput &input, Choices &choices, Memory &memory, const std::vec
     ++tally.refused;
     if (error.empty() || error.find('\n') != std::string::npos) finding("adamw_last_error() is '%s'", error.c_str());
     for (std::size_t i = 0; i < memory.count(); ++i)
-      if (memory.is_changed(memory[i]) && !says_that_none_was_stepped(input, memory[i]))
+      if (memory.is_changed(memory[i]) && !says_that_none_was_stepped(input, memory, memory[i]))
         finding("refused (%s), but a buffer of %zu bytes was written", error.c_str(), memory[i].bytes);
     return;
   }
@@ -161,7 +168,7 @@ void run_step(StepInput &input, Choices &choices, Memory &memory, const std::vec
     finding("OK, but rows_stepped is %lld", static_cast<long long>(*o.rows_stepped));
   if (nothing) {
     for (std::size_t i = 0; i < memory.count(); ++i)
-      if (memory.is_changed(memory[i]) && reinterpret_cast<std::int64_t *>(memory[i].at) != o.rows_stepped)
+      if (memory.is_changed(memory[i]) && memory.containing(o.rows_stepped) != &memory[i])
         finding("found_inf is not 0, but a buffer of %zu bytes was written", memory[i].bytes);
     return;
   }

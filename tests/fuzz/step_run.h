@@ -6,8 +6,8 @@
 #include "step_input.h"
 #include "verdict.h"
 
-// Makes the call and checks it. `paged`: the buffers of options.pager; `broken`: errors that the call has beside those of
-// its arguments (a pager that is lent).
+// Makes the call and checks it. `paged`: the buffers of options.pager; `broken`: errors that the call has beside those
+// of its arguments (a pager that is lent).
 void run_step(StepInput &input, Choices &choices, Memory &memory, const std::vector<PagerBuffer> &paged = {},
               Statuses broken = 0);
 

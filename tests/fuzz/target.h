@@ -1,4 +1,5 @@
-// Owns one input of the fuzzer: bytes that become one call, or the life of one pager. The same bytes are the same calls.
+// Owns one input of the fuzzer: bytes that become one call, or the life of one pager. The same bytes are the same
+// calls.
 #pragma once
 
 #include <cstddef>

@@ -1,5 +1,5 @@
-// Owns the second opinion: which statuses adamw.h allows for a call. Written from the header alone, in 128-bit integers;
-// knows nothing of the library's own checks.
+// Owns the second opinion: which statuses adamw.h allows for a call. Written from the header alone, in 128-bit
+// integers; knows nothing of the library's own checks.
 #pragma once
 
 #include <cstdint>
@@ -9,9 +9,9 @@
 
 using Statuses = unsigned;  // a set: bit s is status s
 constexpr Statuses only(adamw_status status) { return 1u << status; }
-constexpr Statuses ok = only(ADAMW_OK), invalid = only(ADAMW_ERROR_INVALID_ARGUMENT), version = only(ADAMW_ERROR_VERSION),
-                   unsupported = only(ADAMW_ERROR_UNSUPPORTED), no_memory = only(ADAMW_ERROR_OUT_OF_MEMORY),
-                   no_storage = only(ADAMW_ERROR_STORAGE);
+constexpr Statuses ok = only(ADAMW_OK), invalid = only(ADAMW_ERROR_INVALID_ARGUMENT),
+                   version = only(ADAMW_ERROR_VERSION), unsupported = only(ADAMW_ERROR_UNSUPPORTED),
+                   no_memory = only(ADAMW_ERROR_OUT_OF_MEMORY), no_storage = only(ADAMW_ERROR_STORAGE);
 // Where the header leaves open whether a call is right.
 constexpr Statuses either = ok | invalid;
 
@@ -28,7 +28,7 @@ struct Layout {
 Layout layout_of(std::int32_t format, std::int64_t numel, std::int64_t row_length, bool amsgrad);
 Statuses layout_errors(std::int32_t format, std::int64_t numel, std::int64_t row_length, const void *layout);
 
-// A buffer of a pager: state in it must end in it.
+// A buffer of a pager that moves: state in it must end in it. (What is used where it lies is ordinary memory.)
 struct PagerBuffer {
   const std::uint8_t *at;
   std::int64_t bytes;
