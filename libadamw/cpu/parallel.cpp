@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cerrno>
 #include <condition_variable>
 #include <cstddef>
 #include <exception>
@@ -104,7 +105,10 @@ int with_threads(int threads, void (*function)(void *), void *context, const Mea
   std::vector<std::thread> others;
   try {
     others.reserve(static_cast<std::size_t>(threads) - 1);
-    for (int i = 1; i < threads; ++i) others.emplace_back(function, context);
+    for (int i = 1; i < threads; ++i) {
+      errno = ENOMEM;  // glibc insists on it where an allocator of the program's own fails, which may not have set it
+      others.emplace_back(function, context);
+    }
   } catch (const std::exception &) {  // no thread, or no memory for one
   }
   meanwhile();

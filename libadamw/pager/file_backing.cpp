@@ -148,7 +148,9 @@ class FileBacking final : public Backing {
     }
     try {
       const SignalsBlocked blocked;  // what a thread begins with
+      errno = ENOMEM;  // as in cpu/parallel.cpp
       threads_[0] = std::thread([this] { serve_reads(); });
+      errno = ENOMEM;
       threads_[1] = std::thread([this] { serve_writes(); });
     } catch (const std::exception &e) {
       stop_threads();
