@@ -143,7 +143,7 @@ void check_end_of_a_thread() {
 
 // ---- memory ----
 
-long resident_bytes() {
+[[maybe_unused]] long resident_bytes() {
   long pages = 0, resident = 0;
   FILE *file = std::fopen("/proc/self/statm", "r");
   if (file == nullptr) return 0;
