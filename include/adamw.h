@@ -144,16 +144,17 @@ typedef enum adamw_dtype {
  *     sqrt(exp_avg_sq) = absmax * unsigned_map[code]   stochastically
  *
  *   absmax is the exact largest magnitude in the block. Its element gets the last code; for sqrt(exp_avg_sq), with a
- *   probability of 1/7000, the code below it, which is 0.35% smaller. The maps are the dynamic maps of Dettmers et al. ("8-bit
+ *   probability of 1/16000, the code below it, which is 0.35% smaller. The maps are the dynamic maps of Dettmers et al. ("8-bit
  *   Optimizers via Block-wise Quantization", ICLR 2022) as bitsandbytes uses them, see adamw_codebook(). The root is stored
  *   because it needs half the dynamic range. Stochastic rounding goes up with a probability equal to the distance from the code
  *   below, so that what is stored is right on average: rounding to the nearest code stalls wherever a step changes a moment by
  *   less than half the distance of two codes (v always, with beta2 = 0.999; small m, because small codes lie far apart). The
  *   random bits are a hash of (seed, step, global element index), so runs repeat and resume exactly.
- *   Right on average has a lower end, given here as a part of absmax. exp_avg: from 1.08e-6 up. Of magnitudes below 9e-7, 61%
- *   are kept on average (5.5 / 9: they become 0 or 5.5e-7, which is the smallest code), and between the two ends the part that
- *   is kept rises from 61% to all. sqrt(exp_avg_sq): from 3.25e-7 up, which is the smallest code; what is smaller, and not 0,
- *   becomes that code.
+ *   Right on average has a lower end, given here as a part of absmax, and from there on is meant to 1e-4 of the number.
+ *     exp_avg: from 3.81e-6 up. Of magnitudes below 9e-7, 61% are kept on average (5.5 / 9: they become 0 or the smallest code,
+ *     5.5e-7); from there to 1.08e-6 that part rises to 100%; it stays so up to 3.25e-6, where the second code is, and rises to
+ *     109% before 3.81e-6.
+ *     sqrt(exp_avg_sq): from 3.25e-7 up, which is the smallest code. What is smaller, and not 0, becomes that code.
  *   A moment that is exactly zero is stored as zero. Other second moments are not, and other first moments only if they are
  *   below 9e-7 of their absmax and the draw says so. If the absmax of a block is below 2^-126, all of that block is stored as
  *   zero.

@@ -100,7 +100,7 @@ def quantize(
             negative numbers are stored as zero.
         map: "signed" or "unsigned". With "unsigned" a number above zero is never stored as zero.
         block_wise: one scale for each block of 256 elements (True) or one for the tensor (False).
-        rounding: "nearest", or "stochastic", as a step rounds: right on average (signed: from 1.08e-6 to a tenth of the
+        rounding: "nearest", or "stochastic", as a step rounds: right on average (signed: from 3.81e-6 to a tenth of the
             block's scale; from there up to nearest, and of what is below 9e-7, 61% is kept on average; unsigned: from
             3.25e-7 up, and what is below becomes that), with random bits that depend on `step`, `seed` and the
             element's index alone.
