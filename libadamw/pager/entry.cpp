@@ -140,6 +140,6 @@ adamw_status adamw_pager_stats(adamw_pager *pager, adamw_pager_statistics *stati
   return with_pager("adamw_pager_stats", pager, [&](const char *function) {
     if (statistics == nullptr) return is_null(function, "statistics");
     if (adamw_status s = check_struct(function, "size", size, sizeof *statistics)) return s;
-    return pager->statistics(statistics);
+    return pager->statistics(function, statistics);
   });
 }
