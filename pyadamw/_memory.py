@@ -34,8 +34,7 @@ def plain(tensor):
     if lies_plainly(tensor):
         return tensor
     copy = torch.empty(tensor.shape, dtype=tensor.dtype, device=tensor.device)
-    with torch.no_grad():
-        return copy.copy_(tensor.detach())
+    return copy.copy_(tensor.detach())
 
 
 def look(tensor):

@@ -114,8 +114,8 @@ class Run:
     def _put_back(self, i):
         """Gives a parameter the numbers of the copy that has been stepped in its place."""
         param, copy = self.params[i], self.copies[i]
-        with torch.no_grad():
-            inner(param).copy_(own_part(copy, param) if self.plan.rows[i].local.whole else copy)
+        # Not torch.no_grad(): an interrupt as it ends would leave gradients off.
+        inner(param).detach().copy_(own_part(copy, param) if self.plan.rows[i].local.whole else copy)
         self.copies.pop(i)
 
     def rows_stepped(self):

@@ -89,8 +89,7 @@ class Call:
             self._surroundings = surroundings
 
     def write_progress_to(self, address):
-        """Where the library writes how many rows a call has stepped, an int64: it does so in the call itself, unless that
-        is refused."""
+        """Where the library writes how many rows a call has stepped, an int64: in the call, unless that is refused."""
         self.options.rows_stepped = pointer_to("int64_t *", address)
 
     def step(self, rows, count, names):
