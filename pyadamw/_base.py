@@ -9,7 +9,7 @@ from typing import Any, TypeVar, overload
 import torch
 from torch.optim.optimizer import ParamsT
 
-from . import _checkpoint
+from . import _checkpoint, _received
 from ._device import Counter, is_capturing, is_device
 from ._errors import InternalError
 from ._export import converted
@@ -239,6 +239,8 @@ class Base(torch.optim.Optimizer):
         # The base class casts every tensor to the parameter's dtype. A hook of our own, after the user's, hides the
         # state from it; __setstate__ brings it back before the user's post hooks run.
         self._settle()
+        if not isinstance(state_dict, dict):
+            _received.check_structure(state_dict)  # the base class copies it before any hook sees it
         handle = self.register_load_state_dict_pre_hook(_checkpoint.prepare)
         try:
             super().load_state_dict(state_dict)
