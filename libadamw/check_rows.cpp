@@ -61,16 +61,16 @@ adamw_status over_stretches(const adamw_step_options &options, const adamw_tenso
       if (adamw_status s = check_buffer(step_name, i, "step_tensor", t.step_tensor, 4, 4)) return s;
       if (options.device < 0 && !(*t.step_tensor >= 1.0f && *t.step_tensor < 9e18f)) {
         return fail(ADAMW_ERROR_INVALID_ARGUMENT,
-                    "%s: row %" PRId64 ": step_tensor[0] = %.9g: must be 1 for the first step", step_name, i,
-                    static_cast<double>(*t.step_tensor));
+                    "%s: row %" PRId64 ": step_tensor[0] = %.9g: must be at least 1, the first step, and below 9e18",
+                    step_name, i, static_cast<double>(*t.step_tensor));
       }
       const auto begin = reinterpret_cast<std::uintptr_t>(t.step_tensor);
       take.read(i, "step_tensor", begin, begin + 4);
     } else if (t.step < 1) {
-      return bad("step", t.step, "1 for the first step");
+      return bad("step", t.step, "at least 1, the first step");
     }
     if (t.global_offset < 0 || t.global_offset > most_bytes - t.numel)
-      return bad("global_offset", t.global_offset, "in 0 ... 2^62");
+      return bad("global_offset", t.global_offset, "in 0 ... 2^62 - numel");
     if ((t.run_length | t.run_stride) != 0) {
       if (adamw_status s = check_runs(t, bad)) return s;
     }
@@ -143,7 +143,8 @@ adamw_status check_rows(const adamw_step_options &options, const adamw_tensor *t
                         int64_t count, Workspace &workspace) {
   if (adamw_status s = check_struct(step_name, "tensor_size", tensor_size, sizeof(adamw_tensor))) return s;
   if (count < 0 || count > most_bytes / static_cast<int64_t>(sizeof(adamw_tensor))) {
-    return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: count = %" PRId64 ": must be the number of rows", step_name, count);
+    return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: count = %" PRId64 ": must be the number of rows, in 0 ... 2^55",
+                step_name, count);
   }
   if (count == 0) return ADAMW_OK;
   if (adamw_status s =

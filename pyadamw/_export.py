@@ -9,8 +9,10 @@ from pathlib import Path
 import torch
 
 from . import _state
-from ._checks import scalar
+from ._checks import scalar, shown
 from ._foreign import is_eight_bit, shape_of, translated
+from ._received import check_structure, naming
+from ._validate import check_options, plain_betas
 from .functional import BLOCK8, codebook, quantize
 
 FORMAT_KEY, FORMAT = "pyadamw_format", 2  # in each group of a state dict; a later format has a higher number
@@ -31,15 +33,13 @@ def check_format(groups):
 
 def _plain(entry, where):
     """32-bit state of one parameter on the CPU, whoever has made it; and whether it was 8-bit."""
-    if not isinstance(entry, dict):
-        raise ValueError(f"{where}: the state is {type(entry).__name__}: must be a dict of tensors")
     shape, eight = shape_of(entry, where), is_eight_bit(entry)
     entry = translated(entry, shape.numel(), where)
     amsgrad = bool({"max_exp_avg_sq", _state.codes_of("max_exp_avg_sq")} & set(entry))
     spec = _state.Spec(shape, torch.device("cpu"), _state.FLOAT32, amsgrad, _state.HISTORY in entry, None)
     count = _state.step_count(entry.get("step"), where)
     step = torch.tensor(count, dtype=torch.float32, device="cpu")
-    return {"step": step, **_state.conform(entry, spec, where)}, eight
+    return {"step": step, **_state.conform(entry, spec, where, received=True)}, eight
 
 
 def _group(group, names, more):
@@ -78,8 +78,7 @@ def _bitsandbytes_entry(entry, where):
 
 
 def _bitsandbytes_group(group):
-    kept = _group(group, ("lr", "eps", "weight_decay"), {"alpha": 0.0, "t_alpha": None, "t_beta3": None})
-    return {**kept, "betas": tuple(group["betas"])}
+    return _group(group, ("lr", "betas", "eps", "weight_decay"), {"alpha": 0.0, "t_alpha": None, "t_beta3": None})
 
 
 def _own_entry(entry, where):
@@ -88,10 +87,12 @@ def _own_entry(entry, where):
         return state
     amsgrad, clipping = "max_exp_avg_sq" in state, _state.HISTORY in state
     spec = _state.Spec(state["exp_avg"].shape, torch.device("cpu"), BLOCK8, amsgrad, clipping, None)
-    if "exp_avg_absmax" in entry:  # it is own already, block-wise or with one scale
-        entry = _state.renamed(entry, spec)
-        return {key: value.detach() if isinstance(value, torch.Tensor) else value for key, value in entry.items()}
-    return {"step": state["step"], **_state.conform(state, spec, where)}
+    if "exp_avg_absmax" not in entry:
+        return {"step": state["step"], **_state.conform(state, spec, where)}
+    # It is own already, block-wise or with one scale, and has been looked at.
+    entry = _state.renamed(entry, spec)
+    own = {key: value.detach() for key, value in entry.items() if key in _state.KEYS}
+    return {**entry, **own, "step": state["step"]}
 
 
 def _own_group(group):
@@ -124,17 +125,32 @@ def converted(state_dict, to, progress=iter):
 
     `progress` wraps the sequence of entries. ValueError names the parameter and what is wrong.
     """
-    if not (isinstance(state_dict, dict) and isinstance(state_dict.get("state"), dict)) or not isinstance(
-        state_dict.get("param_groups"), list
-    ):
-        raise ValueError('not the state dict of an optimizer: it has no "state" and "param_groups"')
+    check_structure(state_dict)
     check_format(state_dict["param_groups"])
+    groups = [_checked_group(group, f"group {number}") for number, group in enumerate(state_dict["param_groups"])]
     entry_of, group_of = _WRITERS[to]
     state = {}
     for key, entry in progress(state_dict["state"].items()):
-        where = f"parameter {key}"
-        state[key] = _apart(entry_of(_state.without_marks(entry, where), where), entry) if entry else {}
-    return {"state": state, "param_groups": [group_of(group) for group in state_dict["param_groups"]]}
+        where = f"parameter {shown(key)}"
+        with naming(where):
+            state[key] = _converted_entry(entry, entry_of, where)
+    return {"state": state, "param_groups": [group_of(group) for group in groups]}
+
+
+def _converted_entry(entry, entry_of, where):
+    if not isinstance(entry, dict):
+        raise ValueError(f"{where}: the state is {type(entry).__name__}: must be a dict of tensors")
+    return _apart(entry_of(_state.without_marks(entry, where), where), entry) if entry else {}
+
+
+def _checked_group(group, where):
+    """A group that says what AdamW has to know of it."""
+    missing = [name for name in ("lr", "betas", "eps", "weight_decay") if name not in group]
+    if missing:
+        raise ValueError(f"{where} of the state dict has no {' and no '.join(missing)}: it is no AdamW's")
+    with naming(where):
+        check_options(group, f"{where}: ")
+    return {**group, "betas": plain_betas(group["betas"])}
 
 
 # ---- files -----------------------------------------------------------------------------------------------------------
@@ -169,9 +185,7 @@ def read(path):
     state = {}
     for name, tensor in tensors.items():
         key, _, field = name.partition(".")
-        state.setdefault(int(key) if key.isdigit() else key, {})[field] = tensor
-    for group in groups:
-        group["betas"] = tuple(group["betas"])
+        state.setdefault(int(key) if key.isdecimal() and len(key) < 19 else key, {})[field] = tensor
     return {"state": state, "param_groups": groups}
 
 

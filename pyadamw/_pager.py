@@ -9,7 +9,7 @@ import sys
 import torch
 
 from ._device import is_capturing, is_device
-from ._library import ffi, library
+from ._library import ffi, library, new_options
 
 PLACES = ("host", "file", "pinned", "managed", "device")  # adamw_place
 STATISTICS = tuple(name for name, _ in ffi.typeof("adamw_pager_statistics").fields)
@@ -23,8 +23,7 @@ class Pager:
     def __init__(self, backing, device, resident_bytes, chunk_bytes, reserve_bytes, directory):
         self._library = library()
         self.device = device
-        options, pager = ffi.new("adamw_pager_options *"), ffi.new("adamw_pager **")
-        options.size = ffi.sizeof("adamw_pager_options")
+        options, pager = new_options("adamw_pager_options"), ffi.new("adamw_pager **")
         options.backing = PLACES.index(backing)
         options.device = self._library.device_number(device, "a parameter")
         options.resident_bytes, options.chunk_bytes, options.reserve_bytes = resident_bytes, chunk_bytes, reserve_bytes

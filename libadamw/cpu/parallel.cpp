@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cerrno>
 #include <condition_variable>
 #include <cstddef>
 #include <exception>
@@ -80,8 +81,7 @@ int processors() {
 }
 
 int clamped(int threads) {
-  static const int most =
-      std::max(static_cast<int>(always_allowed), static_cast<int>(most_per_processor) * processors());
+  static const int most = std::max(static_cast<int>(always_allowed), static_cast<int>(most_per_processor) * processors());
   return std::clamp(threads, 1, most);
 }
 
@@ -91,12 +91,13 @@ std::atomic<bool> pool_is_gone{false};
 bool forks_with_threads = false;
 
 bool has_other_threads() {
-  struct stat tasks{};
+  struct stat tasks {};
   return stat("/proc/self/task", &tasks) != 0 || tasks.st_nlink != 3;  // itself, its parent folder, one thread
 }
 
-[[maybe_unused]] const int watches_forks = pthread_atfork([] { forks_with_threads = has_other_threads(); }, [] {},
-                                                          [] { pool_is_gone = pool_is_gone || forks_with_threads; });
+[[maybe_unused]] const int watches_forks =
+    pthread_atfork([] { forks_with_threads = has_other_threads(); }, [] {},
+                   [] { pool_is_gone = pool_is_gone || forks_with_threads; });
 
 // Starts threads and runs function(context) on them, and here. Those that the system does not give are done without.
 template <class Meanwhile>
@@ -104,7 +105,10 @@ int with_threads(int threads, void (*function)(void *), void *context, const Mea
   std::vector<std::thread> others;
   try {
     others.reserve(static_cast<std::size_t>(threads) - 1);
-    for (int i = 1; i < threads; ++i) others.emplace_back(function, context);
+    for (int i = 1; i < threads; ++i) {
+      errno = ENOMEM;  // glibc insists on it where an allocator of the program's own fails, which may not have set it
+      others.emplace_back(function, context);
+    }
   } catch (const std::exception &) {  // no thread, or no memory for one
   }
   meanwhile();

@@ -21,14 +21,14 @@ namespace adamw {
 struct Arena {
   std::unique_ptr<PrivateFile> file;
   char *memory = nullptr;
-  std::int64_t bytes = 0;     // of the mapping; of the file there is what has been reserved
-  std::int64_t reserved = 0;  // from the beginning, for good
+  std::int64_t bytes = 0;          // of the mapping; of the file there is what has been reserved
+  std::int64_t reserved = 0;       // from the beginning, for good
   std::int64_t taken = 0;
-  Gaps gaps;                      // whole pages
-  Gaps stale;                     // of these: what may not be zeros
-  unsigned char *kept = nullptr;  // a byte for each page: 1 where memory of this process has its place in the mapping
+  Gaps gaps;                       // whole pages
+  Gaps stale;                      // of these: what may not be zeros
+  unsigned char *kept = nullptr;   // a byte for each page: 1 where memory of this process has its place in the mapping
   bool any_kept = false;
-  bool is_private = false;  // since a fork
+  bool is_private = false;         // since a fork
 
   ~Arena();
   bool is_kept(std::int64_t offset) const;
@@ -72,8 +72,8 @@ class Arenas {
   // ---- fork ----
   void before_fork();
   void after_fork(bool in_child);
-  // What was a snapshot for a child becomes the parent's again. Before anything writes to a file or gives a stretch
-  // back.
+  // What was a snapshot for a child becomes the parent's again. Before anything writes to a file. (Buffers may be taken
+  // and given back before: of what a child can still read that changes nothing.)
   adamw_status settle(const char *function);
 
   const std::string &directory() const { return directory_; }
@@ -87,7 +87,8 @@ class Arenas {
   adamw_status make_arena(const char *function, std::int64_t bytes, Arena **arena);
   void drop_if_empty(const Arena *arena);
   static int restore(Arena &arena, std::int64_t offset, std::int64_t bytes);
-  static bool empty(const Arena &arena, std::int64_t offset, std::int64_t bytes);
+  static bool empty(Arena &arena, std::int64_t offset, std::int64_t bytes);
+  static int make_zeros(Arena &arena, std::int64_t offset, std::int64_t bytes);
   adamw_status take_pages(const char *function, std::int64_t bytes, void **memory, Arena **arena);
   void give_pages_back(Arena *arena, void *memory, std::int64_t bytes);
   adamw_status take_small(const char *function, std::int64_t bytes, void **memory, Arena **arena);
@@ -106,10 +107,10 @@ class Arenas {
 
   // A child has the writing end of a pipe, which closes when the child gives its buffers back, ends, or becomes another
   // program.
-  std::vector<int> claims_;       // reading ends, of children
-  std::vector<int> own_claims_;   // writing ends, in a child
-  int made_claim_[2] = {-1, -1};  // while a fork is under way
-  bool unknown_child_ = false;    // there was no pipe to be had
+  std::vector<int> claims_;              // reading ends, of children
+  std::vector<int> own_claims_;          // writing ends, in a child
+  int made_claim_[2] = {-1, -1};         // while a fork is under way
+  bool unknown_child_ = false;           // there was no pipe to be had
   bool in_child_ = false;
 };
 

@@ -18,8 +18,8 @@ namespace {
 std::mutex all_mutex;
 Pager *first_pager = nullptr;
 
-[[maybe_unused]] const int watches_forks =
-    pthread_atfork(Pager::before_fork, [] { Pager::after_fork(false); }, [] { Pager::after_fork(true); });
+[[maybe_unused]] const int watches_forks = pthread_atfork(
+    Pager::before_fork, [] { Pager::after_fork(false); }, [] { Pager::after_fork(true); });
 
 }  // namespace
 
@@ -122,9 +122,6 @@ adamw_status Pager::free(const char *function, void *memory) {
   for (const Loan &loan : acquired_) {
     if (!loan.pieces.empty() && loan.pieces[0].buffer == &buffer)
       return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: %p is acquired: release it first", function, memory);
-  }
-  if (!is_forked()) {
-    if (adamw_status s = backing_->settle(function)) return s;
   }
   if (buffer.resident) take_budget(-round_up(buffer.bytes, page_bytes));
   count(buffer, -1);

@@ -112,7 +112,7 @@ class Backing {
   virtual void hint(const Piece &, void *) {}
 
   // Around fork(), while no other call runs: the child's buffers become its own copies. In the parent settle() comes
-  // before anything is moved or given back.
+  // before anything is moved.
   virtual void before_fork() {}
   virtual void after_fork(bool) {}
   virtual adamw_status settle(const char *) { return ADAMW_OK; }
@@ -201,7 +201,7 @@ class Pager {
   std::mutex sessions_;  // taken first
   std::mutex mutex_;     // buffers_, budget_
   std::map<std::uintptr_t, Buffer> buffers_;
-  std::int64_t budget_ = 0;      // left for resident buffers
+  std::int64_t budget_ = 0;  // left for resident buffers
   Loan acquired_[page_windows];  // without pieces: none
   int next_window_ = 0;
   long process_ = 0;
