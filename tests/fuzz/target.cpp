@@ -25,8 +25,10 @@ void run_input(const std::uint8_t *data, std::size_t size) {
     fuzz_quantize(choices, memory);
   } else if (what < 57) {
     fuzz_layout(choices, memory);
-  } else if (what < 59) {
+  } else if (what < 58) {
     fuzz_process(choices);
+  } else if (what < 59) {
+    fuzz_inits(choices, memory);
   } else if (what < 62) {
     fuzz_describe(choices, memory);
   } else if (!kernel_missing) {
