@@ -9,7 +9,7 @@ from . import _state
 from ._checks import shown
 from ._damage import check_no_nan
 from ._foreign import is_eight_bit, shape_of, translated
-from ._received import check_structure, naming
+from ._received import check_has_number, check_structure, naming
 from ._validate import check_options, plain_betas
 from .functional import BLOCK8, codebook, quantize
 
@@ -87,7 +87,7 @@ def _own_entry(entry, state, eight, where):
         return {"step": state["step"], **_state.conform(state, spec, where)}
     # It is own already, block-wise or with one scale, and has been looked at.
     entry = _state.renamed(entry, spec)
-    own = {key: value.detach() for key, value in entry.items() if key in _state.KEYS}
+    own = {key: value.detach() for key, value in entry.items() if key in _state.KEYS and key != "step"}
     return {**entry, **own, "step": state["step"]}
 
 
@@ -154,4 +154,5 @@ def _checked_group(group, where):
         raise ValueError(f"{where} of the state dict has no {' and no '.join(missing)}: it is no AdamW's")
     with naming(where):
         check_options(group, f"{where}: ")
+        check_has_number(group["lr"], f"{where}: lr")
     return {**group, "betas": plain_betas(group["betas"])}
