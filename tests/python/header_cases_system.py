@@ -143,15 +143,6 @@ def _without_threads_of_a_pager(w):
     return w.refused("threads", 1, lambda: w.step(pager=pager, state=state))
 
 
-@case("pager_free", "OUT_OF_MEMORY")
-def _(w):
-    def prepare():
-        pager = w.new_pager(FILE)
-        return pager, w.new_buffer(pager)
-
-    return w.without_memory_beside_child(prepare, w.lib.adamw_pager_free)
-
-
 @case("pager_release", "OUT_OF_MEMORY")
 def _(w):
     def prepare():
@@ -199,17 +190,6 @@ def _(w, function):
     pager = w.new_pager(FILE)
     state = w.new_buffer(pager), w.new_buffer(pager)
     return w.refused("writes", errno.EIO, lambda: w.step(pager=pager, state=state))
-
-
-@case("pager_free", "STORAGE")
-def _(w):
-    pager = w.new_pager(FILE)
-    buffer = w.new_buffer(pager)
-
-    def free_on_full_disk():
-        return w.refused("space", errno.ENOSPC, lambda: w.lib.adamw_pager_free(pager, buffer))
-
-    return w.beside_child(free_on_full_disk)
 
 
 # ---- devices ---------------------------------------------------------------------------------------------------------
