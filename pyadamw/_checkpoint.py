@@ -11,7 +11,7 @@ from ._export import FORMAT, FORMAT_KEY, check_format
 from ._foreign import translated
 from ._local import inner, is_sharded, unwrapped
 from ._memory import oddity
-from ._received import check_copies, check_structure, naming, shown_name
+from ._received import check_copies, check_has_number, check_structure, naming, shown_name
 from ._rows import describe, state_spec, stepped_view, wrapped_state
 from ._validate import OPTIONS, check_options, plain_betas
 
@@ -90,8 +90,7 @@ def checked(optimizer, state_dict):
         where = f"group {number}: "
         with naming(f"group {number} of the state dict"):
             check_options(options, where)
-        if isinstance(options["lr"], torch.Tensor) and options["lr"].device.type == "meta":
-            raise ValueError(f"{where}lr is a meta tensor, which has no number")
+        check_has_number(options["lr"], f"{where}lr")
         check_copies({name: saved_group[name] for name in saved_group if name not in OPTIONS}, f"group {number}")
         merged.append(options)
         places.update({key: (number, position) for position, key in enumerate(saved_group["params"])})

@@ -5,6 +5,8 @@ Must not know what is in the state of a parameter, or what becomes of it.
 import copy
 from collections.abc import Mapping
 
+import torch
+
 from ._checks import shown
 from ._errors import AdamWError
 from ._memory import is_out_of_memory
@@ -40,6 +42,12 @@ def _check_group(group, where):
         isinstance(names, (list, tuple)) and len(names) == len(params) and all(isinstance(name, str) for name in names)
     ):
         raise ValueError(f"{where}: param_names = {shown(names)}: must be a list of words, one for each of params")
+
+
+def check_has_number(lr, where):
+    """Refuses a learning rate without a value: an optimizer may be made with one, to be filled later."""
+    if isinstance(lr, torch.Tensor) and lr.device.type == "meta":
+        raise ValueError(f"{where} is a meta tensor, which has no number")
 
 
 def check_copies(values, where):

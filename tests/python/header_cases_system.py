@@ -8,7 +8,8 @@ import errno
 import json
 import sys
 
-from header_cases import DEVICE_FAILS, DEVICE_FULL, FILE, HOST, MANAGED, PINNED, case, cases, run
+from header_cases import case, cases, run
+from header_world import DEVICE_FAILS, DEVICE_FULL, FILE, HOST, MANAGED, PINNED
 
 # ---- what is not here ------------------------------------------------------------------------------------------------
 
@@ -101,22 +102,22 @@ def _(w):
 
 @case("step", "OUT_OF_MEMORY")
 def _(w):
-    return w.without_memory(lambda: None, lambda _: w.step(rows=70))
+    return w.without_memory(tuple, lambda: w.step(rows=70))
 
 
 @cases("OUT_OF_MEMORY", "quantize", "dequantize")
 def _(w, function):
-    return w.without_memory(lambda: None, lambda _: w.quantize(function))
+    return w.without_memory(tuple, lambda: w.quantize(function))
 
 
 @case("pager_create", "OUT_OF_MEMORY")
 def _(w):
-    return w.without_memory(lambda: None, lambda _: w.create(FILE))
+    return w.without_memory(tuple, lambda: w.create(FILE))
 
 
 @case("pager_alloc", "OUT_OF_MEMORY")
 def _(w):
-    return w.without_memory(lambda: w.new_pager(HOST), w.alloc)
+    return w.without_memory(lambda: (w.new_pager(HOST),), w.alloc)
 
 
 @case("pager_acquire", "OUT_OF_MEMORY")
@@ -125,7 +126,7 @@ def _(w):
         pager = w.new_pager(FILE)
         return pager, w.new_buffer(pager)
 
-    return w.without_memory(prepare, lambda prepared: w.acquire(*prepared))
+    return w.without_memory(prepare, w.acquire)
 
 
 @case("pager_acquire", "OUT_OF_MEMORY")
@@ -142,22 +143,13 @@ def _without_threads_of_a_pager(w):
     return w.refused("threads", 1, lambda: w.step(pager=pager, state=state))
 
 
-@case("pager_free", "OUT_OF_MEMORY")
-def _(w):
-    def prepare():
-        pager = w.new_pager(FILE)
-        return pager, w.new_buffer(pager)
-
-    return w.beside_child_without_memory(prepare, w.lib.adamw_pager_free)
-
-
 @case("pager_release", "OUT_OF_MEMORY")
 def _(w):
     def prepare():
         pager = w.new_pager(FILE)
         return pager, w.new_loan(pager, w.new_buffer(pager))
 
-    return w.beside_child_without_memory(prepare, w.release)
+    return w.without_memory_beside_child(prepare, w.release)
 
 
 # ---- disks -----------------------------------------------------------------------------------------------------------
@@ -200,25 +192,11 @@ def _(w, function):
     return w.refused("writes", errno.EIO, lambda: w.step(pager=pager, state=state))
 
 
-@case("pager_free", "STORAGE")
-def _(w):
-    pager = w.new_pager(FILE)
-    buffer = w.new_buffer(pager)
-
-    def free_on_full_disk():
-        return w.refused("space", errno.ENOSPC, lambda: w.lib.adamw_pager_free(pager, buffer))
-
-    return w.beside_child(free_on_full_disk)
-
-
 # ---- devices ---------------------------------------------------------------------------------------------------------
 
-FAILURES = {"DEVICE": DEVICE_FAILS, "OUT_OF_MEMORY": DEVICE_FULL}
 
-
-def _on_device(status):
+def _on_device(status, failure):
     """The cases of a status that the driver causes."""
-    failure = FAILURES[status]
 
     def prepare(w, backing):
         pager = w.new_pager(backing)
@@ -261,8 +239,8 @@ def _on_device(status):
         return w.failing(failure, lambda: w.new_pager(PINNED), w.lib.adamw_pager_wait)
 
 
-for _status in FAILURES:
-    _on_device(_status)
+_on_device("DEVICE", DEVICE_FAILS)
+_on_device("OUT_OF_MEMORY", DEVICE_FULL)
 
 
 # ---- what is no more than a hint never fails -------------------------------------------------------------------------
@@ -287,7 +265,7 @@ def _without_memory(w):
         pager = w.new_pager(FILE)
         return pager, w.new_buffer(pager)
 
-    return w.without_memory(prepare, lambda prepared: w.prefetch(*prepared))
+    return w.without_memory(prepare, w.prefetch)
 
 
 @case("pager_prefetch", "OK")
