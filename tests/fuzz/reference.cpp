@@ -240,11 +240,14 @@ void compare_step(const adamw_step_options &o, const adamw_tensor &t, std::int64
         0,
         0,
         0};
-  const auto unknown = [&] { skipped.max += r.eight ? t.numel : 0; };
   const bool everyday_options = (r.lr == 0 || (r.lr > 1e-10 && r.lr < 1e4)) && o.beta1 < 0.99999 &&
                                 o.beta2 < 0.999999 && (o.eps == 0 || (o.eps > 1e-20 && o.eps < 1e4)) &&
                                 o.weight_decay < 1e4 && (o.max_unorm == 0 || (o.max_unorm > 1e-8 && o.max_unorm < 1e8));
   const double gs = o.grad_scale != nullptr ? double{*o.grad_scale} : 1.0;
+  const auto unknown = [&] {
+    const bool padded = known::padding_is_skipped && gs < 3e-39;
+    skipped.max += r.eight ? t.numel * (padded ? 64 : 1) : 0;
+  };
   if (!everyday_options || gs < 1e-6 || gs > 1e6) return unknown();
   const bool block_rows = t.row_length >= 64 && t.row_length % ADAMW_BLOCK_SIZE != 0 && t.row_length < t.numel;
   r.row_length = block_rows ? t.row_length : t.numel;
