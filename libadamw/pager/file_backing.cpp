@@ -148,7 +148,7 @@ class FileBacking final : public Backing {
     }
     try {
       const SignalsBlocked blocked;  // what a thread begins with
-      errno = ENOMEM;  // as in cpu/parallel.cpp
+      errno = ENOMEM;                // as in cpu/parallel.cpp
       threads_[0] = std::thread([this] { serve_reads(); });
       errno = ENOMEM;
       threads_[1] = std::thread([this] { serve_writes(); });
@@ -190,8 +190,8 @@ class FileBacking final : public Backing {
     await(lock, [&] { return window.state == Window::ready; });
     if (window.error != 0) {
       window.state = Window::idle;
-      return fail(ADAMW_ERROR_STORAGE, "%s: the file in %s cannot be read: %s", function,
-                  arenas_.directory().c_str(), std::strerror(window.error));
+      return fail(ADAMW_ERROR_STORAGE, "%s: the file in %s cannot be read: %s", function, arenas_.directory().c_str(),
+                  std::strerror(window.error));
     }
     loan.pieces = window.now.pieces;
     return ADAMW_OK;
@@ -292,9 +292,11 @@ class FileBacking final : public Backing {
     items_.clear();
     for (Piece &piece : contents.pieces) {
       const Buffer &buffer = *piece.buffer;
-      const std::int64_t begin = offset_of(piece), at = begin - (static_cast<char *>(buffer.memory) - arena_of(piece).memory);
+      const std::int64_t begin = offset_of(piece),
+                         at = begin - (static_cast<char *>(buffer.memory) - arena_of(piece).memory);
       const bool last = at + piece.bytes == buffer.bytes;
-      items_.push_back({&arena_of(piece), begin, begin + (last ? Arenas::rounded(buffer.bytes) - at : piece.bytes), &piece});
+      items_.push_back(
+          {&arena_of(piece), begin, begin + (last ? Arenas::rounded(buffer.bytes) - at : piece.bytes), &piece});
     }
     std::sort(items_.begin(), items_.end(), [](const Item &a, const Item &b) {
       return a.arena != b.arena ? std::less<const Arena *>()(a.arena, b.arena) : a.begin < b.begin;
