@@ -9,7 +9,7 @@ from typing import Any, TypeVar, overload
 import torch
 from torch.optim.optimizer import ParamsT
 
-from . import _checkpoint
+from . import _checkpoint, _received
 from ._device import Counter, is_capturing, is_device
 from ._errors import InternalError
 from ._export import converted
@@ -61,14 +61,22 @@ class Base(torch.optim.Optimizer):
         does.
         """
         self._cache.exposed = True
+        self._settle()
         for manager in self._managers():
             manager.wait()
         return self._state
 
     @state.setter
     def state(self, state: defaultdict[torch.Tensor, Any]) -> None:
+        self._settle()
         self._state = state
         self._cache.plan, self._cache.exposed = None, True
+
+    def _settle(self) -> None:
+        """Ends what is left of a step that was interrupted, and interrupted again while it was settled."""
+        plan = self._cache.plan
+        if plan is not None and plan.unsettled is not None:
+            plan.settle()
 
     @property
     def skipped_elements(self) -> int:
@@ -160,6 +168,7 @@ class Base(torch.optim.Optimizer):
     def _current_plan(self, counts_there: bool) -> Plan:
         """`counts_there`: whether step counts must lie on the parameters' devices; they stay there then."""
         cache = self._cache
+        self._settle()
         if counts_there and cache.plan is not None and not cache.plan.counts_there:
             cache.plan = None
         if cache.plan is None or not cache.plan.refresh(self.param_groups, self._state, cache.exposed):
@@ -229,6 +238,9 @@ class Base(torch.optim.Optimizer):
         """
         # The base class casts every tensor to the parameter's dtype. A hook of our own, after the user's, hides the
         # state from it; __setstate__ brings it back before the user's post hooks run.
+        self._settle()
+        if not isinstance(state_dict, dict):
+            _received.check_structure(state_dict)  # the base class copies it before any hook sees it
         handle = self.register_load_state_dict_pre_hook(_checkpoint.prepare)
         try:
             super().load_state_dict(state_dict)

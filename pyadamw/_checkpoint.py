@@ -5,9 +5,13 @@ import copy
 import torch
 
 from . import _state
+from ._checks import is_integer, shown
+from ._damage import FLOATS
 from ._export import FORMAT, FORMAT_KEY, check_format
 from ._foreign import translated
 from ._local import inner, is_sharded, unwrapped
+from ._memory import oddity
+from ._received import check_copies, check_has_number, check_structure, naming, shown_name
 from ._rows import describe, state_spec, stepped_view, wrapped_state
 from ._validate import OPTIONS, check_options, plain_betas
 
@@ -59,54 +63,75 @@ def restore_options(groups, previous, defaults):
 
 def prepare(optimizer, state_dict):
     """A hook of load_state_dict: `state_dict` with the state of each parameter as the optimizer wants it, hidden."""
+    prepared = checked(optimizer, state_dict)
+    for param in prepared.pop(_LOADED, ()):  # only now that nothing can fail any more
+        optimizer.overrides.take(param, bool(optimizer._state.get(param)))
+    return prepared or None
+
+
+_LOADED = object()  # the key of the parameters whose state is loaded
+
+
+def checked(optimizer, state_dict):
+    """What prepare() returns, made without changing anything; {} where the base class says what is wrong."""
+    check_structure(state_dict)
     groups, saved = optimizer.param_groups, state_dict["param_groups"]
     if [len(group["params"]) for group in groups] != [len(group["params"]) for group in saved]:
-        return None  # the base class says what is wrong
+        return {}
     check_format(saved)
+    bits = [group.get("optim_bits") for group in saved]
     formats = [group.get(FORMAT_KEY, FORMAT) for group in saved]
-    saved = [{name: value for name, value in group.items() if name not in (FORMAT_KEY, *TORCHS)} for group in saved]
+    unused = (FORMAT_KEY, *TORCHS, *OURS)
+    saved = [{name: value for name, value in group.items() if name not in unused} for group in saved]
     places, merged = {}, []
     for number, (group, saved_group) in enumerate(zip(groups, saved, strict=True)):
         options = {**saved_group, "params": group["params"]}
         restore_options([options], [group], None)
-        check_options(options, f"group {number}: ")
+        where = f"group {number}: "
+        with naming(f"group {number} of the state dict"):
+            check_options(options, where)
+        check_has_number(options["lr"], f"{where}lr")
+        check_copies({name: saved_group[name] for name in saved_group if name not in OPTIONS}, f"group {number}")
         merged.append(options)
         places.update({key: (number, position) for position, key in enumerate(saved_group["params"])})
     state = {}
     for key, entry in _under_their_keys(state_dict["state"], places).items():
         if key not in places:
-            raise ValueError(f"the state dict has state for parameter {key!r}, which is in none of its groups")
+            raise ValueError(f"the state dict has state for parameter {shown(key)}, which is in none of its groups")
         number, position = places[key]
         if formats[number] == 1:
-            _check_cast_codes(entry, saved[number], describe(groups, number, position))
-        state[key] = Hidden(_loaded(entry, merged, number, position, optimizer))
-    for key in state:  # only now that nothing can fail any more
-        number, position = places[key]
-        param = groups[number]["params"][position]
-        optimizer.overrides.take(param, bool(optimizer._state.get(param)))
-    return {**state_dict, "state": state, "param_groups": saved}
+            with naming(describe(groups, number, position)):
+                _check_cast_codes(entry, bits[number], describe(groups, number, position))
+        with naming(describe(groups, number, position)):
+            state[key] = Hidden(_loaded(entry, merged, number, position, optimizer))
+    loaded = [groups[number]["params"][position] for number, position in map(places.get, state)]
+    return {**state_dict, "state": state, "param_groups": saved, _LOADED: loaded}
 
 
 def _under_their_keys(entries, places):
     """torch.distributed.checkpoint takes the keys of dicts for words: what is no tensor it puts beside the entry of
     parameter 0, under "0"."""
-    strays = {key for key in entries if key not in places and isinstance(key, str) and key.isdigit()}
+    words = {str(place): place for place in places if isinstance(place, int) and 0 <= place < 2**63}
+    strays = {key for key in entries if key not in places and isinstance(key, str) and key in words}
     result = {key: entry for key, entry in entries.items() if key not in strays}
     for key in strays:
-        if int(key) in result and isinstance(entries[key], dict):
-            result[int(key)] = {**result[int(key)], **entries[key]}
+        place = words[key]
+        if isinstance(result.get(place), dict) and isinstance(entries[key], dict):
+            result[place] = {**result[place], **entries[key]}
         else:
             result[key] = entries[key]
     return result
 
 
-def _check_cast_codes(entry, saved_group, what):
+def _check_cast_codes(entry, bits, what):
     """Refuses numbers that were codes: torch.distributed.checkpoint casts what it finds to the dtype of what is there,
     and codes of state format 1 had the names of numbers."""
     moment = entry.get("exp_avg") if isinstance(entry, dict) else None
-    if saved_group.get("optim_bits") != 8 or not isinstance(moment, torch.Tensor) or moment.dtype == torch.uint8:
+    if not (is_integer(bits) and bits == 8) or not isinstance(moment, torch.Tensor):
         return
     values = inner(moment).detach()
+    if oddity(values) or values.dtype not in FLOATS:
+        return
     if not values.any() or not (values == values.round()).all():
         return
     if 0 <= values.min() <= values.max() <= 255:
@@ -136,13 +161,16 @@ def _loaded(entry, groups, number, position, optimizer):
     if spec.amsgrad and not {"max_exp_avg_sq", _state.codes_of("max_exp_avg_sq")} & set(entry):
         raise ValueError(f"{what}: the state has no max_exp_avg_sq, but its group has amsgrad=True")
     step = torch.tensor(_state.step_count(entry["step"], what), dtype=torch.float32, device="cpu")
-    state = _state.conform(entry, spec, what)
-    _state.check_damage(state, what)
+    state = _state.conform(entry, spec, what, received=True)
     memory = {_address(value) for value in entry.values()}
     specs = {_state.HISTORY: spec._replace(pages=None)}
     own = {key: _own(value, specs.get(key, spec), memory) for key, value in state.items()}
     # What others have put there, such as an optimizer that wraps this one, is theirs to understand.
-    others = {key: _copied(value, param) for key, value in entry.items() if key not in _state.KEYS}
+    others = {}
+    for key, value in entry.items():
+        if key not in _state.KEYS:
+            with naming(f"{what}: {shown_name(key)}"):
+                others[key] = _copied(value, param)
     return wrapped_state({"step": step, **own, **others}, param, local)
 
 

@@ -6,8 +6,17 @@ import numbers
 import torch
 
 
+def shown(value):
+    """repr() of any value: short, and also of what has none, such as some tensors and numbers of 5000 digits."""
+    try:
+        text = repr(value)
+    except Exception:  # whatever repr() raises
+        text = f"<{type(value).__name__}>"
+    return text if len(text) <= 200 else f"{text[:200]}..."
+
+
 def refuse(name, value, need):
-    raise ValueError(f"{name} = {value!r}: must be {need}")
+    raise ValueError(f"{name} = {shown(value)}: must be {need}")
 
 
 def is_integer(value):
@@ -18,13 +27,21 @@ def is_real(value):
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
+def is_finite(value):
+    """Whether a number is finite as a float."""
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an int that no float can be
+        return False
+
+
 def scalar(value):
     """A learning rate, or any other number that may be a one-element tensor, as a float."""
     return value.item() if isinstance(value, torch.Tensor) else float(value)
 
 
 def finite_at_least_zero(name, value):
-    if not (is_real(value) and math.isfinite(value) and value >= 0):
+    if not (is_real(value) and is_finite(value) and value >= 0):
         refuse(name, value, "a finite number >= 0")
 
 

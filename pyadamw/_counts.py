@@ -1,4 +1,12 @@
-"""Owns the step counts of a plan's rows: where they lie, and counting one more. Must not know what a step does."""
+"""Owns the step counts of a plan's rows: where they lie, counting one more, and taking that back. Must not know what a
+step does.
+
+An interrupt (Ctrl-C) may come between any two operations of Python. So whatever changes counts is one call of C that
+also notes that it has done so: `done.extend(map(np.add, ...))`. What is to be taken back is then known for certain.
+"""
+
+from functools import partial
+from itertools import repeat
 
 import numpy as np
 import torch
@@ -36,6 +44,7 @@ class Counts:
             self._blocks.append(_Block(views))
             for i in set(alone) - kept:
                 self.views[i] = views[i]
+        self._parts = [*self._devices, *self._blocks]
 
     def fill(self, table, on_cpu):
         """Points the rows of the table at their counts where the device that steps them can read these. `on_cpu`:
@@ -49,24 +58,26 @@ class Counts:
                     table["step_tensor"][i] = address
         self._read_in_place = bool(table["step_tensor"].all())
 
-    def add(self, present, found_inf, known):
+    def notes(self):
+        """What add() and take_back() note: for each memory of counts, how often they have changed it."""
+        return [([], []) for _ in self._parts]
+
+    def add(self, notes, present, found_inf, known):
         """One more step of the rows in `present` (None: all), unless `found_inf`, for devices, says that there is none.
 
-        Returns what takes it back, except for the rows that it is given. `known`: as of _device.float32_at().
+        `notes`: of notes(), for this step. `known`: as of _device.float32_at().
         """
-        undo = [device.add(present, found_inf, known) for device in self._devices]
-        for block in self._blocks:
-            block.add(present)
-            if not self._read_in_place:
+        for part, (added, _) in zip(self._parts, notes, strict=True):
+            part.add(added, present, found_inf, known)
+        if not self._read_in_place:
+            for block in self._blocks:
                 self._numbers[block.rows] = block.values()
 
-        def take_back(kept):
-            for block in self._blocks:
-                block.take_back([i for i in (block.rows if present is None else present) if i not in kept])
-            for take_back_device in undo:
-                take_back_device(kept)
-
-        return take_back
+    def take_back(self, notes, present, found_inf, known, kept):
+        """Takes back what add() with the same arguments has done, as far as it came, except for the rows in `kept`, a
+        set. To call it again does nothing more, wherever an interrupt has ended it."""
+        for part, (added, taken) in zip(self._parts, notes, strict=True):
+            part.take_back(added, taken, present, found_inf, known, kept)
 
 
 def _shared_blocks(counts):
@@ -96,26 +107,32 @@ class _Block:
         self.rows = list(tensors)
         self._places = [tensor.storage_offset() for tensor in tensors.values()]
         self._place_of = dict(zip(self.rows, self._places, strict=True))
-        # numpy takes three times as long to add a Python number.
-        self._ones = np.ones_like(self._array) if self._places == list(range(length)) else None
+        self._ones = np.ones_like(self._array)  # numpy takes three times as long to add a Python number
+        self._all = None if self._places == list(range(length)) else self._mask(self.rows)
 
     def addresses(self):
         first = self._memory.data_ptr()
         return [first + 4 * place for place in self._places]
 
     def values(self):
-        return self._array if self._ones is not None else self._array[self._places]
+        return self._array if self._all is None else self._array[self._places]
 
-    def add(self, present):
-        if present is not None:
-            self._array[[self._place_of[i] for i in present if i in self._place_of]] += 1
-        elif self._ones is not None:
-            self._array += self._ones
-        else:
-            self._array[self._places] += 1
+    def _mask(self, rows):
+        """Which counts of the memory are those of `rows`: no other is written, for it may be another process's."""
+        mask = np.zeros(len(self._array), dtype=bool)
+        mask[[self._place_of[i] for i in rows if i in self._place_of]] = True
+        return mask
 
-    def take_back(self, rows):
-        self._array[[self._place_of[i] for i in rows if i in self._place_of]] -= 1
+    def add(self, added, present, _found_inf, _known):
+        mask = self._all if present is None else self._mask(present)
+        add = np.add if mask is None else partial(np.add, where=mask)
+        added.extend(map(add, (self._array,), (self._ones,), (self._array,)))
+
+    def take_back(self, added, taken, present, _found_inf, _known, kept):
+        if added and not taken:
+            mask = self._mask(i for i in (self.rows if present is None else present) if i not in kept)
+            subtract = partial(np.subtract, where=mask)
+            taken.extend(map(subtract, (self._array,), (self._ones,), (self._array,)))
 
 
 class _DeviceCounts:
@@ -131,31 +148,30 @@ class _DeviceCounts:
         first = self.counts.data_ptr()
         return [first + 4 * k for k in range(len(self.rows))]
 
-    def add(self, present, found_inf, known):
-        """One more step of the rows in `present` (None: all), unless `found_inf` says that there is none.
+    def _views(self, present):
+        """The rows in `present` that are here, and their counts."""
+        rows = [i for i in present if i in self.position]
+        return rows, [self.views[self.position[i]] for i in rows]
 
-        Returns what takes it back, except for the rows that it is given.
-        """
-        views = None if present is None else [self.views[self.position[i]] for i in present if i in self.position]
-        if views == []:
-            return lambda _kept: None
-        one = 1.0
-        if found_inf is not None:
-            key = (id(found_inf), self.counts.device, "one")
-            if key not in known:
-                moved = found_inf.detach().to(device=self.counts.device, non_blocking=True).reshape(())
-                known[key] = (moved == 0).to(torch.float32)
-            one = known[key]
+    def add(self, added, present, found_inf, known):
+        views = [self.counts] if present is None else self._views(present)[1]
+        if views:
+            added.extend(map(torch.Tensor.add_, views, repeat(self._one(found_inf, known))))
 
-        if views is None:
-            self.counts.add_(one)
-        else:
-            for view in views:
-                view.add_(one)
+    def take_back(self, added, taken, present, found_inf, known, kept):
+        if not added:
+            return
+        rows, views = self._views(self.rows if present is None else present)
+        counted = len(views) if present is None else len(added)
+        views = [view for i, view in zip(rows[:counted], views, strict=False) if i not in kept]
+        taken.extend(map(torch.Tensor.sub_, views[len(taken) :], repeat(self._one(found_inf, known))))
 
-        def take_back(kept):
-            for i in self.rows if present is None else present:
-                if i in self.position and i not in kept:
-                    self.views[self.position[i]].sub_(one)
-
-        return take_back
+    def _one(self, found_inf, known):
+        """What a step adds: 1, or where `found_inf` may say that there is none, a tensor of 0 or 1."""
+        if found_inf is None:
+            return 1.0
+        key = (id(found_inf), self.counts.device, "one")
+        if key not in known:
+            moved = found_inf.detach().to(device=self.counts.device, non_blocking=True).reshape(())
+            known[key] = (moved == 0).to(torch.float32)
+        return known[key]

@@ -11,6 +11,10 @@ from collections.abc import Mapping
 
 import torch
 
+from ._checks import is_integer
+from ._damage import FLOATS
+from ._memory import oddity
+
 _WRAPPER = "__bnb_optimizer_quant_state__"
 _MOMENTS = {"exp_avg": "1", "exp_avg_sq": "2"}
 _BITSANDBYTES = {
@@ -41,15 +45,19 @@ def translated(entry, numel, where):
 
 def is_eight_bit(entry):
     """Whether the moments of an entry, foreign or not, are 8-bit codes."""
-    moment = _first_moment(entry)
+    moment = _first_moment(entry)[1]
     return _is_torchao(moment) or (isinstance(moment, torch.Tensor) and moment.dtype == torch.uint8)
 
 
 def shape_of(entry, where):
     """The shape of the parameter that an entry belongs to."""
-    moment = _first_moment(entry)
-    if not isinstance(moment, torch.Tensor):
+    key, moment = _first_moment(entry)
+    if key is None:
         raise ValueError(f"{where}: the state has none of {', '.join(_FIRST)}")
+    if not _is_torchao(moment):
+        _dense(moment, f"{where}: {key}")
+        if moment.untyped_storage().nbytes() < moment.numel() * moment.element_size():
+            raise ValueError(f"{where}: {key} has shape {tuple(moment.shape)}, and the memory of fewer elements")
     return moment.shape
 
 
@@ -58,7 +66,8 @@ _FIRST = ("state1", "exp_avg_codes", "exp_avg")
 
 def _first_moment(entry):
     inner = entry.get(_WRAPPER, entry)
-    return next((inner[key] for key in _FIRST if key in inner), None) if isinstance(inner, Mapping) else None
+    found = ((key, inner[key]) for key in _FIRST if key in inner) if isinstance(inner, Mapping) else ()
+    return next(iter(found), (None, None))
 
 
 # ---- bitsandbytes ----------------------------------------------------------------------------------------------------
@@ -87,20 +96,24 @@ def _from_bitsandbytes(entry, numel, where):
 
 
 def _tensor(entry, key, where):
-    value = entry.get(key)
-    if not isinstance(value, torch.Tensor) or value.layout != torch.strided:
-        kind = "missing" if value is None else type(value).__name__
-        raise ValueError(f"{where}: {key} is {kind}: must be a dense tensor")
+    if key not in entry:
+        raise ValueError(f"{where}: {key} is missing: must be a dense tensor")
+    return _dense(entry[key], f"{where}: {key}")
+
+
+def _dense(value, where):
+    if oddity(value):
+        raise ValueError(f"{where} is {oddity(value)}: must be a dense tensor")
     return value
 
 
 def _decoded(codes, qmap, scales, blocks, where, where_map):
     """The float32 numbers of 8-bit codes, in their shape. `blocks`: how many elements may share a scale."""
     numel = codes.numel()
-    if qmap.numel() != 256 or not qmap.dtype.is_floating_point:
+    if qmap.numel() != 256 or qmap.dtype not in FLOATS:
         raise ValueError(f"{where_map} has {qmap.numel()} elements of {qmap.dtype}: must be 256 floats")
     counts = {-(-numel // block): block for block in reversed(blocks)}
-    if not scales.dtype.is_floating_point or scales.numel() not in counts:
+    if scales.dtype not in FLOATS or scales.numel() not in counts:
         need = " or ".join(map(str, sorted(counts, reverse=True)))
         raise ValueError(f"{where} has {scales.numel()} elements of {scales.dtype}: must be {need} floats")
     if not (scales.isfinite().all() and qmap.isfinite().all()):
@@ -122,8 +135,10 @@ def _is_torchao(value):
 def _from_torchao(value, numel, where):
     if not _is_torchao(value):
         return value
-    codes, scale = value.codes, value.scale
+    codes, scale, qmap = (_dense(getattr(value, name), f"{where}.{name}") for name in ("codes", "scale", "qmap"))
     if codes.dtype != torch.uint8 or codes.numel() != numel:
         raise ValueError(f"{where} has {codes.numel()} codes of {codes.dtype}: must be {numel} of uint8")
     block = getattr(value, "block_size", 256)
-    return _decoded(codes, value.qmap, scale, (block,), f"{where}.scale", f"{where}.qmap").view(value.shape)
+    if not (is_integer(block) and block > 0):
+        raise ValueError(f"{where}.block_size = {block!r}: must be an integer > 0")
+    return _decoded(codes, qmap, scale, (block,), f"{where}.scale", f"{where}.qmap").view(value.shape)

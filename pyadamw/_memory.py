@@ -29,13 +29,32 @@ def lies_plainly(tensor):
     return has_memory(tensor) and tensor.is_contiguous() and not _is_neg(tensor)
 
 
+def oddity(value):
+    """What a value is, in words, if it is no ordinary tensor whose numbers lie in memory; "" if it is one."""
+    if not isinstance(value, torch.Tensor):
+        return type(value).__name__
+    if value.is_nested:
+        return "a nested tensor"
+    if value.layout != torch.strided:
+        return f"a tensor of layout {str(value.layout).removeprefix('torch.')}"
+    if value.device.type == "meta":
+        return "a meta tensor, which has no numbers"
+    return "a quantized tensor" if value.is_quantized else ""
+
+
+def is_out_of_memory(error):
+    """Whether an exception says that memory could not be had. torch's for the host's memory is a RuntimeError."""
+    if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
 def plain(tensor):
     """The numbers of a tensor where they lie plainly: itself if that is so, else a copy."""
     if lies_plainly(tensor):
         return tensor
     copy = torch.empty(tensor.shape, dtype=tensor.dtype, device=tensor.device)
-    with torch.no_grad():
-        return copy.copy_(tensor.detach())
+    return copy.copy_(tensor.detach())
 
 
 def look(tensor):

@@ -1,30 +1,27 @@
 """Owns what stays the same from one step to the next: the row table, its pointers, and the calls that step it; and
-finding out cheaply that something did change. Must not know how rows are chosen or what state is made of.
+finding out cheaply that something did change. Must not know how rows are chosen, what state is made of or how the calls
+are made.
 
 The cost of refresh() and step() is the cost of a step beyond the C call, so they handle whole lists in single C-level
 operations: about five such passes over the parameters.
 """
 
-from itertools import chain
-
 import numpy as np
-import torch
 
 from . import _state
 from ._bucket import Bucket, Group, in_order
 from ._checks import scalar
 from ._counts import Counts
-from ._device import float32_at, is_device, stays_there, stream
-from ._errors import AdamWError
-from ._fork import threads_to_use
+from ._device import is_device, stays_there
 from ._gradients import Gradients
 from ._library import DTYPES, library
-from ._local import gathered, inner, is_sharded, own_part
-from ._memory import address, plain
+from ._local import inner, is_sharded
+from ._memory import address
 from ._rows import describe
-from ._table import Call, get_values, new_rows, rows_pointer
+from ._run import Run
+from ._table import Call, get_values, new_rows
 from ._validate import check_options, plain_betas
-from ._watch import StandIns, StateWatch, Watch, increment_version
+from ._watch import StandIns, StateWatch, Watch
 
 # Where the row table points: to the first of these keys that a state has.
 COLUMNS = {
@@ -59,6 +56,7 @@ class Plan:
         self._check_overlap(groups, tensors, [states[param] for param in params])
         self._fill_table(params, tensors, [states[param] for param in params])
         self.state_watch = StateWatch(states, _state.KEYS, self.sharded)
+        self.unsettled = None  # the Run of a step that has begun, as long as not everything agrees
         self._make_calls(skipped)
 
     # ---- building ------------------------------------------------------------------------------------------------
@@ -114,6 +112,8 @@ class Plan:
 
     def _make_calls(self, skipped):
         self.buckets = []
+        # How many rows each call has stepped, where its first row is; of rows that are gathered, each has a call.
+        self.stepped = np.zeros(len(self.rows), dtype=np.int64)
         keys = [row.bucket() for row in self.rows]
         ends = [i for i in range(1, len(keys)) if keys[i] != keys[i - 1]] + [len(keys)] * bool(keys)
         for start, stop in zip([0, *ends], ends, strict=False):
@@ -123,9 +123,14 @@ class Plan:
             counter = skipped.address(device)
             pages = next((row.spec.pages for row in self.rows[start:stop] if row.spec.pages), None)
             pager = None if pages is None else pages.pager(device)
-            call = Call(DTYPES[row.local.dtype], DTYPES[row.grad_dtype], row.spec.format, number, counter, pager)
+            dtypes = DTYPES[row.local.dtype], DTYPES[row.grad_dtype]
+            call = Call(*dtypes, row.spec.format, number, counter, pager, self.progress_of(start))
             self.buckets.append(Bucket(row, start, stop, self.table, call))
         self.everything_there = all(bucket.there for bucket in self.buckets)
+
+    def progress_of(self, row):
+        """Where the library writes how many rows the call that begins with `row` has stepped."""
+        return self.stepped.ctypes.data + 8 * row
 
     # ---- every step ----------------------------------------------------------------------------------------------
 
@@ -190,6 +195,7 @@ class Plan:
             if values != known.values or lr != known.lr or was_there != is_there:
                 check_options(group, f"group {number}: ")
                 group["betas"] = plain_betas(group["betas"])
+                known.values = None  # until all of it is set
                 for bucket in self.buckets:
                     if bucket.group == number:
                         bucket.call.set_values(get_values({**group, **bucket.own}) if bucket.own else values)
@@ -197,89 +203,34 @@ class Plan:
                         bucket.call.options.lr = scalar(bucket.own.get("lr", lr)) if lr or is_there else 0.0
                 known.values, known.lr = values, lr
 
+    # ---- a step that has begun -----------------------------------------------------------------------------------
+
     def _run(self, groups, found_inf):
-        threads, factors = threads_to_use(), {}
-        params = self._params
-        copies = self._copies(params) if self.copied else {}
-        take_back = self.counts.add(self.gradients.present, found_inf, factors)
-        stepped = []  # ranges or lists of rows
+        self.stepped.fill(0)  # first: what an earlier step has left there is not believed
+        run = self.unsettled = Run(self, self._params, found_inf)
         try:
-            for bucket in self.buckets:
-                bucket.call.set_surroundings((threads, *self._factors(bucket, found_inf, factors)))
-                if bucket.whole:
-                    self._call_gathered(bucket, groups, params, stepped)
-                elif self.gradients.present is None:
-                    self._call(bucket, bucket.rows, bucket.pointer, groups, stepped)
-                else:
-                    some = [i for i in self.gradients.present if bucket.start <= i < bucket.stop]
-                    self._call_some(bucket, some, groups, stepped)
-        except BaseException as error:  # an interrupt, too, must leave the counts right
-            rows = list(chain.from_iterable(stepped))
-            take_back(set(rows))
-            if isinstance(error, AdamWError):
-                error.stepped = tuple(params[i] for i in rows)
+            run.calls(groups)
+        except BaseException as error:
+            self.settle()
+            run.name_stepped(error)
             raise
-        finally:
-            self._finish(params, copies)
+        self.settle()
 
-    def _factors(self, bucket, found_inf, known):
-        """What lies behind pointers, on the bucket's device; only the CPU has to wait for what comes from another."""
-        device = bucket.device
-        lr = self.groups[bucket.group].lr_tensor
-        if lr is not None and "lr" in bucket.own:
-            lr = self._own_lr(lr, bucket.own["lr"], known)
-        at = float32_at(lr, device, known)
-        return (at, float32_at(found_inf, device, known), stream(device)) if bucket.there else (at, 0, 0)
-
-    @staticmethod
-    def _own_lr(lr, own, known):
-        """An lr of a parameter's own where the group's lies on a device: 0 where that is 0, without waiting for it."""
-        return known.setdefault(("own lr", id(lr), id(own)), (lr.detach() != 0).to(torch.float32) * own)
-
-    def _copies(self, params):
-        """The library steps copies of parameters whose numbers do not lie plainly in memory."""
-        copies = {}
-        for i in self.gradients.of_these(self.copied):
-            copies[i] = plain(inner(params[i]).detach())
-            self.table["param"][i] = address(copies[i])
-        return copies
-
-    def _finish(self, params, copies):
-        if copies:
-            with torch.no_grad():
-                for i, copy in copies.items():
-                    inner(params[i]).copy_(copy)
-        present = self.gradients.present
-        if present is None and not self.without_version:
-            increment_version(params if self.versions is None else self.versions.tensors)
-        else:
-            stepped = range(len(self.rows)) if present is None else present
-            increment_version([params[i] for i in stepped if i not in self.without_version])
-
-    def _call_gathered(self, bucket, groups, params, stepped):
-        """Parameters that processes gather for the step, one at a time: no two of them are whole at once."""
-        for i in self.gradients.of_these(bucket.rows):
-            copy, grad = gathered(params[i]), self.gradients.gather(i, params[i])
-            self.table["param"][i] = copy.data_ptr()
+    def settle(self):
+        """Makes parameters, state and counts agree, row by row, whatever has ended a step; most often there is little
+        left to do. An interrupt in here does not end it, and is raised afterwards."""
+        interrupt = None
+        while self.unsettled is not None:
             try:
-                self._call_some(bucket, [i], groups, stepped)
-            finally:
-                with torch.no_grad():
-                    inner(params[i]).copy_(own_part(copy, params[i]))
-            del copy, grad
-
-    def _call_some(self, bucket, rows, groups, stepped):
-        if rows:
-            self._call(bucket, rows, rows_pointer(self.table[rows]), groups, stepped)
-
-    def _call(self, bucket, indices, pointer, groups, stepped):
-        def name(i):
-            row = self.rows[indices[i]]
-            return describe(groups, row.group, row.position)
-
-        try:
-            bucket.call.step(pointer, len(indices), name)
-        except AdamWError:
-            stepped.append(indices[: bucket.call.rows_stepped])
-            raise
-        stepped.append(indices)
+                self.unsettled.settle()
+                self.unsettled = None
+            except KeyboardInterrupt as error:
+                interrupt = error
+            except Exception:
+                if self.unsettled.failed:  # twice: it will not get better
+                    self.unsettled = None
+                else:
+                    self.unsettled.failed = True
+                raise
+        if interrupt is not None:
+            raise interrupt

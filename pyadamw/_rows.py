@@ -161,8 +161,9 @@ def collect(groups, states, grad_dtypes, pages, overrides):
     for row, state in zip(rows, prepared, strict=True):
         if state is not None:
             current = states.setdefault(everyone[row.index][2], {})
-            current.clear()
-            current.update(state)
+            current.update(state)  # first: an interrupt in between leaves numbers beside codes, or the other way round,
+            for key in current.keys() - state.keys():  # and both say the same
+                del current[key]
     rows.sort(key=Row.bucket)
     return rows, waiting
 

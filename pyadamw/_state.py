@@ -15,8 +15,9 @@ from typing import NamedTuple
 import torch
 
 from . import _cdef
-from ._checks import is_real
-from ._memory import lies_plainly, plain
+from ._checks import is_finite, is_real, shown
+from ._damage import FLOATS, check_moment, check_not_negative, check_scales
+from ._memory import lies_plainly, oddity, plain
 from ._pager import home
 from ._paging import PageManager
 from .functional import BLOCK8, TENSOR8, absmax_shape, dequantize, quantize
@@ -24,6 +25,7 @@ from .functional import BLOCK8, TENSOR8, absmax_shape, dequantize, quantize
 FLOAT32 = 0  # adamw_state_format, beside BLOCK8 and TENSOR8
 MAPS = {"exp_avg": "signed", "exp_avg_sq": "unsigned", "max_exp_avg_sq": "unsigned"}
 HISTORY = "gnorm_history"
+MOST_STEPS = 2**53  # each whole number up to here is one of a float64
 
 
 def codes_of(moment):
@@ -104,12 +106,13 @@ def _zero_moment(moment, spec):
 
 
 def step_count(value, where):
-    """`step` of a state, a number or a one-element tensor, as a float. It is a whole number >= 0."""
+    """`step` of a state, a number or a one-element tensor, as a float. It is a whole number from 0 to 2^53."""
     number = value
-    if isinstance(value, torch.Tensor) and value.numel() == 1 and not value.is_complex():
+    if isinstance(value, torch.Tensor) and not oddity(value) and value.numel() == 1 and not value.is_complex():
         number = value.item()
-    if not (is_real(number) and math.isfinite(number) and number >= 0 and number == int(number)):
-        raise ValueError(f"{where}: step = {value!r}: must be a whole number >= 0, or a tensor that holds one")
+    if not (is_real(number) and is_finite(number) and 0 <= number <= MOST_STEPS and number == int(number)):
+        need = "a whole number from 0 to 2^53, or a tensor that holds one"
+        raise ValueError(f"{where}: step = {shown(value)}: must be {need}")
     return float(number)
 
 
@@ -170,19 +173,21 @@ def _stored_format(state, moment, spec, where):
     return TENSOR8 if scales == (1,) and blocks != (1,) else BLOCK8
 
 
-def conform(state, spec, where):
+def conform(state, spec, where, received=False):
     """`state` (a mapping) as `spec` wants it: converted to its width, on its device; without `step`.
 
     Tensors that are right already are not copied. What is missing because an option was switched on later (amsgrad,
     percentile clipping) starts anew. What has torch's name wins over codes: whoever puts an `exp_avg` beside
-    `exp_avg_codes` knows torch's keys, and means it. Raises ValueError naming `where`, the key and what is wrong;
-    changes nothing.
+    `exp_avg_codes` knows torch's keys, and means it. `received`: the state comes from elsewhere, and its numbers are
+    looked at, too. Raises ValueError naming `where`, the key and what is wrong; changes nothing.
     """
     state, result = renamed(without_marks(state, where), spec), {}
     for moment in MAPS:
         if moment in state or codes_of(moment) in state:
             source = spec._replace(format=_stored_format(state, moment, spec, where))
             _check_moment(state, moment, source, where)
+            if received:
+                _check_numbers(state, moment, source, where)
             result.update(_as_format(state, moment, source, spec, where))
         elif moment in spec.moments():
             if moment != "max_exp_avg_sq":
@@ -194,6 +199,8 @@ def conform(state, spec, where):
             result.update(_zero_moment(moment, spec))
     if HISTORY in state:
         history = _check(state, HISTORY, (_cdef.GNORM_HISTORY,), where)
+        if received:
+            check_scales(history, f"{where}: {HISTORY}")
         result[HISTORY] = _placed(history, torch.float32, spec._replace(pages=None))
     elif spec.clipping:
         result[HISTORY] = _empty_history(spec)
@@ -204,8 +211,8 @@ def _tensor(state, key, where):
     if key not in state:
         raise ValueError(f"{where}: the state has no {key}")
     value = state[key]
-    if not isinstance(value, torch.Tensor) or value.layout != torch.strided:
-        raise ValueError(f"{where}: {key} is {type(value).__name__}: must be a dense tensor")
+    if oddity(value):
+        raise ValueError(f"{where}: {key} is {oddity(value)}: must be a dense tensor")
     return value
 
 
@@ -214,7 +221,7 @@ def _check(state, key, shape, where, dtypes="float"):
     value = _tensor(state, key, where)
     if tuple(value.shape) != tuple(shape):
         raise ValueError(f"{where}: {key} has shape {tuple(value.shape)}: must be {tuple(shape)}")
-    right = value.dtype == torch.uint8 if dtypes == "uint8" else value.dtype.is_floating_point
+    right = value.dtype == torch.uint8 if dtypes == "uint8" else value.dtype in FLOATS
     if not right:
         raise ValueError(f"{where}: {key} has dtype {str(value.dtype).removeprefix('torch.')}: must be {dtypes}")
     return value
@@ -226,6 +233,14 @@ def _check_moment(state, moment, source, where):
     else:
         _check(state, codes_of(moment), source.shape, where, "uint8")
         _check(state, absmax_of(moment), source.absmax_shape(), where)
+
+
+def _check_numbers(state, moment, source, where):
+    if source.format == FLOAT32:
+        check_moment(state[moment], f"{where}: {moment}", negative=moment == "exp_avg")
+    else:  # second moments are stored as their square roots
+        scale = absmax_of(moment)
+        check_scales(state[scale], f"{where}: {scale}", squared=moment != "exp_avg")
 
 
 def _placed(tensor, dtype, spec):
@@ -257,6 +272,7 @@ def _as_format(state, moment, source, spec, where):
                 "keep 32-bit state for this parameter (optim_bits=32), or set these elements of all moments to 0"
             )
         if moment != "exp_avg":
+            check_not_negative(values, f"{where}: {moment}")
             values = values.sqrt()
     else:
         codes, absmax = _at_work(state[codes_key], torch.uint8, spec), _at_work(state[scale], torch.float32, spec)
@@ -266,17 +282,3 @@ def _as_format(state, moment, source, spec, where):
     codes, absmax = quantize(values, MAPS[moment], block_wise=spec.format == BLOCK8)
     absmax = absmax.reshape(spec.absmax_shape())
     return {codes_key: _placed(codes, torch.uint8, spec), scale: _placed(absmax, torch.float32, spec)}
-
-
-def check_damage(state, where):
-    """Refuses numbers that no step can have left: a negative second moment, scales or histories that are not finite.
-
-    Infinities and NaNs in moments are none of these: a gradient leaves them in 32-bit state, as it does in torch's.
-    """
-    for key, value in state.items():
-        if value.dtype == torch.uint8 or key == "exp_avg":
-            continue
-        if (key in BY_BLOCK or key == HISTORY) and not value.isfinite().all():
-            raise ValueError(f"{where}: {key} is not finite: the state is damaged")
-        if (value < 0).any():
-            raise ValueError(f"{where}: {key} has a negative number: the state is damaged")

@@ -52,14 +52,15 @@ def pointer_to(kind, address):
 class Call:
     """The options of one adamw_step() call for rows that have the dtypes, state format and options in common."""
 
-    def __init__(self, param_dtype, grad_dtype, state_format, device, skipped, pager):
-        """`skipped`: the address of the counter of skipped elements. `pager`: the _pager.Pager of state, or None."""
+    def __init__(self, param_dtype, grad_dtype, state_format, device, skipped, pager, stepped):
+        """`skipped`: the address of the counter of skipped elements. `pager`: the _pager.Pager of state, or None.
+        `stepped`: as of write_progress_to()."""
         options = new_options("adamw_step_options")
         options.param_dtype, options.grad_dtype = param_dtype, grad_dtype
         options.state_format, options.device = state_format, device
         options.skipped = pointer_to("int64_t *", skipped)
-        self._stepped = options.rows_stepped = ffi.new("int64_t *")
         self.options = options
+        self.write_progress_to(stepped)
         if pager is not None:
             options.pager, self._pager = pager.pointer, pager
         self._surroundings = None
@@ -80,22 +81,21 @@ class Call:
     def set_surroundings(self, surroundings):
         """Takes (number of threads, addresses of lr and found_inf or 0, stream)."""
         if surroundings != self._surroundings:  # C options cost more to set than these to compare
-            options, self._surroundings = self.options, surroundings
+            options, self._surroundings = self.options, None  # until all of it is set: an interrupt may come in between
             options.num_threads, *factors, stream = surroundings
             options.lr_tensor, options.found_inf = (pointer_to("float *", f) for f in factors)
             options.stream = pointer_to("void *", stream)
+            self._surroundings = surroundings
+
+    def write_progress_to(self, address):
+        """Where the library writes how many rows a call has stepped, an int64: in the call, unless that is refused."""
+        self.options.rows_stepped = pointer_to("int64_t *", address)
 
     def step(self, rows, count, names):
         """One call. `names(i)` names the tensor of row i in an error message."""
-        self._stepped[0] = 0
         status = self._step(self.options, rows, ROW_SIZE, count)
         if status:
             self._raise(status, names)
-
-    @property
-    def rows_stepped(self):
-        """How many rows the last call has stepped: all, unless it failed."""
-        return self._stepped[0]
 
     def _raise(self, status, names):
         try:

@@ -1,13 +1,13 @@
 """Owns what each option of a parameter group may be, and the sentence that says so. Must not know what options do."""
 
-import math
 import numbers
 from collections.abc import Mapping
 
 import torch
 
-from ._checks import finite_at_least_zero, flag, integer, is_integer, is_real, refuse
+from ._checks import finite_at_least_zero, flag, integer, is_finite, is_integer, is_real, refuse
 from ._device import stays_there
+from ._memory import oddity
 from ._paging import PageManager
 
 # The options that `args` may carry, as in bitsandbytes.
@@ -16,14 +16,16 @@ ARGS = ("optim_bits", "min_8bit_size", "percentile_clipping", "block_wise", "max
 
 def _learning_rate(name, value):
     if isinstance(value, torch.Tensor):
-        if value.numel() != 1 or value.is_complex() or value.dtype == torch.bool:
+        if value.device.type == "meta" and value.numel() == 1:
+            return
+        if oddity(value) or value.numel() != 1 or value.is_complex() or value.dtype == torch.bool:
             refuse(name, value, "a finite number >= 0 or a tensor that holds one")
-        if value.device.type == "meta" or stays_there(value):
+        if stays_there(value):
             return
         number = value.item()
     else:
         number = value
-    if not (is_real(number) and math.isfinite(number) and number >= 0):
+    if not (is_real(number) and is_finite(number) and number >= 0):
         refuse(name, value, "a finite number >= 0 or a tensor that holds one")
 
 
@@ -36,7 +38,8 @@ def plain_betas(value):
         numbers_ = [_plain(beta) for beta in value] if len(value) == 2 else []
     except TypeError:  # an array without dimensions has no length
         return value
-    return tuple(map(float, numbers_)) if len(numbers_) == 2 and all(map(is_real, numbers_)) else value
+    right = len(numbers_) == 2 and all(is_real(number) and is_finite(number) for number in numbers_)
+    return tuple(map(float, numbers_)) if right else value
 
 
 def _plain(number):

@@ -79,8 +79,10 @@ class StepInBackward:
         if self._averaged is None or self._averaged.outdated():
             self._refuse_averaged()
         optimizer = self.optimizers[param]
-        optimizer.step()
-        optimizer.zero_grad()
+        try:
+            optimizer.step()
+        finally:  # also after an error or an interrupt: the next backward() would add to it what has been stepped
+            optimizer.zero_grad()
 
     def _refuse_averaged(self) -> None:
         """Looks whether DistributedDataParallel has any of the parameters, in whatever order they have been made."""

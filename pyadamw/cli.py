@@ -6,9 +6,11 @@ import sys
 
 import torch
 
-from . import __version__, _export
+from . import __version__, _export, _files
 from ._errors import AdamWError
 from ._library import candidates, library
+from ._memory import is_out_of_memory
+from ._optional import optional
 
 
 def info(_arguments):
@@ -35,7 +37,7 @@ def info(_arguments):
 def convert(arguments):
     """Writes the optimizer state in one file to another, in the format of another optimizer."""
     try:
-        state_dict = _export.read(arguments.input)
+        state_dict = _files.read(arguments.input)
         if arguments.key is not None:
             if not isinstance(state_dict, dict) or arguments.key not in state_dict:
                 raise ValueError(f"{arguments.input} has no {arguments.key!r}: {_keys(state_dict)}")
@@ -43,10 +45,15 @@ def convert(arguments):
         elif isinstance(state_dict, dict) and "state" not in state_dict:
             raise ValueError(f"{arguments.input} is no optimizer's state; choose with --key: {_keys(state_dict)}")
         to = "pyadamw" if arguments.to == "safetensors" else arguments.to
-        result = _export.converted(state_dict, to, _with_progress)
-        _export.write(result, arguments.output, arguments.to == "safetensors")
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        result = _export.converted(state_dict, to, _with_progress, finite=True)
+        _files.write(result, arguments.output, arguments.to == "safetensors")
+    except (ValueError, OSError, AdamWError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        print("error: out of memory", file=sys.stderr)
         return 1
     return 0
 
@@ -56,11 +63,11 @@ def _keys(state_dict):
 
 
 def _with_progress(entries):
-    try:
-        from rich.progress import track
-    except ImportError:
+    progress = optional("rich.progress") if sys.stderr.isatty() else None
+    if progress is None:
         return entries
-    return track(list(entries), description="converting", disable=not sys.stderr.isatty())
+    console = optional("rich.console").Console(stderr=True)
+    return progress.track(list(entries), description="converting", console=console)
 
 
 def _parser(with_demo):

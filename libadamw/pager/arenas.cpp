@@ -130,7 +130,7 @@ adamw_status Arenas::take_pages(const char *function, std::int64_t bytes, void *
   int error = arena->file->reserve(at, bytes);
   if (error == 0) {
     arena->stale.cut(at, bytes, [&](std::int64_t offset, std::int64_t size) {
-      if (error == 0) error = arena->file->zero(offset, size);
+      if (error == 0) error = make_zeros(*arena, offset, size);
     });
     if (error != 0) arena->stale.add(at, bytes);
   }
@@ -166,9 +166,20 @@ int Arenas::restore(Arena &arena, std::int64_t offset, std::int64_t bytes) {
   return 0;
 }
 
+// Of what nobody has. 0, or an errno.
+int Arenas::make_zeros(Arena &arena, std::int64_t offset, std::int64_t bytes) {
+  if (arena.is_private) {  // a child may still read the file
+    std::memset(arena.memory + offset, 0, static_cast<std::size_t>(bytes));
+    return 0;
+  }
+  if (const int error = restore(arena, offset, bytes)) return error;
+  return arena.file->zero(offset, bytes);
+}
+
 // Makes [offset, offset + bytes) of the file zeros, if it can. What is reserved for good stays so; the rest of the disk
 // space is others' again.
-bool Arenas::empty(const Arena &arena, std::int64_t offset, std::int64_t bytes) {
+bool Arenas::empty(Arena &arena, std::int64_t offset, std::int64_t bytes) {
+  if (arena.is_private || restore(arena, offset, bytes) != 0) return false;
   const std::int64_t end = offset + bytes, middle = std::clamp(arena.reserved, offset, end);
   return (offset == middle || arena.file->give_back(offset, middle - offset, true) == 0) &&
          (middle == end || arena.file->give_back(middle, end - middle, false) == 0);
@@ -179,12 +190,10 @@ void Arenas::give_pages_back(Arena *arena, void *memory, std::int64_t bytes) {
   arena->taken -= bytes;
   if (!in_child_) {  // there the file is the parent's
     try {
-      if (restore(*arena, at, bytes) == 0) {
-        const Gaps::Gap stale = arena->stale.add(at, bytes);
-        if ((stale.bytes >= worth_giving_back || arena->taken == 0) && empty(*arena, stale.offset, stale.bytes))
-          arena->stale.cut(stale.offset, stale.bytes, [](std::int64_t, std::int64_t) {});
-        arena->gaps.add(at, bytes);
-      }
+      const Gaps::Gap stale = arena->stale.add(at, bytes);
+      if ((stale.bytes >= worth_giving_back || arena->taken == 0) && empty(*arena, stale.offset, stale.bytes))
+        arena->stale.cut(stale.offset, stale.bytes, [](std::int64_t, std::int64_t) {});
+      arena->gaps.add(at, bytes);
     } catch (const std::bad_alloc &) {
       // Without memory to note them these pages are not given out again. They go with their arena.
     }

@@ -72,8 +72,8 @@ class Arenas {
   // ---- fork ----
   void before_fork();
   void after_fork(bool in_child);
-  // What was a snapshot for a child becomes the parent's again. Before anything writes to a file or gives a stretch
-  // back.
+  // What was a snapshot for a child becomes the parent's again. Before anything writes to a file. (Buffers may be taken
+  // and given back before: of what a child can still read that changes nothing.)
   adamw_status settle(const char *function);
 
   const std::string &directory() const { return directory_; }
@@ -87,7 +87,8 @@ class Arenas {
   adamw_status make_arena(const char *function, std::int64_t bytes, Arena **arena);
   void drop_if_empty(const Arena *arena);
   static int restore(Arena &arena, std::int64_t offset, std::int64_t bytes);
-  static bool empty(const Arena &arena, std::int64_t offset, std::int64_t bytes);
+  static bool empty(Arena &arena, std::int64_t offset, std::int64_t bytes);
+  static int make_zeros(Arena &arena, std::int64_t offset, std::int64_t bytes);
   adamw_status take_pages(const char *function, std::int64_t bytes, void **memory, Arena **arena);
   void give_pages_back(Arena *arena, void *memory, std::int64_t bytes);
   adamw_status take_small(const char *function, std::int64_t bytes, void **memory, Arena **arena);

@@ -123,9 +123,6 @@ adamw_status Pager::free(const char *function, void *memory) {
     if (!loan.pieces.empty() && loan.pieces[0].buffer == &buffer)
       return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: %p is acquired: release it first", function, memory);
   }
-  if (!is_forked()) {
-    if (adamw_status s = backing_->settle(function)) return s;
-  }
   if (buffer.resident) take_budget(-round_up(buffer.bytes, page_bytes));
   count(buffer, -1);
   backing_->free(it->second);

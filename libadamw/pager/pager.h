@@ -112,7 +112,7 @@ class Backing {
   virtual void hint(const Piece &, void *) {}
 
   // Around fork(), while no other call runs: the child's buffers become its own copies. In the parent settle() comes
-  // before anything is moved or given back.
+  // before anything is moved.
   virtual void before_fork() {}
   virtual void after_fork(bool) {}
   virtual adamw_status settle(const char *) { return ADAMW_OK; }

@@ -83,14 +83,30 @@ void check_both(const Case &c) {
         // Before the first call too, in which the pager notices the fork.
         char *edited = static_cast<char *>(paged.rows[2].exp_avg) + 123;
         *edited = *(static_cast<char *>(plain.rows[2].exp_avg) + 123) = static_cast<char>(77 + round);
-        void *buffer = nullptr;
-        CHECK(adamw_pager_alloc(pager, 10000, &buffer, nullptr) == ADAMW_OK, "%s", adamw_last_error());
-        std::memset(buffer, 1, 10000);
+        // Buffers are taken and given back, too, in what the child can still read.
+        void *buffers[3] = {};
+        for (int again = 0; again < 3; ++again) {
+          for (void *&buffer : buffers) {
+            const std::size_t bytes = &buffer == buffers ? 100 : 10000;
+            CHECK(adamw_pager_alloc(pager, static_cast<std::int64_t>(bytes), &buffer, nullptr) == ADAMW_OK, "%s",
+                  adamw_last_error());
+            auto *first = static_cast<unsigned char *>(buffer);
+            CHECK(std::all_of(first, first + bytes, [](unsigned char byte) { return byte == 0; }), "no zeros");
+            std::memset(buffer, 1, bytes);
+          }
+          for (void *buffer : buffers) CHECK(adamw_pager_free(pager, buffer) == ADAMW_OK, "%s", adamw_last_error());
+        }
+        void *usable = nullptr;
+        const auto acquires = [&] {
+          return adamw_pager_acquire(pager, edited, 1, nullptr, &usable) == ADAMW_OK &&
+                 *static_cast<char *>(usable) == static_cast<char>(77 + round) &&
+                 adamw_pager_release(pager, usable, 0, nullptr) == ADAMW_OK;
+        };
         if (c.told) {
-          CHECK(adamw_pager_free(pager, buffer) == ADAMW_OK, "%s", adamw_last_error());
+          CHECK(acquires(), "%s", adamw_last_error());
         } else {
           const NoDescriptors none;
-          CHECK(adamw_pager_free(pager, buffer) == ADAMW_OK, "%s", adamw_last_error());
+          CHECK(acquires(), "%s", adamw_last_error());
         }
       }
       for (int step = 3 + 2 * round; step < 5 + 2 * round; ++step) {
