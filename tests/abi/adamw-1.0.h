@@ -491,10 +491,8 @@ ADAMW_API adamw_status adamw_pager_destroy(adamw_pager *pager);
 ADAMW_API adamw_status adamw_pager_alloc(adamw_pager *pager, int64_t bytes, void **buffer, int32_t *place);
 
 /* Gives a buffer back, waiting for the steps that still use it (not for other work of the caller's); NULL is allowed.
- * Errors: after each of them the buffer is there as before.
- *   INVALID_ARGUMENT  pager is NULL; what is no buffer of this pager; a buffer of which something is acquired
- *   OUT_OF_MEMORY     after a fork, see below
- *   STORAGE           after a fork, see below */
+ * Errors: the buffer is there as before. Nothing else can fail: neither memory nor a disk is needed.
+ *   INVALID_ARGUMENT  pager is NULL; what is no buffer of this pager; a buffer of which something is acquired */
 ADAMW_API adamw_status adamw_pager_free(adamw_pager *pager, void *buffer);
 
 /* For kernels other than adamw_step(). Brings in `bytes` at `address`: *usable is where they can be used by the CPU, or by work
@@ -554,9 +552,9 @@ ADAMW_API adamw_status adamw_pager_stats(adamw_pager *pager, adamw_pager_statist
  *     memory. They may be read, written and given back, and then the pager, by adamw_pager_free() and adamw_pager_destroy();
  *   - memory of PINNED and MANAGED pagers must not be touched, since CUDA does not work there;
  *   - every other call with a FILE, PINNED or MANAGED pager is refused (UNSUPPORTED).
- * Making the snapshot of FILE buffers costs the parent, at its next call with that pager while such a child still lives, one copy
- * of the file's content, and as much space on the disk. If that cannot be had the call returns STORAGE or OUT_OF_MEMORY, nothing
- * is lost, and the next call tries again. */
+ * Making the snapshot of FILE buffers costs the parent, at its next step, acquire, or release of dirty bytes with that pager while
+ * such a child still lives, one copy of the file's content, and as much space on the disk. If that cannot be had the call returns
+ * STORAGE or OUT_OF_MEMORY, nothing is lost, and the next one tries again. */
 
 /* ---- tensors of a Python framework -------------------------------------------------------------------------- */
 
