@@ -24,6 +24,14 @@ constexpr bool with_forks = false;
 constexpr bool with_forks = true;
 #endif
 
+// AddressSanitizer's allocator takes no care of forks: what one of the parent's threads has locked is locked in the
+// child for ever. There a child does only what allocates nothing.
+#ifdef __SANITIZE_ADDRESS__
+constexpr bool child_allocates = false;
+#else
+constexpr bool child_allocates = true;
+#endif
+
 std::atomic<bool> stop{false};
 std::atomic<long> signals{0}, episodes{0}, lent{0}, refused{0};
 void on_alarm(int) { ++signals; }
@@ -181,10 +189,12 @@ struct Inherited {
     CHECK(adamw_pager_prefetch(i.pager, i.buffer, 1, nullptr) == expected, "prefetch: %s", adamw_last_error());
     CHECK(adamw_pager_acquire(i.pager, i.buffer, 1, nullptr, &p) == expected, "acquire: %s", adamw_last_error());
     if (!i.file) CHECK(adamw_pager_release(i.pager, p, 0, nullptr) == ADAMW_OK, "release: %s", adamw_last_error());
+    if (!i.file && !child_allocates) continue;
     CHECK(adamw_pager_alloc(i.pager, 1000, &p, nullptr) == expected, "alloc: %s", adamw_last_error());
     if (!i.file) CHECK(adamw_pager_free(i.pager, p) == ADAMW_OK, "free: %s", adamw_last_error());
     std::memset(i.buffer, byte + 1, i.bytes);  // it is the child's own
   }
+  if (!child_allocates) _exit(failures() != 0);
   for (int kind : {1, 7}) {
     adamw_step_options o = kind_of(kind);
     o.num_threads = 2;
