@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cinttypes>
 #include <cstdio>
-#include <string>
 #include <vector>
 
 #include "codebook.h"
@@ -12,7 +11,7 @@
 #include "guarded.h"
 #include "paged_step.h"
 #include "status.h"
-#include "validate.h"
+#include "workspace.h"
 
 #ifdef ADAMW_CUDA_MAJOR
 #define ADAMW_TEXT_(x) #x
@@ -41,18 +40,19 @@ Hyperparameters hyperparameters(const adamw_step_options &o) {
 // Adds to an error what the step had done before it.
 adamw_status with_progress(adamw_status status, const StepPlan &plan, const PagedRows &windows) {
   const std::int64_t done = windows.rows_done(), elements = windows.elements_done();
-  const std::string error = adamw_last_error();
-  if (done == plan.count) return fail(status, "%s; every row has been stepped", error.c_str());
+  char error[768];  // and no string: that could want memory, and there would be another error
+  std::snprintf(error, sizeof error, "%s", adamw_last_error());
+  if (done == plan.count) return fail(status, "%s; every row has been stepped", error);
   const std::int64_t next = plan.rows[done].number;
   if (elements == 0)
-    return fail(status, "%s; the rows before row %" PRId64 " have been stepped, the others not", error.c_str(), next);
+    return fail(status, "%s; the rows before row %" PRId64 " have been stepped, the others not", error, next);
   return fail(status,
               "%s; the rows before row %" PRId64 " have been stepped, it itself up to element %" PRId64
               ", the others not",
-              error.c_str(), next, elements);
+              error, next, elements);
 }
 
-adamw_status paged_step(Pager &pager, StepPlan &plan, std::int64_t *done) {
+adamw_status paged_step(Pager &pager, StepPlan &plan) {
   constexpr const char *function = "adamw_step";
   const bool measured = plan.measures();
   Pager::Session session(pager, function, plan.stream);
@@ -67,21 +67,18 @@ adamw_status paged_step(Pager &pager, StepPlan &plan, std::int64_t *done) {
   plan.windows = &windows;
   status = backend_of(plan.device)->step(plan);
   if (status == ADAMW_OK) status = session.end();
-  *done = status == ADAMW_OK ? plan.count : windows.rows_done();
+  if (status == ADAMW_OK) *plan.rows_done = plan.count;
   return status == ADAMW_OK ? status : with_progress(status, plan, windows);
 }
 
-adamw_status step(const adamw_step_options *options, const adamw_tensor *tensors, size_t tensor_size, int64_t count) {
-  if (adamw_status s = check_step_options(options)) return s;
-  if (adamw_status s = check_rows(*options, tensors, tensor_size, count)) return s;
-  const adamw_step_options &o = *options;
-  StepPlan plan{};
+// Fills `plan`, with the rows of a workspace.
+void make_plan(const adamw_step_options &o, const adamw_tensor *tensors, std::int64_t count, Workspace &workspace,
+               StepPlan &plan) {
   plan.hyperparameters = hyperparameters(o);
   plan.lr = o.device < 0 ? nullptr : o.lr_tensor;
-  // Kept, and written over from the start: to make and fill them anew takes longer than all else here.
-  static thread_local std::vector<Row> kept;
-  if (kept.size() < static_cast<std::size_t>(count)) kept.resize(static_cast<std::size_t>(count));
-  plan.rows = kept.data();
+  // Written over from the start: to make and fill them anew takes longer than all else here.
+  if (workspace.rows.size() < static_cast<std::size_t>(count)) workspace.rows.resize(static_cast<std::size_t>(count));
+  plan.rows = workspace.rows.data();
   for (int64_t i = 0; i < count; ++i) {
     const adamw_tensor &t = tensors[i];
     if (t.numel == 0) continue;
@@ -100,9 +97,6 @@ adamw_status step(const adamw_step_options *options, const adamw_tensor *tensors
     row.runs = t.run_length == t.numel ? IndexRuns{} : IndexRuns{t.run_length, t.run_stride, 0};
     ++plan.count;
   }
-  const auto rows_of_caller = [&](std::int64_t done) { return done < plan.count ? plan.rows[done].number : count; };
-  if (o.rows_stepped != nullptr) *o.rows_stepped = rows_of_caller(0);
-  if (plan.count == 0) return ADAMW_OK;
   plan.kind = {static_cast<adamw_dtype>(o.param_dtype),         static_cast<adamw_dtype>(o.grad_dtype),
                static_cast<adamw_state_format>(o.state_format), (o.flags & ADAMW_STEP_AMSGRAD) != 0,
                (o.flags & ADAMW_STEP_STOCHASTIC_ROUNDING) != 0, (o.flags & ADAMW_STEP_SKIP_ZEROS) != 0};
@@ -114,11 +108,42 @@ adamw_status step(const adamw_step_options *options, const adamw_tensor *tensors
   plan.found_inf = o.found_inf;
   plan.skipped = o.skipped;
   plan.stream = o.stream;
-  std::int64_t done = 0;
-  plan.rows_done = &done;
+}
+
+// Says how many rows of the caller's have been stepped, whichever way the call ends.
+class Progress {
+ public:
+  Progress(const adamw_step_options &options, StepPlan &plan, std::int64_t count)
+      : rows_stepped_(options.rows_stepped), plan_(plan), count_(count) {
+    plan.rows_done = &done_;
+  }
+  ~Progress() {
+    if (rows_stepped_ != nullptr) *rows_stepped_ = done_ < plan_.count ? plan_.rows[done_].number : count_;
+  }
+  Progress(const Progress &) = delete;
+  Progress &operator=(const Progress &) = delete;
+
+ private:
+  std::int64_t *const rows_stepped_;
+  const StepPlan &plan_;
+  const std::int64_t count_;
+  std::int64_t done_ = 0;
+};
+
+adamw_status step(const adamw_step_options *options, const adamw_tensor *tensors, size_t tensor_size, int64_t count) {
+  if (adamw_status s = check_step_options(options)) return s;
+  const WorkspaceLease lease;
+  Workspace &workspace = *lease;
+  if (adamw_status s = check_rows(*options, tensors, tensor_size, count, workspace)) return s;
+  const adamw_step_options &o = *options;
+  if (o.rows_stepped != nullptr) *o.rows_stepped = 0;
+  StepPlan plan{};
+  make_plan(o, tensors, count, workspace, plan);
+  const Progress progress(o, plan, count);
+  if (plan.count == 0) return ADAMW_OK;
   const bool paged = o.pager != nullptr && o.pager->pages();
-  const adamw_status status = paged ? paged_step(*o.pager, plan, &done) : backend_of(o.device)->step(plan);
-  if (o.rows_stepped != nullptr) *o.rows_stepped = rows_of_caller(done);
+  const adamw_status status = paged ? paged_step(*o.pager, plan) : backend_of(o.device)->step(plan);
+  workspace.used_for(count);
   return status;
 }
 

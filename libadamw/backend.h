@@ -50,7 +50,8 @@ class Windows {
  public:
   using Body = std::function<adamw_status(const Part *parts, std::int64_t count)>;
   virtual ~Windows() = default;
-  // Calls body() with all rows, part by part, in order. `written`: it writes state, so that goes back.
+  // Calls body() with all rows, part by part, in order. `written`: it writes state, so that goes back; and
+  // StepPlan.rows_done follows.
   virtual adamw_status sweep(bool written, const Body &body) = 0;
 };
 
@@ -66,7 +67,7 @@ struct StepPlan {
   std::int64_t *skipped;
   void *stream;
   Windows *windows;         // null: state is used where it lies
-  std::int64_t *rows_done;  // set to the rows that have been stepped completely, where windows do not know it
+  std::int64_t *rows_done;  // set to the rows, from the first on, that have been stepped completely
 
   // Whether whole rows are measured before they are stepped.
   bool measures() const { return kind.state_format == ADAMW_STATE_TENSOR8 || max_unorm > 0.0; }

@@ -4,9 +4,8 @@
 #include <utility>
 #include <vector>
 
-#include "seen_table.h"
 #include "status.h"
-#include "validate.h"
+#include "workspace.h"
 
 namespace adamw {
 namespace {
@@ -62,16 +61,16 @@ adamw_status over_stretches(const adamw_step_options &options, const adamw_tenso
       if (adamw_status s = check_buffer(step_name, i, "step_tensor", t.step_tensor, 4, 4)) return s;
       if (options.device < 0 && !(*t.step_tensor >= 1.0f && *t.step_tensor < 9e18f)) {
         return fail(ADAMW_ERROR_INVALID_ARGUMENT,
-                    "%s: row %" PRId64 ": step_tensor[0] = %.9g: must be 1 for the first step", step_name, i,
-                    static_cast<double>(*t.step_tensor));
+                    "%s: row %" PRId64 ": step_tensor[0] = %.9g: must be at least 1, the first step, and below 9e18",
+                    step_name, i, static_cast<double>(*t.step_tensor));
       }
       const auto begin = reinterpret_cast<std::uintptr_t>(t.step_tensor);
       take.read(i, "step_tensor", begin, begin + 4);
     } else if (t.step < 1) {
-      return bad("step", t.step, "1 for the first step");
+      return bad("step", t.step, "at least 1, the first step");
     }
     if (t.global_offset < 0 || t.global_offset > most_bytes - t.numel)
-      return bad("global_offset", t.global_offset, "in 0 ... 2^62");
+      return bad("global_offset", t.global_offset, "in 0 ... 2^62 - numel");
     if ((t.run_length | t.run_stride) != 0) {
       if (adamw_status s = check_runs(t, bad)) return s;
     }
@@ -120,7 +119,7 @@ adamw_status over_stretches(const adamw_step_options &options, const adamw_tenso
 
 // All stretches of a call, with their names.
 struct Listed {
-  std::vector<Interval> all_written, all_read;
+  std::vector<Interval> &all_written, &all_read;
   static constexpr bool ends() { return false; }
   void written(int64_t row, const char *field, std::uintptr_t begin, std::uintptr_t end) {
     all_written.push_back({begin, end, row, field});
@@ -141,31 +140,33 @@ struct Recognized {
 }  // namespace
 
 adamw_status check_rows(const adamw_step_options &options, const adamw_tensor *tensors, size_t tensor_size,
-                        int64_t count) {
+                        int64_t count, Workspace &workspace) {
   if (adamw_status s = check_struct(step_name, "tensor_size", tensor_size, sizeof(adamw_tensor))) return s;
   if (count < 0 || count > most_bytes / static_cast<int64_t>(sizeof(adamw_tensor))) {
-    return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: count = %" PRId64 ": must be the number of rows", step_name, count);
+    return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: count = %" PRId64 ": must be the number of rows, in 0 ... 2^55",
+                step_name, count);
   }
   if (count == 0) return ADAMW_OK;
   if (adamw_status s =
           check_buffer(step_name, -1, "tensors", tensors, count * static_cast<int64_t>(sizeof(adamw_tensor)), 8)) {
     return s;
   }
-  SeenTable *const seen = seen_table(tensors[0].param, count);
+  SeenTable *const seen = workspace.tables.find(tensors[0].param, count);
   if (seen != nullptr) {
     Recognized recognized{seen->compare()};
     if (adamw_status s = over_stretches(options, tensors, count, recognized)) return s;
     if (recognized.comparison.right()) return ADAMW_OK;
   }
-  static thread_local Listed kept;
-  Listed &listed = kept;  // to find a thread's own takes a call
+  Listed listed{workspace.written, workspace.read};
+  const std::vector<Interval> &written = listed.all_written, &read = listed.all_read;
   listed.all_written.clear();
   listed.all_read.clear();
   if (adamw_status s = over_stretches(options, tensors, count, listed)) return s;
-  const std::vector<Interval> &written = listed.all_written, &read = listed.all_read;
   const std::vector<Interval> sorted = by_address(written.data(), written.size());
   if (adamw_status s = check_overlap(step_name, sorted, by_address(read.data(), read.size()))) return s;
-  if (seen != nullptr) seen->take(written, sorted);
+  if (seen == nullptr) return ADAMW_OK;
+  seen->take(written, sorted);
+  workspace.tables.make_room(seen);
   return ADAMW_OK;
 }
 

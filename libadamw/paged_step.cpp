@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cinttypes>
-#include <deque>
 
 #include "status.h"
 #include "sums.h"
@@ -106,12 +105,27 @@ adamw_status PagedRows::cut(bool measured) {
     }
   }
   if (ends_.empty() || ends_.back() != spans_.size()) ends_.push_back(spans_.size());
+  reserve();
   return ADAMW_OK;
+}
+
+// From the first write on nothing can fail for want of memory.
+void PagedRows::reserve() {
+  std::size_t most = 0;
+  for (std::size_t k = 0; k < ends_.size(); ++k) most = std::max(most, ends_[k] - begin_of(k));
+  const std::size_t pieces = most * static_cast<std::size_t>(field_count_);
+  for (Window &window : windows_) {
+    window.loan.pieces.reserve(pieces);
+    window.rows.reserve(most);
+    window.parts.reserve(most);
+  }
+  session_.reserve(pieces);
 }
 
 // Starts to bring in what window k needs.
 adamw_status PagedRows::bring(std::size_t k, Window *window) {
-  for (std::size_t i = k == 0 ? 0 : ends_[k - 1]; i < ends_[k]; ++i) {
+  window->loan.pieces.clear();
+  for (std::size_t i = begin_of(k); i < ends_[k]; ++i) {
     const Span &span = spans_[i];
     const Row &row = plan_.rows[span.row];
     for (int f = 0; f < field_count_; ++f) {
@@ -128,10 +142,10 @@ adamw_status PagedRows::bring(std::size_t k, Window *window) {
 // The rows of window k, with pointers to where its state is now. A row's pointers are such that blocks keep their
 // numbers.
 void PagedRows::point(std::size_t k, Window *window) const {
-  const std::size_t begin = k == 0 ? 0 : ends_[k - 1];
-  window->rows.reserve(ends_[k] - begin);  // parts point into it
+  window->rows.clear();  // parts point into it: it has the room for all
+  window->parts.clear();
   std::size_t next = 0;
-  for (std::size_t i = begin; i < ends_[k]; ++i) {
+  for (std::size_t i = begin_of(k); i < ends_[k]; ++i) {
     const Span &span = spans_[i];
     window->rows.push_back(plan_.rows[span.row]);
     Row &row = window->rows.back();
@@ -155,24 +169,22 @@ void PagedRows::note_done(std::size_t k) {
   const bool whole = span.last == row.blocks.count;
   rows_done_ = span.row + (whole ? 1 : 0);
   elements_done_ = whole ? 0 : element(row, span.last);
+  *plan_.rows_done = rows_done_;
 }
 
 adamw_status PagedRows::sweep(bool written, const Body &body) {
-  std::deque<Window> ahead;
   std::size_t brought = 0;
   for (std::size_t k = 0; k < ends_.size(); ++k) {
     for (; brought < ends_.size() && brought - k < page_windows - 1; ++brought) {
-      ahead.emplace_back();
-      if (adamw_status s = bring(brought, &ahead.back())) return s;
+      if (adamw_status s = bring(brought, &windows_[brought % page_windows])) return s;
     }
-    Window &window = ahead.front();
+    Window &window = windows_[k % page_windows];
     if (adamw_status s = session_.arrive(window.loan)) return s;
     point(k, &window);
     if (adamw_status s = body(window.parts.data(), static_cast<std::int64_t>(window.parts.size()))) return s;
     const adamw_status given_back = session_.give_back(window.loan, written);
     if (written) note_done(k);  // what could not be written is kept in memory
     if (given_back != ADAMW_OK) return given_back;
-    ahead.pop_front();
   }
   return ADAMW_OK;
 }

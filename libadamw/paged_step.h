@@ -13,7 +13,8 @@ class PagedRows final : public Windows {
   // `plan` is read when a sweep needs it: a pass over gradients may change its coefficients first.
   PagedRows(const char *function, const StepPlan &plan, Pager::Session &session);
 
-  // Cuts. `measured`: a backend takes sums over whole segments of rows first.
+  // Cuts, and has all the memory that the sweeps need. `measured`: a backend takes sums over whole segments of rows
+  // first.
   adamw_status cut(bool measured);
 
   adamw_status sweep(bool written, const Body &body) override;
@@ -60,7 +61,9 @@ class PagedRows final : public Windows {
     return buffers_[static_cast<std::size_t>(row * field_count_ + field)];
   }
   std::int64_t end_of_cut(const Row &row, std::int64_t first, std::int64_t blocks, bool measured) const;
+  void reserve();
   adamw_status bring(std::size_t k, Window *window);
+  std::size_t begin_of(std::size_t k) const { return k == 0 ? 0 : ends_[k - 1]; }
   void point(std::size_t k, Window *window) const;
   void note_done(std::size_t k);
 
@@ -72,6 +75,7 @@ class PagedRows final : public Windows {
   std::vector<const Buffer *> buffers_;  // of each row's fields; null where that is used where it lies
   std::vector<Span> spans_;
   std::vector<std::size_t> ends_;  // of each window, in spans_
+  Window windows_[page_windows];   // taken in turn
   std::int64_t rows_done_ = 0, elements_done_ = 0;
 };
 

@@ -6,16 +6,12 @@
 namespace adamw {
 namespace {
 
-// A few tables alternate: an optimizer has one for each group, dtype and state format.
-struct SeenTables {
-  static constexpr size_t most = 32;
-  SeenTable tables[most];
-  size_t oldest = 0;
-};
-
 // Sorting less than this takes no longer than remembering it. Optimizers that step in the backward pass call with one
 // row, for each parameter: there would be no end of tables.
 constexpr int64_t fewest_rows = 8;
+
+// Of all tables together, unless one is larger alone.
+constexpr size_t most_bytes_kept = size_t{4} << 20;
 
 }  // namespace
 
@@ -38,18 +34,27 @@ size_t SeenTable::find(std::uintptr_t address) const {
   return static_cast<size_t>(after - sorted_.begin()) - 1;
 }
 
-SeenTable *seen_table(const void *param, int64_t count) {
+SeenTable *SeenTables::find(const void *param, int64_t count) {
   if (count < fewest_rows) return nullptr;
-  static thread_local SeenTables kept;
-  SeenTables &all = kept;  // to find a thread's own takes a call
-  for (SeenTable &table : all.tables) {
+  for (SeenTable &table : tables_) {
     if (table.param == param && table.count == count) return &table;
   }
-  SeenTable &table = all.tables[all.oldest];
-  all.oldest = (all.oldest + 1) % SeenTables::most;
+  SeenTable &table = tables_[oldest_];
+  oldest_ = (oldest_ + 1) % most;
   table.param = param;
   table.count = count;
   return &table;
+}
+
+void SeenTables::make_room(const SeenTable *newest) {
+  size_t bytes = 0;
+  for (const SeenTable &table : tables_) bytes += table.bytes();
+  for (size_t i = 0; i < most && bytes > most_bytes_kept; ++i) {
+    SeenTable &table = tables_[(oldest_ + i) % most];
+    if (&table == newest) continue;
+    bytes -= table.bytes();
+    table = SeenTable{};
+  }
 }
 
 }  // namespace adamw

@@ -21,6 +21,10 @@ class SeenTable {
   // as it was.
   void take(const std::vector<Interval> &written, const std::vector<Interval> &sorted);
 
+  size_t bytes() const {
+    return (in_order_.capacity() + sorted_.capacity()) * sizeof(Stretch) + before_.capacity() * sizeof(size_t);
+  }
+
   // What tells it from others, as a first guess.
   const void *param = nullptr;
   int64_t count = 0;
@@ -69,8 +73,18 @@ class SeenTable::Comparison {
 
 inline SeenTable::Comparison SeenTable::compare() { return Comparison(*this); }
 
-// Where this thread remembers such a table, whether or not it has seen it; null for one so short that it is not worth
-// it.
-SeenTable *seen_table(const void *param, int64_t count);
+// A few tables alternate: an optimizer has one for each group, dtype and state format.
+class SeenTables {
+ public:
+  // Where such a table is remembered, whether or not it has been seen; null for one so short that it is not worth it.
+  SeenTable *find(const void *param, int64_t count);
+  // `table`, which find() gave, has taken what it remembers now: others go, the oldest first, if all are too large.
+  void make_room(const SeenTable *table);
+
+ private:
+  static constexpr size_t most = 32;
+  SeenTable tables_[most];
+  size_t oldest_ = 0;
+};
 
 }  // namespace adamw

@@ -33,8 +33,8 @@ adamw_status check_struct(const char *function, const char *what, size_t size, s
   if (size == expected) return ADAMW_OK;
   return fail(
       ADAMW_ERROR_VERSION,
-      "%s: %s = %zu, but this library (version %d.%d.%d, ABI %d) knows %zu: start from the *_INIT macro of the adamw.h "
-      "that belongs to it",
+      "%s: %s = %zu, but this library (version %d.%d.%d, ABI %d) knows %zu: start from the *_INIT macro, or the "
+      "*_init() function, of the adamw.h that belongs to it",
       function, what, size, ADAMW_VERSION_MAJOR, ADAMW_VERSION_MINOR, ADAMW_VERSION_PATCH, ADAMW_ABI_VERSION, expected);
 }
 
@@ -139,10 +139,11 @@ adamw_status check_quantize_options(const char *function, const adamw_quantize_o
   if (o.device < -1) return bad("device", o.device, "-1 (CPU) or a CUDA device number");
   if (adamw_status s = check_device(function, o.device)) return s;
   if (o.step < 0) return bad("step", static_cast<double>(o.step), "at least 0");
-  if (o.global_offset < 0 || o.global_offset > most_bytes)
-    return bad("global_offset", static_cast<double>(o.global_offset), "at least 0");
   if (adamw_status s = check_common(function, o.num_threads, o.reserved)) return s;
-  return check_layout(function, o.numel, o.row_length);
+  if (adamw_status s = check_layout(function, o.numel, o.row_length)) return s;
+  if (o.global_offset < 0 || o.global_offset > most_bytes - o.numel)
+    return bad("global_offset", static_cast<double>(o.global_offset), "in 0 ... 2^62 - numel");
+  return ADAMW_OK;
 }
 
 }  // namespace adamw

@@ -1,10 +1,11 @@
 """Owns looking at thousands of tensors at once: their addresses and forms (sizes, dtype, device, contiguity). Must not
 know what they are for.
 
-Asking tensor by tensor from Python costs more than stepping small ones. torch has a C function that describes a tensor
-(DLPack's exchange API, since 2.9), and libadamw a loop that calls it. Without either, read() says so. An address says
-nothing of a lazy negation: the loop reads the bit that is_neg() reads, or calls the function that CPython's stable ABI
-names for it. So it does with that of Tensor.grad, to ask parameters for their gradients: a third faster.
+Asking tensor by tensor from Python costs more than stepping small ones. Recent versions of torch have a C function that
+describes a tensor (DLPack's exchange API), and libadamw a loop that calls it. Without either, read() says so. An
+address says nothing of a lazy negation: the loop reads the bit that is_neg() reads, or calls the function that
+CPython's stable ABI names for it. So it does with that of Tensor.grad, to ask parameters for their gradients: a third
+faster.
 """
 
 import ctypes
@@ -14,7 +15,7 @@ import inspect
 import numpy as np
 import torch
 
-from ._library import ffi, library
+from ._library import ffi, library, new_options
 from ._probe import negation
 
 _FORM = np.dtype(
@@ -124,10 +125,8 @@ def _loop():
         return None
     prototype = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.py_object, ctypes.c_void_p)
     options = {
-        "size": ffi.sizeof("adamw_describe_options"),
         "describe": ffi.cast("adamw_dlpack_function", api.describe_object),
         "item": ffi.cast("adamw_item_function", _address("PyList_GetItem")),
-        "form_size": _FORM.itemsize,
         **asking,
     }
     return prototype(int(ffi.cast("uintptr_t", function))), options
@@ -143,7 +142,9 @@ class Described:
         self._count, (self._loop, options) = count, _loop() or (None, None)
         if options:
             begin, stride = addresses.__array_interface__["data"][0], addresses.strides[0]
-            self._options = ffi.new("adamw_describe_options *", options)
+            self._options = new_options("adamw_describe_options")
+            for name, value in options.items():
+                setattr(self._options, name, value)
             self._options.count, self._options.stride = count, stride
             self._options.addresses = ffi.cast("void *", begin)
             self._options.forms = ffi.from_buffer("adamw_tensor_form[]", self.forms)

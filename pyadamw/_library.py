@@ -179,6 +179,13 @@ def library():
     return Library()
 
 
+def new_options(kind):
+    """An options struct of adamw.h, with the library's defaults."""
+    options = ffi.new(f"{kind} *")
+    library().check(getattr(library().lib, f"{kind}_init")(options, ffi.sizeof(kind)))
+    return options
+
+
 def dtype_number(dtype, what):
     """adamw_dtype of a torch dtype; `what` begins the error message if there is none."""
     number = DTYPES.get(dtype)

@@ -9,7 +9,9 @@ import sys
 import torch
 
 from ._device import is_capturing, is_device
-from ._library import ffi, library
+from ._errors import UnsupportedError
+from ._library import ffi, library, new_options
+from ._workers import leave_in_workers
 
 PLACES = ("host", "file", "pinned", "managed", "device")  # adamw_place
 STATISTICS = tuple(name for name, _ in ffi.typeof("adamw_pager_statistics").fields)
@@ -23,8 +25,7 @@ class Pager:
     def __init__(self, backing, device, resident_bytes, chunk_bytes, reserve_bytes, directory):
         self._library = library()
         self.device = device
-        options, pager = ffi.new("adamw_pager_options *"), ffi.new("adamw_pager **")
-        options.size = ffi.sizeof("adamw_pager_options")
+        options, pager = new_options("adamw_pager_options"), ffi.new("adamw_pager **")
         options.backing = PLACES.index(backing)
         options.device = self._library.device_number(device, "a parameter")
         options.resident_bytes, options.chunk_bytes, options.reserve_bytes = resident_bytes, chunk_bytes, reserve_bytes
@@ -34,6 +35,9 @@ class Pager:
         self._library.check(lib.adamw_pager_create(options, pager))
         self.backing = backing
         self.pointer = ffi.gc(pager[0], lib.adamw_pager_destroy)
+        self._in_files = set()  # addresses of buffers
+        self._left = False
+        leave_in_workers(self, Pager._leave)
 
     def zeros(self, shape, dtype):
         """A contiguous tensor of zeros in pages: on the device if they can be used there, else on the CPU."""
@@ -44,6 +48,8 @@ class Pager:
         self._library.check(self._library.lib.adamw_pager_alloc(self.pointer, bytes_, buffer, place))
         address = int(ffi.cast("uintptr_t", buffer[0]))
         _homes[address] = (self, PLACES[place[0]])
+        if PLACES[place[0]] == "file":
+            self._in_files.add(address)
         owner = ffi.gc(buffer[0], self._free, bytes_)
         there = PLACES[place[0]] in ("managed", "device") and self.device.type != "cpu"
         if there:
@@ -51,13 +57,28 @@ class Pager:
         return torch.frombuffer(ffi.buffer(owner, bytes_), dtype=dtype).view(shape)
 
     def _free(self, buffer):
-        _homes.pop(int(ffi.cast("uintptr_t", buffer)), None)
+        address = int(ffi.cast("uintptr_t", buffer))
+        _homes.pop(address, None)
+        if self._left and address in self._in_files:
+            return
+        self._in_files.discard(address)
         if self.device.type == "cuda" and not sys.is_finalizing() and not is_capturing():
             torch.cuda.synchronize(self.device)  # torch's own kernels may still read the tensor
         self._library.lib.adamw_pager_free(self.pointer, buffer)
 
+    def _leave(self):
+        """In a worker: gives back what is in files, whose tensors must not be looked at any more."""
+        self._left = bool(self._in_files)
+        for address in self._in_files:
+            self._library.lib.adamw_pager_free(self.pointer, ffi.cast("void *", address))
+
     def wait(self):
         """Until tensors on the CPU show what the steps so far have left there."""
+        if self._left:
+            raise UnsupportedError(
+                "optimizer state in files was left to the process that made it: workers of a DataLoader have none. "
+                "Look at it, or save it, in the process that trains"
+            )
         if is_device(self.device):
             self._library.check(self._library.lib.adamw_pager_wait(self.pointer))
 

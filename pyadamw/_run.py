@@ -11,7 +11,6 @@ import torch
 
 from ._device import float32_at, stream
 from ._errors import AdamWError
-from ._fork import threads_to_use
 from ._local import gathered, inner, own_part
 from ._memory import address, plain
 from ._rows import describe
@@ -37,7 +36,7 @@ class Run:
     # ---- stepping ------------------------------------------------------------------------------------------------
 
     def calls(self, groups):
-        plan, present, threads = self.plan, self.present, threads_to_use()
+        plan, present, threads = self.plan, self.present, torch.get_num_threads()
         if plan.copied:
             self._copy()
         plan.counts.add(self.counts, present, self.found_inf, self.factors)

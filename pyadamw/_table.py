@@ -7,7 +7,7 @@ from operator import itemgetter
 
 import numpy as np
 
-from ._library import ffi, library
+from ._library import ffi, library, new_options
 
 ROW_SIZE = ffi.sizeof("adamw_tensor")
 _POINTER, _INTEGER = np.dtype("u8"), np.dtype("i8")
@@ -55,8 +55,7 @@ class Call:
     def __init__(self, param_dtype, grad_dtype, state_format, device, skipped, pager, stepped):
         """`skipped`: the address of the counter of skipped elements. `pager`: the _pager.Pager of state, or None.
         `stepped`: as of write_progress_to()."""
-        options = ffi.new("adamw_step_options *")
-        options.size = ffi.sizeof("adamw_step_options")
+        options = new_options("adamw_step_options")
         options.param_dtype, options.grad_dtype = param_dtype, grad_dtype
         options.state_format, options.device = state_format, device
         options.skipped = pointer_to("int64_t *", skipped)

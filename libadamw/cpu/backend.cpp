@@ -62,44 +62,43 @@ void over_blocks(const std::vector<std::int64_t> &offsets, int threads, Body bod
   const std::int64_t blocks = offsets.back();
   threads = useful_threads(threads, blocks);
   // Runs of at most 64 K elements, and enough of them that the last ones end together.
-  SharedLoop<Body>(offsets, std::min<std::int64_t>(blocks / (32 * threads), 256), body).go(threads);
+  SharedLoop<Body>(offsets, std::min<std::int64_t>(blocks / (std::int64_t{32} * threads), 256), body).go(threads);
 }
 
 // The working memory of a step, all of it had before anything is written.
 struct Scratch {
+  std::vector<Part> whole;                // all rows, each as one part
+  std::vector<std::int64_t> offsets;      // of the loop that runs
   std::vector<std::int64_t> segments{0};  // before each row
   std::vector<double> squares;            // per segment
+  std::vector<float> norms;               // per row, squared: of its gradient
   std::vector<Measures> measures;         // per segment
   std::vector<TensorScales> scales;       // per row
 
   Scratch(const StepPlan &plan, bool clips, bool measured) {
     const auto rows = static_cast<std::size_t>(plan.count);
+    offsets.reserve(rows + 1);  // windows have no more parts
+    whole.reserve(rows);
+    for (std::int64_t i = 0; i < plan.count; ++i) whole.push_back({&plan.rows[i], i, 0, plan.rows[i].blocks.count});
     if (!clips && !measured) return;
     segments.reserve(rows + 1);
     for (std::int64_t i = 0; i < plan.count; ++i)
       segments.push_back(segments.back() + segments_of(plan.rows[i].blocks.count).count);
     if (clips) squares.resize(static_cast<std::size_t>(segments.back()));
+    if (clips) norms.resize(rows);
     if (measured) measures.resize(static_cast<std::size_t>(segments.back()));
     if (measured) scales.resize(rows);
   }
 };
 
-// All rows, each as one part.
-std::vector<Part> whole_rows(const StepPlan &plan) {
-  std::vector<Part> parts;
-  parts.reserve(static_cast<std::size_t>(plan.count));
-  for (std::int64_t i = 0; i < plan.count; ++i) parts.push_back({&plan.rows[i], i, 0, plan.rows[i].blocks.count});
-  return parts;
-}
-
 // Calls body(parts, count) until it has had all rows: at once, or as they are brought in.
 template <class Body>
-adamw_status over_windows(const StepPlan &plan, const std::vector<Part> &whole, bool written, const Body &body) {
+adamw_status over_windows(const StepPlan &plan, const Scratch &scratch, bool written, const Body &body) {
   const auto go = [&](const Part *parts, std::int64_t count) {
     body(parts, count);
     return ADAMW_OK;
   };
-  return plan.windows != nullptr ? plan.windows->sweep(written, go) : go(whole.data(), plan.count);
+  return plan.windows != nullptr ? plan.windows->sweep(written, go) : go(scratch.whole.data(), plan.count);
 }
 
 // The segment that begins at a block.
@@ -111,10 +110,10 @@ std::int64_t segment_at(const Segments &segments, std::int64_t block) {
 
 // results[i] = body(row, first block, last block) for each segment i of some parts, which consist of whole segments.
 template <class Result, class Body>
-void over_segments(const Part *parts, std::int64_t count, int threads, const Scratch &scratch,
-                   std::vector<Result> &results, const Body &body) {
-  std::vector<std::int64_t> offsets{0};
-  offsets.reserve(static_cast<std::size_t>(count) + 1);
+void over_segments(const Part *parts, std::int64_t count, int threads, Scratch &scratch, std::vector<Result> &results,
+                   const Body &body) {
+  std::vector<std::int64_t> &offsets = scratch.offsets;
+  offsets.assign(1, 0);
   std::int64_t blocks = 0;
   for (const Part *p = parts; p < parts + count; ++p) {
     const Segments segments = segments_of(p->row->blocks.count);
@@ -135,47 +134,52 @@ void over_segments(const Part *parts, std::int64_t count, int threads, const Scr
 
 // ---- the passes of a step ----
 
-// Records the squared norm and returns the factor that the gradient is scaled by (percentile clipping).
-float record_norm(float *history, std::int64_t step, float squares, int percentile) {
-  if (!std::isfinite(squares)) return 1.0f;
+// What a history of squared norms is after a step with this one.
+void record_norm(float *history, std::int64_t step, float squares) {
+  if (!std::isfinite(squares)) return;
   const bool empty = std::all_of(history, history + ADAMW_GNORM_HISTORY, [](float x) { return x == 0.0f; });
   if (empty || step == 1) {
     std::fill_n(history, ADAMW_GNORM_HISTORY, squares);
   } else {
     history[step % ADAMW_GNORM_HISTORY] = squares;
   }
+}
+
+// The factor that the gradient is scaled by (percentile clipping).
+float clip_with(const float *history, std::int64_t step, float squares, int percentile) {
+  if (!std::isfinite(squares)) return 1.0f;
   float sorted[ADAMW_GNORM_HISTORY];
   std::copy_n(history, ADAMW_GNORM_HISTORY, sorted);
+  record_norm(sorted, step, squares);
   std::nth_element(sorted, sorted + percentile, sorted + ADAMW_GNORM_HISTORY);
   return clip_factor(squares, sorted[percentile]);
 }
 
-void clip_gradients(const Kernels &kernels, const StepPlan &plan, const std::vector<Part> &whole, Scratch &scratch) {
-  over_segments(whole.data(), plan.count, plan.threads, scratch, scratch.squares,
+void clip_gradients(const Kernels &kernels, const StepPlan &plan, Scratch &scratch) {
+  over_segments(scratch.whole.data(), plan.count, plan.threads, scratch, scratch.squares,
                 [&](const Row &row, std::int64_t first, std::int64_t last) {
                   return kernels.gradient_squares(plan.kind, row, first, last);
                 });
   for (std::int64_t i = 0; i < plan.count; ++i) {
-    const double *part = scratch.squares.data() + scratch.segments[static_cast<std::size_t>(i)];
-    const std::int64_t count =
-        scratch.segments[static_cast<std::size_t>(i) + 1] - scratch.segments[static_cast<std::size_t>(i)];
+    const auto k = static_cast<std::size_t>(i);
+    const double *part = scratch.squares.data() + scratch.segments[k];
     Row &row = plan.rows[i];
-    const auto squares = static_cast<float>(ordered_sum(count, [part](std::int64_t s) { return part[s]; }));
+    scratch.norms[k] = static_cast<float>(
+        ordered_sum(scratch.segments[k + 1] - scratch.segments[k], [part](std::int64_t s) { return part[s]; }));
     row.coefficients.gradient_scale *=
-        record_norm(row.tensor.gnorm_history, row.tensor.step, squares, plan.percentile_clipping);
+        clip_with(row.tensor.gnorm_history, row.tensor.step, scratch.norms[k], plan.percentile_clipping);
   }
 }
 
 // Scales the rows' step sizes for max_unorm and finds the tensor-wise scales of the new moments.
-adamw_status measure_rows(const Kernels &kernels, const StepPlan &plan, const std::vector<Part> &whole,
-                          Scratch &scratch) {
+adamw_status measure_rows(const Kernels &kernels, const StepPlan &plan, Scratch &scratch) {
   const auto measure = [&](const Part *parts, std::int64_t count) {
     over_segments(parts, count, plan.threads, scratch, scratch.measures,
                   [&](const Row &row, std::int64_t first, std::int64_t last) {
                     return kernels.measure(plan.kind, row, first, last);
                   });
   };
-  if (adamw_status s = over_windows(plan, whole, false, measure)) return s;
+  if (adamw_status s = over_windows(plan, scratch, false, measure)) return s;
   for (std::int64_t i = 0; i < plan.count; ++i) {
     const Measures *part = scratch.measures.data() + scratch.segments[static_cast<std::size_t>(i)];
     const std::int64_t count =
@@ -196,6 +200,20 @@ adamw_status measure_rows(const Kernels &kernels, const StepPlan &plan, const st
   return ADAMW_OK;
 }
 
+// What each row that has been stepped has beside its elements.
+void note_rows(const StepPlan &plan, const Scratch &scratch, bool clips, bool tensorwise) {
+  for (std::int64_t i = 0; i < *plan.rows_done; ++i) {
+    const auto k = static_cast<std::size_t>(i);
+    const adamw_tensor &t = plan.rows[i].tensor;
+    if (clips) record_norm(t.gnorm_history, t.step, scratch.norms[k]);
+    if (!tensorwise) continue;
+    const TensorScales &s = scratch.scales[k];
+    *t.exp_avg_absmax = s.exp_avg.absmax;
+    *t.exp_avg_sq_absmax = s.root.absmax;
+    if (plan.kind.amsgrad) *t.max_exp_avg_sq_absmax = s.max_root.absmax;
+  }
+}
+
 adamw_status step(const StepPlan &plan) {
   const char *error;
   const Kernels *kernels = active_kernels(&error);
@@ -210,38 +228,28 @@ adamw_status step(const StepPlan &plan) {
   const bool tensorwise = plan.kind.state_format == ADAMW_STATE_TENSOR8, clips = plan.percentile_clipping < 100;
   const bool measured = plan.measures();
   Scratch scratch(plan, clips, measured);
-  const std::vector<Part> whole = whole_rows(plan);
-  if (clips) clip_gradients(*kernels, plan, whole, scratch);
+  if (clips) clip_gradients(*kernels, plan, scratch);
   if (measured) {
-    if (adamw_status s = measure_rows(*kernels, plan, whole, scratch)) return s;
+    if (adamw_status s = measure_rows(*kernels, plan, scratch)) return s;
   }
 
   std::atomic<std::int64_t> skipped{0};
   const auto step_parts = [&](const Part *parts, std::int64_t count) {
-    std::vector<std::int64_t> offsets{0};
-    offsets.reserve(static_cast<std::size_t>(count) + 1);
-    for (const Part *p = parts; p < parts + count; ++p) offsets.push_back(offsets.back() + p->last - p->first);
-    over_blocks(offsets, plan.threads, [&](std::int64_t i, std::int64_t first, std::int64_t last) {
+    scratch.offsets.assign(1, 0);
+    for (const Part *p = parts; p < parts + count; ++p)
+      scratch.offsets.push_back(scratch.offsets.back() + p->last - p->first);
+    over_blocks(scratch.offsets, plan.threads, [&](std::int64_t i, std::int64_t first, std::int64_t last) {
       const Part &p = parts[i];
       const TensorScales *given = tensorwise ? &scratch.scales[static_cast<std::size_t>(p.index)] : nullptr;
       const std::int64_t n = kernels->step(plan.kind, *p.row, given, p.first + first, p.first + last);
       if (n != 0) skipped.fetch_add(n, std::memory_order_relaxed);
     });
   };
-  const adamw_status status = over_windows(plan, whole, true, step_parts);
+  const adamw_status status = over_windows(plan, scratch, true, step_parts);
   if (plan.skipped != nullptr) *plan.skipped += skipped;
-  if (status != ADAMW_OK) return status;
-  *plan.rows_done = plan.count;
-  if (tensorwise) {
-    for (std::int64_t i = 0; i < plan.count; ++i) {
-      const adamw_tensor &t = plan.rows[i].tensor;
-      const TensorScales &s = scratch.scales[static_cast<std::size_t>(i)];
-      *t.exp_avg_absmax = s.exp_avg.absmax;
-      *t.exp_avg_sq_absmax = s.root.absmax;
-      if (plan.kind.amsgrad) *t.max_exp_avg_sq_absmax = s.max_root.absmax;
-    }
-  }
-  return ADAMW_OK;
+  if (status == ADAMW_OK) *plan.rows_done = plan.count;
+  note_rows(plan, scratch, clips, tensorwise);
+  return status;
 }
 
 // ---- quantization alone ----

@@ -2,9 +2,16 @@
 // ADAMW_THREADS says which. Knows nothing of what the threads do.
 #include "parallel.h"
 
+#include <pthread.h>
+#include <sys/stat.h>
+
+#include <algorithm>
 #include <atomic>
+#include <cerrno>
+#include <condition_variable>
 #include <cstddef>
-#include <system_error>
+#include <exception>
+#include <mutex>
 #include <thread>
 #include <vector>
 
@@ -63,6 +70,52 @@ void run_here(void (*function)(void *), void *context) {
   function(context);
 }
 
+// ---- what the system gives ----
+
+// With more threads than this for each processor nothing is won, and their stacks alone take gigabytes.
+constexpr unsigned most_per_processor = 8, always_allowed = 64;
+
+int processors() {
+  const unsigned cores = std::thread::hardware_concurrency();
+  return cores > 0 ? static_cast<int>(cores) : 1;
+}
+
+int clamped(int threads) {
+  static const int most = std::max(static_cast<int>(always_allowed), static_cast<int>(most_per_processor) * processors());
+  return std::clamp(threads, 1, most);
+}
+
+// A child of fork() has one thread, whatever pool its parent had. OpenMP does not know, and would wait for the others
+// for ever.
+std::atomic<bool> pool_is_gone{false};
+bool forks_with_threads = false;
+
+bool has_other_threads() {
+  struct stat tasks {};
+  return stat("/proc/self/task", &tasks) != 0 || tasks.st_nlink != 3;  // itself, its parent folder, one thread
+}
+
+[[maybe_unused]] const int watches_forks =
+    pthread_atfork([] { forks_with_threads = has_other_threads(); }, [] {},
+                   [] { pool_is_gone = pool_is_gone || forks_with_threads; });
+
+// Starts threads and runs function(context) on them, and here. Those that the system does not give are done without.
+template <class Meanwhile>
+int with_threads(int threads, void (*function)(void *), void *context, const Meanwhile &meanwhile) {
+  std::vector<std::thread> others;
+  try {
+    others.reserve(static_cast<std::size_t>(threads) - 1);
+    for (int i = 1; i < threads; ++i) {
+      errno = ENOMEM;  // glibc insists on it where an allocator of the program's own fails, which may not have set it
+      others.emplace_back(function, context);
+    }
+  } catch (const std::exception &) {  // no thread, or no memory for one
+  }
+  meanwhile();
+  for (std::thread &other : others) other.join();
+  return static_cast<int>(others.size()) + 1;
+}
+
 #if defined(ADAMW_THREADS_STD)
 bool has_openmp() { return false; }
 bool run_on_openmp(int, void (*)(void *), void *) { return false; }
@@ -73,9 +126,39 @@ bool has_openmp() { return GOMP_parallel != nullptr && omp_get_max_threads != nu
 #else
 bool has_openmp() { return true; }
 #endif
+
+// How many threads the system gives, of `threads`. OpenMP ends the process when it cannot have one. So a thread that
+// asks it for more than it ever did has them made here first, all at a time.
+int granted(int threads) {
+  static thread_local int seen = 1;
+  if (threads <= seen) return threads;
+  struct Gate {
+    std::mutex mutex;
+    std::condition_variable open;
+    bool is_open = false;
+  } gate;
+  const auto wait = [](void *context) {
+    auto &g = *static_cast<Gate *>(context);
+    std::unique_lock<std::mutex> lock(g.mutex);
+    g.open.wait(lock, [&] { return g.is_open; });
+  };
+  const int given = with_threads(threads, wait, &gate, [&] {
+    const std::lock_guard<std::mutex> lock(gate.mutex);
+    gate.is_open = true;
+    gate.open.notify_all();
+  });
+  if (given == threads) seen = threads;
+  return given;
+}
+
 // False if there is no OpenMP, and nothing has run.
 bool run_on_openmp(int threads, void (*function)(void *), void *context) {
   if (!has_openmp()) return false;
+  threads = granted(threads);
+  if (threads == 1) {
+    run_here(function, context);
+    return true;
+  }
   struct Work {
     void (*function)(void *);
     void *context;
@@ -94,29 +177,24 @@ const char *thread_layer() { return has_openmp() ? "OpenMP" : "its own"; }
 void set_default_threads(int threads) { chosen_threads = threads; }
 
 int default_threads() {
-  const int chosen = chosen_threads;
-  if (chosen > 0) return chosen;
-  const int threads = openmp_threads();
-  if (threads > 0) return threads;
-  const unsigned cores = std::thread::hardware_concurrency();
-  return cores > 0 ? static_cast<int>(cores) : 1;
+  if (pool_is_gone) return 1;
+  const int chosen = chosen_threads, threads = chosen > 0 ? chosen : openmp_threads();
+  return clamped(threads > 0 ? threads : processors());
 }
 
 void run_on_threads(int threads, void (*function)(void *), void *context) {
-  if (threads <= 1) {
+  threads = pool_is_gone ? 1 : clamped(threads);
+  if (threads == 1) {
     run_here(function, context);
     return;
   }
   if (run_on_openmp(threads, function, context)) return;
-  std::vector<std::thread> others;
-  others.reserve(static_cast<std::size_t>(threads) - 1);
-  try {
-    for (int i = 1; i < threads; ++i) others.emplace_back(run_here, function, context);
-  } catch (const std::system_error &) {
-    // The system has no more threads: those that there are do all of it.
-  }
-  run_here(function, context);
-  for (std::thread &other : others) other.join();
+  struct Work {
+    void (*function)(void *);
+    void *context;
+  } work{function, context};
+  const auto here = [](void *w) { run_here(static_cast<Work *>(w)->function, static_cast<Work *>(w)->context); };
+  with_threads(threads, here, &work, [&] { run_here(function, context); });
 }
 
 }  // namespace adamw

@@ -121,6 +121,19 @@ class ManagedBacking final : public DeviceBacking {
     return end_loan(function, status, static_cast<Stream>(stream));
   }
 
+  // Pages are asked for; where they are changes nothing of what they hold.
+  void hint(const Piece &piece, void *stream) override {
+    quietly([&] {
+      bool captures = false;
+      if (find_capture("", static_cast<Stream>(stream), &captures) != ADAMW_OK || captures) return;
+      pieces_.assign(1, piece);
+      lay_out(pieces_, page_bytes, true, nullptr, &extents_);
+      for (const Extent &e : extents_) {
+        if (prefetch(state_, "", e.home(), e.bytes, static_cast<Stream>(stream)) == ADAMW_OK) counts_.came_in(e.bytes);
+      }
+    });
+  }
+
   adamw_status arrive(const char *, Loan &loan, void *) override {
     for (Piece &piece : loan.pieces) piece.usable = piece.home;
     return ADAMW_OK;

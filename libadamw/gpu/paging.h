@@ -15,7 +15,7 @@ class DeviceBacking : public Backing {
       : Backing(counts), state_(state), chunk_(options.chunk_bytes) {}
 
   // The context stays with the parent, and so does all memory: nothing here may call the driver any more.
-  void forked() override { forked_ = true; }
+  void after_fork(bool in_child) override { forked_ = forked_ || in_child; }
 
  protected:
   // body(), with the device's context current.

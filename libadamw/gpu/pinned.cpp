@@ -142,8 +142,14 @@ class PinnedBacking final : public DeviceBacking {
       Slot &slot = slots_[loan.window];
       slot.lent = false;
       lay_out(loan.pieces, slab_unit, false, static_cast<char *>(host_pointer(slot.memory)), &slot.extents);
-      if (!slot.extents.empty() && slot.extents.back().at + slot.extents.back().bytes > chunk_) {
-        return fail(ADAMW_ERROR_INTERNAL, "%s: a window is too small for what it should hold", function);
+      // A buffer's end is moved with the rest of its unit, where there is room for that.
+      if (!slot.extents.empty()) {
+        Extent &last = slot.extents.back();
+        const std::int64_t beyond = last.at + last.bytes - chunk_;
+        if (beyond >= slab_unit) {
+          return fail(ADAMW_ERROR_INTERNAL, "%s: a window is too small for what it should hold", function);
+        }
+        if (beyond > 0) last.bytes -= beyond;
       }
       if (slot.out_last) {
         ADAMW_CHECK(state_.driver, function, cuStreamWaitEvent, (in_, slot.out, 0));

@@ -2,6 +2,7 @@
 #include "slabs.h"
 
 #include <algorithm>
+#include <new>
 
 namespace adamw {
 namespace gpu {
@@ -52,7 +53,10 @@ void Slabs::give_back(Slab *slab, void *memory, std::int64_t bytes) {
     slabs_.erase(std::find_if(slabs_.begin(), slabs_.end(), [&](const auto &known) { return known.get() == slab; }));
     return;
   }
-  slab->gaps.add(static_cast<char *>(memory) - slab->memory, whole);
+  try {
+    slab->gaps.add(static_cast<char *>(memory) - slab->memory, whole);
+  } catch (const std::bad_alloc &) {  // it is not given out again, and goes with its slab
+  }
 }
 
 void Slabs::clear() {

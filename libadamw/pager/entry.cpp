@@ -10,6 +10,9 @@
 namespace adamw {
 namespace {
 
+constexpr std::int64_t largest_chunk = std::int64_t{1} << 40;
+constexpr std::int64_t most_buffer_bytes = std::int64_t{1} << 60;  // whole pages of it are still a number
+
 adamw_status create(const char *function, const adamw_pager_options *options, adamw_pager **pager) {
   const auto bad = [=](const char *field, std::int64_t value, const char *need) {
     return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: options.%s = %" PRId64 ": must be %s", function, field, value, need);
@@ -30,10 +33,11 @@ adamw_status create(const char *function, const adamw_pager_options *options, ad
                "a CUDA device number for the backings PINNED and MANAGED: the CPU takes HOST or FILE");
   if (adamw_status s = check_device(function, o.device)) return s;
   if (o.resident_bytes < 0) return bad("resident_bytes", o.resident_bytes, "0 (the default) or above");
-  if (o.chunk_bytes != 0 && (o.chunk_bytes < smallest_chunk || o.chunk_bytes > std::int64_t{1} << 40))
-    return bad("chunk_bytes", o.chunk_bytes, "0 (the default) or at least 65536");
-  if (o.reserve_bytes < 0 || (!file && o.reserve_bytes != 0))
-    return bad("reserve_bytes", o.reserve_bytes, file ? "0 or above" : "0 but for the backing FILE");
+  if (o.chunk_bytes != 0 && (o.chunk_bytes < smallest_chunk || o.chunk_bytes > largest_chunk))
+    return bad("chunk_bytes", o.chunk_bytes, "0 (the default) or in 65536 ... 2^40");
+  if (!file && o.reserve_bytes != 0) return bad("reserve_bytes", o.reserve_bytes, "0 but for the backing FILE");
+  if (o.reserve_bytes < 0 || o.reserve_bytes > most_buffer_bytes)
+    return bad("reserve_bytes", o.reserve_bytes, "in 0 ... 2^60");
   if (!file && o.directory != nullptr)
     return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: options.directory = '%s': must be NULL but for the backing FILE",
                 function, o.directory);
@@ -49,8 +53,9 @@ adamw_status create(const char *function, const adamw_pager_options *options, ad
   decided.chunk_bytes = round_up(decided.chunk_bytes, page_bytes);
   if (windows && o.resident_bytes != 0 && o.resident_bytes < page_windows * decided.chunk_bytes) {
     return fail(ADAMW_ERROR_INVALID_ARGUMENT,
-                "%s: options.resident_bytes = %" PRId64 ": must hold %d windows of chunk_bytes = %" PRId64, function,
-                o.resident_bytes, page_windows, decided.chunk_bytes);
+                "%s: options.resident_bytes = %" PRId64 ": must hold %d windows of chunk_bytes = %" PRId64
+                ": 0 (the default) or at least %" PRId64,
+                function, o.resident_bytes, page_windows, decided.chunk_bytes, page_windows * decided.chunk_bytes);
   }
   if (file) {
     const char *temporary = std::getenv("TMPDIR");
@@ -99,7 +104,7 @@ adamw_status adamw_pager_alloc(adamw_pager *pager, int64_t bytes, void **buffer,
   return with_pager("adamw_pager_alloc", pager, [&](const char *function) {
     if (buffer == nullptr) return is_null(function, "buffer");
     *buffer = nullptr;
-    if (bytes < 1 || bytes > std::int64_t{1} << 60)
+    if (bytes < 1 || bytes > most_buffer_bytes)
       return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: bytes = %" PRId64 ": must be in 1 ... 2^60", function, bytes);
     return pager->allocate(function, bytes, buffer, place);
   });
@@ -135,6 +140,6 @@ adamw_status adamw_pager_stats(adamw_pager *pager, adamw_pager_statistics *stati
   return with_pager("adamw_pager_stats", pager, [&](const char *function) {
     if (statistics == nullptr) return is_null(function, "statistics");
     if (adamw_status s = check_struct(function, "size", size, sizeof *statistics)) return s;
-    return pager->statistics(statistics);
+    return pager->statistics(function, statistics);
   });
 }

@@ -3,16 +3,16 @@
 
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
-#include <cinttypes>
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <vector>
 
 #include "../status.h"
 #include "pager.h"
@@ -31,6 +31,16 @@ auto again_if_interrupted(const Call &call) -> decltype(call()) {
   do result = call();
   while (result < 0 && errno == EINTR);
   return result;
+}
+
+// fallocate() begins anew after a signal, on some kernels: with one each millisecond it would never end.
+int reserve_uninterrupted(int file, int mode, std::int64_t offset, std::int64_t bytes) {
+  sigset_t all, before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  const int error = again_if_interrupted([&] { return file_calls.reserve(file, mode, offset, bytes); }) == 0 ? 0 : errno;
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  return error;
 }
 
 // Without a name from the first, where the file system can; else its name is gone at once.
@@ -52,8 +62,7 @@ PrivateFile::~PrivateFile() {
   if (file_ >= 0) close(file_);
 }
 
-adamw_status PrivateFile::open(const char *function, const std::string &directory, std::int64_t reserved) {
-  directory_ = directory;
+adamw_status PrivateFile::open(const char *function, const std::string &directory) {
   file_ = open_nameless(directory);
   if (file_ < 0) {
     return fail(
@@ -63,13 +72,6 @@ adamw_status PrivateFile::open(const char *function, const std::string &director
         function, directory.c_str(), std::strerror(errno));
   }
   open_direct();
-  const std::int64_t bytes = round_up(reserved, page_bytes);
-  if (const int error = bytes > 0 ? reserve(0, bytes) : 0) {
-    return fail(ADAMW_ERROR_STORAGE, "%s: options.reserve_bytes = %" PRId64 ": %s has no room for it: %s", function,
-                reserved, directory.c_str(), std::strerror(error));
-  }
-  if (bytes > 0) gaps_.add(0, bytes);
-  reserved_ = bytes;
   return ADAMW_OK;
 }
 
@@ -109,50 +111,35 @@ void PrivateFile::open_direct() {
 }
 
 int PrivateFile::zero(std::int64_t offset, std::int64_t bytes) const {
-  const std::vector<char> zeros(std::size_t{1} << 20, 0);
+  static const char zeros[std::size_t{1} << 16] = {};
   while (bytes > 0) {
-    const std::int64_t part = std::min<std::int64_t>(bytes, static_cast<std::int64_t>(zeros.size()));
-    if (const int error = move_all(false, file_, const_cast<char *>(zeros.data()), part, offset)) return error;
+    const auto part = std::min<std::int64_t>(bytes, static_cast<std::int64_t>(sizeof zeros));
+    if (const int error = move_all(false, file_, const_cast<char *>(zeros), part, offset)) return error;
     offset += part;
     bytes -= part;
   }
   return 0;
 }
 
-// Disk space for [offset, offset + bytes), which then reads as zeros if it was a hole.
 int PrivateFile::reserve(std::int64_t offset, std::int64_t bytes) {
-  int error = again_if_interrupted([&] { return file_calls.reserve(file_, 0, offset, bytes); }) == 0 ? 0 : errno;
+  const std::int64_t end = offset + bytes;
+  // Beyond the limit on the size of files the system does not only refuse: it sends a signal that ends the process.
+  rlimit limit{};
+  if (end > size_ && getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur < static_cast<rlim_t>(end)) return EFBIG;
+  int error = reserve_uninterrupted(file_, 0, offset, bytes);
   if (error == EOPNOTSUPP || error == ENOSYS) error = zero(offset, bytes);
   if (error == 0) {
-    size_ = std::max(size_, offset + bytes);
+    size_ = std::max(size_, end);
   } else if (offset >= size_) {
     static_cast<void>(ftruncate(file_, size_));  // some file systems keep the part that they had room for
   }
   return error;
 }
 
-adamw_status PrivateFile::take(const char *function, std::int64_t bytes, std::int64_t *offset) {
-  const std::int64_t gap = gaps_.find(bytes), at = gap >= 0 ? gap : size_;
-  if (const int error = reserve(at, bytes)) {  // a gap too: giving back made it a hole
-    return fail(ADAMW_ERROR_STORAGE, "%s: %s has no room for %" PRId64 " bytes more (%" PRId64 " are reserved): %s",
-                function, directory_.c_str(), bytes, size_, std::strerror(error));
-  }
-  if (gap >= 0) gaps_.take(gap, bytes);
-  *offset = at;
-  return ADAMW_OK;
-}
-
-void PrivateFile::give_back(std::int64_t offset, std::int64_t bytes) {
-  // What was reserved at the beginning stays so; the rest of the disk space is others' again.
-  const int mode = FALLOC_FL_KEEP_SIZE | (offset < reserved_ ? FALLOC_FL_ZERO_RANGE : FALLOC_FL_PUNCH_HOLE);
-  if (file_calls.reserve(file_, mode, offset, bytes) != 0 && zero(offset, bytes) != 0)
-    return;  // what cannot be made zeros is not given out again
-  const Gaps::Gap gap = gaps_.add(offset, bytes);
-  const std::int64_t end = std::max(gap.offset, reserved_);
-  if (gap.offset + gap.bytes == size_ && end < size_ && ftruncate(file_, end) == 0) {
-    size_ = end;
-    gaps_.shorten(gap.offset, end - gap.offset);
-  }
+int PrivateFile::give_back(std::int64_t offset, std::int64_t bytes, bool keeps_space) {
+  const int mode = FALLOC_FL_KEEP_SIZE | (keeps_space ? FALLOC_FL_ZERO_RANGE : FALLOC_FL_PUNCH_HOLE);
+  const int error = reserve_uninterrupted(file_, mode, offset, bytes);
+  return error == 0 ? 0 : zero(offset, bytes);
 }
 
 int PrivateFile::move_all(bool in, int file, char *memory, std::int64_t bytes, std::int64_t offset) const {
@@ -173,13 +160,13 @@ int PrivateFile::move_all(bool in, int file, char *memory, std::int64_t bytes, s
   return 0;
 }
 
-int PrivateFile::move(bool in, void *memory, std::int64_t bytes, std::int64_t offset) const {
+int PrivateFile::move(bool in, void *memory, std::int64_t bytes, std::int64_t offset, bool cached) const {
   auto *at = static_cast<char *>(memory);
   const std::int64_t first = std::min(round_up(offset, page_bytes) - offset, bytes),
                      middle = (bytes - first) / page_bytes * page_bytes;
   const bool aligned =
       whole_pages(static_cast<std::int64_t>(reinterpret_cast<std::uintptr_t>(at + first) % page_bytes));
-  if (direct_ < 0 || middle == 0 || !aligned) return move_all(in, file_, at, bytes, offset);
+  if (cached || direct_ < 0 || middle == 0 || !aligned) return move_all(in, file_, at, bytes, offset);
   int error = move_all(in, direct_, at + first, middle, offset + first);
   if (error == EINVAL) error = move_all(in, file_, at + first, middle, offset + first);  // stricter than it seemed
   if (error == 0) error = move_all(in, file_, at, first, offset);

@@ -1,5 +1,5 @@
-// Owns a private file: made without a name, grown by reserving space, read and written at offsets. Knows no buffers and
-// no windows.
+// Owns a private file: made without a name, its disk space reserved and given back, read and written at offsets. Knows
+// no buffers and no windows.
 #pragma once
 
 #include <sys/types.h>
@@ -8,7 +8,6 @@
 #include <string>
 
 #include "../../include/adamw.h"
-#include "gaps.h"
 
 namespace adamw {
 
@@ -20,6 +19,7 @@ struct FileCalls {
 };
 extern FileCalls file_calls;
 
+// Functions that return an int: 0, or the errno of what went wrong.
 class PrivateFile {
  public:
   PrivateFile() = default;
@@ -27,35 +27,33 @@ class PrivateFile {
   PrivateFile(const PrivateFile &) = delete;
   PrivateFile &operator=(const PrivateFile &) = delete;
 
-  // In `directory`, with `reserved` bytes of disk space.
-  adamw_status open(const char *function, const std::string &directory, std::int64_t reserved);
+  adamw_status open(const char *function, const std::string &directory);
 
-  // `bytes` of zeros, a whole number of pages, with space of their own on the disk.
-  adamw_status take(const char *function, std::int64_t bytes, std::int64_t *offset);
-  void give_back(std::int64_t offset, std::int64_t bytes);
+  // Disk space for [offset, offset + bytes), whole pages. What was never written there, or was given back, is zeros.
+  int reserve(std::int64_t offset, std::int64_t bytes);
+  // Makes them zeros; `keeps_space`: they stay reserved.
+  int give_back(std::int64_t offset, std::int64_t bytes, bool keeps_space);
+  int zero(std::int64_t offset, std::int64_t bytes) const;
 
-  // All of it: 0, or the errno of what went wrong (EIO where the file ends early). Past the page cache for whole pages
-  // that begin at a page in memory too, where the file system can do that.
-  int read(void *memory, std::int64_t bytes, std::int64_t offset) const { return move(true, memory, bytes, offset); }
-  int write(const void *memory, std::int64_t bytes, std::int64_t offset) const {
-    return move(false, const_cast<void *>(memory), bytes, offset);
+  // All of it (EIO where the file ends early). Past the page cache for whole pages that begin at a page in memory too,
+  // where the file system can do that, unless `cached`.
+  int read(void *memory, std::int64_t bytes, std::int64_t offset, bool cached = false) const {
+    return move(true, memory, bytes, offset, cached);
+  }
+  int write(const void *memory, std::int64_t bytes, std::int64_t offset, bool cached = false) const {
+    return move(false, const_cast<void *>(memory), bytes, offset, cached);
   }
 
   int descriptor() const { return file_; }
-  bool is_direct() const { return direct_ >= 0; }
-  const std::string &directory() const { return directory_; }
+  std::int64_t size() const { return size_; }
 
  private:
-  int move(bool in, void *memory, std::int64_t bytes, std::int64_t offset) const;
+  int move(bool in, void *memory, std::int64_t bytes, std::int64_t offset, bool cached) const;
   int move_all(bool in, int file, char *memory, std::int64_t bytes, std::int64_t offset) const;
-  int reserve(std::int64_t offset, std::int64_t bytes);
-  int zero(std::int64_t offset, std::int64_t bytes) const;
   void open_direct();
 
-  std::string directory_;
-  int file_ = -1, direct_ = -1;           // the same file, with and without the page cache
-  std::int64_t size_ = 0, reserved_ = 0;  // disk space now; of it, from the beginning and for good
-  Gaps gaps_;                             // of what is reserved and not taken; holes, or zeros
+  int file_ = -1, direct_ = -1;  // the same file, with and without the page cache
+  std::int64_t size_ = 0;        // the end of what has been reserved
 };
 
 }  // namespace adamw

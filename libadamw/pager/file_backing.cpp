@@ -11,40 +11,76 @@
 #include <chrono>
 #include <cinttypes>
 #include <condition_variable>
+#include <csignal>
 #include <cstring>
-#include <deque>
+#include <system_error>
 #include <thread>
 #include <utility>
 
 #include "../status.h"
-#include "file.h"
+#include "arenas.h"
 #include "pager.h"
 
 namespace adamw {
 namespace {
 
-struct Region {  // of the file, behind a buffer
-  std::int64_t offset, bytes;
-  // Pages that could not be written: memory of this process has taken their place in the mapping.
-  std::map<std::int64_t, std::int64_t> kept;  // offset in the buffer to bytes
+// A stretch of a file, of one buffer or of several that lie side by side.
+struct Extent {
+  const Arena *arena;
+  std::int64_t offset, bytes, at;  // at: in the window
 };
 
-// A stretch of the file, of one buffer or of several that lie side by side.
-struct Extent {
-  std::int64_t offset, bytes, at;  // at: in the window
+// What a window holds, or will.
+struct Contents {
+  std::vector<Piece> pieces;
+  std::vector<Extent> extents;
+  bool cached = false;
+
+  void reserve(std::size_t count) {
+    pieces.reserve(count);
+    extents.reserve(count);
+  }
 };
 
 struct Window {
   char *memory = nullptr;
   enum { idle, reading, ready, writing } state = idle;
-  std::vector<Extent> extents;
-  std::vector<Piece> pieces;
+  Contents now, next;
   int error = 0;  // of reading
 };
 
-struct Request {
-  Window *window;
-  std::vector<Piece> pieces;
+// Windows that wait for their thread: each at most once.
+class Queue {
+ public:
+  bool empty() const { return count_ == 0; }
+  Window &front() const { return *windows_[first_]; }
+  void push(Window &window) { windows_[(first_ + count_++) % page_windows] = &window; }
+  void pop() {
+    first_ = (first_ + 1) % page_windows;
+    --count_;
+  }
+  void clear() { count_ = 0; }
+
+ private:
+  Window *windows_[page_windows] = {};
+  int first_ = 0, count_ = 0;
+};
+
+// The library's own threads leave signals to the program's. One of them, of a file that may not be so long, would end
+// the process.
+class SignalsBlocked {
+ public:
+  SignalsBlocked() {
+    sigset_t all;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before_);
+  }
+  ~SignalsBlocked() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
+  SignalsBlocked(const SignalsBlocked &) = delete;
+  SignalsBlocked &operator=(const SignalsBlocked &) = delete;
+
+ private:
+  sigset_t before_;
 };
 
 class FileBacking final : public Backing {
@@ -54,22 +90,15 @@ class FileBacking final : public Backing {
   ~FileBacking() override {
     if (forked_) {  // the threads stayed with the parent: nobody to join, and nobody who ceases to wait
       static_cast<void>(changed_.release());
-      for (std::thread &thread : threads_) new std::thread(std::move(thread));
+      for (std::thread &thread : threads_) static_cast<void>(new std::thread(std::move(thread)));
     } else {
-      {
-        const std::lock_guard<std::mutex> lock(mutex_);
-        stop_ = true;
-      }
-      changed_->notify_all();
-      for (std::thread &thread : threads_)
-        if (thread.joinable()) thread.join();
+      stop_threads();
     }
-    for (Window &window : windows_)
-      if (window.memory != nullptr) unmap_memory(window.memory, chunk_);
+    unmap_windows();
   }
 
   adamw_status open(const char *function, const PagerOptions &options) {
-    return file_.open(function, options.directory, options.reserve_bytes);
+    return arenas_.open(function, options.directory, options.reserve_bytes);
   }
 
   std::int64_t windows_bytes() const override { return page_windows * chunk_; }
@@ -77,87 +106,80 @@ class FileBacking final : public Backing {
   // ---- buffers ----
 
   adamw_status allocate(const char *function, Buffer *buffer) override {
-    const auto none = [&] {
-      return fail(ADAMW_ERROR_OUT_OF_MEMORY, "%s: no memory for a buffer of %" PRId64 " bytes: %s", function,
-                  buffer->bytes, std::strerror(errno));
-    };
-    if (buffer->resident) {
-      buffer->memory = map_memory(buffer->bytes);
-      buffer->place = ADAMW_PLACE_HOST;
-      return buffer->memory != nullptr ? ADAMW_OK : none();
-    }
-    auto region = std::make_unique<Region>();
-    region->bytes = round_up(buffer->bytes, page_bytes);
-    if (adamw_status s = file_.take(function, region->bytes, &region->offset)) return s;
-    void *memory = mmap(nullptr, static_cast<std::size_t>(region->bytes), PROT_READ | PROT_WRITE, MAP_SHARED,
-                        file_.descriptor(), region->offset);
-    if (memory == MAP_FAILED) {
-      const adamw_status s = none();
-      file_.give_back(region->offset, region->bytes);
-      return s;
-    }
-    buffer->memory = memory;
+    if (buffer->resident) return allocate_host(function, buffer);
+    Arena *arena = nullptr;
+    if (adamw_status s = arenas_.take(function, buffer->bytes, &buffer->memory, &arena)) return s;
     buffer->place = ADAMW_PLACE_FILE;
-    buffer->own = region.get();
-    regions_[memory] = std::move(region);
+    buffer->own = arena;
     return ADAMW_OK;
   }
 
   void free(Buffer &buffer) override {
-    unmap_memory(buffer.memory, buffer.bytes);
-    if (buffer.own == nullptr) return;
-    const auto it = regions_.find(buffer.memory);
-    if (!forked_) file_.give_back(it->second->offset, it->second->bytes);
-    regions_.erase(it);
+    if (buffer.own == nullptr) return free_host(buffer);
+    arenas_.give_back(static_cast<Arena *>(buffer.own), buffer.memory, buffer.bytes);
   }
 
   bool moves(const Buffer &buffer) const override { return buffer.own != nullptr; }
 
-  // The parent goes on with the file: what the child has inherited becomes a private copy, page by page as it is
-  // written.
-  void forked() override {
-    forked_ = true;
-    for (const auto &entry : regions_) {  // C++17 lets no lambda capture a structured binding, and clang heeds that
-      char *const memory = static_cast<char *>(entry.first);
-      const auto &region = entry.second;
-      std::int64_t at = 0;
-      const auto make_private = [&](std::int64_t end) {
-        if (end > at) {
-          mmap(memory + at, static_cast<std::size_t>(end - at), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED,
-               file_.descriptor(), region->offset + at);
-        }
-      };
-      for (const auto &[begin, bytes] : region->kept) {
-        make_private(begin);
-        at = begin + bytes;
-      }
-      make_private(region->bytes);
-    }
+  // ---- fork ----
+
+  void before_fork() override {
+    mutex_.lock();
+    arenas_.before_fork();
   }
+  void after_fork(bool in_child) override {
+    forked_ = forked_ || in_child;
+    arenas_.after_fork(in_child);
+    mutex_.unlock();
+  }
+  adamw_status settle(const char *function) override { return arenas_.settle(function); }
 
   // ---- windows ----
 
   adamw_status begin(const char *function, void *) override {
     if (windows_[0].memory != nullptr) return ADAMW_OK;
     for (Window &window : windows_) {
-      window.memory = static_cast<char *>(map_memory(chunk_));
-      if (window.memory == nullptr) {
-        for (Window &w : windows_)
-          if (w.memory != nullptr) unmap_memory(w.memory, chunk_), w.memory = nullptr;
-        return fail(ADAMW_ERROR_OUT_OF_MEMORY, "%s: no memory for %d windows of %" PRId64 " bytes", function,
-                    page_windows, chunk_);
-      }
+      window.memory = static_cast<char *>(map_memory(room()));
+      if (window.memory != nullptr) continue;
+      const int error = errno;
+      unmap_windows();
+      return fail(ADAMW_ERROR_OUT_OF_MEMORY, "%s: no memory for %d windows of %" PRId64 " bytes: %s", function,
+                  page_windows, chunk_, std::strerror(error));
+    }
+    try {
+      const SignalsBlocked blocked;  // what a thread begins with
+      errno = ENOMEM;  // as in cpu/parallel.cpp
+      threads_[0] = std::thread([this] { serve_reads(); });
+      errno = ENOMEM;
+      threads_[1] = std::thread([this] { serve_writes(); });
+    } catch (const std::exception &e) {
+      stop_threads();
+      unmap_windows();
+      return fail(ADAMW_ERROR_OUT_OF_MEMORY,
+                  "%s: the system gives this process no more threads (%s), of which a pager with files needs two: see "
+                  "`ulimit -u`, `ulimit -v` and the limit on pids of its control group",
+                  function, e.what());
     }
     counts_.add_resident(windows_bytes());
-    threads_[0] = std::thread([this] { serve_reads(); });
-    threads_[1] = std::thread([this] { serve_writes(); });
     return ADAMW_OK;
+  }
+
+  void reserve(std::size_t pieces) override {
+    for (Window &window : windows_) {
+      window.now.reserve(pieces);
+      window.next.reserve(pieces);
+    }
+    items_.reserve(pieces);
   }
 
   adamw_status fetch(const char *function, Loan &loan, void *stream) override {
     if (adamw_status s = begin(function, stream)) return s;
+    Window &window = windows_[loan.window];
+    window.next.pieces = loan.pieces;
+    window.next.cached = loan.alone;  // it may have been prefetched there
+    lay_out(window);
     const std::lock_guard<std::mutex> lock(mutex_);
-    reads_.push_back({&windows_[loan.window], loan.pieces});
+    reads_.push(window);
     changed_->notify_all();
     return ADAMW_OK;
   }
@@ -168,10 +190,10 @@ class FileBacking final : public Backing {
     await(lock, [&] { return window.state == Window::ready; });
     if (window.error != 0) {
       window.state = Window::idle;
-      return fail(ADAMW_ERROR_STORAGE, "%s: the file in %s cannot be read: %s", function, file_.directory().c_str(),
-                  std::strerror(window.error));
+      return fail(ADAMW_ERROR_STORAGE, "%s: the file in %s cannot be read: %s", function,
+                  arenas_.directory().c_str(), std::strerror(window.error));
     }
-    loan.pieces = window.pieces;
+    loan.pieces = window.now.pieces;
     return ADAMW_OK;
   }
 
@@ -179,7 +201,7 @@ class FileBacking final : public Backing {
     Window &window = windows_[loan.window];
     const std::lock_guard<std::mutex> lock(mutex_);
     window.state = dirty ? Window::writing : Window::idle;
-    if (dirty) writes_.push_back(&window);
+    if (dirty) writes_.push(window);
     changed_->notify_all();
     return write_error_ == 0 ? ADAMW_OK : cannot_write(function, write_error_);
   }
@@ -207,7 +229,35 @@ class FileBacking final : public Backing {
 
   adamw_status wait(const char *) override { return ADAMW_OK; }
 
+  // Into the page cache, where whoever reads the mapping or the file finds what is true then.
+  void hint(const Piece &piece, void *) override {
+    const std::uintptr_t begin = number(piece.home) / page_bytes * page_bytes;
+    madvise(reinterpret_cast<void *>(begin), number(piece.home) + static_cast<std::uintptr_t>(piece.bytes) - begin,
+            MADV_WILLNEED);
+  }
+
  private:
+  // A stretch may begin in the middle of a page.
+  std::int64_t room() const { return chunk_ + page_bytes; }
+
+  void unmap_windows() {
+    for (Window &window : windows_) {
+      if (window.memory != nullptr) unmap_memory(window.memory, room());
+      window.memory = nullptr;
+    }
+  }
+
+  void stop_threads() {
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      stop_ = true;
+    }
+    changed_->notify_all();
+    for (std::thread &thread : threads_)
+      if (thread.joinable()) thread.join();
+    stop_ = false;
+  }
+
   template <class Condition>
   void await(std::unique_lock<std::mutex> &lock, const Condition &condition) {
     if (condition()) return;
@@ -218,54 +268,61 @@ class FileBacking final : public Backing {
   }
 
   adamw_status cannot_write(const char *function, int error) const {
+    if (lost_ != 0) {
+      return fail(ADAMW_ERROR_STORAGE,
+                  "%s: the file in %s cannot be written: %s; there is no memory either for what it should have taken "
+                  "(%s), which is lost: go back to a checkpoint",
+                  function, arenas_.directory().c_str(), std::strerror(error), std::strerror(lost_));
+    }
     return fail(ADAMW_ERROR_STORAGE,
                 "%s: the file in %s cannot be written: %s; what it should have taken is kept in memory", function,
-                file_.directory().c_str(), std::strerror(error));
+                arenas_.directory().c_str(), std::strerror(error));
   }
 
-  static const Region &region_of(const Piece &piece) { return *static_cast<const Region *>(piece.buffer->own); }
-  static std::int64_t offset_in_buffer(const Piece &piece) {
-    return static_cast<const char *>(piece.home) - static_cast<const char *>(piece.buffer->memory);
+  static Arena &arena_of(const Piece &piece) { return *static_cast<Arena *>(piece.buffer->own); }
+  static std::int64_t offset_of(const Piece &piece) {
+    return static_cast<const char *>(piece.home) - arena_of(piece).memory;
   }
 
   // Where in the window each piece lies: as in the file, neighbours side by side, so that few calls move many pieces,
-  // and pages begin at pages. What is beyond a buffer's end, up to that of its page, is nobody else's and moves with
-  // it.
-  static void lay_out(Window &window) {
-    struct Item {
-      std::int64_t begin, end;
-      Piece *piece;
-    };
-    std::vector<Item> items;
-    for (Piece &piece : window.pieces) {
-      const std::int64_t at = offset_in_buffer(piece), begin = region_of(piece).offset + at;
-      const bool last = at + piece.bytes == piece.buffer->bytes;
-      items.push_back({begin, last ? round_up(begin + piece.bytes, page_bytes) : begin + piece.bytes, &piece});
+  // and pages begin at pages. What is beyond a buffer's end, up to that of what it takes, is nobody else's and moves
+  // with it.
+  void lay_out(Window &window) {
+    Contents &contents = window.next;
+    items_.clear();
+    for (Piece &piece : contents.pieces) {
+      const Buffer &buffer = *piece.buffer;
+      const std::int64_t begin = offset_of(piece), at = begin - (static_cast<char *>(buffer.memory) - arena_of(piece).memory);
+      const bool last = at + piece.bytes == buffer.bytes;
+      items_.push_back({&arena_of(piece), begin, begin + (last ? Arenas::rounded(buffer.bytes) - at : piece.bytes), &piece});
     }
-    std::sort(items.begin(), items.end(), [](const Item &a, const Item &b) { return a.begin < b.begin; });
-    window.extents.clear();
+    std::sort(items_.begin(), items_.end(), [](const Item &a, const Item &b) {
+      return a.arena != b.arena ? std::less<const Arena *>()(a.arena, b.arena) : a.begin < b.begin;
+    });
     std::int64_t at = 0;
-    for (const Item &item : items) {
-      if (window.extents.empty() || window.extents.back().offset + window.extents.back().bytes != item.begin) {
+    contents.extents.clear();
+    for (const Item &item : items_) {
+      const Extent *before = contents.extents.empty() ? nullptr : &contents.extents.back();
+      if (before == nullptr || before->arena != item.arena || before->offset + before->bytes != item.begin) {
         at = round_up(at, page_bytes) + item.begin % page_bytes;
-        window.extents.push_back({item.begin, 0, at});
+        contents.extents.push_back({item.arena, item.begin, 0, at});
       }
       item.piece->usable = window.memory + at;
-      window.extents.back().bytes += item.end - item.begin;
+      contents.extents.back().bytes += item.end - item.begin;
       at += item.end - item.begin;
     }
   }
 
-  // ---- the two threads ----
+  // ---- the two threads: they need no memory ----
 
   void serve_reads() {
     std::unique_lock<std::mutex> lock(mutex_);
     for (;;) {
-      changed_->wait(lock, [&] { return stop_ || (!reads_.empty() && reads_.front().window->state == Window::idle); });
+      changed_->wait(lock, [&] { return stop_ || (!reads_.empty() && reads_.front().state == Window::idle); });
       if (stop_) return;
-      Window &window = *reads_.front().window;
-      window.pieces = std::move(reads_.front().pieces);
-      reads_.pop_front();
+      Window &window = reads_.front();
+      reads_.pop();
+      std::swap(window.now, window.next);
       window.state = Window::reading;
       lock.unlock();
       read(window);
@@ -280,8 +337,8 @@ class FileBacking final : public Backing {
     for (;;) {
       changed_->wait(lock, [&] { return stop_ || !writes_.empty(); });
       if (writes_.empty()) return;
-      Window &window = *writes_.front();
-      writes_.pop_front();
+      Window &window = writes_.front();
+      writes_.pop();
       lock.unlock();
       const int error = write(window);
       lock.lock();
@@ -292,29 +349,27 @@ class FileBacking final : public Backing {
   }
 
   void read(Window &window) {
-    lay_out(window);
     window.error = 0;
-    for (const Extent &e : window.extents) {
-      if ((window.error = file_.read(window.memory + e.at, e.bytes, e.offset)) != 0) break;
+    for (const Extent &e : window.now.extents) {
+      if ((window.error = e.arena->file->read(window.memory + e.at, e.bytes, e.offset, window.now.cached)) != 0) break;
       counts_.came_in(e.bytes);
     }
-    for (const Piece &piece : window.pieces)
-      with_kept(piece, [](char *home, char *usable, std::int64_t bytes) {
-        std::memcpy(usable, home, static_cast<std::size_t>(bytes));
-      });
+    for (const Piece &piece : window.now.pieces)
+      with_kept(piece, [](char *home, char *usable, std::size_t bytes) { std::memcpy(usable, home, bytes); });
   }
 
   int write(const Window &window) {
     int error = 0;
-    for (const Extent &e : window.extents) {
-      if ((error = file_.write(window.memory + e.at, e.bytes, e.offset)) != 0) break;
+    for (const Extent &e : window.now.extents) {
+      if ((error = e.arena->file->write(window.memory + e.at, e.bytes, e.offset)) != 0) break;
       counts_.out += e.bytes;
     }
-    for (const Piece &piece : window.pieces) {
-      if (error != 0) keep(piece);
-      with_kept(piece, [](char *home, char *usable, std::int64_t bytes) {
-        std::memcpy(home, usable, static_cast<std::size_t>(bytes));
-      });
+    for (const Piece &piece : window.now.pieces) {
+      if (error != 0) {
+        const std::lock_guard<std::mutex> lock(kept_mutex_);
+        if (const int lost = Arenas::keep(arena_of(piece), offset_of(piece), piece.bytes)) lost_ = lost;
+      }
+      with_kept(piece, [](char *home, char *usable, std::size_t bytes) { std::memcpy(home, usable, bytes); });
     }
     return error;
   }
@@ -323,47 +378,35 @@ class FileBacking final : public Backing {
   template <class Body>
   void with_kept(const Piece &piece, const Body &body) {
     const std::lock_guard<std::mutex> lock(kept_mutex_);
-    const std::int64_t begin = offset_in_buffer(piece), end = begin + piece.bytes;
-    for (const auto &[at, bytes] : region_of(piece).kept) {
-      const std::int64_t from = std::max(at, begin), to = std::min(at + bytes, end);
-      if (from < to)
+    const Arena &arena = arena_of(piece);
+    if (!arena.any_kept) return;
+    const std::int64_t begin = offset_of(piece), end = begin + piece.bytes;
+    for (std::int64_t from = begin; from < end;) {
+      const std::int64_t to = std::min(end, from / page_bytes * page_bytes + page_bytes);
+      if (arena.is_kept(from))
         body(static_cast<char *>(piece.home) + (from - begin), static_cast<char *>(piece.usable) + (from - begin),
-             to - from);
+             static_cast<std::size_t>(to - from));
+      from = to;
     }
   }
 
-  // Puts memory of the process in the place of a piece's pages in the mapping. The rest of its first and last page is
-  // carried over as far as it can still be read.
-  void keep(const Piece &piece) {
-    const std::lock_guard<std::mutex> lock(kept_mutex_);
-    auto &region = *static_cast<Region *>(piece.buffer->own);
-    const std::int64_t at = offset_in_buffer(piece);
-    const std::int64_t first = at / page_bytes * page_bytes, last = round_up(at + piece.bytes, page_bytes);
-    for (std::int64_t page = first; page < last; page += page_bytes) {
-      const auto after = region.kept.upper_bound(page);
-      if (after != region.kept.begin() && std::prev(after)->first + std::prev(after)->second > page) continue;
-      char carried[page_bytes] = {};
-      const bool shared = page < at || (page + page_bytes > at + piece.bytes && at + piece.bytes < piece.buffer->bytes);
-      if (shared) file_.read(carried, page_bytes, region.offset + page);
-      char *view = static_cast<char *>(piece.buffer->memory) + page;
-      mmap(view, static_cast<std::size_t>(page_bytes), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED,
-           -1, 0);
-      if (shared) std::memcpy(view, carried, sizeof carried);
-      region.kept[page] = page_bytes;
-    }
-  }
+  struct Item {
+    const Arena *arena;
+    std::int64_t begin, end;
+    Piece *piece;
+  };
 
   const std::int64_t chunk_;
-  PrivateFile file_;
-  std::map<void *, std::unique_ptr<Region>> regions_;
+  Arenas arenas_;
   Window windows_[page_windows];
+  std::vector<Item> items_;  // of lay_out()
   std::thread threads_[2];
-  std::mutex kept_mutex_;  // of the regions' `kept`
+  std::mutex kept_mutex_;  // of what the arenas keep
   std::mutex mutex_;       // of all below, and of the windows' states
   std::unique_ptr<std::condition_variable> changed_ = std::make_unique<std::condition_variable>();
-  std::deque<Request> reads_;
-  std::deque<Window *> writes_;
+  Queue reads_, writes_;
   int write_error_ = 0;
+  std::atomic<int> lost_{0};  // the errno for which something could not be kept
   bool stop_ = false, forked_ = false;
 };
 

@@ -16,16 +16,19 @@ Pager::Session::~Session() {
 
 adamw_status Pager::Session::begin() {
   if (adamw_status s = pager_.refuse_fork(function_)) return s;
-  for (const Held &held : pager_.held_) {
-    if (held.arrived) {
-      return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: %p of options.pager is acquired: release it before a step",
-                  function_, held.loan.pieces[0].home);
-    }
+  for (const Loan &loan : pager_.acquired_) {
+    if (loan.pieces.empty()) continue;
+    return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: %p of options.pager is acquired: release it before a step",
+                function_, loan.pieces[0].home);
   }
   pager_.next_window_ = 0;
-  if (adamw_status s = pager_.backing_->begin(function_, stream_)) return s;  // first: it may refuse the stream
+  {
+    const std::lock_guard<std::mutex> lock(pager_.mutex_);  // others allocate
+    if (adamw_status s = pager_.backing_->settle(function_)) return s;
+  }
+  if (adamw_status s = pager_.backing_->begin(function_, stream_)) return s;
   begun_ = true;
-  return pager_.drop_fetched(function_, stream_);
+  return ADAMW_OK;
 }
 
 adamw_status Pager::Session::end() {
@@ -63,28 +66,9 @@ adamw_status Pager::Session::give_back(Loan &loan, bool dirty) {
 // ---- through the public interface ----
 
 int Pager::free_window() const {
-  bool taken[page_windows] = {};
-  for (const Held &held : held_) taken[held.loan.window] = true;
-  return static_cast<int>(std::find(taken, taken + page_windows, false) - taken);
-}
-
-// What was fetched, and not acquired since, makes room.
-adamw_status Pager::drop_fetched(const char *function, void *stream) {
-  for (std::size_t i = held_.size(); i-- > 0;) {
-    if (held_[i].arrived) continue;
-    Loan loan = std::move(held_[i].loan);
-    held_.erase(held_.begin() + static_cast<std::ptrdiff_t>(i));
-    if (adamw_status s = backing_->arrive(function, loan, stream)) return s;
-    if (adamw_status s = backing_->give_back(function, loan, false, stream)) return s;
-  }
-  return ADAMW_OK;
-}
-
-adamw_status Pager::hold(const char *function, const Piece &piece, void *stream) {
-  held_.push_back({{{piece}, free_window()}, false});
-  const adamw_status s = backing_->fetch(function, held_.back().loan, stream);
-  if (s != ADAMW_OK) held_.pop_back();
-  return s;
+  return static_cast<int>(std::find_if(acquired_, acquired_ + page_windows - 1,
+                                       [](const Loan &loan) { return loan.pieces.empty(); }) -
+                          acquired_);
 }
 
 // What is used where it lies is used behind the calls before on other streams, and before those to come.
@@ -99,11 +83,25 @@ adamw_status Pager::prefetch(const char *function, void *address, std::int64_t b
   const std::scoped_lock locks(sessions_, mutex_);
   const Buffer *buffer = nullptr;
   if (adamw_status s = check_stretch(function, address, bytes, &buffer)) return s;
-  const bool known =
-      std::any_of(held_.begin(), held_.end(), [&](const Held &held) { return held.loan.pieces[0].home == address; });
-  if (known || !backing_->moves(*buffer) || cost_of(bytes) > options_.chunk_bytes || free_window() == page_windows)
-    return ADAMW_OK;  // it is no more than a hint
-  return hold(function, {buffer, address, bytes, nullptr}, stream);
+  if (backing_->moves(*buffer)) backing_->hint({buffer, address, bytes, nullptr}, stream);
+  clear_error();  // it is no more than a hint
+  return ADAMW_OK;
+}
+
+adamw_status Pager::check_acquired(const char *function, const void *address, std::int64_t bytes) const {
+  for (const Loan &loan : acquired_) {
+    if (loan.pieces.empty()) continue;
+    const Piece &other = loan.pieces[0];
+    const std::uintptr_t begin = number(address), others = number(other.home);
+    if (begin < others + static_cast<std::uintptr_t>(other.bytes) && others < begin + static_cast<std::uintptr_t>(bytes))
+      return fail(ADAMW_ERROR_INVALID_ARGUMENT,
+                  "%s: %" PRId64 " bytes at address = %p overlap the %" PRId64
+                  " at %p, which are acquired: release these first",
+                  function, bytes, address, other.bytes, other.home);
+  }
+  if (free_window() < page_windows - 1) return ADAMW_OK;
+  return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: %d stretches are acquired already: release one first", function,
+              page_windows - 1);
 }
 
 adamw_status Pager::acquire(const char *function, void *address, std::int64_t bytes, void *stream, void **usable) {
@@ -117,47 +115,38 @@ adamw_status Pager::acquire(const char *function, void *address, std::int64_t by
     *usable = address;
     return ADAMW_OK;
   }
-  if (cost_of(bytes) > options_.chunk_bytes) {
-    return fail(ADAMW_ERROR_INVALID_ARGUMENT,
-                "%s: bytes = %" PRId64 ": must be at most %" PRId64 ", which is chunk_bytes less a page", function,
-                bytes, options_.chunk_bytes - page_bytes);
+  if (bytes > options_.chunk_bytes) {
+    return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: bytes = %" PRId64 ": must be at most chunk_bytes = %" PRId64,
+                function, bytes, options_.chunk_bytes);
   }
-  const auto out = std::count_if(held_.begin(), held_.end(), [](const Held &held) { return held.arrived; });
-  if (out >= page_windows - 1) {
-    return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: %d stretches are acquired already: release one first", function,
-                page_windows - 1);
-  }
-  const auto fetched = [&](const Held &held) {
-    const Piece &piece = held.loan.pieces[0];
-    return !held.arrived && piece.home == address && piece.bytes == bytes;
-  };
-  if (std::none_of(held_.begin(), held_.end(), fetched)) {
-    if (adamw_status s = drop_fetched(function, stream)) return s;
-    if (adamw_status s = hold(function, {buffer, address, bytes, nullptr}, stream)) return s;
-  }
-  const auto held = std::find_if(held_.begin(), held_.end(), fetched);
-  if (adamw_status s = backing_->arrive(function, held->loan, stream)) {
-    held_.erase(held);
-    return s;
-  }
-  held->arrived = true;
-  *usable = held->loan.pieces[0].usable;
+  if (adamw_status s = check_acquired(function, address, bytes)) return s;
+  if (adamw_status s = backing_->settle(function)) return s;
+  const int window = free_window();
+  Loan loan{{{buffer, address, bytes, nullptr}}, window, true};
+  if (adamw_status s = backing_->fetch(function, loan, stream)) return s;
+  if (adamw_status s = backing_->arrive(function, loan, stream)) return s;
+  *usable = loan.pieces[0].usable;
+  acquired_[window] = std::move(loan);
   return ADAMW_OK;
 }
 
 adamw_status Pager::release(const char *function, void *usable, bool dirty, void *stream) {
   if (adamw_status s = refuse_fork(function)) return s;
   const std::scoped_lock locks(sessions_, mutex_);
-  const auto held = std::find_if(held_.begin(), held_.end(),
-                                 [&](const Held &h) { return h.arrived && h.loan.pieces[0].usable == usable; });
-  if (held == held_.end()) {
+  Loan *const end = acquired_ + page_windows;
+  Loan *const loan = std::find_if(acquired_, end, [&](const Loan &l) {
+    return !l.pieces.empty() && l.pieces[0].usable == usable;
+  });
+  if (loan == end) {
     if (find(usable) != nullptr) return order_in_place(function, stream);  // used where it lies
     return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: usable = %p is not acquired", function, usable);
   }
-  Loan loan = std::move(held->loan);
-  held_.erase(held);
-  if (adamw_status s = backing_->give_back(function, loan, dirty, stream)) return s;
-  return backing_->end(function, stream);
+  if (dirty) {
+    if (adamw_status s = backing_->settle(function)) return s;  // it stays acquired
+  }
+  const adamw_status given_back = backing_->give_back(function, *loan, dirty, stream);
+  loan->pieces.clear();
+  return given_back != ADAMW_OK ? given_back : backing_->end(function, stream);
 }
 
 }  // namespace adamw

@@ -14,32 +14,12 @@
 namespace adamw {
 namespace {
 
-// ---- fork ----
+// All pagers of the process, for forks.
+std::mutex all_mutex;
+Pager *first_pager = nullptr;
 
-// All pagers of the process, so that a child can take what it inherits out of its parent's hands.
-struct Living {
-  std::mutex mutex;
-  std::vector<Pager *> pagers;
-};
-Living &living() {
-  static auto *all = new Living;  // never destroyed: a fork may come at any time
-  return *all;
-}
-
-void in_child() {
-  for (Pager *pager : living().pagers) pager->after_fork();
-  living().mutex.unlock();
-}
-
-void watch_forks() {
-  static const int once = pthread_atfork([] { living().mutex.lock(); }, [] { living().mutex.unlock(); }, in_child);
-  static_cast<void>(once);
-}
-
-void count_place(adamw_pager_statistics &s, const Buffer &buffer) {
-  std::int64_t *const fields[] = {&s.host_bytes, &s.file_bytes, &s.pinned_bytes, &s.managed_bytes, &s.device_bytes};
-  *fields[buffer.place] += buffer.bytes;
-}
+[[maybe_unused]] const int watches_forks = pthread_atfork(
+    Pager::before_fork, [] { Pager::after_fork(false); }, [] { Pager::after_fork(true); });
 
 }  // namespace
 
@@ -51,16 +31,41 @@ adamw_status Pager::open(const char *function, MakeBacking make) {
   const bool unlimited = options_.backing == ADAMW_PLACE_MANAGED && options_.resident_bytes == 0;
   budget_ = unlimited ? std::numeric_limits<std::int64_t>::max()
                       : std::max<std::int64_t>(0, options_.resident_bytes - backing_->windows_bytes());
-  watch_forks();
-  const std::lock_guard<std::mutex> lock(living().mutex);
-  living().pagers.push_back(this);
+  const std::lock_guard<std::mutex> lock(all_mutex);
+  next_ = first_pager;
+  if (next_ != nullptr) next_->before_ = this;
+  first_pager = this;
+  listed_ = true;
   return ADAMW_OK;
 }
 
 Pager::~Pager() {
-  const std::lock_guard<std::mutex> lock(living().mutex);
-  auto &all = living().pagers;
-  all.erase(std::remove(all.begin(), all.end(), this), all.end());
+  if (!listed_) return;
+  const std::lock_guard<std::mutex> lock(all_mutex);
+  (before_ != nullptr ? before_->next_ : first_pager) = next_;
+  if (next_ != nullptr) next_->before_ = before_;
+}
+
+// ---- fork ----
+
+// No call is under way in the moment of the fork, so the child finds everything as it is between calls; and the locks,
+// which are this thread's, are so in the child, too.
+void Pager::before_fork() {
+  all_mutex.lock();
+  for (Pager *pager = first_pager; pager != nullptr; pager = pager->next_) {
+    pager->sessions_.lock();
+    pager->mutex_.lock();
+    pager->backing_->before_fork();
+  }
+}
+
+void Pager::after_fork(bool in_child) {
+  for (Pager *pager = first_pager; pager != nullptr; pager = pager->next_) {
+    pager->backing_->after_fork(in_child);
+    pager->mutex_.unlock();
+    pager->sessions_.unlock();
+  }
+  all_mutex.unlock();
 }
 
 bool Pager::is_forked() const { return pages() && getpid() != process_; }
@@ -89,6 +94,7 @@ adamw_status Pager::allocate(const char *function, std::int64_t bytes, void **me
     throw;
   }
   if (buffer.resident) take_budget(whole);
+  count(buffer, 1);
   *memory = buffer.memory;
   if (place != nullptr) *place = buffer.place;
   return ADAMW_OK;
@@ -100,22 +106,25 @@ void Pager::take_budget(std::int64_t bytes) {
   if (options_.backing != ADAMW_PLACE_MANAGED) counts_.add_resident(bytes);
 }
 
+bool Pager::empty() {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  return buffers_.empty();
+}
+
+void Pager::count(const Buffer &buffer, int sign) { places_[buffer.place] += sign * buffer.bytes; }
+
 adamw_status Pager::free(const char *function, void *memory) {
-  // In a child of fork() another thread may have held the locks, and none is there now.
-  const bool forked = is_forked();
-  std::unique_lock<std::mutex> session(sessions_, std::defer_lock), lock(mutex_, std::defer_lock);
-  if (!forked) std::lock(session, lock);
+  const std::scoped_lock locks(sessions_, mutex_);
   const auto it = buffers_.find(number(memory));
   if (it == buffers_.end())
     return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: %p is no buffer of this pager", function, memory);
-  for (const Held &held : held_) {
-    if (held.loan.pieces[0].buffer == &it->second && held.arrived)
+  const Buffer &buffer = it->second;
+  for (const Loan &loan : acquired_) {
+    if (!loan.pieces.empty() && loan.pieces[0].buffer == &buffer)
       return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: %p is acquired: release it first", function, memory);
   }
-  if (!forked) {
-    if (adamw_status s = drop_fetched(function, nullptr)) return s;
-  }
-  if (it->second.resident) take_budget(-round_up(it->second.bytes, page_bytes));
+  if (buffer.resident) take_budget(-round_up(buffer.bytes, page_bytes));
+  count(buffer, -1);
   backing_->free(it->second);
   buffers_.erase(it);
   return ADAMW_OK;
@@ -143,11 +152,16 @@ adamw_status Pager::check_stretch(const char *function, const void *address, std
   return ADAMW_OK;
 }
 
-adamw_status Pager::statistics(adamw_pager_statistics *out) {
+adamw_status Pager::statistics(const char *function, adamw_pager_statistics *out) {
+  if (adamw_status s = refuse_fork(function)) return s;
   const std::lock_guard<std::mutex> lock(mutex_);
   adamw_pager_statistics s{};
   s.buffers = static_cast<std::int64_t>(buffers_.size());
-  for (const auto &entry : buffers_) count_place(s, entry.second);
+  s.host_bytes = places_[ADAMW_PLACE_HOST];
+  s.file_bytes = places_[ADAMW_PLACE_FILE];
+  s.pinned_bytes = places_[ADAMW_PLACE_PINNED];
+  s.managed_bytes = places_[ADAMW_PLACE_MANAGED];
+  s.device_bytes = places_[ADAMW_PLACE_DEVICE];
   s.resident_bytes = counts_.resident;
   s.resident_peak_bytes = counts_.resident_peak;
   s.bytes_in = counts_.in;

@@ -68,7 +68,8 @@ struct Piece {
 // Stretches that one window holds.
 struct Loan {
   std::vector<Piece> pieces;
-  int window = -1;  // -1: it needs none
+  int window = -1;     // -1: it needs none
+  bool alone = false;  // through the public interface, not one of many in a step
 };
 
 // How bytes move. Functions that take a Loan are called by one thread at a time, in the order fetch, arrive, give_back;
@@ -88,6 +89,9 @@ class Backing {
   // false: the buffer is used where it lies, and is never in a loan.
   virtual bool moves(const Buffer &buffer) const = 0;
 
+  // Has the memory for loans of so many pieces, so that those of a step need none.
+  virtual void reserve(std::size_t) {}
+
   // Around the loans of a call.
   virtual adamw_status begin(const char *function, void *stream) = 0;
   virtual adamw_status end(const char *function, void *stream) = 0;  // what was written is safe, or the error
@@ -104,8 +108,14 @@ class Backing {
 
   // What programs see in buffers is what steps have left there.
   virtual adamw_status wait(const char *function) = 0;
-  // In the child of a fork: buffers become the child's own copies.
-  virtual void forked() {}
+  // It will be acquired soon. Whatever this does, what is acquired then is what the buffer holds then.
+  virtual void hint(const Piece &, void *) {}
+
+  // Around fork(), while no other call runs: the child's buffers become its own copies. In the parent settle() comes
+  // before anything is moved.
+  virtual void before_fork() {}
+  virtual void after_fork(bool) {}
+  virtual adamw_status settle(const char *) { return ADAMW_OK; }
 
  protected:
   PagerCounts &counts_;
@@ -125,8 +135,8 @@ class Pager {
 
   adamw_status allocate(const char *function, std::int64_t bytes, void **memory, std::int32_t *place);
   adamw_status free(const char *function, void *memory);
-  bool empty() const { return buffers_.empty(); }
-  adamw_status statistics(adamw_pager_statistics *out);
+  bool empty();
+  adamw_status statistics(const char *function, adamw_pager_statistics *out);
   adamw_status wait(const char *function);
 
   // Loans of the public interface, a piece each.
@@ -144,6 +154,7 @@ class Pager {
         : pager_(pager), function_(function), stream_(stream), lock_(pager.sessions_) {}
     ~Session();
     adamw_status begin();
+    void reserve(std::size_t pieces) { pager_.backing_->reserve(pieces); }  // of a loan, at most
     adamw_status end();
     // For messages: a buffer of a row.
     struct What {
@@ -166,25 +177,23 @@ class Pager {
     bool begun_ = false;
   };
 
-  // In a child of fork(): locks and threads of the parent are not here.
+  // In a child of fork(): threads of the parent are not here, and its files are its own.
   bool is_forked() const;
-  void after_fork() { backing_->forked(); }
+
+  // Around fork(), of all pagers of the process.
+  static void before_fork();
+  static void after_fork(bool in_child);
 
  private:
   adamw_status refuse_fork(const char *function) const;
   void take_budget(std::int64_t bytes);
+  void count(const Buffer &buffer, int sign);
   const Buffer *find(const void *address) const;
   adamw_status check_stretch(const char *function, const void *address, std::int64_t bytes,
                              const Buffer **buffer) const;
   int free_window() const;  // page_windows: none
-  adamw_status drop_fetched(const char *function, void *stream);
+  adamw_status check_acquired(const char *function, const void *address, std::int64_t bytes) const;
   adamw_status order_in_place(const char *function, void *stream);
-  adamw_status hold(const char *function, const Piece &piece, void *stream);
-
-  struct Held {
-    Loan loan;
-    bool arrived;
-  };
 
   PagerOptions options_;
   PagerCounts counts_;
@@ -193,9 +202,12 @@ class Pager {
   std::mutex mutex_;     // buffers_, budget_
   std::map<std::uintptr_t, Buffer> buffers_;
   std::int64_t budget_ = 0;  // left for resident buffers
-  std::vector<Held> held_;
+  Loan acquired_[page_windows];  // without pieces: none
   int next_window_ = 0;
   long process_ = 0;
+  std::int64_t places_[ADAMW_PLACE_DEVICE + 1] = {};  // bytes of buffers
+  Pager *next_ = nullptr, *before_ = nullptr;         // of all pagers of the process
+  bool listed_ = false;                               // among these
 };
 
 // The backings for the CPU; Backend::make_backing has those of a device.
@@ -203,6 +215,10 @@ adamw_status make_cpu_backing(const char *function, const PagerOptions &options,
                               std::unique_ptr<Backing> *backing);
 adamw_status file_backing(const char *function, const PagerOptions &options, PagerCounts &counts,
                           std::unique_ptr<Backing> *backing);
+
+// A buffer in ordinary memory, 64-byte units or whole pages.
+adamw_status allocate_host(const char *function, Buffer *buffer);
+void free_host(const Buffer &buffer);
 
 // Anonymous memory, zeros, on huge pages where it is large; null if there is none. Whole pages.
 void *map_memory(std::int64_t bytes);

@@ -60,6 +60,22 @@ static void check_step(adamw_state_format format, adamw_pager *pager, void *exp_
   for (i = 0; i < count; ++i) EXPECT(fabs(param[i] - (i % 2 ? 0.875 : 1.125)) < 1e-5);
 }
 
+/* The defaults as functions are those of the macros. */
+static void check_defaults(void) {
+  const adamw_step_options step = ADAMW_STEP_OPTIONS_INIT;
+  const adamw_quantize_options quantize = ADAMW_QUANTIZE_OPTIONS_INIT;
+  const adamw_pager_options pager = ADAMW_PAGER_OPTIONS_INIT;
+  const adamw_describe_options describe = ADAMW_DESCRIBE_OPTIONS_INIT;
+  adamw_step_options a;
+  adamw_quantize_options b;
+  adamw_pager_options c;
+  adamw_describe_options d;
+  EXPECT(adamw_step_options_init(&a, sizeof a) == ADAMW_OK && memcmp(&a, &step, sizeof a) == 0);
+  EXPECT(adamw_quantize_options_init(&b, sizeof b) == ADAMW_OK && memcmp(&b, &quantize, sizeof b) == 0);
+  EXPECT(adamw_pager_options_init(&c, sizeof c) == ADAMW_OK && memcmp(&c, &pager, sizeof c) == 0);
+  EXPECT(adamw_describe_options_init(&d, sizeof d) == ADAMW_OK && memcmp(&d, &describe, sizeof d) == 0);
+}
+
 static void check_layout_and_step(void) {
   adamw_state_layout layout;
   static float exp_avg[count], exp_avg_sq[count];
@@ -159,6 +175,7 @@ static void check_description(void) {
 
 int main(void) {
   check_versions_and_texts();
+  check_defaults();
   check_layout_and_step();
   check_quantization();
   check_pager(ADAMW_PLACE_HOST);

@@ -196,9 +196,33 @@ static void check_defaults(void) {
          strcmp(adamw_status_string(ADAMW_ERROR_STORAGE), adamw_status_string((adamw_status)8)) != 0, 1);
 }
 
+/* The functions give what the macros give, byte for byte and no further, and refuse NULL and other sizes. */
+#define CHECK_INIT(struct_name, DEFAULTS)                                                              \
+  do {                                                                                                 \
+    const struct_name defaults = DEFAULTS;                                                             \
+    struct_name set[2];                                                                                \
+    memset(set, 0xAB, sizeof set);                                                                     \
+    expect(#struct_name "_init", (size_t)struct_name##_init(set, sizeof *set), ADAMW_OK);              \
+    expect(#struct_name " is the macro's", (size_t)memcmp(set, &defaults, sizeof defaults), 0);        \
+    expect("what follows it", ((const unsigned char *)(set + 1))[0], 0xAB);                            \
+    memset(set, 0xAB, sizeof set);                                                                     \
+    expect("another size", (size_t)struct_name##_init(set, sizeof *set + 8), ADAMW_ERROR_VERSION);     \
+    expect("an older size", (size_t)struct_name##_init(set, sizeof *set - 8), ADAMW_ERROR_VERSION);    \
+    expect("what was there", ((const unsigned char *)set)[0], 0xAB);                                   \
+    expect("no options", (size_t)struct_name##_init(NULL, sizeof *set), ADAMW_ERROR_INVALID_ARGUMENT); \
+  } while (0)
+
+static void check_inits(void) {
+  CHECK_INIT(adamw_step_options, ADAMW_STEP_OPTIONS_INIT);
+  CHECK_INIT(adamw_quantize_options, ADAMW_QUANTIZE_OPTIONS_INIT);
+  CHECK_INIT(adamw_pager_options, ADAMW_PAGER_OPTIONS_INIT);
+  CHECK_INIT(adamw_describe_options, ADAMW_DESCRIBE_OPTIONS_INIT);
+}
+
 int main(void) {
   check_layout();
   check_values();
   check_defaults();
+  check_inits();
   return failed;
 }

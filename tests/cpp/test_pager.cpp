@@ -1,8 +1,6 @@
 // Owns the laws of paging on the CPU: the same bits as without it, buffers that are ordinary memory, nothing left
-// behind. (Disks that fail: test_pager_errors.cpp. The order of bringing in and taking back: test_pager_order.cpp.)
+// behind. (Disks that fail: test_pager_errors.cpp. Forks: test_forks.cpp. Many buffers and loans: test_buffers.cpp. The order of bringing in and taking back: test_pager_order.cpp.)
 #include <dirent.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <functional>
@@ -10,12 +8,6 @@
 #include <thread>
 
 #include "paged_model.h"
-
-#if defined(__SANITIZE_THREAD__)
-constexpr bool can_fork = false;  // ThreadSanitizer's own threads do not survive one
-#else
-constexpr bool can_fork = true;
-#endif
 
 namespace {
 
@@ -235,43 +227,6 @@ void check_nothing_left() {
   CHECK(open_files() == before, "%d descriptors were open, now %d", before, open_files());
 }
 
-// Law: after fork() both go on with their own bytes, and the child cannot disturb the parent's file.
-void check_fork() {
-  if (!can_fork) return;
-  adamw_pager *pager = new_pager(file_options());
-  const adamw_step_options options = step_options(ADAMW_STATE_BLOCK8);
-  {
-    Model plain(options, mixed);
-    PagedModel paged(pager, options, mixed);
-    plain.run(2);
-    paged.run(2);
-    const pid_t child = fork();
-    if (child == 0) {
-      const bool same = plain.contents() == [&] {
-        for (auto &[from, to] : paged.buffers) std::memcpy(to->memory.data(), from, to->memory.size());
-        return paged.contents();
-      }();
-      for (auto &[from, to] : paged.buffers) std::memset(from, 0x5A, to->memory.size());
-      const bool refused = paged.call(3) == ADAMW_ERROR_UNSUPPORTED;
-      void *more = nullptr;
-      const bool refused_too =
-          adamw_pager_alloc(pager, 100, &more, nullptr) == ADAMW_ERROR_UNSUPPORTED && more == nullptr;
-      for (auto &[from, to] : paged.buffers) adamw_pager_free(pager, from);
-      const bool destroyed = adamw_pager_destroy(pager) == ADAMW_OK;
-      _exit(same && refused && refused_too && destroyed ? 0 : 1);
-    }
-    int status = -1;
-    CHECK(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0, "the child: %d",
-          status);
-    for (Model *model : {&plain, static_cast<Model *>(&paged)}) {
-      model->new_gradients(3);
-      CHECK(model->call(3) == ADAMW_OK, "%s", adamw_last_error());
-    }
-    CHECK(plain.contents() == paged.paged_contents(), "the parent's state is not what it was");
-  }
-  adamw_pager_destroy(pager);
-}
-
 }  // namespace
 
 int main() {
@@ -281,6 +236,5 @@ int main() {
   check_acquire();
   check_reuse();
   check_nothing_left();
-  check_fork();
   return finish();
 }

@@ -9,6 +9,7 @@
 #include <string>
 
 #include "../../libadamw/pager/file.h"
+#include "children.h"
 #include "paged_model.h"
 
 namespace {
@@ -50,14 +51,14 @@ bool same(const Model &a, const Model &b, std::size_t tensor, int buffer, std::s
 
 // Elements [from, to) of a tensor are as in `must`: parameter and state, scales by the blocks that lie within.
 void check_elements(const Model &is, const Model &must, std::size_t tensor, std::int64_t from, std::int64_t to,
-                    const char *what) {
+                    const char *what, const std::vector<TensorShape> &of = shapes) {
   const bool eight = is.options.state_format != ADAMW_STATE_FLOAT32;
   const auto begin = static_cast<std::size_t>(from), end = static_cast<std::size_t>(to),
              unit = std::size_t{eight ? 1u : 4u};
   CHECK(same(is, must, tensor, Model::param, begin * 4, end * 4), "%s: parameters of tensor %zu", what, tensor);
   for (int b : {Model::exp_avg, Model::exp_avg_sq, Model::max_exp_avg_sq})
     CHECK(same(is, must, tensor, b, begin * unit, end * unit), "%s: buffer %d of tensor %zu", what, b, tensor);
-  if (!eight || shapes[tensor].rows != 1 || from == to) return;
+  if (!eight || of[tensor].rows != 1 || from == to) return;
   const std::size_t first = begin / 256, last = to == is.rows[tensor].numel ? (end + 255) / 256 : end / 256;
   for (int b : {Model::absmax0, Model::absmax1, Model::absmax2})
     CHECK(same(is, must, tensor, b, first * 4, last * 4), "%s: scales %d of tensor %zu", what, b, tensor);
@@ -176,6 +177,47 @@ void check_no_room() {
   CHECK(adamw_pager_destroy(pager) == ADAMW_OK, "%s", adamw_last_error());
 }
 
+// Law: a fork between a disk that fails and one that works again changes nothing; and where there is no room for a
+// second copy of what a child has, the call says so, nothing is lost, and it works when there is room.
+void check_forks() {
+  if (!can_fork) return;
+  const std::vector<TensorShape> two = {{1, 90000, 0}, {1, 33, 0}};
+  for (const bool child_lives : {true, false}) {
+    works();
+    adamw_pager *pager = new_pager(file_options());
+    {
+      Model plain(step_options(), two);
+      PagedModel paged(pager, step_options(), two);
+      plain.run(2);
+      paged.run(1);
+      paged.new_gradients(2);
+      plan.writes = 1;
+      std::int64_t rows = -1;
+      paged.options.rows_stepped = &rows;
+      CHECK(paged.call(2) == ADAMW_ERROR_STORAGE && rows == 0, "%lld rows", static_cast<long long>(rows));
+      works();
+      const auto at_fork = paged.paged_contents();
+      Child child([&] { return paged.paged_contents() == at_fork ? 0 : 1; });  // what is kept is inherited, too
+      if (!child_lives) CHECK(child.go() == "", "the child");
+      paged.rows[1].step = 2;
+      plan.error = ENOSPC;
+      (child_lives ? plan.reserves : plan.writes) = 0;
+      volatile float *const first = static_cast<float *>(paged.rows[1].exp_avg);
+      *first = *first;  // written, so there is something to bring back
+      const adamw_status status = adamw_step(&paged.options, &paged.rows[1], sizeof paged.rows[1], 1);
+      CHECK(status == ADAMW_ERROR_STORAGE && says("fork") && says(std::strerror(ENOSPC)) && rows == 0, "%d: %s", status,
+            adamw_last_error());
+      works();
+      CHECK(paged.paged_contents() == at_fork, "a refused call wrote");
+      CHECK(adamw_step(&paged.options, &paged.rows[1], sizeof paged.rows[1], 1) == ADAMW_OK, "%s", adamw_last_error());
+      paged.paged_contents();
+      check_elements(paged, plain, 1, 0, 33, "after a fork", two);
+      if (child_lives) CHECK(child.go() == "", "the child");
+    }
+    CHECK(adamw_pager_destroy(pager) == ADAMW_OK, "%s", adamw_last_error());
+  }
+}
+
 void check_directories() {
   adamw_pager_options options = file_options();
   adamw_pager *pager = nullptr;
@@ -262,6 +304,7 @@ int main() {
   adamw::file_calls = {read_or_fail, write_or_fail, reserve_or_fail};
   check_all_failing();
   check_no_room();
+  check_forks();
   check_directories();
   check_refusals();
   return finish();

@@ -75,3 +75,72 @@ assert os.waitpid(child, 0)[1] == 0
 """
     done = run_python(script)
     assert done.returncode == 0, done.stderr
+
+
+WORKERS = """
+import multiprocessing, os, sys, torch, pyadamw
+from torch.utils.data import DataLoader, Dataset
+
+params = [torch.nn.Parameter(torch.ones(300, 1000))]
+manager = pyadamw.PageManager("file", directory=sys.argv[1], min_numel=0)
+optimizer = pyadamw.PagedAdamW8bit(params, page_manager=manager)
+
+class Looks(Dataset):
+    def __len__(self):
+        return 4
+    def __getitem__(self, index):
+        errors = []
+        for look in (lambda: optimizer.state, optimizer.state_dict, lambda: optimizer.step()):
+            try:
+                look()
+            except pyadamw.UnsupportedError as error:
+                errors.append(str(error))
+        return [len(errors), "DataLoader" in errors[0]]
+
+def step():
+    params[0].grad = torch.full((300, 1000), 0.1)
+    optimizer.step()
+
+def files():  # {name: bytes on the disk}
+    found = {}
+    for number in os.listdir("/proc/self/fd"):
+        try:
+            name = os.readlink(f"/proc/self/fd/{number}")
+            if sys.argv[1] in name:
+                found[name] = os.stat(f"/proc/self/fd/{number}").st_blocks
+        except OSError:  # that of the folder itself
+            pass
+    return found
+
+step()
+before = files()
+assert len(before) == 1
+data = DataLoader(Looks(), num_workers=2, multiprocessing_context="fork", collate_fn=list, persistent_workers=True)
+loader = iter(data)
+assert next(loader) == [[3, True]]
+step()  # while they live
+assert files() == before
+assert next(loader) == [[3, True]]
+
+def codes():  # some: torch's own large operations would wait for ever in a child
+    return optimizer.state[params[0]]["exp_avg_codes"].flatten()[::3000].tolist()
+
+def saves(queue):  # of a process of another kind, a snapshot
+    queue.put(float(optimizer.state_dict()["state"][0]["step"]))
+    queue.put(codes())
+
+context = multiprocessing.get_context("fork")
+queue, must = context.Queue(), codes()
+process = context.Process(target=saves, args=(queue,))
+process.start()
+assert (queue.get(timeout=60), queue.get(timeout=60)) == (2.0, must)
+process.join()
+step()
+print("done")
+"""
+
+
+def test_workers_of_a_data_loader(tmp_path):
+    """They leave state in files to their parent, which need not copy it; other children have a snapshot."""
+    done = run_python(WORKERS, tmp_path)
+    assert done.stdout.endswith("done\n"), done.stdout + done.stderr

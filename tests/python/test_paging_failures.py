@@ -130,7 +130,8 @@ def test_an_error_in_a_step_says_what_was_stepped(disk, cls):
             assert count == 2
         else:
             assert count == 1
-            done = (p != before).sum()
+            moved = (p != before).flatten().nonzero()  # some may be as before after a step, too
+            done = int(moved[-1]) + 1 if len(moved) else 0
             assert torch.equal(p.flatten()[done:], before.flatten()[done:])
             assert torch.equal(p.flatten()[:done], after.flatten()[:done])
             partly += bool(done)

@@ -12,3 +12,10 @@ const struct Install {
 } install;
 
 }  // namespace
+
+// The call of the driver with this number from now on fails, counted from 1; 0: none does.
+extern "C" __attribute__((visibility("default"))) void played_failure(int call, int failure) {
+  simt::restart_count();
+  simt::fake().failing_call = call;
+  simt::fake().failure = failure;
+}

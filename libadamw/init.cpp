@@ -1,0 +1,36 @@
+// Owns the defaults of the options structs as functions: what the *_INIT macros of adamw.h say, and nothing else. Knows
+// no struct from within.
+#include "guarded.h"
+#include "validate.h"
+
+namespace adamw {
+namespace {
+
+template <class Options>
+adamw_status set(const char *function, Options *options, size_t size, const Options &defaults) {
+  return guarded(function, [&] {
+    if (options == nullptr) return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: options is NULL", function);
+    if (adamw_status s = check_struct(function, "size", size, sizeof *options)) return s;
+    *options = defaults;
+    return ADAMW_OK;
+  });
+}
+
+}  // namespace
+}  // namespace adamw
+
+adamw_status adamw_step_options_init(adamw_step_options *options, size_t size) {
+  return adamw::set("adamw_step_options_init", options, size, ADAMW_STEP_OPTIONS_INIT);
+}
+
+adamw_status adamw_quantize_options_init(adamw_quantize_options *options, size_t size) {
+  return adamw::set("adamw_quantize_options_init", options, size, ADAMW_QUANTIZE_OPTIONS_INIT);
+}
+
+adamw_status adamw_pager_options_init(adamw_pager_options *options, size_t size) {
+  return adamw::set("adamw_pager_options_init", options, size, ADAMW_PAGER_OPTIONS_INIT);
+}
+
+adamw_status adamw_describe_options_init(adamw_describe_options *options, size_t size) {
+  return adamw::set("adamw_describe_options_init", options, size, ADAMW_DESCRIBE_OPTIONS_INIT);
+}

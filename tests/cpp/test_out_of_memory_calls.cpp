@@ -1,0 +1,188 @@
+// Owns the law of test_out_of_memory.cpp for the other calls: pagers, quantization, what a process asks first.
+#include <dirent.h>
+
+#include <memory>
+
+#include "out_of_memory.h"
+
+namespace {
+
+int open_files() {
+  DIR *const folder = opendir("/proc/self/fd");
+  int count = 0;
+  while (folder != nullptr && readdir(folder) != nullptr) ++count;
+  if (folder != nullptr) closedir(folder);
+  return count;
+}
+
+struct Held {
+  adamw_pager *pager = nullptr;
+  void *buffer = nullptr, *usable = nullptr;
+  std::uint8_t *bytes() const { return static_cast<std::uint8_t *>(buffer); }
+};
+constexpr std::int64_t held_bytes = 30000;
+
+std::shared_ptr<Held> held(int backing, bool filled, bool acquired = false) {
+  auto h = std::make_shared<Held>();
+  h->pager = new_pager(backing == ADAMW_PLACE_FILE ? quick_file() : adamw_pager_options ADAMW_PAGER_OPTIONS_INIT);
+  if (!filled) return h;
+  CHECK(adamw_pager_alloc(h->pager, held_bytes, &h->buffer, nullptr) == ADAMW_OK, "%s", adamw_last_error());
+  std::memset(h->buffer, 5, held_bytes);
+  if (acquired) {
+    CHECK(adamw_pager_acquire(h->pager, h->buffer, held_bytes, nullptr, &h->usable) == ADAMW_OK, "%s",
+          adamw_last_error());
+    std::memset(h->usable, 9, held_bytes);
+  }
+  return h;
+}
+
+std::vector<Case> pager_cases(int backing) {
+  const std::string place = backing == ADAMW_PLACE_FILE ? "FILE: " : "HOST: ";
+  const auto holds = [](const std::uint8_t *at, int byte) {
+    return std::all_of(at, at + held_bytes, [=](std::uint8_t x) { return x == byte; }) ? std::string() : "other bytes";
+  };
+  std::vector<Case> cases;
+  cases.push_back({place + "adamw_pager_create", [=] {
+                     auto h = std::make_shared<Held>();
+                     const int files = open_files();
+                     const auto call = [=] {
+                       const adamw_pager_options o =
+                           backing == ADAMW_PLACE_FILE ? quick_file() : adamw_pager_options ADAMW_PAGER_OPTIONS_INIT;
+                       return adamw_pager_create(&o, &h->pager);
+                     };
+                     return Trial{call, [=](adamw_status s) -> std::string {
+                                    if ((s == ADAMW_OK) != (h->pager != nullptr)) return "*pager";
+                                    return s == ADAMW_OK || open_files() == files ? "" : "a file stays open";
+                                  }};
+                   }});
+  cases.push_back({place + "adamw_pager_alloc", [=] {
+                     auto h = held(backing, false);
+                     const auto call = [=] { return adamw_pager_alloc(h->pager, held_bytes, &h->buffer, nullptr); };
+                     return Trial{call, [=](adamw_status s) -> std::string {
+                                    adamw_pager_statistics stats = stats_of(h->pager);
+                                    if (stats.buffers != (s == ADAMW_OK))
+                                      return "stats: " + std::to_string(stats.buffers);
+                                    if (s != ADAMW_OK) return h->buffer == nullptr ? "" : "*buffer";
+                                    return holds(h->bytes(), 0);
+                                  }};
+                   }});
+  cases.push_back(
+      {place + "adamw_pager_acquire", [=] {
+         auto h = held(backing, true);
+         const auto call = [=] { return adamw_pager_acquire(h->pager, h->buffer, held_bytes, nullptr, &h->usable); };
+         return Trial{call,
+                      [=](adamw_status s) -> std::string {
+                        if (s != ADAMW_OK) return h->usable == nullptr ? holds(h->bytes(), 5) : "*usable";
+                        const std::string wrong_bytes = holds(static_cast<std::uint8_t *>(h->usable), 5);
+                        return adamw_pager_release(h->pager, h->usable, 0, nullptr) == ADAMW_OK ? wrong_bytes
+                                                                                                : "release";
+                      },
+                      call};
+       }});
+  cases.push_back({place + "adamw_pager_release", [=] {
+                     auto h = held(backing, true, true);
+                     auto released = std::make_shared<bool>(false);
+                     const auto call = [=] { return adamw_pager_release(h->pager, h->usable, 1, nullptr); };
+                     return Trial{call,
+                                  [=](adamw_status s) {
+                                    *released = s == ADAMW_OK;
+                                    return *released ? holds(h->bytes(), 9) : std::string();
+                                  },
+                                  [=] {
+                                    const adamw_status s = *released ? ADAMW_OK : call();
+                                    return s == ADAMW_OK && holds(h->bytes(), 9).empty()
+                                               ? adamw_pager_free(h->pager, h->buffer)
+                                               : s;
+                                  }};
+                   }});
+  cases.push_back({place + "adamw_pager_prefetch, then acquire", [=] {
+                     auto h = held(backing, true);
+                     const auto call = [=] { return adamw_pager_prefetch(h->pager, h->buffer, held_bytes, nullptr); };
+                     return Trial{call, [=](adamw_status) { return holds(h->bytes(), 5); },
+                                  [=] {
+                                    const adamw_status s =
+                                        adamw_pager_acquire(h->pager, h->buffer, held_bytes, nullptr, &h->usable);
+                                    return s == ADAMW_OK && holds(static_cast<std::uint8_t *>(h->usable), 5).empty()
+                                               ? s
+                                               : ADAMW_ERROR_INTERNAL;
+                                  }};
+                   }});
+  cases.push_back({place + "adamw_pager_free, then destroy", [=] {
+                     auto h = held(backing, true);
+                     auto gone = std::make_shared<bool>(false);
+                     const auto call = [=] { return adamw_pager_free(h->pager, h->buffer); };
+                     return Trial{call, [=](adamw_status s) { return *gone = s == ADAMW_OK, std::string(); },
+                                  [=] {
+                                    if (!*gone && call() != ADAMW_OK) return ADAMW_ERROR_INTERNAL;
+                                    return adamw_pager_destroy(h->pager);
+                                  }};
+                   }});
+  cases.push_back({place + "adamw_pager_wait, stats, destroy", [=] {
+                     auto h = held(backing, false);
+                     return Trial{[=] {
+                                    adamw_pager_statistics stats;
+                                    if (const adamw_status s = adamw_pager_wait(h->pager)) return s;
+                                    if (const adamw_status s = adamw_pager_stats(h->pager, &stats, sizeof stats))
+                                      return s;
+                                    if (const adamw_status s = adamw_pager_destroy(h->pager)) return s;
+                                    h->pager = nullptr;
+                                    return ADAMW_OK;
+                                  },
+                                  [](adamw_status) { return std::string(); },
+                                  [=] { return adamw_pager_destroy(h->pager); }};
+                   }});
+  return cases;
+}
+
+Trial quantize_trial(int format, bool back) {
+  struct Buffers {
+    adamw_quantize_options o = ADAMW_QUANTIZE_OPTIONS_INIT;
+    std::vector<float> floats = std::vector<float>(5000, 0.25f), scales = std::vector<float>(20, 0.25f);
+    std::vector<std::uint8_t> codes = std::vector<std::uint8_t>(5000, 77);
+  };
+  auto b = std::make_shared<Buffers>();
+  b->o.numel = b->o.row_length = 5000, b->o.state_format = format, b->o.num_threads = ADAMW_TEST_THREADS;
+  const auto call = [=] {
+    return back ? adamw_dequantize(&b->o, b->codes.data(), b->scales.data(), b->floats.data())
+                : adamw_quantize(&b->o, b->floats.data(), b->codes.data(), b->scales.data());
+  };
+  return {call,
+          [=](adamw_status s) -> std::string {
+            const Buffers fresh;
+            const bool same = b->floats == fresh.floats && b->codes == fresh.codes && b->scales == fresh.scales;
+            return same == (s != ADAMW_OK) ? "" : "written though it failed, or not though it did not";
+          },
+          call, b};
+}
+
+Trial process_trial() {  // what a process asks first
+  return {[] {
+    const char *name;
+    adamw_state_layout layout;
+    float values[256];
+    if (const adamw_status s = adamw_cpu_kernel(&name)) return s;
+    if (const adamw_status s = adamw_set_num_threads(2)) return s;
+    if (adamw_get_num_threads() != 2 || adamw_build_info() == nullptr || adamw_status_string(ADAMW_OK) == nullptr)
+      return ADAMW_ERROR_INTERNAL;
+    if (const adamw_status s = adamw_codebook(ADAMW_MAP_SIGNED, values)) return s;
+    // A refusal, with its sentence.
+    if (adamw_get_state_layout(ADAMW_STATE_BLOCK8, -1, 1, 0, &layout) == ADAMW_OK || adamw_last_error() == nullptr)
+      return ADAMW_ERROR_INTERNAL;
+    return adamw_get_state_layout(ADAMW_STATE_BLOCK8, 100, 100, 0, &layout);
+  }};
+}
+
+}  // namespace
+
+int main() {
+  std::vector<Case> cases;
+  for (int format : {1, 2})
+    for (bool back : {false, true})
+      cases.push_back(
+          {std::string(back ? "adamw_dequantize" : "adamw_quantize") + (format == 1 ? ", block8" : ", tensor8"),
+           [=] { return quantize_trial(format, back); }});
+  cases.push_back({"kernel, threads, texts, layout, codebook", process_trial});
+  for (int backing : {ADAMW_PLACE_HOST, ADAMW_PLACE_FILE})
+    for (Case &c : pager_cases(backing)) cases.push_back(std::move(c));
+  return try_all(cases);
+}

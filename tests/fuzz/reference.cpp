@@ -1,0 +1,292 @@
+// Owns the comparison of a step with double precision, see reference.h. Tolerances count the roundings to single
+// precision (u each); numbers of sizes at which single precision underflows or overflows are left out, but for the
+// rules of NaN.
+#include "reference.h"
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "../cpp/inputs.h"
+#include "finding.h"
+#include "known.h"
+
+namespace {
+
+constexpr double u = 0x1p-24, largest = 3.4028234663852886e38;
+
+// A number whose square and products stay ordinary.
+bool everyday(double x) { return x == 0 || (std::fabs(x) > 0x1p-40 && std::fabs(x) < 0x1p50); }
+
+// Half a unit in the last place of a dtype at x.
+double half_ulp(double x, std::int32_t dtype) {
+  const int bits = dtype == ADAMW_FLOAT32 ? 24 : dtype == ADAMW_BFLOAT16 ? 8 : 11;
+  int e;
+  std::frexp(x, &e);
+  return std::ldexp(0.5, std::max(e - 1, dtype == ADAMW_FLOAT16 ? -14 : -126) - bits + 1);
+}
+
+struct Element {
+  double p, g, m, v, x;                   // before; 8 bits: the numbers that codes and scales stand for
+  double new_m, new_v, new_x, direction;  // after
+  bool sure, skipped;                     // can be compared; is left as it is
+};
+
+struct Row {
+  const adamw_step_options &o;
+  const adamw_tensor &t;
+  std::int64_t number;
+  const RowBytes &before, &after;
+  bool eight, amsgrad, skip_zeros;
+  double lr, scale, bc1, bc2, norms = 0;  // norms: relative error of the norms that the step contains
+  std::int64_t row_length, per_row;       // of blocks: row_length and blocks in it, or numel and 0
+
+  std::int64_t block_of(std::int64_t i) const {
+    if (o.state_format == ADAMW_STATE_TENSOR8) return 0;
+    if (per_row == 0) return i / ADAMW_BLOCK_SIZE;
+    return i / row_length * per_row + i % row_length / ADAMW_BLOCK_SIZE;
+  }
+  double moment(const RowBytes &bytes, int k, std::int64_t i) const {
+    if (!eight) return element(bytes.moments[k], ADAMW_FLOAT32, i);
+    const double x = double{codebook(k > 0)[static_cast<const std::uint8_t *>(bytes.moments[k])[i]]} *
+                     double{bytes.scales[k][block_of(i)]};
+    return k == 0 ? x : x * x;
+  }
+};
+
+thread_local std::vector<Element> elements;
+
+bool record_norm(const Row &r, double squares, double &clip) {
+  std::vector<double> history(r.before.history, r.before.history + ADAMW_GNORM_HISTORY);
+  const bool fresh = std::all_of(history.begin(), history.end(), [](double x) { return x == 0; });
+  const double step = static_cast<double>(r.t.step);
+  if (step == 1 || fresh) {
+    history.assign(ADAMW_GNORM_HISTORY, squares);
+  } else {
+    history[static_cast<std::size_t>(r.t.step % ADAMW_GNORM_HISTORY)] = squares;
+  }
+  for (std::size_t k = 0; k < ADAMW_GNORM_HISTORY; ++k) {
+    const double kept = static_cast<double>(r.after.history[k]);
+    if (!(std::fabs(kept - history[k]) <= 2e-6 * history[k]))
+      finding("row %lld: gnorm_history[%zu] is %.9g, not %.9g", static_cast<long long>(r.number), k, kept, history[k]);
+  }
+  std::sort(history.begin(), history.end());
+  clip = std::sqrt(history[static_cast<std::size_t>(r.o.percentile_clipping)]);
+  return true;
+}
+
+// Percentile clipping: false if nothing can be said of the row.
+bool clip_gradient(Row &r) {
+  double squares = 0;
+  for (const Element &e : elements) squares += e.g * r.scale * e.g * r.scale;
+  if (!std::isfinite(squares)) {
+    if (std::memcmp(r.before.history, r.after.history, ADAMW_GNORM_HISTORY * sizeof(float)) != 0)
+      finding("row %lld: a norm that is not finite was recorded", static_cast<long long>(r.number));
+    return true;
+  }
+  if (squares != 0 && (squares < 1e-20 || squares > 1e30)) return false;
+  double clip;
+  record_norm(r, squares, clip);
+  if (squares > 0 && std::sqrt(squares) > clip) r.scale *= clip / std::sqrt(squares);
+  r.norms = 3e-6;
+  return true;
+}
+
+void step_element(const Row &r, Element &e) {
+  const adamw_step_options &o = r.o;
+  const double g = e.g * r.scale;
+  e.new_m = o.beta1 * e.m + (1 - o.beta1) * g;
+  e.new_v = o.beta2 * e.v + (1 - o.beta2) * g * g;
+  const bool overflows = r.eight && !(e.new_v < 1.01 * largest), bad = r.eight && !std::isfinite(e.g);
+  e.skipped = (r.skip_zeros && e.g == 0) || bad || (overflows && std::fabs(g) > 1e19);
+  e.sure = everyday(e.m) && everyday(e.p) && (e.v == 0 || (e.v > 0x1p-90 && e.v < 0x1p100)) &&
+           (e.x == 0 || (e.x > 0x1p-90 && e.x < 0x1p100)) && (e.skipped || (everyday(e.g) && everyday(g)));
+  if (overflows && !bad && e.new_v < 2 * largest) e.sure = false;
+  if (e.skipped) e.new_m = e.m, e.new_v = e.v;
+  e.new_x = r.amsgrad && !e.skipped ? std::max(e.x, e.new_v) : e.x;
+  const double root = std::sqrt(r.amsgrad ? e.new_x : e.new_v) / std::sqrt(r.bc2);
+  e.direction = e.skipped ? 0 : e.new_m / r.bc1 / (root + o.eps);
+  if (!e.skipped && (root + o.eps < 1e-30 || (e.new_v != 0 && e.new_v < 0x1p-110))) e.sure = false;
+}
+
+void compare_param(const Row &r, const Element &e, std::int64_t i, double lr) {
+  const adamw_step_options &o = r.o;
+  const double is = element(r.after.param, o.param_dtype, i);
+  if (is != is && e.p != e.p) return;  // another NaN, perhaps
+  const bool stochastic = (o.flags & ADAMW_STEP_STOCHASTIC_ROUNDING) != 0 && o.param_dtype != ADAMW_FLOAT32;
+  if (known::float16_subnormals_move && stochastic && o.param_dtype == ADAMW_FLOAT16 && std::fabs(e.p) < 0x1p-14)
+    return;
+  if (e.skipped) {
+    const std::size_t size = size_of(static_cast<adamw_dtype>(o.param_dtype));
+    const auto at = static_cast<std::size_t>(i) * size;
+    if (std::memcmp(static_cast<const char *>(r.before.param) + at, static_cast<const char *>(r.after.param) + at,
+                    size))
+      finding("row %lld, element %lld: gradient %g is skipped, but the parameter changed from %.9g to %.9g",
+              static_cast<long long>(r.number), static_cast<long long>(i), e.g, e.p, is);
+    return;
+  }
+  const double decay = 1 - r.lr * o.weight_decay, p = e.p * decay - lr * e.direction;
+  if (std::fabs(p) > 6e4 && (o.param_dtype == ADAMW_FLOAT16 || std::fabs(p) > 1e30)) return;
+  const double g = std::fabs(e.g * r.scale), m_error = (6 * u + r.norms) * (g + std::fabs(e.m));
+  const double slope = e.new_m != 0 ? std::fabs(e.direction / e.new_m)
+                                    : 1 / r.bc1 / (std::sqrt((r.amsgrad ? e.new_x : e.new_v) / r.bc2) + o.eps);
+  const double error = 4 * u * (std::fabs(e.p) + std::fabs(e.p * decay)) +
+                       lr * (std::fabs(e.direction) * (20 * u + 2 * r.norms) + slope * m_error) + 0x1p-140;
+  const double tolerance = error + half_ulp(std::fabs(p) + error, o.param_dtype) * (stochastic ? 2 : 1) * (1 + 1e-6);
+  if (!(std::fabs(is - p) <= tolerance))
+    finding("row %lld, element %lld: parameter %.9g of %.9g, gradient %g, moments %g %g: must be %.9g +- %.2g",
+            static_cast<long long>(r.number), static_cast<long long>(i), is, e.p, e.g, e.m, e.v, p, tolerance);
+}
+
+void compare_moments(const Row &r, const Element &e, std::int64_t i) {
+  const double g = std::fabs(e.g * r.scale), m = r.moment(r.after, 0, i), v = r.moment(r.after, 1, i);
+  const double m_error = e.skipped ? 0 : (6 * u + r.norms) * (g + std::fabs(e.m)) + 0x1p-140,
+               v_error = e.skipped ? 0 : (10 * u + 2 * r.norms) * e.new_v + 0x1p-140;
+  const auto wrong = [&](const char *what, double is, double must) {
+    finding("row %lld, element %lld: %s is %.9g, must be %.9g; was %g %g, gradient %g",
+            static_cast<long long>(r.number), static_cast<long long>(i), what, is, must, e.m, e.v, e.g);
+  };
+  if (!(std::fabs(m - e.new_m) <= m_error)) wrong("exp_avg", m, e.new_m);
+  if (!(std::fabs(v - e.new_v) <= v_error)) wrong("exp_avg_sq", v, e.new_v);
+  if (!r.amsgrad) return;
+  const double x = r.moment(r.after, 2, i), must = e.skipped ? e.x : std::max(e.x, v);
+  if (x != must) wrong("max_exp_avg_sq", x, must);
+}
+
+// Codes: each lies within one code of the number, in units of a scale that is the block's largest.
+void compare_codes(const Row &r, std::int64_t first, std::int64_t end, std::int64_t block) {
+  for (int k = 0; k < (r.amsgrad ? 3 : 2); ++k) {
+    const auto number = [&](const Element &e) { return k == 0 ? e.new_m : std::sqrt(k == 1 ? e.new_v : e.new_x); };
+    double most = 0, error = 0;
+    for (std::int64_t i = first; i < end; ++i) {
+      const Element &e = elements[static_cast<std::size_t>(i)];
+      most = std::max(most, std::fabs(number(e)));
+      const double g = e.skipped ? 0 : std::fabs(e.g * r.scale);  // which may be NaN
+      error = std::max(error, (8 * u + 2 * r.norms) * (k == 0 ? g + std::fabs(e.m) : std::fabs(number(e))));
+    }
+    const double scale = double{r.after.scales[k][block]};
+    if (!(std::fabs(scale - most) <= error + 0x1p-120))
+      finding("row %lld, block %lld: scale %d is %.9g, must be %.9g", static_cast<long long>(r.number),
+              static_cast<long long>(block), k, scale, most);
+    const float *const map = codebook(k > 0);
+    for (std::int64_t i = first; i < end; ++i) {
+      const Element &e = elements[static_cast<std::size_t>(i)];
+      const int code = static_cast<const std::uint8_t *>(r.after.moments[k])[i];
+      const double x = number(e), low = code == 0 ? -scale : scale * double{map[code - 1]},
+                   high = scale * double{map[std::min(code + 1, 255)]}, slack = error + scale * 1e-4;
+      if (!(x >= low - slack && x <= high + slack))
+        finding("row %lld, element %lld: moment %d has code %d of scale %.9g, but is %.9g",
+                static_cast<long long>(r.number), static_cast<long long>(i), k, code, scale, x);
+      if (most > 0x1p-60 && (x == 0 ? map[code] != 0.0f : k > 0 && code == 0))
+        finding("row %lld, element %lld: moment %d is %.9g, but has code %d", static_cast<long long>(r.number),
+                static_cast<long long>(i), k, x, code);
+    }
+  }
+}
+
+// 32-bit state: what is not finite goes on, as in torch.
+void compare_propagation(const Row &r, const Element &e, std::int64_t i) {
+  const double m = r.moment(r.after, 0, i), v = r.moment(r.after, 1, i), p = element(r.after.param, r.o.param_dtype, i);
+  if (std::isfinite(m) || std::isfinite(v) || std::isfinite(p))
+    finding("row %lld, element %lld: gradient %g left %g %g %g", static_cast<long long>(r.number),
+            static_cast<long long>(i), e.g, p, m, v);
+}
+
+}  // namespace
+
+double element(const void *memory, std::int32_t dtype, std::int64_t i) {
+  if (dtype == ADAMW_FLOAT32) return double{static_cast<const float *>(memory)[i]};
+  const std::uint32_t half = static_cast<const std::uint16_t *>(memory)[i];
+  if (dtype == ADAMW_BFLOAT16) return double{float_from_bits(half << 16)};
+  const int e = static_cast<int>(half >> 10 & 31), m = static_cast<int>(half & 1023);
+  const double magnitude =
+      e == 31 ? (m != 0 ? NAN : INFINITY) : std::ldexp(e == 0 ? m : m + 1024, (e == 0 ? 1 : e) - 25);
+  return (half & 0x8000) != 0 ? -magnitude : magnitude;
+}
+
+const float *codebook(int map) {
+  struct Maps {
+    float values[2][256];
+    Maps() {
+      if (adamw_codebook(ADAMW_MAP_SIGNED, values[0]) != ADAMW_OK ||
+          adamw_codebook(ADAMW_MAP_UNSIGNED, values[1]) != ADAMW_OK)
+        finding("adamw_codebook: %s", adamw_last_error());
+    }
+  };
+  static const Maps maps;
+  return maps.values[map];
+}
+
+void compare_step(const adamw_step_options &o, const adamw_tensor &t, std::int64_t number, const RowBytes &before,
+                  const RowBytes &after, SkippedRange &skipped) {
+  Row r{o,
+        t,
+        number,
+        before,
+        after,
+        o.state_format != ADAMW_STATE_FLOAT32,
+        (o.flags & ADAMW_STEP_AMSGRAD) != 0,
+        (o.flags & ADAMW_STEP_SKIP_ZEROS) != 0,
+        o.lr_tensor != nullptr ? double{*o.lr_tensor} : o.lr,
+        1,
+        1,
+        1,
+        0,
+        0,
+        0};
+  const auto unknown = [&] { skipped.max += r.eight ? t.numel : 0; };
+  const bool everyday_options = (r.lr == 0 || (r.lr > 1e-10 && r.lr < 1e4)) && o.beta1 < 0.99999 &&
+                                o.beta2 < 0.999999 && (o.eps == 0 || (o.eps > 1e-20 && o.eps < 1e4)) &&
+                                o.weight_decay < 1e4 && (o.max_unorm == 0 || (o.max_unorm > 1e-8 && o.max_unorm < 1e8));
+  const double gs = o.grad_scale != nullptr ? double{*o.grad_scale} : 1.0;
+  if (!everyday_options || gs < 1e-6 || gs > 1e6) return unknown();
+  const bool block_rows = t.row_length >= 64 && t.row_length % ADAMW_BLOCK_SIZE != 0 && t.row_length < t.numel;
+  r.row_length = block_rows ? t.row_length : t.numel;
+  r.per_row = block_rows ? (t.row_length + ADAMW_BLOCK_SIZE - 1) / ADAMW_BLOCK_SIZE : 0;
+  r.scale = ((o.flags & ADAMW_STEP_MAXIMIZE) != 0 ? -1 : 1) / gs;
+  const double step = static_cast<double>(t.step);
+  r.bc1 = 1 - std::pow(o.beta1, step), r.bc2 = 1 - std::pow(o.beta2, step);
+  elements.resize(static_cast<std::size_t>(t.numel));
+  for (std::int64_t i = 0; i < t.numel; ++i) {
+    Element &e = elements[static_cast<std::size_t>(i)];
+    e.p = element(before.param, o.param_dtype, i);
+    e.g = element(before.grad, o.grad_dtype, i);
+    e.m = r.moment(before, 0, i), e.v = r.moment(before, 1, i), e.x = r.amsgrad ? r.moment(before, 2, i) : 0;
+  }
+  if (o.percentile_clipping < 100 && !clip_gradient(r)) return unknown();
+  bool all_sure = true;
+  double params = 0, directions = 0;
+  for (Element &e : elements) {
+    step_element(r, e);
+    all_sure = all_sure && e.sure;
+    params += e.p * e.p, directions += e.direction * e.direction;
+  }
+  double lr = r.lr;
+  if (o.max_unorm > 0) {
+    const double most = o.max_unorm * std::sqrt(params), length = std::sqrt(directions);
+    if (length > most) lr *= most / length;
+    r.norms = 3e-6;
+  }
+  for (std::int64_t i = 0; i < t.numel; ++i) {
+    const Element &e = elements[static_cast<std::size_t>(i)];
+    if (r.eight && !(std::isfinite(e.g) && everyday(e.g * r.scale) && e.sure)) {
+      ++skipped.max;  // its square may overflow or not
+      if (!std::isfinite(e.g)) ++skipped.min;
+    }
+    if (!r.eight && !std::isfinite(e.g) && everyday(e.m) && everyday(e.p)) compare_propagation(r, e, i);
+    if (e.skipped && (r.skip_zeros || !std::isfinite(e.g))) compare_param(r, e, i, lr);
+    if (!e.sure || e.skipped || (o.max_unorm > 0 && !all_sure)) continue;
+    compare_param(r, e, i, lr);
+    if (!r.eight) compare_moments(r, e, i);
+    ++tally.elements;
+  }
+  if (!r.eight) return;
+  for (std::int64_t first = 0; first < t.numel;) {
+    std::int64_t end = first;
+    bool sure = true;
+    for (; end < t.numel && r.block_of(end) == r.block_of(first); ++end)
+      sure = sure && elements[static_cast<std::size_t>(end)].sure;
+    if (sure) compare_codes(r, first, end, r.block_of(first));
+    first = end;
+  }
+}

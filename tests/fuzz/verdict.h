@@ -1,0 +1,63 @@
+// Owns the second opinion: which statuses adamw.h allows for a call. Written from the header alone, in 128-bit
+// integers; knows nothing of the library's own checks.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "../../include/adamw.h"
+
+using Statuses = unsigned;  // a set: bit s is status s
+constexpr Statuses only(adamw_status status) { return 1u << status; }
+constexpr Statuses ok = only(ADAMW_OK), invalid = only(ADAMW_ERROR_INVALID_ARGUMENT),
+                   version = only(ADAMW_ERROR_VERSION), unsupported = only(ADAMW_ERROR_UNSUPPORTED),
+                   no_memory = only(ADAMW_ERROR_OUT_OF_MEMORY), no_storage = only(ADAMW_ERROR_STORAGE);
+// Where the header leaves open whether a call is right.
+constexpr Statuses either = ok | invalid;
+
+// What went wrong, of which the call may name any; if nothing did it must be OK.
+inline Statuses allowed(Statuses errors) { return errors == 0 ? ok : errors; }
+
+__extension__ typedef __int128 Wide;
+constexpr std::int64_t max_numel = std::int64_t{1} << 58, max_index = std::int64_t{1} << 62;
+
+struct Layout {
+  Wide moment_bytes, scales, blocks_per_row, total_bytes;
+};
+// Of a right tensor of numel elements.
+Layout layout_of(std::int32_t format, std::int64_t numel, std::int64_t row_length, bool amsgrad);
+Statuses layout_errors(std::int32_t format, std::int64_t numel, std::int64_t row_length, const void *layout);
+
+// A buffer of a pager that moves: state in it must end in it. (What is used where it lies is ordinary memory.)
+struct PagerBuffer {
+  const std::uint8_t *at;
+  std::int64_t bytes;
+};
+
+struct StepCall {
+  const adamw_step_options *options;
+  const adamw_tensor *tensors;
+  std::size_t tensor_size;
+  std::int64_t count;
+  std::vector<PagerBuffer> paged;  // of options->pager
+  bool kernel_missing = false;     // ADAMW_CPU names none that there is
+};
+// A stretch of memory that a call uses.
+struct Stretch {
+  Wide begin, end;
+  bool written;
+};
+// `used`: what the call uses, if it is right.
+Statuses step_errors(const StepCall &call, std::vector<Stretch> *used);
+
+// floats, codes and scales of adamw_quantize() or, with `floats_written`, adamw_dequantize().
+struct QuantizeCall {
+  const adamw_quantize_options *options;
+  const void *floats, *codes, *absmax;
+  bool floats_written, kernel_missing = false;
+};
+Statuses quantize_errors(const QuantizeCall &call);
+
+Statuses pager_create_errors(const adamw_pager_options *options, const void *pager);
+
+std::size_t dtype_bytes(std::int32_t dtype);
