@@ -2,6 +2,7 @@
 
 import math
 import numbers
+import stat
 
 import torch
 
@@ -58,3 +59,15 @@ def integer(least, most, need):
             refuse(name, value, need)
 
     return check
+
+
+def kind_of_file(mode):
+    """What is no regular file, in words. `mode`: as os.stat() gives it."""
+    kinds = {
+        stat.S_IFDIR: "a folder",
+        stat.S_IFIFO: "a FIFO",
+        stat.S_IFSOCK: "a socket",
+        stat.S_IFCHR: "a device",
+        stat.S_IFBLK: "a device",
+    }
+    return kinds.get(stat.S_IFMT(mode), "no regular file")

@@ -13,7 +13,7 @@ import tempfile
 
 import torch
 
-from ._checks import scalar
+from ._checks import kind_of_file, scalar
 from ._memory import is_out_of_memory
 from ._optional import optional
 
@@ -43,7 +43,7 @@ def _open_regular(path, flags):
     file = os.open(path, flags | os.O_NONBLOCK)
     if not stat.S_ISREG(os.fstat(file).st_mode):
         os.close(file)
-        raise ValueError(f"{path} is {kind_of(os.stat(path).st_mode)}: must be a file")
+        raise ValueError(f"{path} is {kind_of_file(os.stat(path).st_mode)}: must be a file")
     return file
 
 
@@ -77,17 +77,6 @@ def _first_line(error):
 
 
 # ---- writing ---------------------------------------------------------------------------------------------------------
-
-
-def kind_of(mode):
-    kinds = {
-        stat.S_IFDIR: "a folder",
-        stat.S_IFIFO: "a FIFO",
-        stat.S_IFSOCK: "a socket",
-        stat.S_IFCHR: "a device",
-        stat.S_IFBLK: "a device",
-    }
-    return kinds.get(stat.S_IFMT(mode), "no regular file")
 
 
 def write(state_dict, path, as_safetensors):
@@ -132,7 +121,7 @@ def _target(path):
             raise ValueError(f"{path} cannot be written: there is no such folder") from None
         return target, None
     if not stat.S_ISREG(found.st_mode):
-        raise ValueError(f"{path} is {kind_of(found.st_mode)}: must be a file, or a name that is free")
+        raise ValueError(f"{path} is {kind_of_file(found.st_mode)}: must be a file, or a name that is free")
     if not os.access(target, os.W_OK):
         raise ValueError(f"{path} cannot be written: this user may not write it")
     return target, found

@@ -3,6 +3,7 @@
 import os
 import platform
 import shutil
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -38,6 +39,13 @@ def compiled(body):
     return lambda path: subprocess.run([*command, path], input=body, text=True, check=True)
 
 
+def without_sections(path, length):
+    """As strip leaves it with --strip-section-headers, cut off after so many bytes."""
+    content = bytearray(CPU.read_bytes())
+    content[40:48], content[58:64] = bytes(8), bytes(6)
+    path.write_bytes(content[:length])
+
+
 VERSIONS = "int adamw_abi_version(void) {{ return {}; }} int adamw_version(void) {{ return {}; }}"
 REFUSED = {
     "missing": (lambda path: None, "LibraryNotFoundError", "there is no such file"),
@@ -50,6 +58,12 @@ REFUSED = {
     ),
     "cut off": (lambda path: path.write_bytes(CPU.read_bytes()[:-1]), "LibraryNotFoundError", "it is incomplete"),
     "one page": (lambda path: path.write_bytes(CPU.read_bytes()[:4096]), "LibraryNotFoundError", "it is incomplete"),
+    "cut off, no sections": (lambda path: without_sections(path, 100_000), "LibraryNotFoundError", "it is incomplete"),
+    "a header, no sections": (lambda path: without_sections(path, 64), "LibraryNotFoundError", "it is incomplete"),
+    "a FIFO": (os.mkfifo, "LibraryNotFoundError", "it is a FIFO"),
+    "a device": (lambda path: path.symlink_to("/dev/null"), "LibraryNotFoundError", "it is a device"),
+    "memory": (lambda path: path.symlink_to("/proc/self/mem"), "LibraryNotFoundError", "it cannot be read"),
+    "a file of /proc": (lambda path: path.symlink_to("/proc/self/cmdline"), "LibraryNotFoundError", "no ELF header"),
     "for another machine": (of_another_machine, "LibraryNotFoundError", f"and this machine is {platform.machine()}"),
     "another library": (compiled("int another;"), "VersionError", "is not libadamw"),
     "another ABI": (
@@ -76,6 +90,20 @@ def test_what_is_no_library_is_refused(what, tmp_path, monkeypatch):
         _library.Library()
     assert str(path) in str(caught.value)
     assert said in str(caught.value)
+
+
+def test_a_library_cut_off_anywhere(tmp_path):
+    """Without its section headers, which loading does not need, it is refused until all that is mapped is there."""
+    segments, path = 64, tmp_path / "cut.so"
+    header = CPU.read_bytes()[: 64 + 56 * 16]
+    (count,) = struct.unpack_from("<H", header, 56)
+    fields = (struct.unpack_from("<IIQQQQ", header, segments + 56 * i) for i in range(count))
+    ends = [offset + size for kind, _, offset, _, _, size in fields if kind == 1]
+    for length in (*range(64, max(ends), 50_000), max(ends) - 1):
+        without_sections(path, length)
+        assert "incomplete" in _unloadable.before(path), length
+    without_sections(path, max(ends))
+    assert _unloadable.before(path) is None
 
 
 def test_a_library_that_may_not_be_read(tmp_path):
