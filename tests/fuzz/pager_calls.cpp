@@ -320,12 +320,9 @@ class Life {
     std::vector<PagerBuffer> paged;
     for (std::size_t i = kept; i < buffers_.size(); ++i)
       if (buffers_[i].moves) paged.push_back({buffers_[i].at, buffers_[i].bytes});
-    const bool works =
-        std::any_of(input.tensors, input.tensors + input.rows, [](const adamw_tensor &t) { return t.numel > 0; });
     if (choices_.one_in(4)) spoil(input, choices_, memory_);
     Statuses broken = 0;
     for (const Loan &loan : loans_) broken |= buffers_[loan.buffer].moves ? invalid : either;
-    if (!works && broken != 0) broken |= ok;  // there is nothing to do
     story_ += " step(";
     for (int n = 1 + choices_.below(3); n > 0; --n) run_step(input, choices_, memory_, paged, broken);
     story_ += ")";
