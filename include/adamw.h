@@ -228,7 +228,7 @@ typedef struct adamw_tensor {
   int64_t run_length;          /* 0: element i has the index global_offset + i in the unsharded tensor. Else the elements lie there
                                   in runs of so many neighbours, as a shard's columns of a matrix do: element i has the index
                                   global_offset + i / run_length * run_stride + i % run_length. It must divide numel, is in
-                                  0 ... numel, and no block of 256 may lie in two runs (blocks are as adamw_state_format says,
+                                  0 ... numel (where that is 0: not negative), and no block of 256 may lie in two runs (blocks are as adamw_state_format says,
                                   whatever the format): it is numel, or a multiple of row_length where blocks follow rows, of 256
                                   where they are flat. */
   int64_t run_stride;          /* how far apart the first elements of two runs lie there: 0 if run_length is 0, else at least
@@ -316,8 +316,9 @@ ADAMW_API adamw_status adamw_step_options_init(adamw_step_options *options, size
  *   INVALID_ARGUMENT  any value outside what is said above; something of the pager's is acquired
  *   VERSION           options.size or tensor_size is not this library's
  *   UNSUPPORTED       a device that this build, driver or machine does not have; a kernel (ADAMW_CPU) that cannot run here; a
- *                     pager, in a child of fork() (not HOST), or whose chunk_bytes is below 1 / 4096 of the state of a tensor
- *                     that max_unorm or TENSOR8 measures; a tensor of 2^31 blocks or more on a device
+ *                     pager, in a child of fork() (not HOST), or whose windows are too small for a tensor that max_unorm or
+ *                     TENSOR8 measures (they never are with chunk_bytes of at least 131072 and 1 / 4096 of its state
+ *                     more); a tensor of 2^31 blocks or more on a device
  *   OUT_OF_MEMORY     memory of the host or the device; the threads that a FILE pager needs, at the first use of that pager
  *   DEVICE            the CUDA call that failed, by name
  *   STORAGE           a pager's file could not be read or written, or is not to be had again after a fork
@@ -555,7 +556,8 @@ ADAMW_API adamw_status adamw_pager_stats(adamw_pager *pager, adamw_pager_statist
  * Making the snapshot of FILE buffers costs the parent, at its next step, acquire, or release of dirty bytes with that pager while
  * such a child still lives and has not given its buffers back, one copy of the files' content, and as much space on the disk. If
  * that cannot be had the call returns STORAGE or OUT_OF_MEMORY, nothing is lost, and the next one tries again. Without such a
- * child only what the parent's program itself has written to buffers since the fork is written to the files. */
+ * child only what the parent's program itself has written to buffers since the fork is written to the files. In either case no
+ * other thread may write to buffers of that pager during that call. */
 
 /* ---- tensors of a Python framework -------------------------------------------------------------------------- */
 

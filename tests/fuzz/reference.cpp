@@ -9,7 +9,6 @@
 
 #include "../cpp/inputs.h"
 #include "finding.h"
-#include "known.h"
 
 namespace {
 
@@ -123,8 +122,6 @@ void compare_param(const Row &r, const Element &e, std::int64_t i, double lr) {
   const double is = element(r.after.param, o.param_dtype, i);
   if (is != is && e.p != e.p) return;  // another NaN, perhaps
   const bool stochastic = (o.flags & ADAMW_STEP_STOCHASTIC_ROUNDING) != 0 && o.param_dtype != ADAMW_FLOAT32;
-  if (known::float16_subnormals_move && stochastic && o.param_dtype == ADAMW_FLOAT16 && std::fabs(e.p) < 0x1p-14)
-    return;
   if (e.skipped) {
     const std::size_t size = size_of(static_cast<adamw_dtype>(o.param_dtype));
     const auto at = static_cast<std::size_t>(i) * size;
@@ -245,8 +242,7 @@ void compare_step(const adamw_step_options &o, const adamw_tensor &t, std::int64
                                 o.weight_decay < 1e4 && (o.max_unorm == 0 || (o.max_unorm > 1e-8 && o.max_unorm < 1e8));
   const double gs = o.grad_scale != nullptr ? double{*o.grad_scale} : 1.0;
   const auto unknown = [&] {
-    const bool padded = known::padding_is_skipped && gs < 3e-39;
-    skipped.max += r.eight ? t.numel * (padded ? 64 : 1) : 0;
+    skipped.max += r.eight ? t.numel : 0;
   };
   if (!everyday_options || gs < 1e-6 || gs > 1e6) return unknown();
   const bool block_rows = t.row_length >= 64 && t.row_length % ADAMW_BLOCK_SIZE != 0 && t.row_length < t.numel;

@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <cmath>
 
-#include "known.h"
 
 namespace {
 
@@ -49,7 +48,7 @@ bool row_length_is_right(std::int64_t numel, std::int64_t row_length) {
 Statuses run_errors(const adamw_tensor &t) {
   if (t.run_length == 0) return t.run_stride == 0 ? 0 : invalid;
   if (t.run_length < 0 || t.run_stride < t.run_length) return invalid;
-  if (t.numel == 0 && known::nothing_lies_in_runs) return either;
+  if (t.numel == 0) return 0;
   if (t.run_length > t.numel || t.numel % t.run_length != 0) return invalid;
   const Wide runs = t.numel / t.run_length;
   if (Wide{t.global_offset} + (runs - 1) * t.run_stride + t.run_length > Wide{max_index}) return invalid;
@@ -167,7 +166,7 @@ Statuses step_errors(const StepCall &call, std::vector<Stretch> *stretches) {
       work = work || call.tensors[i].numel > 0;
     }
     const bool norms = o.max_unorm > 0 || o.state_format == ADAMW_STATE_TENSOR8;
-    if (known::small_windows_take_no_norms && norms && !call.paged.empty()) errors |= unsupported | ok;
+    if (norms && !call.paged.empty()) errors |= unsupported | ok;  // all tensors are small; so are all windows
     if (call.kernel_missing) errors |= work ? unsupported : unsupported | ok;
   }
   used.judge();
