@@ -86,8 +86,8 @@ adamw_status PagedRows::cut(bool measured) {
             return fail(
                 ADAMW_ERROR_UNSUPPORTED,
                 "%s: row %" PRId64 ": chunk_bytes = %" PRId64
-                " of the pager is too small for max_unorm or ADAMW_STATE_TENSOR8 with so large a tensor: it must hold "
-                "1 / 4096 of the state",
+                " of the pager is too small for max_unorm or ADAMW_STATE_TENSOR8 with such a tensor: with 131072 bytes, and "
+                "1 / 4096 of its state more, it is not",
                 function_, row.number, session_.chunk_bytes());
           }
           ends_.push_back(spans_.size());

@@ -1,5 +1,5 @@
-// Owns the memory that steps keep for those after them, since to have and fill it anew takes longer than all else around
-// a small step. Knows not what is in it.
+// Owns the memory that steps keep for those after them, since to have and fill it anew takes longer than all else
+// around a small step. Knows not what is in it.
 //
 // It is the process's, and no thread's: what belongs to a thread is gone before that thread's last destructors run, of
 // which one may step; and it would stay until the thread ends.

@@ -2,6 +2,8 @@
 // its row, or of how arguments were checked.
 #pragma once
 
+#include <algorithm>
+
 #include "block_memory.h"
 #include "kernels.h"
 #include "vector.h"
@@ -95,6 +97,8 @@ ADAMW_INLINE void moments8(Fresh &fresh, const Operands &o, const Factors8 &f, b
       largest_x.see(bits(x));
     }
   }
+  // Zeros that pad a block are skipped where all of it is, by a factor that is infinite.
+  if (Masked) fresh.skipped = std::min(fresh.skipped, o.n);
   fresh.largest_exp_avg = largest_m.value();
   fresh.largest_root = largest_r.value();
   fresh.largest_max_root = largest_x.value();

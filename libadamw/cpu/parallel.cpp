@@ -81,7 +81,8 @@ int processors() {
 }
 
 int clamped(int threads) {
-  static const int most = std::max(static_cast<int>(always_allowed), static_cast<int>(most_per_processor) * processors());
+  static const int most =
+      std::max(static_cast<int>(always_allowed), static_cast<int>(most_per_processor) * processors());
   return std::clamp(threads, 1, most);
 }
 
@@ -91,13 +92,12 @@ std::atomic<bool> pool_is_gone{false};
 bool forks_with_threads = false;
 
 bool has_other_threads() {
-  struct stat tasks {};
+  struct stat tasks{};
   return stat("/proc/self/task", &tasks) != 0 || tasks.st_nlink != 3;  // itself, its parent folder, one thread
 }
 
-[[maybe_unused]] const int watches_forks =
-    pthread_atfork([] { forks_with_threads = has_other_threads(); }, [] {},
-                   [] { pool_is_gone = pool_is_gone || forks_with_threads; });
+[[maybe_unused]] const int watches_forks = pthread_atfork([] { forks_with_threads = has_other_threads(); }, [] {},
+                                                          [] { pool_is_gone = pool_is_gone || forks_with_threads; });
 
 // Starts threads and runs function(context) on them, and here. Those that the system does not give are done without.
 template <class Meanwhile>

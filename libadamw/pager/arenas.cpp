@@ -71,8 +71,8 @@ adamw_status Arenas::open(const char *function, const std::string &directory, st
 adamw_status Arenas::no_room(const char *function, std::int64_t bytes, int error) const {
   std::int64_t reserved = 0;
   for (const auto &arena : arenas_) reserved += arena->taken;
-  return fail(ADAMW_ERROR_STORAGE, "%s: %s has no room for %" PRId64 " bytes more (%" PRId64 " are taken): %s", function,
-              directory_.c_str(), bytes, reserved, std::strerror(error));
+  return fail(ADAMW_ERROR_STORAGE, "%s: %s has no room for %" PRId64 " bytes more (%" PRId64 " are taken): %s",
+              function, directory_.c_str(), bytes, reserved, std::strerror(error));
 }
 
 adamw_status Arenas::make_arena(const char *function, std::int64_t bytes, Arena **made) {
@@ -86,7 +86,8 @@ adamw_status Arenas::make_arena(const char *function, std::int64_t bytes, Arena 
   }
   const PrivateFile &file = spare_ != nullptr ? *spare_ : *arena->file;
   // Where there is not so much address space, what is needed is asked for.
-  for (std::int64_t size = std::max(bytes, std::clamp(mapped_, smallest_arena, largest_arena));; size = std::max(bytes, round_up(size / 4, page_bytes))) {
+  for (std::int64_t size = std::max(bytes, std::clamp(mapped_, smallest_arena, largest_arena));;
+       size = std::max(bytes, round_up(size / 4, page_bytes))) {
     void *memory = mmap(nullptr, static_cast<std::size_t>(size), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE,
                         file.descriptor(), 0);
     void *kept = memory == MAP_FAILED ? nullptr : map_memory(size / page_bytes);

@@ -8,6 +8,7 @@
 // old contents any more; else with a new file, to which all is copied, and the old one goes with the last child.
 #pragma once
 
+#include <atomic>
 #include <map>
 #include <memory>
 #include <string>
@@ -21,14 +22,14 @@ namespace adamw {
 struct Arena {
   std::unique_ptr<PrivateFile> file;
   char *memory = nullptr;
-  std::int64_t bytes = 0;          // of the mapping; of the file there is what has been reserved
-  std::int64_t reserved = 0;       // from the beginning, for good
+  std::int64_t bytes = 0;     // of the mapping; of the file there is what has been reserved
+  std::int64_t reserved = 0;  // from the beginning, for good
   std::int64_t taken = 0;
-  Gaps gaps;                       // whole pages
-  Gaps stale;                      // of these: what may not be zeros
-  unsigned char *kept = nullptr;   // a byte for each page: 1 where memory of this process has its place in the mapping
-  bool any_kept = false;
-  bool is_private = false;         // since a fork
+  Gaps gaps;                      // whole pages
+  Gaps stale;                     // of these: what may not be zeros
+  unsigned char *kept = nullptr;  // a byte for each page: 1 where memory of this process has its place in the mapping
+  std::atomic<bool> any_kept{false};
+  bool is_private = false;  // since a fork
 
   ~Arena();
   bool is_kept(std::int64_t offset) const;
@@ -107,10 +108,10 @@ class Arenas {
 
   // A child has the writing end of a pipe, which closes when the child gives its buffers back, ends, or becomes another
   // program.
-  std::vector<int> claims_;              // reading ends, of children
-  std::vector<int> own_claims_;          // writing ends, in a child
-  int made_claim_[2] = {-1, -1};         // while a fork is under way
-  bool unknown_child_ = false;           // there was no pipe to be had
+  std::vector<int> claims_;       // reading ends, of children
+  std::vector<int> own_claims_;   // writing ends, in a child
+  int made_claim_[2] = {-1, -1};  // while a fork is under way
+  bool unknown_child_ = false;    // there was no pipe to be had
   bool in_child_ = false;
 };
 

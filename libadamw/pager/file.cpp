@@ -38,7 +38,8 @@ int reserve_uninterrupted(int file, int mode, std::int64_t offset, std::int64_t 
   sigset_t all, before;
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);
-  const int error = again_if_interrupted([&] { return file_calls.reserve(file, mode, offset, bytes); }) == 0 ? 0 : errno;
+  const int error =
+      again_if_interrupted([&] { return file_calls.reserve(file, mode, offset, bytes); }) == 0 ? 0 : errno;
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
   return error;
 }

@@ -18,53 +18,10 @@
 #include <utility>
 
 #include "../status.h"
-#include "arenas.h"
-#include "pager.h"
+#include "file_windows.h"
 
 namespace adamw {
 namespace {
-
-// A stretch of a file, of one buffer or of several that lie side by side.
-struct Extent {
-  const Arena *arena;
-  std::int64_t offset, bytes, at;  // at: in the window
-};
-
-// What a window holds, or will.
-struct Contents {
-  std::vector<Piece> pieces;
-  std::vector<Extent> extents;
-  bool cached = false;
-
-  void reserve(std::size_t count) {
-    pieces.reserve(count);
-    extents.reserve(count);
-  }
-};
-
-struct Window {
-  char *memory = nullptr;
-  enum { idle, reading, ready, writing } state = idle;
-  Contents now, next;
-  int error = 0;  // of reading
-};
-
-// Windows that wait for their thread: each at most once.
-class Queue {
- public:
-  bool empty() const { return count_ == 0; }
-  Window &front() const { return *windows_[first_]; }
-  void push(Window &window) { windows_[(first_ + count_++) % page_windows] = &window; }
-  void pop() {
-    first_ = (first_ + 1) % page_windows;
-    --count_;
-  }
-  void clear() { count_ = 0; }
-
- private:
-  Window *windows_[page_windows] = {};
-  int first_ = 0, count_ = 0;
-};
 
 // The library's own threads leave signals to the program's. One of them, of a file that may not be so long, would end
 // the process.
@@ -148,7 +105,7 @@ class FileBacking final : public Backing {
     }
     try {
       const SignalsBlocked blocked;  // what a thread begins with
-      errno = ENOMEM;  // as in cpu/parallel.cpp
+      errno = ENOMEM;                // as in cpu/parallel.cpp
       threads_[0] = std::thread([this] { serve_reads(); });
       errno = ENOMEM;
       threads_[1] = std::thread([this] { serve_writes(); });
@@ -169,7 +126,7 @@ class FileBacking final : public Backing {
       window.now.reserve(pieces);
       window.next.reserve(pieces);
     }
-    items_.reserve(pieces);
+    layout_.reserve(pieces);
   }
 
   adamw_status fetch(const char *function, Loan &loan, void *stream) override {
@@ -177,7 +134,7 @@ class FileBacking final : public Backing {
     Window &window = windows_[loan.window];
     window.next.pieces = loan.pieces;
     window.next.cached = loan.alone;  // it may have been prefetched there
-    lay_out(window);
+    layout_.lay_out(window.next, window.memory);
     const std::lock_guard<std::mutex> lock(mutex_);
     reads_.push(window);
     changed_->notify_all();
@@ -190,8 +147,8 @@ class FileBacking final : public Backing {
     await(lock, [&] { return window.state == Window::ready; });
     if (window.error != 0) {
       window.state = Window::idle;
-      return fail(ADAMW_ERROR_STORAGE, "%s: the file in %s cannot be read: %s", function,
-                  arenas_.directory().c_str(), std::strerror(window.error));
+      return fail(ADAMW_ERROR_STORAGE, "%s: the file in %s cannot be read: %s", function, arenas_.directory().c_str(),
+                  std::strerror(window.error));
     }
     loan.pieces = window.now.pieces;
     return ADAMW_OK;
@@ -279,40 +236,6 @@ class FileBacking final : public Backing {
                 arenas_.directory().c_str(), std::strerror(error));
   }
 
-  static Arena &arena_of(const Piece &piece) { return *static_cast<Arena *>(piece.buffer->own); }
-  static std::int64_t offset_of(const Piece &piece) {
-    return static_cast<const char *>(piece.home) - arena_of(piece).memory;
-  }
-
-  // Where in the window each piece lies: as in the file, neighbours side by side, so that few calls move many pieces,
-  // and pages begin at pages. What is beyond a buffer's end, up to that of what it takes, is nobody else's and moves
-  // with it.
-  void lay_out(Window &window) {
-    Contents &contents = window.next;
-    items_.clear();
-    for (Piece &piece : contents.pieces) {
-      const Buffer &buffer = *piece.buffer;
-      const std::int64_t begin = offset_of(piece), at = begin - (static_cast<char *>(buffer.memory) - arena_of(piece).memory);
-      const bool last = at + piece.bytes == buffer.bytes;
-      items_.push_back({&arena_of(piece), begin, begin + (last ? Arenas::rounded(buffer.bytes) - at : piece.bytes), &piece});
-    }
-    std::sort(items_.begin(), items_.end(), [](const Item &a, const Item &b) {
-      return a.arena != b.arena ? std::less<const Arena *>()(a.arena, b.arena) : a.begin < b.begin;
-    });
-    std::int64_t at = 0;
-    contents.extents.clear();
-    for (const Item &item : items_) {
-      const Extent *before = contents.extents.empty() ? nullptr : &contents.extents.back();
-      if (before == nullptr || before->arena != item.arena || before->offset + before->bytes != item.begin) {
-        at = round_up(at, page_bytes) + item.begin % page_bytes;
-        contents.extents.push_back({item.arena, item.begin, 0, at});
-      }
-      item.piece->usable = window.memory + at;
-      contents.extents.back().bytes += item.end - item.begin;
-      at += item.end - item.begin;
-    }
-  }
-
   // ---- the two threads: they need no memory ----
 
   void serve_reads() {
@@ -390,16 +313,10 @@ class FileBacking final : public Backing {
     }
   }
 
-  struct Item {
-    const Arena *arena;
-    std::int64_t begin, end;
-    Piece *piece;
-  };
-
   const std::int64_t chunk_;
   Arenas arenas_;
   Window windows_[page_windows];
-  std::vector<Item> items_;  // of lay_out()
+  Layout layout_;
   std::thread threads_[2];
   std::mutex kept_mutex_;  // of what the arenas keep
   std::mutex mutex_;       // of all below, and of the windows' states

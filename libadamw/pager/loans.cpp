@@ -66,9 +66,9 @@ adamw_status Pager::Session::give_back(Loan &loan, bool dirty) {
 // ---- through the public interface ----
 
 int Pager::free_window() const {
-  return static_cast<int>(std::find_if(acquired_, acquired_ + page_windows - 1,
-                                       [](const Loan &loan) { return loan.pieces.empty(); }) -
-                          acquired_);
+  return static_cast<int>(
+      std::find_if(acquired_, acquired_ + page_windows - 1, [](const Loan &loan) { return loan.pieces.empty(); }) -
+      acquired_);
 }
 
 // What is used where it lies is used behind the calls before on other streams, and before those to come.
@@ -93,7 +93,8 @@ adamw_status Pager::check_acquired(const char *function, const void *address, st
     if (loan.pieces.empty()) continue;
     const Piece &other = loan.pieces[0];
     const std::uintptr_t begin = number(address), others = number(other.home);
-    if (begin < others + static_cast<std::uintptr_t>(other.bytes) && others < begin + static_cast<std::uintptr_t>(bytes))
+    if (begin < others + static_cast<std::uintptr_t>(other.bytes) &&
+        others < begin + static_cast<std::uintptr_t>(bytes))
       return fail(ADAMW_ERROR_INVALID_ARGUMENT,
                   "%s: %" PRId64 " bytes at address = %p overlap the %" PRId64
                   " at %p, which are acquired: release these first",
@@ -134,9 +135,8 @@ adamw_status Pager::release(const char *function, void *usable, bool dirty, void
   if (adamw_status s = refuse_fork(function)) return s;
   const std::scoped_lock locks(sessions_, mutex_);
   Loan *const end = acquired_ + page_windows;
-  Loan *const loan = std::find_if(acquired_, end, [&](const Loan &l) {
-    return !l.pieces.empty() && l.pieces[0].usable == usable;
-  });
+  Loan *const loan =
+      std::find_if(acquired_, end, [&](const Loan &l) { return !l.pieces.empty() && l.pieces[0].usable == usable; });
   if (loan == end) {
     if (find(usable) != nullptr) return order_in_place(function, stream);  // used where it lies
     return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: usable = %p is not acquired", function, usable);

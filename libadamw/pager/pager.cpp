@@ -18,8 +18,8 @@ namespace {
 std::mutex all_mutex;
 Pager *first_pager = nullptr;
 
-[[maybe_unused]] const int watches_forks = pthread_atfork(
-    Pager::before_fork, [] { Pager::after_fork(false); }, [] { Pager::after_fork(true); });
+[[maybe_unused]] const int watches_forks =
+    pthread_atfork(Pager::before_fork, [] { Pager::after_fork(false); }, [] { Pager::after_fork(true); });
 
 }  // namespace
 

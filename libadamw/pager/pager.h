@@ -201,7 +201,7 @@ class Pager {
   std::mutex sessions_;  // taken first
   std::mutex mutex_;     // buffers_, budget_
   std::map<std::uintptr_t, Buffer> buffers_;
-  std::int64_t budget_ = 0;  // left for resident buffers
+  std::int64_t budget_ = 0;      // left for resident buffers
   Loan acquired_[page_windows];  // without pieces: none
   int next_window_ = 0;
   long process_ = 0;

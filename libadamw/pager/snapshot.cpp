@@ -50,8 +50,8 @@ class OwnPages {
   // Whether the system tells the truth: of a page that was read, and then written.
   bool can_tell(const PrivateFile &file) const {
     if (file.size() == 0) return false;
-    void *page = mmap(nullptr, static_cast<std::size_t>(page_bytes), PROT_READ | PROT_WRITE, MAP_PRIVATE,
-                      file.descriptor(), 0);
+    void *page =
+        mmap(nullptr, static_cast<std::size_t>(page_bytes), PROT_READ | PROT_WRITE, MAP_PRIVATE, file.descriptor(), 0);
     if (pages_ < 0 || page == MAP_FAILED) return false;
     volatile char &byte = *static_cast<char *>(page);
     const char seen = byte;
@@ -188,10 +188,11 @@ int bring_back(Arena &arena) {
 // A child has them: all goes to another file.
 int move_to(std::unique_ptr<PrivateFile> fresh, Arena &arena) {
   int error = arena.reserved > 0 ? fresh->reserve(0, arena.reserved) : 0;
-  if (error == 0) error = arena.over_taken([&](std::int64_t offset, std::int64_t bytes) {
-    if (const int e = fresh->reserve(offset, bytes)) return e;
-    return write_out(arena, *fresh, offset, bytes);
-  });
+  if (error == 0)
+    error = arena.over_taken([&](std::int64_t offset, std::int64_t bytes) {
+      if (const int e = fresh->reserve(offset, bytes)) return e;
+      return write_out(arena, *fresh, offset, bytes);
+    });
   if (error == 0) error = map_shared(arena, *fresh);
   if (error == 0) arena.file = std::move(fresh);
   return error;
@@ -216,7 +217,8 @@ adamw_status Arenas::settle(const char *function) {
     }
     if (error != 0) {
       return fail(ADAMW_ERROR_STORAGE,
-                  "%s: after a fork%s, %" PRId64 " bytes of buffers cannot be written to the disk in %s: %s; they are "
+                  "%s: after a fork%s, %" PRId64
+                  " bytes of buffers cannot be written to the disk in %s: %s; they are "
                   "in memory, and the next call tries again",
                   function, lives ? ", with a child that has the old contents still" : "", arena->taken,
                   directory_.c_str(), std::strerror(error));

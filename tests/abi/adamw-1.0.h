@@ -108,9 +108,9 @@ ADAMW_API const char *adamw_build_info(void);
 
 /* Number of CPU threads for calls of every thread whose options say num_threads = 0.
  * 0 (the start value): as many as OpenMP gives (OMP_NUM_THREADS, or what the host program set).
- * num_threads in 0 ... INT32_MAX is an upper limit: a call takes no more threads than are of use, than the machine has
- * processors for, and than the system gives; if that gives none, the call computes on the thread that made it. The result
- * of a step never depends on it.
+ * num_threads in 0 ... INT32_MAX is an upper limit: a call takes no more threads than it has work for, than the library allows
+ * on a machine with so many processors (at least 64), and than the system gives; if that gives none, the call computes on the
+ * thread that made it. The result of a step never depends on it.
  * Errors:
  *   INVALID_ARGUMENT  num_threads is negative */
 ADAMW_API adamw_status adamw_set_num_threads(int32_t num_threads);
@@ -123,7 +123,8 @@ ADAMW_API int32_t adamw_get_num_threads(void);
  * Errors:
  *   INVALID_ARGUMENT  name is NULL
  *   UNSUPPORTED       ADAMW_CPU names a kernel that is unknown, not built in, or that this processor lacks; *name is NULL.
- *                     Every step and quantization on the CPU then returns UNSUPPORTED, until the process ends */
+ *                     Every step and quantization of elements on the CPU then returns UNSUPPORTED, until the process
+ *                     ends */
 ADAMW_API adamw_status adamw_cpu_kernel(const char **name);
 
 /* ---- types -------------------------------------------------------------------------------------------------- */
@@ -316,7 +317,7 @@ ADAMW_API adamw_status adamw_step_options_init(adamw_step_options *options, size
  *   VERSION           options.size or tensor_size is not this library's
  *   UNSUPPORTED       a device that this build, driver or machine does not have; a kernel (ADAMW_CPU) that cannot run here; a
  *                     pager, in a child of fork() (not HOST), or whose chunk_bytes is below 1 / 4096 of the state of a tensor
- *                     that max_unorm or TENSOR8 measures; a tensor of more than 2^31 blocks on a device
+ *                     that max_unorm or TENSOR8 measures; a tensor of 2^31 blocks or more on a device
  *   OUT_OF_MEMORY     memory of the host or the device; the threads that a FILE pager needs, at the first use of that pager
  *   DEVICE            the CUDA call that failed, by name
  *   STORAGE           a pager's file could not be read or written, or is not to be had again after a fork
@@ -490,10 +491,8 @@ ADAMW_API adamw_status adamw_pager_destroy(adamw_pager *pager);
 ADAMW_API adamw_status adamw_pager_alloc(adamw_pager *pager, int64_t bytes, void **buffer, int32_t *place);
 
 /* Gives a buffer back, waiting for the steps that still use it (not for other work of the caller's); NULL is allowed.
- * Errors: after each of them the buffer is there as before.
- *   INVALID_ARGUMENT  pager is NULL; what is no buffer of this pager; a buffer of which something is acquired
- *   OUT_OF_MEMORY     after a fork, see below
- *   STORAGE           after a fork, see below */
+ * Errors: the buffer is there as before. Nothing else can fail: neither memory nor a disk is needed.
+ *   INVALID_ARGUMENT  pager is NULL; what is no buffer of this pager; a buffer of which something is acquired */
 ADAMW_API adamw_status adamw_pager_free(adamw_pager *pager, void *buffer);
 
 /* For kernels other than adamw_step(). Brings in `bytes` at `address`: *usable is where they can be used by the CPU, or by work
@@ -553,9 +552,9 @@ ADAMW_API adamw_status adamw_pager_stats(adamw_pager *pager, adamw_pager_statist
  *     memory. They may be read, written and given back, and then the pager, by adamw_pager_free() and adamw_pager_destroy();
  *   - memory of PINNED and MANAGED pagers must not be touched, since CUDA does not work there;
  *   - every other call with a FILE, PINNED or MANAGED pager is refused (UNSUPPORTED).
- * Making the snapshot of FILE buffers costs the parent, at its next call with that pager while such a child still lives, one copy
- * of the file's content, and as much space on the disk. If that cannot be had the call returns STORAGE or OUT_OF_MEMORY, nothing
- * is lost, and the next call tries again. */
+ * Making the snapshot of FILE buffers costs the parent, at its next step, acquire, or release of dirty bytes with that pager while
+ * such a child still lives, one copy of the file's content, and as much space on the disk. If that cannot be had the call returns
+ * STORAGE or OUT_OF_MEMORY, nothing is lost, and the next one tries again. */
 
 /* ---- tensors of a Python framework -------------------------------------------------------------------------- */
 

@@ -130,7 +130,8 @@ void check_many(adamw_place backing) {
 // Law: state in buffers of all sizes, a page and less and more, is stepped as without them.
 void check_steps_of_small_buffers() {
   std::vector<TensorShape> shapes;
-  for (std::int64_t n : {1, 15, 16, 17, 63, 64, 65, 255, 256, 257, 1000, 1023, 1024, 1025, 2047, 4095, 4096, 4097, 9000})
+  for (std::int64_t n :
+       {1, 15, 16, 17, 63, 64, 65, 255, 256, 257, 1000, 1023, 1024, 1025, 2047, 4095, 4096, 4097, 9000})
     for (int k = 0; k < 3; ++k) shapes.push_back({1, n, 0});
   for (adamw_state_format format : {ADAMW_STATE_FLOAT32, ADAMW_STATE_BLOCK8}) {
     adamw_pager *pager = new_pager(file_options());
@@ -167,10 +168,10 @@ void check_loans() {
     CHECK(adamw_pager_acquire(pager, buffer + at, bytes, nullptr, &usable) == ADAMW_OK, "%s", adamw_last_error());
     CHECK(std::memcmp(usable, must.data() + at, n) == 0, "loan %d: not what the buffer holds", i);
     const std::int64_t across = std::max<std::int64_t>(0, at - random.below(100));
-    CHECK(adamw_pager_acquire(pager, buffer + across, at - across + 1, nullptr, &other) ==
-                  ADAMW_ERROR_INVALID_ARGUMENT &&
-              other == nullptr && std::strstr(adamw_last_error(), "overlap") != nullptr,
-          "%s", adamw_last_error());
+    CHECK(
+        adamw_pager_acquire(pager, buffer + across, at - across + 1, nullptr, &other) == ADAMW_ERROR_INVALID_ARGUMENT &&
+            other == nullptr && std::strstr(adamw_last_error(), "overlap") != nullptr,
+        "%s", adamw_last_error());
     const bool dirty = random.below(2) == 0;
     if (dirty) {
       std::memset(usable, value + 1, n);

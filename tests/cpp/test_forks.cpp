@@ -230,9 +230,9 @@ int main() {
     std::printf("SKIPPED: forks: ThreadSanitizer's own threads do not survive one\n");
     return 77;
   }
-  for (const Case &c : {Case{true, true, 0, "a child that lives"}, Case{false, true, 0, "a child that is gone"},
-                        Case{false, false, 0, "a child that is gone, nothing told"},
-                        Case{true, true, 1 << 19, "some of it resident"}})
+  for (const Case &c :
+       {Case{true, true, 0, "a child that lives"}, Case{false, true, 0, "a child that is gone"},
+        Case{false, false, 0, "a child that is gone, nothing told"}, Case{true, true, 1 << 19, "some of it resident"}})
     check_both(c);
   check_generations();
   check_host();

@@ -1,5 +1,6 @@
 // Owns the laws of paging on the CPU: the same bits as without it, buffers that are ordinary memory, nothing left
-// behind. (Disks that fail: test_pager_errors.cpp. Forks: test_forks.cpp. Many buffers and loans: test_buffers.cpp. The order of bringing in and taking back: test_pager_order.cpp.)
+// behind. (Disks that fail: test_pager_errors.cpp. Forks: test_forks.cpp. Many buffers and loans: test_buffers.cpp. The
+// order of bringing in and taking back: test_pager_order.cpp.)
 #include <dirent.h>
 
 #include <algorithm>

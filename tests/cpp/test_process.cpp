@@ -57,8 +57,7 @@ std::vector<std::uint8_t> stepped(int threads) {
 // Law: any number of threads works, and gives the same bits.
 void check_thread_counts() {
   const auto one = stepped(1);
-  for (int threads : {0, 2, 3, 100, 100000, 1 << 27, INT_MAX})
-    CHECK(stepped(threads) == one, "%d threads", threads);
+  for (int threads : {0, 2, 3, 100, 100000, 1 << 27, INT_MAX}) CHECK(stepped(threads) == one, "%d threads", threads);
   CHECK(adamw_set_num_threads(INT_MAX) == ADAMW_OK && adamw_get_num_threads() > 0, "%d", adamw_get_num_threads());
   CHECK(stepped(0) == one, "INT_MAX by default");
   CHECK(adamw_set_num_threads(0) == ADAMW_OK, "%s", adamw_last_error());
@@ -77,7 +76,8 @@ void check_no_threads() {
               right = stepped(64) == one && stepped(8) == one ? 0 : 1;
               threads_left = 1000;
               if (stepped(4) != one) right = 2;
-            }).join();
+            })
+                .join();
             return right;
           }) == "",
           "%d threads to be had", left);

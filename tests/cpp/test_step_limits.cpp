@@ -44,9 +44,44 @@ void check_huge_scale() {
   }
 }
 
+// Law: a parameter that does not move stays: stochastic rounding leaves what its dtype has exactly. Every finite number
+// of 16 bits.
+void check_exact_numbers_stay() {
+  constexpr std::int64_t n = 65536;
+  for (adamw_dtype dtype : {ADAMW_BFLOAT16, ADAMW_FLOAT16}) {
+    adamw_step_options o = step_options(ADAMW_STATE_FLOAT32, ADAMW_STEP_STOCHASTIC_ROUNDING, dtype);
+    o.weight_decay = 0;
+    const std::uint32_t infinity = dtype == ADAMW_BFLOAT16 ? 0x7F80 : 0x7C00;
+    Model model(o, {{1, n, 0}});
+    auto *param = static_cast<std::uint16_t *>(model.memory[0][Model::param].at());
+    for (std::uint32_t i = 0; i < n; ++i)
+      param[i] = static_cast<std::uint16_t>((i & 0x7FFFu) < infinity ? i : i & 0x8000u);
+    const Bytes before = model.memory[0][Model::param];
+    for (int step = 1; step <= (abridged ? 10 : 1000); ++step)
+      CHECK(model.call(step) == ADAMW_OK, "%s", adamw_last_error());
+    CHECK(before.memory == model.memory[0][Model::param].memory, "dtype %d: some have moved", dtype);
+  }
+}
+
+// Law: `skipped` counts elements, also where all of a block are, by a factor that is infinite.
+void check_count_of_skipped() {
+  for (std::int64_t n : {1, 7, 255, 256, 300, 1000}) {
+    Model model(step_options(ADAMW_STATE_BLOCK8), {{1, n, 0}});
+    std::int64_t skipped = 0;
+    const float tiny = 1e-40f;
+    model.options.skipped = &skipped;
+    model.options.grad_scale = &tiny;
+    model.new_gradients(1);
+    CHECK(model.call(1) == ADAMW_OK && skipped == n, "%lld of %lld", static_cast<long long>(skipped),
+          static_cast<long long>(n));
+  }
+}
+
 }  // namespace
 
 int main() {
+  check_exact_numbers_stay();
+  check_count_of_skipped();
   check_no_lr();
   check_huge_scale();
   return finish();

@@ -82,7 +82,34 @@ int describe_one(void *object, void *dl_tensor) {
 }
 void *no_one(void *, void *) { return nullptr; }
 
+// The initialiser of a struct as a function: the same bytes, or nothing.
+template <class Options>
+void fuzz_init(const char *name, adamw_status (*init)(Options *, std::size_t), const Options &usual, Choices &choices,
+               Memory &memory) {
+  auto *options = reinterpret_cast<Options *>(memory.take(sizeof usual, true).at);
+  std::memset(static_cast<void *>(options), 0xEE, sizeof usual);
+  memory.remember();
+  std::size_t size = sizeof usual;
+  if (choices.one_in(4)) size = choices.of<std::size_t>({0, sizeof usual - 8, sizeof usual + 8, SIZE_MAX});
+  if (choices.one_in(8)) options = nullptr;
+  const adamw_status status = init(options, size);
+  judge(name, status, (options == nullptr ? invalid : 0) | (size != sizeof usual ? version : 0), &memory);
+  if (status == ADAMW_OK && std::memcmp(options, &usual, sizeof usual) != 0)
+    finding("%s wrote other values than its macro", name);
+}
+
 }  // namespace
+
+void fuzz_inits(Choices &choices, Memory &memory) {
+  const adamw_step_options step = ADAMW_STEP_OPTIONS_INIT;
+  const adamw_quantize_options quantize = ADAMW_QUANTIZE_OPTIONS_INIT;
+  const adamw_pager_options pager = ADAMW_PAGER_OPTIONS_INIT;
+  const adamw_describe_options describe = ADAMW_DESCRIBE_OPTIONS_INIT;
+  fuzz_init("adamw_step_options_init", adamw_step_options_init, step, choices, memory);
+  fuzz_init("adamw_quantize_options_init", adamw_quantize_options_init, quantize, choices, memory);
+  fuzz_init("adamw_pager_options_init", adamw_pager_options_init, pager, choices, memory);
+  fuzz_init("adamw_describe_options_init", adamw_describe_options_init, describe, choices, memory);
+}
 
 void fuzz_layout(Choices &choices, Memory &memory) {
   if (choices.below(4) == 3) return fuzz_codebook(choices, memory);

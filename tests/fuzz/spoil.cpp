@@ -64,6 +64,11 @@ char *pointer_of(const adamw_tensor &t, int k) {
   std::memcpy(&pointer, reinterpret_cast<const char *>(&t) + 8 * k, 8);
   return pointer;
 }
+// As numbers: NULL may be moved, too.
+char *moved(char *pointer, int by) {
+  return reinterpret_cast<char *>(reinterpret_cast<std::uintptr_t>(pointer) +
+                                  static_cast<std::uintptr_t>(std::intptr_t{by}));
+}
 void set_pointer(adamw_tensor &t, int k, const char *pointer) {
   std::memcpy(reinterpret_cast<char *>(&t) + 8 * k, &pointer, 8);
 }
@@ -98,7 +103,7 @@ void spoil_row(StepInput &input, Choices &choices, Memory &memory) {
       set_pointer(t, k, nullptr);
       break;
     case 4:  // not at a multiple of its element, but for codes
-      set_pointer(t, k, pointer_of(t, k) + choices.of({1, 2, 3, -1}));
+      set_pointer(t, k, moved(pointer_of(t, k), choices.of({1, 2, 3, -1})));
       break;
     case 5:
       set_pointer(t, k, pointer_of(other, j));

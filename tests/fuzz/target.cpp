@@ -17,16 +17,20 @@ void run_input(const std::uint8_t *data, std::size_t size) {
   Choices choices(data, size);
   memory.clear();
   const int what = choices.below(64);
-  if (what < 48) {
+  if (what < 46) {
     StepInput input = make_step(choices, memory, nullptr);
     if (choices.below(16) >= 9) spoil(input, choices, memory);
     run_step(input, choices, memory);
+  } else if (what < 48) {
+    fuzz_table(choices, memory);
   } else if (what < 54) {
     fuzz_quantize(choices, memory);
   } else if (what < 57) {
     fuzz_layout(choices, memory);
-  } else if (what < 59) {
+  } else if (what < 58) {
     fuzz_process(choices);
+  } else if (what < 59) {
+    fuzz_inits(choices, memory);
   } else if (what < 62) {
     fuzz_describe(choices, memory);
   } else if (!kernel_missing) {

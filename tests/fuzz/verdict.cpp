@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <cmath>
 
-#include "known.h"
 
 namespace {
 
@@ -50,7 +49,7 @@ Statuses run_errors(const adamw_tensor &t) {
   if (t.run_length == 0) return t.run_stride == 0 ? 0 : invalid;
   if (t.run_length < 0 || t.run_stride < t.run_length) return invalid;
   if (t.numel == 0) return 0;
-  if (t.numel % t.run_length != 0) return invalid;
+  if (t.run_length > t.numel || t.numel % t.run_length != 0) return invalid;
   const Wide runs = t.numel / t.run_length;
   if (Wide{t.global_offset} + (runs - 1) * t.run_stride + t.run_length > Wide{max_index}) return invalid;
   if (t.run_length == t.numel || !row_length_is_right(t.numel, t.row_length)) return 0;
@@ -150,7 +149,8 @@ Statuses step_errors(const StepCall &call, std::vector<Stretch> *stretches) {
   const adamw_step_options &o = *call.options;
   if (o.size != sizeof o) return errors | version;
   errors |= option_errors(o);
-  if (call.count < 0 || (call.count > 0 && call.tensors == nullptr)) errors |= invalid;
+  if (call.count < 0 || call.count > std::int64_t{1} << 55 || (call.count > 0 && call.tensors == nullptr))
+    errors |= invalid;
   if (reinterpret_cast<std::uintptr_t>(call.tensors) % alignof(adamw_tensor) != 0)
     errors |= call.count > 0 ? invalid : either;
   Stretches used;
@@ -166,7 +166,7 @@ Statuses step_errors(const StepCall &call, std::vector<Stretch> *stretches) {
       work = work || call.tensors[i].numel > 0;
     }
     const bool norms = o.max_unorm > 0 || o.state_format == ADAMW_STATE_TENSOR8;
-    if (known::small_windows_take_no_norms && norms && !call.paged.empty()) errors |= unsupported | ok;
+    if (norms && !call.paged.empty()) errors |= unsupported | ok;  // all tensors are small; so are all windows
     if (call.kernel_missing) errors |= work ? unsupported : unsupported | ok;
   }
   used.judge();
@@ -191,8 +191,7 @@ Statuses quantize_errors(const QuantizeCall &call) {
   need(o.step >= 0);
   need(o.numel >= 0 && o.numel <= max_numel);
   // There are no runs here: the last index is below 2^62.
-  need(o.global_offset >= 0);
-  if (Wide{o.global_offset} + std::max<std::int64_t>(o.numel, 0) > Wide{max_index}) errors |= either;
+  need(o.global_offset >= 0 && Wide{o.global_offset} + std::max<std::int64_t>(o.numel, 0) <= Wide{max_index});
   need(row_length_is_right(o.numel, o.row_length));
   if (call.kernel_missing) errors |= o.numel > 0 ? unsupported : unsupported | ok;
   if (o.numel <= 0 || (errors & invalid) != 0) return errors;
@@ -224,8 +223,7 @@ Statuses pager_create_errors(const adamw_pager_options *options, const void *pag
     need(o.resident_bytes == 0 || o.resident_bytes >= 4 * chunk);
     // More than a disk has, or than a file can be.
     if (o.reserve_bytes > std::int64_t{1} << 36)
-      errors |=
-          no_storage | (o.reserve_bytes > std::int64_t{1} << 60 ? invalid : 0) | (known::endless_reserve ? ok : 0);
+      errors |= no_storage | (o.reserve_bytes > std::int64_t{1} << 60 ? invalid : 0);
   }
   return errors;
 }

@@ -172,10 +172,10 @@ def test_no_memory_in_the_steady_state(cuda):
 
 def test_other_devices_are_named(cuda):
     """A row on a device that this machine has not is refused before anything is written."""
-    from pyadamw._library import ffi, library
+    from pyadamw._library import ffi, library, new_options
 
     lib = library()
-    options = ffi.new("adamw_step_options *", {"size": ffi.sizeof("adamw_step_options"), "lr": 1e-3, "beta1": 0.9})
-    options.beta2, options.eps, options.percentile_clipping, options.device = 0.999, 1e-8, 100, 999
+    options = new_options("adamw_step_options")
+    options.device = 999
     with pytest.raises(pyadamw.UnsupportedError, match="999"):
         lib.check(lib.lib.adamw_step(options, ffi.NULL, ffi.sizeof("adamw_tensor"), 0))

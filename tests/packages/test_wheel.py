@@ -30,9 +30,8 @@ row = ffi.new("adamw_tensor *")
 row.param, row.grad, row.exp_avg, row.exp_avg_sq = (ffi.cast("void *", numbers[name]) for name in "pgmv")
 row.numel, row.row_length, row.step = 1000, 1000, 1
 options = ffi.new("adamw_step_options *")
-options.size, options.device, options.num_threads = ffi.sizeof("adamw_step_options"), -1, 2
-options.lr, options.beta1, options.beta2, options.eps = 0.1, 0.9, 0.999, 1e-8
-options.percentile_clipping = 100
+assert lib.adamw_step_options_init(options, ffi.sizeof("adamw_step_options")) == 0
+options.lr, options.weight_decay, options.num_threads = 0.1, 0.0, 2
 status = lib.adamw_step(options, row, ffi.sizeof("adamw_tensor"), 1)
 assert status == 0, ffi.string(lib.adamw_last_error())
 assert all(abs(p - 0.9) < 1e-6 for p in numbers["p"])

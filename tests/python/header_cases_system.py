@@ -9,7 +9,8 @@ import json
 import sys
 
 from header_cases import case, cases, run
-from header_world import DEVICE_FAILS, DEVICE_FULL, FILE, HOST, MANAGED, PINNED
+from header_cases_device import on_device
+from header_world import DEVICE_FAILS, DEVICE_FULL, FILE, HOST, PINNED
 
 # ---- what is not here ------------------------------------------------------------------------------------------------
 
@@ -192,64 +193,38 @@ def _(w, function):
     return w.refused("writes", errno.EIO, lambda: w.step(pager=pager, state=state))
 
 
-# ---- devices ---------------------------------------------------------------------------------------------------------
+@case("step", "STORAGE")
+def _after_fork(w):
+    pager = w.new_pager(FILE)
+    state = w.new_buffer(pager), w.new_buffer(pager)
+
+    def step_on_full_disk():
+        return w.refused("space", errno.ENOSPC, lambda: w.step(pager=pager, state=state))
+
+    return w.beside_child(step_on_full_disk)
 
 
-def _on_device(status, failure):
-    """The cases of a status that the driver causes."""
+# ---- what never fails for what lies in the system --------------------------------------------------------------------
 
-    def prepare(w, backing):
-        pager = w.new_pager(backing)
+
+@case("pager_free", "OK")
+def _(w):
+    def prepare():
+        pager = w.new_pager(FILE)
         return pager, w.new_buffer(pager)
 
-    @case("step", status, "played")
-    def _(w):
-        w.step()
-        return w.failing(failure, lambda: None, lambda _: w.step())
-
-    @cases(status, "quantize", "dequantize", kind="played")
-    def _(w, function):
-        w.quantize(function)
-        return w.failing(failure, lambda: None, lambda _: w.quantize(function))
-
-    for backing in (PINNED, MANAGED):
-
-        @case("pager_create", status, "played")
-        def _(w, backing=backing):
-            return w.failing(failure, w.step, lambda _: w.create(backing))
-
-        @case("pager_alloc", status, "played")
-        def _(w, backing=backing):
-            return w.failing(failure, lambda: w.new_pager(backing), w.alloc)
-
-        @case("pager_acquire", status, "played")
-        def _(w, backing=backing):
-            return w.failing(failure, lambda: prepare(w, backing), lambda prepared: w.acquire(*prepared))
-
-        @case("pager_release", status, "played")
-        def _(w, backing=backing):
-            def lend():
-                pager, buffer = prepare(w, backing)
-                return pager, w.new_loan(pager, buffer)
-
-            return w.failing(failure, lend, lambda prepared: w.release(*prepared))
-
-    @case("pager_wait", status, "played")
-    def _(w):
-        return w.failing(failure, lambda: w.new_pager(PINNED), w.lib.adamw_pager_wait)
+    return w.without_memory_beside_child(prepare, w.lib.adamw_pager_free)
 
 
-_on_device("DEVICE", DEVICE_FAILS)
-_on_device("OUT_OF_MEMORY", DEVICE_FULL)
+@case("pager_free", "OK")
+def _on_full_disk(w):
+    pager = w.new_pager(FILE)
+    buffer = w.new_buffer(pager)
 
+    def free_on_full_disk():
+        return w.refused("space", errno.ENOSPC, lambda: w.lib.adamw_pager_free(pager, buffer))
 
-# ---- what is no more than a hint never fails -------------------------------------------------------------------------
-
-
-@case("pager_prefetch", "OK", "played")
-def _(w):
-    pager = w.new_pager(MANAGED)
-    return w.failing(DEVICE_FAILS, lambda: w.new_buffer(pager), lambda buffer: w.prefetch(pager, buffer))
+    return w.beside_child(free_on_full_disk)
 
 
 @case("pager_prefetch", "OK")
@@ -276,4 +251,6 @@ def _without_threads_for_it(w):
 
 
 if __name__ == "__main__":
+    on_device("DEVICE", DEVICE_FAILS)
+    on_device("OUT_OF_MEMORY", DEVICE_FULL)
     print(json.dumps(run(*sys.argv[1:])))

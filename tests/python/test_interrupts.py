@@ -301,10 +301,10 @@ def test_a_signal_in_a_long_call():
 SIGNAL = """
 import os, signal, threading, time, torch, pyadamw
 signal.signal(signal.SIGINT, signal.default_int_handler)
-for cls in (pyadamw.AdamW32bit, pyadamw.AdamW8bit, pyadamw.PagedAdamW8bit, torch.optim.AdamW):
+for cls in (pyadamw.AdamW32bit, pyadamw.AdamW8bit, pyadamw.PagedAdamW8bit):
     p = torch.nn.Parameter(torch.zeros(4_000_000))
     p.grad = torch.ones_like(p)
-    optimizer = cls([p], lr=0.1, **({"fused": True} if cls is torch.optim.AdamW else {}))
+    optimizer = cls([p], lr=0.1)
     optimizer.step()
     for wait in (0.001, 0.002):
         value, count, came = p.detach().clone(), float(optimizer.state[p]["step"]), False
