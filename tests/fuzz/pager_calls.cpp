@@ -4,6 +4,7 @@
 
 #include "finding.h"
 #include "other_calls.h"
+#include "pager_options.h"
 #include "step_run.h"
 
 namespace {
@@ -82,40 +83,7 @@ class Life {
   }
 
   bool create() {
-    options_.backing = choices_.below(3) == 0 ? ADAMW_PLACE_HOST : ADAMW_PLACE_FILE;
-    const bool file = options_.backing == ADAMW_PLACE_FILE;
-    if (file) options_.chunk_bytes = 65536;
-    if (file && choices_.below(3) == 0) options_.resident_bytes = 4 * 65536 + choices_.below(8) * 16384;
-    if (file && choices_.one_in(4)) options_.reserve_bytes = 100000;
-    Statuses beyond = 0;
-    if (choices_.one_in(4)) {
-      std::int32_t *const words[] = {&options_.backing, &options_.device};
-      std::int64_t *const numbers[] = {&options_.resident_bytes, &options_.chunk_bytes, &options_.reserve_bytes};
-      switch (choices_.below(5)) {
-        case 0:
-          *words[choices_.below(2)] = static_cast<std::int32_t>(choices_.hostile_integer());
-          break;
-        case 1: {
-          std::int64_t &n = *numbers[choices_.below(3)];
-          n = choices_.hostile_integer();
-          if (&n == numbers[2] && n > 1 << 20 && n <= std::int64_t{1} << 44)
-            n = std::int64_t{1} << 60;  // disks are shared
-          // Windows of gigabytes: made if there is memory for them, when they are first used.
-          if (&n != numbers[2] && n > 1 << 20 && n <= std::int64_t{1} << 50) n = INT64_MAX;
-          break;
-        }
-        case 2:
-          options_.size += static_cast<std::size_t>(choices_.of({8, -8}));
-          break;
-        case 3:
-          options_.directory = "/nonexistent";
-          beyond = file ? no_storage : 0;
-          break;
-        default:
-          judge("adamw_pager_create", adamw_pager_create(&options_, nullptr), invalid);
-          return false;
-      }
-    }
+    const Statuses beyond = choose_pager_options(choices_, options_);
     const Statuses errors = pager_create_errors(&options_, &pager_) | beyond;
     pager_ = reinterpret_cast<adamw_pager *>(8);
     const adamw_status status = adamw_pager_create(&options_, &pager_);
@@ -291,18 +259,9 @@ class Life {
     buffers_.pop_back();
   }
   void nobody() {
-    adamw_pager_statistics s{};
-    void *p = nullptr;
-    judge("adamw_pager_alloc", adamw_pager_alloc(nullptr, 1, &p, nullptr), invalid);
+    call_without_pager([this](const char *name, adamw_status status, Statuses errors) { judge(name, status, errors); });
     judge("adamw_pager_alloc", adamw_pager_alloc(pager_, 1, nullptr, nullptr), invalid);
-    judge("adamw_pager_free", adamw_pager_free(nullptr, this), invalid);
-    judge("adamw_pager_acquire", adamw_pager_acquire(nullptr, this, 1, nullptr, &p), invalid);
-    judge("adamw_pager_release", adamw_pager_release(nullptr, this, 1, nullptr), invalid);
-    judge("adamw_pager_prefetch", adamw_pager_prefetch(nullptr, this, 1, nullptr), invalid);
-    judge("adamw_pager_wait", adamw_pager_wait(nullptr), invalid);
-    judge("adamw_pager_stats", adamw_pager_stats(nullptr, &s, sizeof s), invalid);
-    judge("adamw_pager_stats", adamw_pager_stats(pager_, nullptr, sizeof s), invalid);
-    judge("adamw_pager_destroy", adamw_pager_destroy(nullptr), 0);
+    judge("adamw_pager_stats", adamw_pager_stats(pager_, nullptr, sizeof(adamw_pager_statistics)), invalid);
     if (!buffers_.empty()) judge("adamw_pager_destroy", adamw_pager_destroy(pager_), invalid);
   }
 
@@ -320,12 +279,9 @@ class Life {
     std::vector<PagerBuffer> paged;
     for (std::size_t i = kept; i < buffers_.size(); ++i)
       if (buffers_[i].moves) paged.push_back({buffers_[i].at, buffers_[i].bytes});
-    const bool works =
-        std::any_of(input.tensors, input.tensors + input.rows, [](const adamw_tensor &t) { return t.numel > 0; });
     if (choices_.one_in(4)) spoil(input, choices_, memory_);
     Statuses broken = 0;
     for (const Loan &loan : loans_) broken |= buffers_[loan.buffer].moves ? invalid : either;
-    if (!works && broken != 0) broken |= ok;  // there is nothing to do
     story_ += " step(";
     for (int n = 1 + choices_.below(3); n > 0; --n) run_step(input, choices_, memory_, paged, broken);
     story_ += ")";

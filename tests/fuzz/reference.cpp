@@ -241,9 +241,7 @@ void compare_step(const adamw_step_options &o, const adamw_tensor &t, std::int64
                                 o.beta2 < 0.999999 && (o.eps == 0 || (o.eps > 1e-20 && o.eps < 1e4)) &&
                                 o.weight_decay < 1e4 && (o.max_unorm == 0 || (o.max_unorm > 1e-8 && o.max_unorm < 1e8));
   const double gs = o.grad_scale != nullptr ? double{*o.grad_scale} : 1.0;
-  const auto unknown = [&] {
-    skipped.max += r.eight ? t.numel : 0;
-  };
+  const auto unknown = [&] { skipped.max += r.eight ? t.numel : 0; };
   if (!everyday_options || gs < 1e-6 || gs > 1e6) return unknown();
   const bool block_rows = t.row_length >= 64 && t.row_length % ADAMW_BLOCK_SIZE != 0 && t.row_length < t.numel;
   r.row_length = block_rows ? t.row_length : t.numel;
@@ -269,6 +267,7 @@ void compare_step(const adamw_step_options &o, const adamw_tensor &t, std::int64
   double lr = r.lr;
   if (o.max_unorm > 0) {
     const double most = o.max_unorm * std::sqrt(params), length = std::sqrt(directions);
+    all_sure = all_sure && directions < 1e34 && params < 1e34;  // beyond that their squares may overflow
     if (length > most) lr *= most / length;
     double error = 0;
     for (const Element &e : elements)

@@ -140,7 +140,11 @@ void run_step(StepInput &input, Choices &choices, Memory &memory, const std::vec
   std::vector<Stretch> used;
   const StepCall call{input.options, input.tensors, input.tensor_size, input.count, paged, kernel_missing};
   Statuses errors = step_errors(call, &used);
-  if (input.count > 0) errors |= broken;
+  const auto works = [&] {
+    return std::any_of(input.tensors, input.tensors + input.count, [](const adamw_tensor &t) { return t.numel > 0; });
+  };
+  if (broken != 0 && errors == 0 && input.count > 0) errors = works() ? broken : broken | ok;
+  if (broken != 0 && errors != 0 && input.count > 0) errors |= broken;
   const Statuses may = allowed(errors);
   if ((may & ok) != 0 && !has_its_memory(used, memory)) return;
   memory.remember();

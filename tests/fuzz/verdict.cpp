@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <cmath>
 
-
 namespace {
 
 bool at_least_zero(double x) { return std::isfinite(x) && x >= 0; }
