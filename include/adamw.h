@@ -277,7 +277,8 @@ typedef struct adamw_step_options {
                                   Device memory on a device */
   const float *found_inf;      /* NULL, or one float: if it is not 0 the call changes nothing. Device memory on a device */
   int64_t *skipped;            /* NULL, or a counter: increased by the elements that 8-bit state skipped, see
-                                  adamw_state_format. Device memory on a device */
+                                  adamw_state_format. Device memory on a device, where what pads a block to 256 elements
+                                  counts, too, if 1 / *grad_scale overflows */
   void *stream;                /* the CUDA stream (cudaStream_t) that the work is queued on; ignored on the CPU */
   const float *lr_tensor;      /* NULL, or one float that is the learning rate instead of `lr`, in [0, infinity). Device memory on a
                                   device, where it is read when the step runs */

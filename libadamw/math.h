@@ -261,10 +261,10 @@ template <class V, class I>
 ADAMW_INLINE I float_to_float16_stochastic(V x, I word) {
   const V normal = from_bits((bits(x) + shift_right(word, 19)) & 0xFFFFE000u);
   // Below 2^-14 binary16 is fixed point with a unit of 2^-24: 24 - 11 bits to drop are not enough.
-  // (The rest and the random number are compared: their sum would be rounded, up to the next unit now and then.)
-  const V units = min(magnitude(x), V(1.0f)) * V(16777216.0f), whole = to_float(truncate(units));
-  const V up = select(less(rounding_number<V>(word) - V(1.0f), units - whole), V(1.0f), V(0.0f));
-  const V denormal = from_bits(bits((whole + up) * V(5.9604644775390625e-8f)) | (bits(x) & 0x80000000u));
+  // (13 random bits, as above it: with more, the sum would be rounded, up to the next unit now and then.)
+  const V random = rounding_number<V>(word & 0xFFF80000u) - V(1.0f);
+  const V units = to_float(truncate(min(magnitude(x), V(1.0f)) * V(16777216.0f) + random));
+  const V denormal = from_bits(bits(units * V(5.9604644775390625e-8f)) | (bits(x) & 0x80000000u));
   const V rounded = select(less(magnitude(x), V(6.103515625e-5f)), denormal, normal);
   return float_to_float16(select(is_finite(x), rounded, x));
 }

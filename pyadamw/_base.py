@@ -129,6 +129,7 @@ class Base(torch.optim.Optimizer):
             ValueError: a parameter, gradient, option or state is not what it must be; nothing has been changed.
             StorageError: the file of a PageManager cannot be read or written. Parameters and state are consistent, and
                 the exception's `stepped` has the parameters that have been stepped.
+            KeyboardInterrupt: Ctrl-C. Each parameter has been stepped, its count included, or has not.
         """
         loss = None
         if closure is not None:

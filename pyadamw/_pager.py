@@ -4,6 +4,7 @@ A tensor holds its pages, and pages hold the pager: everything goes when nobody 
 """
 
 import math
+import os
 import sys
 
 import torch
@@ -37,6 +38,7 @@ class Pager:
         self.pointer = ffi.gc(pager[0], lib.adamw_pager_destroy)
         self._in_files = set()  # addresses of buffers
         self._left = False
+        self._process = os.getpid()
         leave_in_workers(self, Pager._leave)
 
     def zeros(self, shape, dtype):
@@ -62,7 +64,8 @@ class Pager:
         if self._left and address in self._in_files:
             return
         self._in_files.discard(address)
-        if self.device.type == "cuda" and not sys.is_finalizing() and not is_capturing():
+        ours = os.getpid() == self._process  # in a child of fork() CUDA does not work
+        if self.device.type == "cuda" and ours and not sys.is_finalizing() and not is_capturing():
             torch.cuda.synchronize(self.device)  # torch's own kernels may still read the tensor
         self._library.lib.adamw_pager_free(self.pointer, buffer)
 

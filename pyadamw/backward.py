@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from . import _checkpoint
 from ._data_parallel import Averaged
 from ._local import belongs_to_fsdp1
 from ._paging import PageManager
@@ -112,10 +113,18 @@ class StepInBackward:
         return {"optimizers": [optimizer.state_dict() for optimizer in self.optimizers.values()]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Loads what state_dict() gave. ValueError if it is of another number of parameters, or damaged."""
-        saved = state_dict["optimizers"]
+        """Loads what state_dict() gave. ValueError if it is of another number of parameters, or damaged, and then
+        nothing has changed."""
+        saved = state_dict.get("optimizers") if isinstance(state_dict, dict) else None
+        if not isinstance(saved, (list, tuple)):
+            raise ValueError("not the state dict of a StepInBackward: it has no list of optimizers")
         if len(saved) != len(self.optimizers):
             raise ValueError(f"the state dict has {len(saved)} optimizers: must have {len(self.optimizers)}")
+        for number, (optimizer, state) in enumerate(zip(self.optimizers.values(), saved, strict=True)):
+            try:
+                _checkpoint.checked(optimizer, state)
+            except ValueError as error:
+                raise ValueError(f"optimizer {number}: {error}") from None
         for optimizer, state in zip(self.optimizers.values(), saved, strict=True):
             optimizer.load_state_dict(state)
 

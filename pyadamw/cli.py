@@ -76,7 +76,7 @@ def _parser(with_demo):
     commands.add_parser("info", help="versions, library, kernel and threads").set_defaults(run=info)
     conversion = commands.add_parser("convert", help="rewrite a file of optimizer state for another optimizer")
     conversion.add_argument("input", metavar="IN", help="a file of torch.save() or safetensors; its code is not run")
-    conversion.add_argument("output", metavar="OUT")
+    conversion.add_argument("output", metavar="OUT", help="a file that is replaced as a whole, or a free name")
     conversion.add_argument("--to", required=True, choices=["torch", "bitsandbytes", "pyadamw", "safetensors"])
     conversion.add_argument("--key", help="where in a larger checkpoint the optimizer's state is")
     conversion.set_defaults(run=convert)

@@ -19,7 +19,7 @@ import torch
 from . import _cdef
 from ._device import is_device, stream
 from ._library import ffi, library, new_options
-from ._memory import plain
+from ._memory import oddity, plain
 
 BLOCK8, TENSOR8 = 1, 2  # adamw_state_format
 MAPS = {"signed": 0, "unsigned": 1}  # adamw_map
@@ -80,6 +80,12 @@ def _options(tensor, map, block_wise, rounding, step=0, seed=0, global_offset=0)
     return options
 
 
+def _check_dense(name, value):
+    is_meta = isinstance(value, torch.Tensor) and value.device.type == "meta"  # device_number() says so
+    if oddity(value) and not is_meta:
+        raise ValueError(f"{name} is {oddity(value)}: must be a dense tensor")
+
+
 def _pointer(kind, tensor):
     return ffi.cast(kind, tensor.data_ptr())
 
@@ -109,6 +115,9 @@ def quantize(
         codes: uint8, the shape of `tensor`.
         absmax: float32, the largest magnitude of each block; its shape is absmax_shape(tensor.shape, block_wise).
     """
+    _check_dense("tensor", tensor)
+    if tensor.is_complex():
+        raise ValueError(f"tensor has dtype {str(tensor.dtype).removeprefix('torch.')}: must be real numbers")
     source = plain(tensor.detach().to(torch.float32))
     options = _options(source, map, block_wise, rounding, step, seed)
     codes = torch.empty(source.shape, dtype=torch.uint8, device=source.device)
@@ -126,6 +135,8 @@ def dequantize(
     codes: torch.Tensor, absmax: torch.Tensor, map: Map = "signed", *, block_wise: bool = True
 ) -> torch.Tensor:
     """The float32 tensor absmax[block] * codebook(map)[codes], of the shape of `codes`. See quantize()."""
+    _check_dense("codes", codes)
+    _check_dense("absmax", absmax)
     shape = absmax_shape(codes.shape, block_wise)
     if codes.dtype != torch.uint8:
         raise ValueError(f"codes has dtype {codes.dtype}: must be uint8")

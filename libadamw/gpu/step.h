@@ -80,7 +80,6 @@ ADAMW_NOINLINE void any_block8(const Table &table, int number, std::uint32_t blo
     }
   }
   skipped = warp_sum(skipped);
-  if (skipped > static_cast<std::uint32_t>(b.n)) skipped = static_cast<std::uint32_t>(b.n);  // see cpu/block_step.h
   if (lane == 0 && skipped != 0 && head.skipped != nullptr) atomic_add(head.skipped, std::uint64_t{skipped});
   store_any(p, b.at.param, head.param_dtype, b.begin, b.n, lane, head.stochastic_rounding, c.param_key,
             b.template start<Runs>());
