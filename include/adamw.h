@@ -557,8 +557,7 @@ ADAMW_API adamw_status adamw_pager_stats(adamw_pager *pager, adamw_pager_statist
  * Making the snapshot of FILE buffers costs the parent, at its next step, acquire, or release of dirty bytes with that pager while
  * such a child still lives and has not given its buffers back, one copy of the files' content, and as much space on the disk. If
  * that cannot be had the call returns STORAGE or OUT_OF_MEMORY, nothing is lost, and the next one tries again. Without such a
- * child only what the parent's program itself has written to buffers since the fork is written to the files. In either case no
- * other thread may write to buffers of that pager during that call. */
+ * child only what the parent's program itself has written to buffers since the fork is written to the files. */
 
 /* ---- tensors of a Python framework -------------------------------------------------------------------------- */
 

@@ -83,12 +83,12 @@ adamw_status PagedRows::cut(bool measured) {
         last = fit > 0 ? end_of_cut(row, first, fit, measured) : first;
         if (last <= first) {  // not a part of it: the next window, which is empty
           if (room == session_.chunk_bytes()) {
-            return fail(
-                ADAMW_ERROR_UNSUPPORTED,
-                "%s: row %" PRId64 ": chunk_bytes = %" PRId64
-                " of the pager is too small for max_unorm or ADAMW_STATE_TENSOR8 with such a tensor: with 131072 bytes, and "
-                "1 / 4096 of its state more, it is not",
-                function_, row.number, session_.chunk_bytes());
+            return fail(ADAMW_ERROR_UNSUPPORTED,
+                        "%s: row %" PRId64 ": chunk_bytes = %" PRId64
+                        " of the pager is too small for max_unorm or ADAMW_STATE_TENSOR8 with such a tensor: with "
+                        "131072 bytes, and "
+                        "1 / 4096 of its state more, it is not",
+                        function_, row.number, session_.chunk_bytes());
           }
           ends_.push_back(spans_.size());
           room = session_.chunk_bytes();

@@ -40,8 +40,19 @@ int keep_pages(Arena &arena, std::int64_t first, std::int64_t end) {
     unmap_memory(fresh, end - first);
     return error;
   }
-  std::memset(arena.kept + first / page_bytes, 1, static_cast<std::size_t>((end - first) / page_bytes));
+  std::fill(&arena.page(first), &arena.page(first) + (end - first) / page_bytes, Page::kept);
   arena.any_kept = true;
+  return 0;
+}
+
+// Stretches of the mapping are the file's again, whatever they were: shared with it, or private, so that only this
+// process sees what is written there. 0, or an errno.
+int restore(const Arena &arena, std::int64_t offset, std::int64_t bytes, bool shared) {
+  if (mmap(arena.memory + offset, static_cast<std::size_t>(bytes), PROT_READ | PROT_WRITE,
+           (shared ? MAP_SHARED : MAP_PRIVATE) | MAP_NORESERVE | MAP_FIXED, arena.file->descriptor(),
+           offset) == MAP_FAILED)
+    return errno;
+  std::fill(&arena.page(offset), &arena.page(offset) + bytes / page_bytes, shared ? Page::shared : Page::unchanged);
   return 0;
 }
 
@@ -49,10 +60,8 @@ int keep_pages(Arena &arena, std::int64_t first, std::int64_t end) {
 
 Arena::~Arena() {
   if (memory != nullptr) unmap_memory(memory, bytes);
-  if (kept != nullptr) unmap_memory(kept, bytes / page_bytes);
+  if (pages != nullptr) unmap_memory(pages, bytes / page_bytes);
 }
-
-bool Arena::is_kept(std::int64_t offset) const { return any_kept && kept[offset / page_bytes] != 0; }
 
 std::int64_t Arenas::rounded(std::int64_t bytes) { return round_up(bytes, is_small(bytes) ? small_unit : page_bytes); }
 
@@ -90,10 +99,10 @@ adamw_status Arenas::make_arena(const char *function, std::int64_t bytes, Arena 
        size = std::max(bytes, round_up(size / 4, page_bytes))) {
     void *memory = mmap(nullptr, static_cast<std::size_t>(size), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE,
                         file.descriptor(), 0);
-    void *kept = memory == MAP_FAILED ? nullptr : map_memory(size / page_bytes);
-    if (kept != nullptr) {
+    void *pages = memory == MAP_FAILED ? nullptr : map_memory(size / page_bytes);  // zeros: all are shared
+    if (pages != nullptr) {
       arena->memory = static_cast<char *>(memory);
-      arena->kept = static_cast<unsigned char *>(kept);
+      arena->pages = static_cast<Page *>(pages);
       arena->bytes = size;
       break;
     }
@@ -129,6 +138,7 @@ adamw_status Arenas::take_pages(const char *function, std::int64_t bytes, void *
     at = 0;
   }
   int error = arena->file->reserve(at, bytes);
+  if (error == 0) error = claim(*arena, at, bytes);
   if (error == 0) {
     arena->stale.cut(at, bytes, [&](std::int64_t offset, std::int64_t size) {
       if (error == 0) error = make_zeros(*arena, offset, size);
@@ -154,33 +164,26 @@ void Arenas::drop_if_empty(const Arena *arena) {
   arenas_.erase(std::find_if(arenas_.begin(), arenas_.end(), [=](const auto &known) { return known.get() == arena; }));
 }
 
-// What was kept in memory is the file's again. 0, or an errno.
-int Arenas::restore(Arena &arena, std::int64_t offset, std::int64_t bytes) {
-  if (!arena.any_kept) return 0;
-  for (std::int64_t page = offset; page < offset + bytes; page += page_bytes) {
-    if (!arena.is_kept(page)) continue;
-    if (mmap(arena.memory + page, static_cast<std::size_t>(page_bytes), PROT_READ | PROT_WRITE,
-             MAP_SHARED | MAP_NORESERVE | MAP_FIXED, arena.file->descriptor(), page) == MAP_FAILED)
-      return errno;
-    arena.kept[page / page_bytes] = 0;
-  }
-  return 0;
+// Of what nobody has: makes its pages those of the file, shared unless that may not be written. 0, or an errno.
+int Arenas::claim(Arena &arena, std::int64_t offset, std::int64_t bytes) {
+  return arena.over_pages(offset, bytes, [&](Page page, std::int64_t at, std::int64_t size) {
+    return page == (arena.frozen ? Page::unchanged : Page::shared) ? 0 : restore(arena, at, size, !arena.frozen);
+  });
 }
 
-// Of what nobody has. 0, or an errno.
+// Of what nobody has, and is claimed. 0, or an errno.
 int Arenas::make_zeros(Arena &arena, std::int64_t offset, std::int64_t bytes) {
-  if (arena.is_private) {  // a child may still read the file
-    std::memset(arena.memory + offset, 0, static_cast<std::size_t>(bytes));
+  return arena.over_pages(offset, bytes, [&](Page page, std::int64_t at, std::int64_t size) {
+    if (page == Page::shared && !arena.frozen) return arena.file->zero(at, size);
+    std::memset(arena.memory + at, 0, static_cast<std::size_t>(size));  // a child may still read the file
     return 0;
-  }
-  if (const int error = restore(arena, offset, bytes)) return error;
-  return arena.file->zero(offset, bytes);
+  });
 }
 
 // Makes [offset, offset + bytes) of the file zeros, if it can. What is reserved for good stays so; the rest of the disk
 // space is others' again.
 bool Arenas::empty(Arena &arena, std::int64_t offset, std::int64_t bytes) {
-  if (arena.is_private || restore(arena, offset, bytes) != 0) return false;
+  if (arena.frozen || claim(arena, offset, bytes) != 0) return false;
   const std::int64_t end = offset + bytes, middle = std::clamp(arena.reserved, offset, end);
   return (offset == middle || arena.file->give_back(offset, middle - offset, true) == 0) &&
          (middle == end || arena.file->give_back(middle, end - middle, false) == 0);
@@ -262,16 +265,9 @@ void Arenas::give_back(Arena *arena, void *memory, std::int64_t bytes) {
 
 int Arenas::keep(Arena &arena, std::int64_t offset, std::int64_t bytes) {
   const std::int64_t first = offset / page_bytes * page_bytes, end = round_up(offset + bytes, page_bytes);
-  for (std::int64_t page = first; page < end;) {
-    std::int64_t next = page + page_bytes;
-    const bool kept = arena.is_kept(page);
-    while (next < end && arena.is_kept(next) == kept) next += page_bytes;
-    if (!kept) {
-      if (const int error = keep_pages(arena, page, next)) return error;
-    }
-    page = next;
-  }
-  return 0;
+  return arena.over_pages(first, end - first, [&](Page page, std::int64_t at, std::int64_t size) {
+    return page == Page::kept ? 0 : keep_pages(arena, at, at + size);
+  });
 }
 
 }  // namespace adamw

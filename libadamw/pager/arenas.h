@@ -3,9 +3,10 @@
 //
 // In a fork. A mapping that is shared with a file shows a child what its parent writes later. So before a fork each
 // becomes a private one: what either process writes in it from then on is its own, and the file stays as it was. The
-// child lives with that. The parent's file must be written again, by steps, so at its next call settle() makes the
-// mapping shared once more: with the same file, after what was written meanwhile has gone there, if no child has the
-// old contents any more; else with a new file, to which all is copied, and the old one goes with the last child.
+// child lives with that. The parent's steps write to files. So at its next call that may, settle() decides: if no child
+// has the old contents any more, the file can be written again; else there is another one, and the old one goes with
+// the last child. Pages become shared with it one after the other, when a call uses the state in them, which nobody
+// else may write meanwhile: what a program writes in others is not lost.
 #pragma once
 
 #include <atomic>
@@ -19,20 +20,43 @@
 
 namespace adamw {
 
+constexpr std::int64_t page_size = 4096;
+
+// What a page of the mapping is.
+enum class Page : unsigned char {
+  shared,     // the file's
+  kept,       // memory of this process, which has its contents, whatever the file has
+  unchanged,  // private since a fork; the file has the same, unless this process has written it
+  elsewhere   // private since a fork; the file has nothing of it yet
+};
+
 struct Arena {
   std::unique_ptr<PrivateFile> file;
   char *memory = nullptr;
   std::int64_t bytes = 0;     // of the mapping; of the file there is what has been reserved
   std::int64_t reserved = 0;  // from the beginning, for good
   std::int64_t taken = 0;
-  Gaps gaps;                      // whole pages
-  Gaps stale;                     // of these: what may not be zeros
-  unsigned char *kept = nullptr;  // a byte for each page: 1 where memory of this process has its place in the mapping
-  std::atomic<bool> any_kept{false};
-  bool is_private = false;  // since a fork
+  Gaps gaps;                          // whole pages
+  Gaps stale;                         // of these: what may not be zeros
+  Page *pages = nullptr;              // what each is
+  std::atomic<bool> any_kept{false};  // may be
+  bool any_private = false;           // may be, since a fork
+  bool frozen = false;                // since a fork nothing may be written to the file
 
   ~Arena();
-  bool is_kept(std::int64_t offset) const;
+  Page &page(std::int64_t offset) const { return pages[offset / page_size]; }
+  bool is_kept(std::int64_t offset) const { return any_kept && page(offset) == Page::kept; }
+  // Calls body(page, offset, bytes) for stretches of equal pages; stops where it returns an errno, which is the result.
+  template <class Body>
+  int over_pages(std::int64_t offset, std::int64_t size, const Body &body) const {
+    for (std::int64_t at = offset, end = offset + size; at < end;) {
+      std::int64_t next = at + page_size;
+      while (next < end && page(next) == page(at)) next += page_size;
+      if (const int error = body(page(at), at, next - at)) return error;
+      at = next;
+    }
+    return 0;
+  }
   // Calls body(offset, bytes) for each stretch that is taken; stops where it returns an errno, which is the result.
   template <class Body>
   int over_taken(const Body &body) const {
@@ -50,9 +74,11 @@ struct Arena {
   }
 };
 
+class OwnPages;  // snapshot.cpp
+
 class Arenas {
  public:
-  Arenas() = default;
+  Arenas();
   ~Arenas();
   Arenas(const Arenas &) = delete;
   Arenas &operator=(const Arenas &) = delete;
@@ -73,9 +99,12 @@ class Arenas {
   // ---- fork ----
   void before_fork();
   void after_fork(bool in_child);
-  // What was a snapshot for a child becomes the parent's again. Before anything writes to a file. (Buffers may be taken
-  // and given back before: of what a child can still read that changes nothing.)
+  // Before anything else writes to a file. (Buffers may be taken and given back before: of what a child can still read
+  // that changes nothing.)
   adamw_status settle(const char *function);
+  // Then, of what a call uses: makes its pages shared with the file; those that it has not alone are kept. 0, or an
+  // errno.
+  int share(Arena &arena, std::int64_t offset, std::int64_t bytes);
 
   const std::string &directory() const { return directory_; }
 
@@ -87,15 +116,17 @@ class Arenas {
 
   adamw_status make_arena(const char *function, std::int64_t bytes, Arena **arena);
   void drop_if_empty(const Arena *arena);
-  static int restore(Arena &arena, std::int64_t offset, std::int64_t bytes);
   static bool empty(Arena &arena, std::int64_t offset, std::int64_t bytes);
+  static int claim(Arena &arena, std::int64_t offset, std::int64_t bytes);
   static int make_zeros(Arena &arena, std::int64_t offset, std::int64_t bytes);
   adamw_status take_pages(const char *function, std::int64_t bytes, void **memory, Arena **arena);
   void give_pages_back(Arena *arena, void *memory, std::int64_t bytes);
   adamw_status take_small(const char *function, std::int64_t bytes, void **memory, Arena **arena);
   void give_small_back(void *memory, std::int64_t bytes);
   adamw_status no_room(const char *function, std::int64_t bytes, int error) const;
+  adamw_status settle_one(const char *function, Arena &arena, bool child_lives);
   bool child_lives() const;
+  void forget_ended_children();
   void drop_claims();
 
   std::string directory_;
@@ -113,6 +144,7 @@ class Arenas {
   int made_claim_[2] = {-1, -1};  // while a fork is under way
   bool unknown_child_ = false;    // there was no pipe to be had
   bool in_child_ = false;
+  std::unique_ptr<OwnPages> own_pages_;  // since settle(), if the system tells
 };
 
 }  // namespace adamw

@@ -135,6 +135,7 @@ class FileBacking final : public Backing {
     window.next.pieces = loan.pieces;
     window.next.cached = loan.alone;  // it may have been prefetched there
     layout_.lay_out(window.next, window.memory);
+    if (adamw_status s = share(function, window.next)) return s;
     const std::lock_guard<std::mutex> lock(mutex_);
     reads_.push(window);
     changed_->notify_all();
@@ -152,6 +153,10 @@ class FileBacking final : public Backing {
     }
     loan.pieces = window.now.pieces;
     return ADAMW_OK;
+  }
+
+  adamw_status before_write(const char *function, const Loan &loan) override {
+    return share(function, windows_[loan.window].now);
   }
 
   adamw_status give_back(const char *function, Loan &loan, bool dirty, void *) override {
@@ -213,6 +218,21 @@ class FileBacking final : public Backing {
     for (std::thread &thread : threads_)
       if (thread.joinable()) thread.join();
     stop_ = false;
+  }
+
+  // What a call uses of the mappings is the files' again, after a fork.
+  adamw_status share(const char *function, const Contents &contents) {
+    for (const Extent &e : contents.extents) {
+      if (!e.arena->any_private) continue;
+      const std::lock_guard<std::mutex> lock(kept_mutex_);
+      if (const int error = arenas_.share(*e.arena, e.offset, e.bytes)) {
+        return fail(ADAMW_ERROR_STORAGE,
+                    "%s: after a fork, state cannot be written to the files in %s: %s; it is in memory, and the next "
+                    "call tries again",
+                    function, arenas_.directory().c_str(), std::strerror(error));
+      }
+    }
+    return ADAMW_OK;
   }
 
   template <class Condition>

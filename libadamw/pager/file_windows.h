@@ -11,7 +11,7 @@ namespace adamw {
 
 // A stretch of a file, of one buffer or of several that lie side by side.
 struct Extent {
-  const Arena *arena;
+  Arena *arena;
   std::int64_t offset, bytes, at;  // at: in the window
 };
 
@@ -66,7 +66,7 @@ class Layout {
 
  private:
   struct Item {
-    const Arena *arena;
+    Arena *arena;
     std::int64_t begin, end;
     Piece *piece;
   };

@@ -143,6 +143,7 @@ adamw_status Pager::release(const char *function, void *usable, bool dirty, void
   }
   if (dirty) {
     if (adamw_status s = backing_->settle(function)) return s;  // it stays acquired
+    if (adamw_status s = backing_->before_write(function, *loan)) return s;
   }
   const adamw_status given_back = backing_->give_back(function, *loan, dirty, stream);
   loan->pieces.clear();

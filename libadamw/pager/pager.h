@@ -99,6 +99,8 @@ class Backing {
   virtual adamw_status fetch(const char *function, Loan &loan, void *stream) = 0;
   // Sets `usable` of each piece.
   virtual adamw_status arrive(const char *function, Loan &loan, void *stream) = 0;
+  // Of a loan that is alone, since there may have been a fork in its time. After an error it is as it was.
+  virtual adamw_status before_write(const char *, const Loan &) { return ADAMW_OK; }
   // Starts to take back what was written. After an error, of these bytes or of earlier ones, they are safe all the
   // same, in memory of their own.
   virtual adamw_status give_back(const char *function, Loan &loan, bool dirty, void *stream) = 0;
@@ -112,7 +114,7 @@ class Backing {
   virtual void hint(const Piece &, void *) {}
 
   // Around fork(), while no other call runs: the child's buffers become its own copies. In the parent settle() comes
-  // before anything is moved.
+  // before anything is moved: what may be written may have to be elsewhere now.
   virtual void before_fork() {}
   virtual void after_fork(bool) {}
   virtual adamw_status settle(const char *) { return ADAMW_OK; }

@@ -16,25 +16,19 @@
 namespace adamw {
 namespace {
 
-// Maps what is not kept of an arena anew, with other flags, onto the same addresses. 0, or an errno.
-int map_again(const Arena &arena, const PrivateFile &file, int protection, int flags) {
-  for (std::int64_t at = 0; at < arena.bytes;) {
-    std::int64_t end = at;
-    if (arena.any_kept) {
-      while (end < arena.bytes && !arena.is_kept(end)) end += page_bytes;
-    } else {
-      end = arena.bytes;
-    }
-    if (end > at && mmap(arena.memory + at, static_cast<std::size_t>(end - at), protection,
-                         flags | MAP_NORESERVE | MAP_FIXED, file.descriptor(), at) == MAP_FAILED)
-      return errno;
-    for (at = end; at < arena.bytes && arena.is_kept(at);) at += page_bytes;
-  }
-  return 0;
+// Maps stretches of a file onto the same addresses anew, with other flags. 0, or an errno.
+int map_again(const Arena &arena, std::int64_t offset, std::int64_t bytes, int protection, int flags) {
+  return mmap(arena.memory + offset, static_cast<std::size_t>(bytes), protection, flags | MAP_NORESERVE | MAP_FIXED,
+              arena.file->descriptor(), offset) == MAP_FAILED
+             ? errno
+             : 0;
 }
-int map_shared(const Arena &arena, const PrivateFile &file) {
-  return map_again(arena, file, PROT_READ | PROT_WRITE, MAP_SHARED);
+
+void mark(const Arena &arena, std::int64_t offset, std::int64_t bytes, Page page) {
+  std::fill(&arena.page(offset), &arena.page(offset) + bytes / page_bytes, page);
 }
+
+}  // namespace
 
 // ---- which pages of a private mapping this process has written ----
 
@@ -97,24 +91,15 @@ class OwnPages {
   const int pages_;
 };
 
-// Writes [offset, offset + bytes) of an arena to a file, except for what is kept in memory.
-// (Through the page cache: the pages may be those of that very file.)
-int write_out(const Arena &arena, const PrivateFile &file, std::int64_t offset, std::int64_t bytes) {
-  if (!arena.any_kept) return file.write(arena.memory + offset, bytes, offset, true);
-  for (std::int64_t page = offset; page < offset + bytes; page += page_bytes) {
-    if (arena.is_kept(page)) continue;
-    if (const int error = file.write(arena.memory + page, page_bytes, page, true)) return error;
-  }
-  return 0;
-}
-
-}  // namespace
+Arenas::Arenas() = default;
+Arenas::~Arenas() { drop_claims(); }
 
 // ---- around the fork ----
 
 void Arenas::before_fork() {
   made_claim_[0] = made_claim_[1] = -1;
   if (arenas_.empty()) return;
+  forget_ended_children();
   try {
     claims_.reserve(claims_.size() + 1);
     own_claims_.reserve(own_claims_.size() + 1);
@@ -122,8 +107,14 @@ void Arenas::before_fork() {
   } catch (const std::bad_alloc &) {
   }
   for (const auto &arena : arenas_) {
-    if (!arena->is_private)
-      arena->is_private = map_again(*arena, *arena->file, PROT_READ | PROT_WRITE, MAP_PRIVATE) == 0;
+    const auto make_private = [&](Page page, std::int64_t at, std::int64_t size) {
+      if (page != Page::shared) return 0;
+      if (const int error = map_again(*arena, at, size, PROT_READ | PROT_WRITE, MAP_PRIVATE)) return error;
+      mark(*arena, at, size, Page::unchanged);
+      return 0;
+    };
+    arena->any_private = arena->frozen = true;
+    arena->over_pages(0, arena->bytes, make_private);
   }
 }
 
@@ -147,17 +138,21 @@ void Arenas::after_fork(bool in_child) {
   }
   // What could not be made private would follow the parent: better that nobody can read it.
   for (const auto &arena : arenas_) {
-    if (!arena->is_private) map_again(*arena, *arena->file, PROT_NONE, MAP_PRIVATE);
+    arena->over_pages(0, arena->bytes, [&](Page page, std::int64_t at, std::int64_t size) {
+      return page == Page::shared ? map_again(*arena, at, size, PROT_NONE, MAP_PRIVATE) : 0;
+    });
   }
 }
 
-bool Arenas::child_lives() const {
-  bool lives = unknown_child_;
-  for (int claim : claims_) {
-    pollfd ended{claim, 0, 0};
-    lives = lives || poll(&ended, 1, 0) != 1 || (ended.revents & POLLHUP) == 0;
-  }
-  return lives;
+// Children that have ended, or have given their buffers back.
+void Arenas::forget_ended_children() {
+  const auto ended = [](int claim) {
+    pollfd end{claim, 0, 0};
+    if (poll(&end, 1, 0) != 1 || (end.revents & POLLHUP) == 0) return false;
+    close(claim);
+    return true;
+  };
+  claims_.erase(std::remove_if(claims_.begin(), claims_.end(), ended), claims_.end());
 }
 
 void Arenas::drop_claims() {
@@ -170,67 +165,70 @@ void Arenas::drop_claims() {
 
 // ---- after it, in the parent ----
 
-namespace {
-
-// No child has the old contents: what this process has written since goes to the file.
-int bring_back(Arena &arena) {
-  const PrivateFile &file = *arena.file;
-  const OwnPages own;
-  const bool tells = own.can_tell(file);
-  const int error = arena.over_taken([&](std::int64_t offset, std::int64_t bytes) {
-    if (!tells) return write_out(arena, file, offset, bytes);
-    return own.over(arena.memory + offset, bytes,
-                    [&](std::int64_t at, std::int64_t size) { return write_out(arena, file, offset + at, size); });
-  });
-  return error != 0 ? error : map_shared(arena, file);
-}
-
-// A child has them: all goes to another file.
-int move_to(std::unique_ptr<PrivateFile> fresh, Arena &arena) {
+adamw_status Arenas::settle_one(const char *function, Arena &arena, bool child_lives) {
+  if (!child_lives) {
+    own_pages_ = std::make_unique<OwnPages>();
+    if (arena.file->size() > 0 && !own_pages_->can_tell(*arena.file)) own_pages_ = nullptr;
+    arena.frozen = false;
+    return ADAMW_OK;
+  }
+  auto fresh = std::make_unique<PrivateFile>();
+  if (adamw_status s = fresh->open(function, directory_)) return s;
   int error = arena.reserved > 0 ? fresh->reserve(0, arena.reserved) : 0;
   if (error == 0)
-    error = arena.over_taken([&](std::int64_t offset, std::int64_t bytes) {
-      if (const int e = fresh->reserve(offset, bytes)) return e;
-      return write_out(arena, *fresh, offset, bytes);
-    });
-  if (error == 0) error = map_shared(arena, *fresh);
-  if (error == 0) arena.file = std::move(fresh);
-  return error;
+    error = arena.over_taken([&](std::int64_t offset, std::int64_t bytes) { return fresh->reserve(offset, bytes); });
+  if (error != 0) {
+    return fail(ADAMW_ERROR_STORAGE,
+                "%s: a child of a fork has the old contents still, and %s has no room for %" PRId64
+                " bytes more: %s; nothing is lost, and the next call tries again",
+                function, directory_.c_str(), arena.taken, std::strerror(error));
+  }
+  std::replace(arena.pages, arena.pages + arena.bytes / page_bytes, Page::unchanged, Page::elsewhere);
+  arena.file = std::move(fresh);
+  arena.frozen = false;
+  return ADAMW_OK;
 }
 
-}  // namespace
-
 adamw_status Arenas::settle(const char *function) {
-  bool any = false;
-  for (const auto &arena : arenas_) any = any || arena->is_private;
-  if (!any || in_child_) return ADAMW_OK;
-  const bool lives = child_lives();
+  if (in_child_ || std::none_of(arenas_.begin(), arenas_.end(), [](const auto &arena) { return arena->frozen; }))
+    return ADAMW_OK;
+  forget_ended_children();
+  const bool child_lives = unknown_child_ || !claims_.empty();
   for (const auto &arena : arenas_) {
-    if (!arena->is_private) continue;
-    int error = 0;
-    if (lives) {
-      auto fresh = std::make_unique<PrivateFile>();
-      if (adamw_status s = fresh->open(function, directory_)) return s;
-      error = move_to(std::move(fresh), *arena);
-    } else {
-      error = bring_back(*arena);
-    }
-    if (error != 0) {
-      return fail(ADAMW_ERROR_STORAGE,
-                  "%s: after a fork%s, %" PRId64
-                  " bytes of buffers cannot be written to the disk in %s: %s; they are "
-                  "in memory, and the next call tries again",
-                  function, lives ? ", with a child that has the old contents still" : "", arena->taken,
-                  directory_.c_str(), std::strerror(error));
-    }
-    arena->is_private = false;
-    // In the new file nothing was ever written but what is taken.
-    if (lives) arena->stale.cut(0, arena->bytes, [](std::int64_t, std::int64_t) {});
+    if (!arena->frozen) continue;
+    if (adamw_status s = settle_one(function, *arena, child_lives)) return s;
   }
   drop_claims();
   return ADAMW_OK;
 }
 
-Arenas::~Arenas() { drop_claims(); }
+int Arenas::share(Arena &arena, std::int64_t offset, std::int64_t bytes) {
+  if (!arena.any_private) return 0;
+  // (Through the page cache: the pages may be those of that very file.)
+  const auto write = [&](std::int64_t at, std::int64_t size) {
+    return arena.file->write(arena.memory + at, size, at, true);
+  };
+  const std::int64_t whole = round_up(offset, page_bytes), end = (offset + bytes) / page_bytes * page_bytes;
+  for (const std::int64_t edge : {offset / page_bytes * page_bytes, end}) {
+    const bool outside = edge < whole || (edge == end && end < offset + bytes);
+    if (!outside || arena.page(edge) == Page::shared) continue;
+    arena.page(edge) = Page::kept;
+    arena.any_kept = true;
+  }
+  if (whole >= end) return 0;
+  return arena.over_pages(whole, end - whole, [&](Page page, std::int64_t at, std::int64_t size) {
+    if (page == Page::shared || page == Page::kept) return 0;
+    int error = 0;
+    if (page == Page::unchanged && own_pages_ != nullptr) {
+      error = own_pages_->over(arena.memory + at, size,
+                               [&](std::int64_t from, std::int64_t part) { return write(at + from, part); });
+    } else {
+      error = write(at, size);
+    }
+    if (error == 0) error = map_again(arena, at, size, PROT_READ | PROT_WRITE, MAP_SHARED);
+    if (error == 0) mark(arena, at, size, Page::shared);
+    return error;
+  });
+}
 
 }  // namespace adamw

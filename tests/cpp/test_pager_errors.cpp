@@ -181,13 +181,13 @@ void check_no_room() {
 // second copy of what a child has, the call says so, nothing is lost, and it works when there is room.
 void check_forks() {
   if (!can_fork) return;
-  const std::vector<TensorShape> two = {{1, 90000, 0}, {1, 33, 0}};
+  const std::vector<TensorShape> three = {{1, 90000, 0}, {1, 33, 0}, {1, 50000, 0}};
   for (const bool child_lives : {true, false}) {
     works();
     adamw_pager *pager = new_pager(file_options());
     {
-      Model plain(step_options(), two);
-      PagedModel paged(pager, step_options(), two);
+      Model plain(step_options(), three);
+      PagedModel paged(pager, step_options(), three);
       plain.run(2);
       paged.run(1);
       paged.new_gradients(2);
@@ -199,19 +199,20 @@ void check_forks() {
       const auto at_fork = paged.paged_contents();
       Child child([&] { return paged.paged_contents() == at_fork ? 0 : 1; });  // what is kept is inherited, too
       if (!child_lives) CHECK(child.go() == "", "the child");
-      paged.rows[1].step = 2;
+      adamw_tensor &last = paged.rows[2];
+      last.step = 2;
       plan.error = ENOSPC;
       (child_lives ? plan.reserves : plan.writes) = 0;
-      volatile float *const first = static_cast<float *>(paged.rows[1].exp_avg);
+      volatile float *const first = static_cast<float *>(last.exp_avg) + 5000;
       *first = *first;  // written, so there is something to bring back
-      const adamw_status status = adamw_step(&paged.options, &paged.rows[1], sizeof paged.rows[1], 1);
+      const adamw_status status = adamw_step(&paged.options, &last, sizeof last, 1);
       CHECK(status == ADAMW_ERROR_STORAGE && says("fork") && says(std::strerror(ENOSPC)) && rows == 0, "%d: %s", status,
             adamw_last_error());
       works();
       CHECK(paged.paged_contents() == at_fork, "a refused call wrote");
-      CHECK(adamw_step(&paged.options, &paged.rows[1], sizeof paged.rows[1], 1) == ADAMW_OK, "%s", adamw_last_error());
+      CHECK(adamw_step(&paged.options, &last, sizeof last, 1) == ADAMW_OK, "%s", adamw_last_error());
       paged.paged_contents();
-      check_elements(paged, plain, 1, 0, 33, "after a fork", two);
+      check_elements(paged, plain, 2, 0, 50000, "after a fork", three);
       if (child_lives) CHECK(child.go() == "", "the child");
     }
     CHECK(adamw_pager_destroy(pager) == ADAMW_OK, "%s", adamw_last_error());

@@ -13,7 +13,6 @@
 #include <thread>
 
 #include "../cpp/paged_model.h"
-#include "known.h"
 
 namespace {
 
@@ -145,7 +144,7 @@ void lend(Random &random, adamw_pager *pager) {
 // Threads end and others begin, each after some tables.
 void live(std::uint64_t seed, const Shared &shared) {
   adamw_pager *const own = new_pager(place(ADAMW_PLACE_FILE));
-  adamw_pager *const lending = known::writes_beside_a_call_are_lost ? own : shared.lending;
+  adamw_pager *const lending = shared.lending;
   for (std::uint64_t life = 0; !stop; ++life)
     std::thread([&] {
       Random random(seed * 1000 + life);
@@ -223,9 +222,8 @@ void wait_for(pid_t child, long number) {
 // Buffers with a byte that changes after every fork; sometimes they are given back while the child reads its own.
 long fork_until(std::chrono::steady_clock::time_point end, Random &random, const Shared &shared) {
   std::vector<Inherited> all;
-  adamw_pager *const own = new_pager(place(ADAMW_PLACE_FILE)),
-                     *file = known::writes_beside_a_call_are_lost ? own : shared.file;
-  for (adamw_pager *pager : {file, shared.host, known::writes_beside_a_call_are_lost ? own : shared.lending, file})
+  adamw_pager *const own = new_pager(place(ADAMW_PLACE_FILE)), *file = shared.file;
+  for (adamw_pager *pager : {file, shared.host, shared.lending, file})
     all.push_back({pager, nullptr, static_cast<std::size_t>(1 + random.below(70000)), pager != shared.host});
   const auto take = [](Inherited &i) {
     CHECK(adamw_pager_alloc(i.pager, static_cast<std::int64_t>(i.bytes), &i.buffer, nullptr) == ADAMW_OK, "%s",
