@@ -228,7 +228,7 @@ typedef struct adamw_tensor {
   int64_t run_length;          /* 0: element i has the index global_offset + i in the unsharded tensor. Else the elements lie there
                                   in runs of so many neighbours, as a shard's columns of a matrix do: element i has the index
                                   global_offset + i / run_length * run_stride + i % run_length. It must divide numel, is in
-                                  0 ... numel, and no block of 256 may lie in two runs (blocks are as adamw_state_format says,
+                                  0 ... numel (where that is 0: not negative), and no block of 256 may lie in two runs (blocks are as adamw_state_format says,
                                   whatever the format): it is numel, or a multiple of row_length where blocks follow rows, of 256
                                   where they are flat. */
   int64_t run_stride;          /* how far apart the first elements of two runs lie there: 0 if run_length is 0, else at least
@@ -277,7 +277,8 @@ typedef struct adamw_step_options {
                                   Device memory on a device */
   const float *found_inf;      /* NULL, or one float: if it is not 0 the call changes nothing. Device memory on a device */
   int64_t *skipped;            /* NULL, or a counter: increased by the elements that 8-bit state skipped, see
-                                  adamw_state_format. Device memory on a device */
+                                  adamw_state_format. Device memory on a device, where what pads a block to 256 elements
+                                  counts, too, if 1 / *grad_scale overflows */
   void *stream;                /* the CUDA stream (cudaStream_t) that the work is queued on; ignored on the CPU */
   const float *lr_tensor;      /* NULL, or one float that is the learning rate instead of `lr`, in [0, infinity). Device memory on a
                                   device, where it is read when the step runs */
@@ -316,8 +317,9 @@ ADAMW_API adamw_status adamw_step_options_init(adamw_step_options *options, size
  *   INVALID_ARGUMENT  any value outside what is said above; something of the pager's is acquired
  *   VERSION           options.size or tensor_size is not this library's
  *   UNSUPPORTED       a device that this build, driver or machine does not have; a kernel (ADAMW_CPU) that cannot run here; a
- *                     pager, in a child of fork() (not HOST), or whose chunk_bytes is below 1 / 4096 of the state of a tensor
- *                     that max_unorm or TENSOR8 measures; a tensor of 2^31 blocks or more on a device
+ *                     pager, in a child of fork() (not HOST), or whose windows are too small for a tensor that max_unorm or
+ *                     TENSOR8 measures (they never are with chunk_bytes of at least 131072 and 1 / 4096 of its state
+ *                     more); a tensor of 2^31 blocks or more on a device
  *   OUT_OF_MEMORY     memory of the host or the device; the threads that a FILE pager needs, at the first use of that pager
  *   DEVICE            the CUDA call that failed, by name
  *   STORAGE           a pager's file could not be read or written, or is not to be had again after a fork
@@ -412,9 +414,9 @@ ADAMW_API adamw_status adamw_dequantize(const adamw_quantize_options *options, c
  * to state in adamw_tensor may point anywhere into a buffer. */
 typedef enum adamw_place {
   ADAMW_PLACE_HOST = 0,    /* ordinary memory. As a backing: the CPU steps it where it lies */
-  ADAMW_PLACE_FILE = 1,    /* a file without a name in `directory`, gone with the process however that ends; for the CPU.
+  ADAMW_PLACE_FILE = 1,    /* files without names in `directory`, gone with the process however that ends; for the CPU.
                               Space on the disk is reserved before a buffer is given out: a multiple of 64 bytes for one below
-                              4096 bytes, whole pages of 4096 for others. The buffer is a mapping of the file; a step reads and
+                              4096 bytes, whole pages of 4096 for others. The buffer is a mapping of a file; a step reads and
                               writes the file itself, past the page cache where the file system can */
   ADAMW_PLACE_PINNED = 2,  /* page-locked host memory, copied through slots in the memory of a CUDA device */
   ADAMW_PLACE_MANAGED = 3, /* CUDA unified memory. What the budget holds lies on the device until the driver moves it out of a
@@ -553,8 +555,9 @@ ADAMW_API adamw_status adamw_pager_stats(adamw_pager *pager, adamw_pager_statist
  *   - memory of PINNED and MANAGED pagers must not be touched, since CUDA does not work there;
  *   - every other call with a FILE, PINNED or MANAGED pager is refused (UNSUPPORTED).
  * Making the snapshot of FILE buffers costs the parent, at its next step, acquire, or release of dirty bytes with that pager while
- * such a child still lives, one copy of the file's content, and as much space on the disk. If that cannot be had the call returns
- * STORAGE or OUT_OF_MEMORY, nothing is lost, and the next one tries again. */
+ * such a child still lives and has not given its buffers back, one copy of the files' content, and as much space on the disk. If
+ * that cannot be had the call returns STORAGE or OUT_OF_MEMORY, nothing is lost, and the next one tries again. Without such a
+ * child only what the parent's program itself has written to buffers since the fork is written to the files. */
 
 /* ---- tensors of a Python framework -------------------------------------------------------------------------- */
 
