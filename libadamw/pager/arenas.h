@@ -27,7 +27,7 @@ enum class Page : unsigned char {
   shared,     // the file's
   kept,       // memory of this process, which has its contents, whatever the file has
   unchanged,  // private since a fork; the file has the same, unless this process has written it
-  elsewhere   // private since a fork; the file has nothing of it yet
+  elsewhere   // of the file before this one, since a fork; this one has nothing of it yet
 };
 
 struct Arena {

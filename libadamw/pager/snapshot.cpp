@@ -107,14 +107,14 @@ void Arenas::before_fork() {
   } catch (const std::bad_alloc &) {
   }
   for (const auto &arena : arenas_) {
+    // It may not be possible: private memory is limited (RLIMIT_DATA).
     const auto make_private = [&](Page page, std::int64_t at, std::int64_t size) {
-      if (page != Page::shared) return 0;
-      if (const int error = map_again(*arena, at, size, PROT_READ | PROT_WRITE, MAP_PRIVATE)) return error;
-      mark(*arena, at, size, Page::unchanged);
+      if (page == Page::shared && map_again(*arena, at, size, PROT_READ | PROT_WRITE, MAP_PRIVATE) == 0)
+        mark(*arena, at, size, Page::unchanged);
       return 0;
     };
     arena->any_private = arena->frozen = true;
-    arena->over_pages(0, arena->bytes, make_private);
+    arena->over_pages(0, std::min(arena->bytes, arena->file->size()), make_private);  // beyond it nobody has any
   }
 }
 
@@ -183,7 +183,8 @@ adamw_status Arenas::settle_one(const char *function, Arena &arena, bool child_l
                 " bytes more: %s; nothing is lost, and the next call tries again",
                 function, directory_.c_str(), arena.taken, std::strerror(error));
   }
-  std::replace(arena.pages, arena.pages + arena.bytes / page_bytes, Page::unchanged, Page::elsewhere);
+  Page *const end = arena.pages + arena.bytes / page_bytes;
+  std::replace_if(arena.pages, end, [](Page page) { return page != Page::kept; }, Page::elsewhere);
   arena.file = std::move(fresh);
   arena.frozen = false;
   return ADAMW_OK;

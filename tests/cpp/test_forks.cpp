@@ -120,6 +120,31 @@ void check_both(const Case &c) {
   CHECK(adamw_pager_destroy(pager) == ADAMW_OK, "%s", adamw_last_error());
 }
 
+// Law: where the parent may not have so much private memory, the child has nothing, and the parent loses nothing.
+void check_limited() {
+#if !defined(__SANITIZE_ADDRESS__)  // which has terabytes of it
+  adamw_pager *pager = new_pager(file_options());
+  {
+    Model plain(step_options(), shapes);
+    PagedModel paged(pager, step_options(), shapes);
+    plain.run(2);
+    paged.run(1);
+    paged.new_gradients(2);
+    rlimit before{};
+    getrlimit(RLIMIT_DATA, &before);
+    rlimit none = before;
+    none.rlim_cur = 1 << 20;
+    setrlimit(RLIMIT_DATA, &none);
+    Child child([&] { return static_cast<char *>(paged.rows[0].exp_avg)[0] == 0 ? 1 : 2; });
+    setrlimit(RLIMIT_DATA, &before);
+    CHECK(paged.call(2) == ADAMW_OK, "%s", adamw_last_error());
+    CHECK(plain.contents() == paged.paged_contents(), "the parent");
+    CHECK(child.go() == "signal " + std::to_string(SIGSEGV), "the child reads");
+  }
+  CHECK(adamw_pager_destroy(pager) == ADAMW_OK, "%s", adamw_last_error());
+#endif
+}
+
 // Law: a child of a child has the bytes of its own fork; and all of them outlive the parent's buffers.
 void check_generations() {
   adamw_pager *pager = new_pager(file_options());
@@ -234,6 +259,7 @@ int main() {
        {Case{true, true, 0, "a child that lives"}, Case{false, true, 0, "a child that is gone"},
         Case{false, false, 0, "a child that is gone, nothing told"}, Case{true, true, 1 << 19, "some of it resident"}})
     check_both(c);
+  check_limited();
   check_generations();
   check_host();
   check_busy(true);
