@@ -552,6 +552,7 @@ ADAMW_API adamw_status adamw_pager_stats(adamw_pager *pager, adamw_pager_statist
  *   - HOST pagers and their buffers work as in any process;
  *   - FILE buffers are snapshots of the moment of the fork, private to the child, as are those of them that the budget keeps in
  *     memory. They may be read, written and given back, and then the pager, by adamw_pager_free() and adamw_pager_destroy();
+ *     where RLIMIT_DATA does not let the parent have them as private memory, they are not readable;
  *   - memory of PINNED and MANAGED pagers must not be touched, since CUDA does not work there;
  *   - every other call with a FILE, PINNED or MANAGED pager is refused (UNSUPPORTED).
  * Making the snapshot of FILE buffers costs the parent, at its next step, acquire, or release of dirty bytes with that pager while
