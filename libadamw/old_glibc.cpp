@@ -7,6 +7,7 @@
 // to say.
 #include <dlfcn.h>
 #include <pthread.h>
+#include <signal.h>
 #include <unistd.h>
 
 #include <cstdlib>
@@ -28,6 +29,7 @@ OLD(pthread_key_create)
 OLD(pthread_key_delete)
 OLD(pthread_getspecific)
 OLD(pthread_setspecific)
+OLD(pthread_sigmask)
 OLD(dlopen)
 OLD(dlsym)
 OLD(dlclose)
@@ -51,6 +53,9 @@ HERE int pthread_key_delete(pthread_key_t key) noexcept { return old_pthread_key
 HERE void *pthread_getspecific(pthread_key_t key) noexcept { return old_pthread_getspecific(key); }
 HERE int pthread_setspecific(pthread_key_t key, const void *value) noexcept {
   return old_pthread_setspecific(key, value);
+}
+HERE int pthread_sigmask(int how, const sigset_t *set, sigset_t *before) noexcept {
+  return old_pthread_sigmask(how, set, before);
 }
 HERE void *dlopen(const char *file, int mode) noexcept { return old_dlopen(file, mode); }
 HERE void *dlsym(void *handle, const char *symbol) noexcept { return old_dlsym(handle, symbol); }

@@ -2,6 +2,7 @@
 // ADAMW_THREADS says which. Knows nothing of what the threads do.
 #include "parallel.h"
 
+#include <fcntl.h>
 #include <pthread.h>
 #include <sys/stat.h>
 
@@ -92,8 +93,9 @@ std::atomic<bool> pool_is_gone{false};
 bool forks_with_threads = false;
 
 bool has_other_threads() {
-  struct stat tasks{};
-  return stat("/proc/self/task", &tasks) != 0 || tasks.st_nlink != 3;  // itself, its parent folder, one thread
+  struct statx tasks = {};
+  return statx(AT_FDCWD, "/proc/self/task", 0, STATX_NLINK, &tasks) != 0 ||
+         tasks.stx_nlink != 3;  // itself, its parent folder, one thread
 }
 
 [[maybe_unused]] const int watches_forks = pthread_atfork([] { forks_with_threads = has_other_threads(); }, [] {},
