@@ -6,7 +6,7 @@
 #include <cstring>
 
 namespace {
-thread_local char last_error[768] = "";
+thread_local char last_error[adamw::longest_error] = "";
 }
 
 namespace adamw {

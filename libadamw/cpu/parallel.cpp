@@ -71,6 +71,13 @@ void run_here(void (*function)(void *), void *context) {
   function(context);
 }
 
+// The same through one pointer.
+struct Work {
+  void (*function)(void *);
+  void *context;
+};
+void run_work(void *work) { run_here(static_cast<Work *>(work)->function, static_cast<Work *>(work)->context); }
+
 // ---- what the system gives ----
 
 // With more threads than this for each processor nothing is won, and their stacks alone take gigabytes.
@@ -161,12 +168,8 @@ bool run_on_openmp(int threads, void (*function)(void *), void *context) {
     run_here(function, context);
     return true;
   }
-  struct Work {
-    void (*function)(void *);
-    void *context;
-  } work{function, context};
-  GOMP_parallel([](void *work) { run_here(static_cast<Work *>(work)->function, static_cast<Work *>(work)->context); },
-                &work, static_cast<unsigned>(threads), 0);
+  Work work{function, context};
+  GOMP_parallel(run_work, &work, static_cast<unsigned>(threads), 0);
   return true;
 }
 int openmp_threads() { return has_openmp() ? omp_get_max_threads() : 0; }
@@ -191,12 +194,8 @@ void run_on_threads(int threads, void (*function)(void *), void *context) {
     return;
   }
   if (run_on_openmp(threads, function, context)) return;
-  struct Work {
-    void (*function)(void *);
-    void *context;
-  } work{function, context};
-  const auto here = [](void *w) { run_here(static_cast<Work *>(w)->function, static_cast<Work *>(w)->context); };
-  with_threads(threads, here, &work, [&] { run_here(function, context); });
+  Work work{function, context};
+  with_threads(threads, run_work, &work, [&] { run_here(function, context); });
 }
 
 }  // namespace adamw

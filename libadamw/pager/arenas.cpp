@@ -40,19 +40,8 @@ int keep_pages(Arena &arena, std::int64_t first, std::int64_t end) {
     unmap_memory(fresh, end - first);
     return error;
   }
-  std::fill(&arena.page(first), &arena.page(first) + (end - first) / page_bytes, Page::kept);
+  arena.mark(first, end - first, Page::kept);
   arena.any_kept = true;
-  return 0;
-}
-
-// Stretches of the mapping are the file's again, whatever they were: shared with it, or private, so that only this
-// process sees what is written there. 0, or an errno.
-int restore(const Arena &arena, std::int64_t offset, std::int64_t bytes, bool shared) {
-  if (mmap(arena.memory + offset, static_cast<std::size_t>(bytes), PROT_READ | PROT_WRITE,
-           (shared ? MAP_SHARED : MAP_PRIVATE) | MAP_NORESERVE | MAP_FIXED, arena.file->descriptor(),
-           offset) == MAP_FAILED)
-    return errno;
-  std::fill(&arena.page(offset), &arena.page(offset) + bytes / page_bytes, shared ? Page::shared : Page::unchanged);
   return 0;
 }
 
@@ -61,6 +50,15 @@ int restore(const Arena &arena, std::int64_t offset, std::int64_t bytes, bool sh
 Arena::~Arena() {
   if (memory != nullptr) unmap_memory(memory, bytes);
   if (pages != nullptr) unmap_memory(pages, bytes / page_bytes);
+}
+
+int Arena::map(std::int64_t offset, std::int64_t size, Page as) const {
+  if (mmap(memory + offset, static_cast<std::size_t>(size), PROT_READ | PROT_WRITE,
+           (as == Page::shared ? MAP_SHARED : MAP_PRIVATE) | MAP_NORESERVE | MAP_FIXED, file->descriptor(),
+           offset) == MAP_FAILED)
+    return errno;
+  mark(offset, size, as);
+  return 0;
 }
 
 std::int64_t Arenas::rounded(std::int64_t bytes) { return round_up(bytes, is_small(bytes) ? small_unit : page_bytes); }
@@ -166,8 +164,9 @@ void Arenas::drop_if_empty(const Arena *arena) {
 
 // Of what nobody has: makes its pages those of the file, shared unless that may not be written. 0, or an errno.
 int Arenas::claim(Arena &arena, std::int64_t offset, std::int64_t bytes) {
+  const Page must = arena.frozen ? Page::unchanged : Page::shared;
   return arena.over_pages(offset, bytes, [&](Page page, std::int64_t at, std::int64_t size) {
-    return page == (arena.frozen ? Page::unchanged : Page::shared) ? 0 : restore(arena, at, size, !arena.frozen);
+    return page == must ? 0 : arena.map(at, size, must);
   });
 }
 

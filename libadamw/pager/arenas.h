@@ -3,12 +3,13 @@
 //
 // In a fork. A mapping that is shared with a file shows a child what its parent writes later. So before a fork each
 // becomes a private one: what either process writes in it from then on is its own, and the file stays as it was. The
-// child lives with that. The parent's steps write to files. So at its next call that may, settle() decides: if no child
+// child lives with that. The parent's steps write to files. So at its next call that may, thaw() decides: if no child
 // has the old contents any more, the file can be written again; else there is another one, and the old one goes with
 // the last child. Pages become shared with it one after the other, when a call uses the state in them, which nobody
 // else may write meanwhile: what a program writes in others is not lost.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <map>
 #include <memory>
@@ -17,10 +18,9 @@
 
 #include "file.h"
 #include "gaps.h"
+#include "pager.h"
 
 namespace adamw {
-
-constexpr std::int64_t page_size = 4096;
 
 // What a page of the mapping is.
 enum class Page : unsigned char {
@@ -44,14 +44,20 @@ struct Arena {
   bool frozen = false;                // since a fork nothing may be written to the file
 
   ~Arena();
-  Page &page(std::int64_t offset) const { return pages[offset / page_size]; }
+  Page &page(std::int64_t offset) const { return pages[offset / page_bytes]; }
+  void mark(std::int64_t offset, std::int64_t size, Page as) const {
+    std::fill(&page(offset), &page(offset) + size / page_bytes, as);
+  }
+  // Maps pages to the file anew, whatever they were, and marks them: shared with it, or `unchanged`, so that only this
+  // process sees what is written there. 0, or an errno.
+  int map(std::int64_t offset, std::int64_t size, Page as) const;
   bool is_kept(std::int64_t offset) const { return any_kept && page(offset) == Page::kept; }
   // Calls body(page, offset, bytes) for stretches of equal pages; stops where it returns an errno, which is the result.
   template <class Body>
   int over_pages(std::int64_t offset, std::int64_t size, const Body &body) const {
     for (std::int64_t at = offset, end = offset + size; at < end;) {
-      std::int64_t next = at + page_size;
-      while (next < end && page(next) == page(at)) next += page_size;
+      std::int64_t next = at + page_bytes;
+      while (next < end && page(next) == page(at)) next += page_bytes;
       if (const int error = body(page(at), at, next - at)) return error;
       at = next;
     }
@@ -101,7 +107,7 @@ class Arenas {
   void after_fork(bool in_child);
   // Before anything else writes to a file. (Buffers may be taken and given back before: of what a child can still read
   // that changes nothing.)
-  adamw_status settle(const char *function);
+  adamw_status thaw(const char *function);
   // Then, of what a call uses: makes its pages shared with the file; those that it has not alone are kept. 0, or an
   // errno.
   int share(Arena &arena, std::int64_t offset, std::int64_t bytes);
@@ -124,8 +130,7 @@ class Arenas {
   adamw_status take_small(const char *function, std::int64_t bytes, void **memory, Arena **arena);
   void give_small_back(void *memory, std::int64_t bytes);
   adamw_status no_room(const char *function, std::int64_t bytes, int error) const;
-  adamw_status settle_one(const char *function, Arena &arena, bool child_lives);
-  bool child_lives() const;
+  adamw_status thaw_one(const char *function, Arena &arena, bool child_lives);
   void forget_ended_children();
   void drop_claims();
 
@@ -144,7 +149,7 @@ class Arenas {
   int made_claim_[2] = {-1, -1};  // while a fork is under way
   bool unknown_child_ = false;    // there was no pipe to be had
   bool in_child_ = false;
-  std::unique_ptr<OwnPages> own_pages_;  // since settle(), if the system tells
+  std::unique_ptr<OwnPages> own_pages_;  // since thaw(), if the system tells
 };
 
 }  // namespace adamw

@@ -9,7 +9,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -35,13 +34,8 @@ auto again_if_interrupted(const Call &call) -> decltype(call()) {
 
 // fallocate() begins anew after a signal, on some kernels: with one each millisecond it would never end.
 int reserve_uninterrupted(int file, int mode, std::int64_t offset, std::int64_t bytes) {
-  sigset_t all, before;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
-  const int error =
-      again_if_interrupted([&] { return file_calls.reserve(file, mode, offset, bytes); }) == 0 ? 0 : errno;
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);
-  return error;
+  const SignalsBlocked blocked;
+  return again_if_interrupted([&] { return file_calls.reserve(file, mode, offset, bytes); }) == 0 ? 0 : errno;
 }
 
 // Without a name from the first, where the file system can; else its name is gone at once.

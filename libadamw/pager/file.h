@@ -4,6 +4,7 @@
 
 #include <sys/types.h>
 
+#include <csignal>
 #include <cstdint>
 #include <string>
 
@@ -18,6 +19,22 @@ struct FileCalls {
   int (*reserve)(int file, int mode, off_t offset, off_t bytes);  // fallocate
 };
 extern FileCalls file_calls;
+
+// Of the calling thread, all.
+class SignalsBlocked {
+ public:
+  SignalsBlocked() {
+    sigset_t all;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before_);
+  }
+  ~SignalsBlocked() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
+  SignalsBlocked(const SignalsBlocked &) = delete;
+  SignalsBlocked &operator=(const SignalsBlocked &) = delete;
+
+ private:
+  sigset_t before_;
+};
 
 // Functions that return an int: 0, or the errno of what went wrong.
 class PrivateFile {

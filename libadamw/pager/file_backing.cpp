@@ -11,7 +11,6 @@
 #include <chrono>
 #include <cinttypes>
 #include <condition_variable>
-#include <csignal>
 #include <cstring>
 #include <system_error>
 #include <thread>
@@ -22,23 +21,6 @@
 
 namespace adamw {
 namespace {
-
-// The library's own threads leave signals to the program's. One of them, of a file that may not be so long, would end
-// the process.
-class SignalsBlocked {
- public:
-  SignalsBlocked() {
-    sigset_t all;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before_);
-  }
-  ~SignalsBlocked() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
-  SignalsBlocked(const SignalsBlocked &) = delete;
-  SignalsBlocked &operator=(const SignalsBlocked &) = delete;
-
- private:
-  sigset_t before_;
-};
 
 class FileBacking final : public Backing {
  public:
@@ -89,7 +71,7 @@ class FileBacking final : public Backing {
     arenas_.after_fork(in_child);
     mutex_.unlock();
   }
-  adamw_status settle(const char *function) override { return arenas_.settle(function); }
+  adamw_status thaw(const char *function) override { return arenas_.thaw(function); }
 
   // ---- windows ----
 
@@ -104,8 +86,10 @@ class FileBacking final : public Backing {
                   page_windows, chunk_, std::strerror(error));
     }
     try {
-      const SignalsBlocked blocked;  // what a thread begins with
-      errno = ENOMEM;                // as in cpu/parallel.cpp
+      // What a thread begins with. The library's own threads leave signals to the program's; one of them, of a file
+      // that may not be so long, would end the process.
+      const SignalsBlocked blocked;
+      errno = ENOMEM;  // as in cpu/parallel.cpp
       threads_[0] = std::thread([this] { serve_reads(); });
       errno = ENOMEM;
       threads_[1] = std::thread([this] { serve_writes(); });

@@ -24,7 +24,7 @@ adamw_status Pager::Session::begin() {
   pager_.next_window_ = 0;
   {
     const std::lock_guard<std::mutex> lock(pager_.mutex_);  // others allocate
-    if (adamw_status s = pager_.backing_->settle(function_)) return s;
+    if (adamw_status s = pager_.backing_->thaw(function_)) return s;
   }
   if (adamw_status s = pager_.backing_->begin(function_, stream_)) return s;
   begun_ = true;
@@ -121,7 +121,7 @@ adamw_status Pager::acquire(const char *function, void *address, std::int64_t by
                 function, bytes, options_.chunk_bytes);
   }
   if (adamw_status s = check_acquired(function, address, bytes)) return s;
-  if (adamw_status s = backing_->settle(function)) return s;
+  if (adamw_status s = backing_->thaw(function)) return s;
   const int window = free_window();
   Loan loan{{{buffer, address, bytes, nullptr}}, window, true};
   if (adamw_status s = backing_->fetch(function, loan, stream)) return s;
@@ -142,7 +142,7 @@ adamw_status Pager::release(const char *function, void *usable, bool dirty, void
     return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: usable = %p is not acquired", function, usable);
   }
   if (dirty) {
-    if (adamw_status s = backing_->settle(function)) return s;  // it stays acquired
+    if (adamw_status s = backing_->thaw(function)) return s;  // it stays acquired
     if (adamw_status s = backing_->before_write(function, *loan)) return s;
   }
   const adamw_status given_back = backing_->give_back(function, *loan, dirty, stream);

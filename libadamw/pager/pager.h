@@ -113,11 +113,11 @@ class Backing {
   // It will be acquired soon. Whatever this does, what is acquired then is what the buffer holds then.
   virtual void hint(const Piece &, void *) {}
 
-  // Around fork(), while no other call runs: the child's buffers become its own copies. In the parent settle() comes
+  // Around fork(), while no other call runs: the child's buffers become its own copies. In the parent thaw() comes
   // before anything is moved: what may be written may have to be elsewhere now.
   virtual void before_fork() {}
   virtual void after_fork(bool) {}
-  virtual adamw_status settle(const char *) { return ADAMW_OK; }
+  virtual adamw_status thaw(const char *) { return ADAMW_OK; }
 
  protected:
   PagerCounts &counts_;

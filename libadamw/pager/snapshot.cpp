@@ -14,21 +14,6 @@
 #include "pager.h"
 
 namespace adamw {
-namespace {
-
-// Maps stretches of a file onto the same addresses anew, with other flags. 0, or an errno.
-int map_again(const Arena &arena, std::int64_t offset, std::int64_t bytes, int protection, int flags) {
-  return mmap(arena.memory + offset, static_cast<std::size_t>(bytes), protection, flags | MAP_NORESERVE | MAP_FIXED,
-              arena.file->descriptor(), offset) == MAP_FAILED
-             ? errno
-             : 0;
-}
-
-void mark(const Arena &arena, std::int64_t offset, std::int64_t bytes, Page page) {
-  std::fill(&arena.page(offset), &arena.page(offset) + bytes / page_bytes, page);
-}
-
-}  // namespace
 
 // ---- which pages of a private mapping this process has written ----
 
@@ -109,8 +94,7 @@ void Arenas::before_fork() {
   for (const auto &arena : arenas_) {
     // It may not be possible: private memory is limited (RLIMIT_DATA).
     const auto make_private = [&](Page page, std::int64_t at, std::int64_t size) {
-      if (page == Page::shared && map_again(*arena, at, size, PROT_READ | PROT_WRITE, MAP_PRIVATE) == 0)
-        mark(*arena, at, size, Page::unchanged);
+      if (page == Page::shared) static_cast<void>(arena->map(at, size, Page::unchanged));
       return 0;
     };
     arena->any_private = arena->frozen = true;
@@ -139,7 +123,7 @@ void Arenas::after_fork(bool in_child) {
   // What could not be made private would follow the parent: better that nobody can read it.
   for (const auto &arena : arenas_) {
     arena->over_pages(0, arena->bytes, [&](Page page, std::int64_t at, std::int64_t size) {
-      return page == Page::shared ? map_again(*arena, at, size, PROT_NONE, MAP_PRIVATE) : 0;
+      return page == Page::shared ? mprotect(arena->memory + at, static_cast<std::size_t>(size), PROT_NONE) : 0;
     });
   }
 }
@@ -165,9 +149,9 @@ void Arenas::drop_claims() {
 
 // ---- after it, in the parent ----
 
-adamw_status Arenas::settle_one(const char *function, Arena &arena, bool child_lives) {
+adamw_status Arenas::thaw_one(const char *function, Arena &arena, bool child_lives) {
   if (!child_lives) {
-    own_pages_ = std::make_unique<OwnPages>();
+    if (own_pages_ == nullptr) own_pages_ = std::make_unique<OwnPages>();
     if (arena.file->size() > 0 && !own_pages_->can_tell(*arena.file)) own_pages_ = nullptr;
     arena.frozen = false;
     return ADAMW_OK;
@@ -190,14 +174,14 @@ adamw_status Arenas::settle_one(const char *function, Arena &arena, bool child_l
   return ADAMW_OK;
 }
 
-adamw_status Arenas::settle(const char *function) {
+adamw_status Arenas::thaw(const char *function) {
   if (in_child_ || std::none_of(arenas_.begin(), arenas_.end(), [](const auto &arena) { return arena->frozen; }))
     return ADAMW_OK;
   forget_ended_children();
   const bool child_lives = unknown_child_ || !claims_.empty();
   for (const auto &arena : arenas_) {
     if (!arena->frozen) continue;
-    if (adamw_status s = settle_one(function, *arena, child_lives)) return s;
+    if (adamw_status s = thaw_one(function, *arena, child_lives)) return s;
   }
   drop_claims();
   return ADAMW_OK;
@@ -226,9 +210,7 @@ int Arenas::share(Arena &arena, std::int64_t offset, std::int64_t bytes) {
     } else {
       error = write(at, size);
     }
-    if (error == 0) error = map_again(arena, at, size, PROT_READ | PROT_WRITE, MAP_SHARED);
-    if (error == 0) mark(arena, at, size, Page::shared);
-    return error;
+    return error != 0 ? error : arena.map(at, size, Page::shared);
   });
 }
 
