@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <memory>
 #include <mutex>
+#include <new>
 
 namespace adamw {
 namespace {
@@ -29,7 +30,10 @@ void Workspace::used_for(std::int64_t count) {
   const std::size_t large = std::max(few_rows, 4 * static_cast<std::size_t>(count));
   smaller_calls_ = rows.capacity() > large ? smaller_calls_ + 1 : 0;
   if (smaller_calls_ < a_while) return;
-  *this = Workspace{};
+  try {
+    *this = Workspace{};
+  } catch (const std::bad_alloc &) {  // even an empty one has some: the call has been made, and the next tries again
+  }
 }
 
 WorkspaceLease::WorkspaceLease() {
@@ -42,11 +46,11 @@ WorkspaceLease::WorkspaceLease() {
     if (workspace_ != nullptr) *at = workspace_->next_;
   }
   if (workspace_ == nullptr) workspace_ = new Workspace;
-  workspace_->thread_ = &this_thread;
 }
 
 WorkspaceLease::~WorkspaceLease() {
   Workspace *one_too_many = nullptr;
+  workspace_->thread_ = &this_thread;
   {
     const std::lock_guard<std::mutex> lock(mutex);
     workspace_->next_ = first_idle;

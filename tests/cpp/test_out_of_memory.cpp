@@ -14,6 +14,7 @@ struct Setup {
   bool warm = false;  // the process has stepped before, a smaller table
   std::int64_t resident = 0;
   bool on_disk = false;
+  int calls_since_large = 0;  // so many, and before them one of many rows, whose memory is given back one day
 };
 
 struct Stepped {
@@ -69,6 +70,11 @@ Trial step_trial(const Setup &setup, const std::vector<std::uint8_t> &after) {
     Model small(o, {shapes[0]});
     CHECK(small.call(1) == ADAMW_OK, "%s", adamw_last_error());
   }
+  if (setup.calls_since_large > 0) {
+    Model many(o, std::vector<TensorShape>(5000, {1, 1, 0})), few(o, shapes);
+    CHECK(many.call(1) == ADAMW_OK, "%s", adamw_last_error());
+    for (int i = 0; i < setup.calls_since_large; ++i) CHECK(few.call(1) == ADAMW_OK, "%s", adamw_last_error());
+  }
   if (setup.backing >= 0) {
     adamw_pager_options p = setup.on_disk ? file_options() : quick_file(setup.resident);
     if (setup.backing == ADAMW_PLACE_HOST) p = ADAMW_PAGER_OPTIONS_INIT;
@@ -118,6 +124,7 @@ int main() {
       {"step: block8, FILE, clipping, max_unorm", 1, 5, file, 2, 60000, 0.1},
       {"step: tensor8, FILE", 2, 100, file, 2, 60000},
       {"step: float32, FILE on a disk, after a step", 0, 100, file, 2, 30000, 0, true, 0, true},
+      {"step: float32, long after one of 5000 rows", 0, 100, none, 20, 16, 0, false, 0, false, 63},
   };
   std::vector<Case> cases;
   for (const Setup &setup : setups)
