@@ -211,17 +211,22 @@ def sources():
     return made
 
 
+def mutants(generator, sources):
+    """(number, what was done, where, the state dict), most of MUTANTS times."""
+    for number in range(MUTANTS):
+        state_dict, paths = sources[generator.choice(FORMATS)]
+        made = mutant(generator, state_dict, paths)
+        if made is not None:
+            (what, path), worse = made
+            yield number, what, path, worse
+
+
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_mutated_state_dicts_are_refused_or_work(name, sources):
     generator = random.Random(f"mutants of {name}")
     optimizer, params = optimizer_of(name)
     before, refused, loaded = everything(optimizer, params), 0, 0
-    for number in range(MUTANTS):
-        state_dict, paths = sources[generator.choice(FORMATS)]
-        made = mutant(generator, state_dict, paths)
-        if made is None:
-            continue
-        (what, path), worse = made
+    for number, what, path, worse in mutants(generator, sources):
         try:
             optimizer.load_state_dict(worse)
         except ValueError as error:
@@ -250,12 +255,7 @@ def test_mutated_state_dicts_are_not_converted_or_load(to, sources):
     generator = random.Random(f"mutants to {to}")
     params = parameters(SHAPES)
     refused, done = 0, 0
-    for number in range(MUTANTS):
-        state_dict, paths = sources[generator.choice(FORMATS)]
-        made = mutant(generator, state_dict, paths)
-        if made is None:
-            continue
-        (what, path), worse = made
+    for number, what, path, worse in mutants(generator, sources):
         try:
             result = converted(worse, to)
         except ValueError:
