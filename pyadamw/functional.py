@@ -16,10 +16,10 @@ from typing import Literal
 
 import torch
 
-from . import _cdef
-from ._device import is_device, stream
-from ._library import ffi, library, new_options
-from ._memory import oddity, plain
+from ._native import cdef
+from ._native.cuda import is_device, stream
+from ._native.library import ffi, library, new_options
+from ._native.memory import oddity, plain
 
 BLOCK8, TENSOR8 = 1, 2  # adamw_state_format
 MAPS = {"signed": 0, "unsigned": 1}  # adamw_map
@@ -44,7 +44,7 @@ def block_dim(shape: Sequence[int]) -> int:
     the last one whose elements, with all that follows, are whole blocks; 1 if there is none."""
     if not follows_rows(shape):
         return 0
-    whole = (dim for dim in range(len(shape) - 1, 0, -1) if math.prod(shape[dim:]) % _cdef.BLOCK_SIZE == 0)
+    whole = (dim for dim in range(len(shape) - 1, 0, -1) if math.prod(shape[dim:]) % cdef.BLOCK_SIZE == 0)
     return next(whole, 1)
 
 
@@ -57,7 +57,7 @@ def absmax_shape(shape: Sequence[int], block_wise: bool = True, dim: int | None 
     if not block_wise:
         return (min(math.prod(shape), 1),)
     dim = block_dim(shape) if dim is None else dim
-    return (*shape[:dim], -(-math.prod(shape[dim:]) // _cdef.BLOCK_SIZE))
+    return (*shape[:dim], -(-math.prod(shape[dim:]) // cdef.BLOCK_SIZE))
 
 
 def _choice(name, value, allowed):

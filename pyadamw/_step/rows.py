@@ -10,12 +10,12 @@ from typing import NamedTuple
 import torch
 from torch.nn.parameter import is_lazy
 
-from . import _state
-from ._library import DTYPES, dtype_number, library
-from ._local import Local, belongs_to_fsdp1, inner, local_gradient, local_view, unwrapped, wrapped
-from ._memory import lies_plainly
-from ._paging import manager_of
-from .functional import BLOCK8, TENSOR8
+from .._native.library import DTYPES, dtype_number, library
+from .._native.memory import lies_plainly
+from .._state import formats
+from .._state.sharding import Local, belongs_to_fsdp1, inner, local_gradient, local_view, unwrapped, wrapped
+from ..functional import BLOCK8, TENSOR8
+from ..paging import manager_of
 
 # The options of a group that decide what its state is made of.
 STRUCTURE = (
@@ -41,7 +41,7 @@ class Row(NamedTuple):
     local: Local
     plain: bool  # the library can step it where it lies; else it is copied for the step
     grad_dtype: torch.dtype
-    spec: _state.Spec
+    spec: formats.Spec
     own: dict  # options of its own, which win over the group's
 
     def bucket(self):
@@ -79,8 +79,8 @@ def state_spec(local, group, pages):
     if group["optim_bits"] == 8 and local.numel >= group["min_8bit_size"]:
         state_format = BLOCK8 if group["block_wise"] else TENSOR8
     else:
-        state_format = _state.FLOAT32
-    return _state.Spec(
+        state_format = formats.FLOAT32
+    return formats.Spec(
         local.shape,
         local.device,
         state_format,
@@ -179,18 +179,18 @@ def _prepared(row, param, states, groups):
     """The state that the row needs, if it is not what `states` holds already."""
     state = states.get(param)
     if not state:
-        fresh = {"step": torch.tensor(0.0, dtype=torch.float32, device="cpu"), **_state.fresh(row.spec)}
+        fresh = {"step": torch.tensor(0.0, dtype=torch.float32, device="cpu"), **formats.fresh(row.spec)}
         return wrapped_state(fresh, param, row.local)
     what = describe(groups, row.group, row.position)
     state = unwrapped(state, param, row.local.whole)
-    valid = _state.conform(state, row.spec, what)
+    valid = formats.conform(state, row.spec, what)
     step = state.get("step", 0.0)
-    count = _state.step_count(step, what)
+    count = formats.step_count(step, what)
     if not is_count(step):
         valid["step"] = torch.tensor(count, dtype=torch.float32, device="cpu")
     if all(state.get(key) is value for key, value in valid.items()) and not _leftover(state, valid):
         return None
-    kept = {key: value for key, value in state.items() if key not in _state.KEYS or key == "step"}
+    kept = {key: value for key, value in state.items() if key not in formats.KEYS or key == "step"}
     return wrapped_state({**kept, **valid}, param, row.local)
 
 
@@ -203,8 +203,8 @@ def is_count(step):
 
 def _leftover(state, valid):
     """What the state should no longer have: codes of moments that are numbers now, or the other way round."""
-    return any(key in state and key not in valid for key in (_state.BY_ELEMENT | _state.BY_BLOCK))
+    return any(key in state and key not in valid for key in (formats.BY_ELEMENT | formats.BY_BLOCK))
 
 
 def wrapped_state(state, param, local):
-    return wrapped(state, param, local, _state.BY_ELEMENT, _state.BY_BLOCK)
+    return wrapped(state, param, local, formats.BY_ELEMENT, formats.BY_BLOCK)

@@ -4,16 +4,16 @@ import copy
 
 import torch
 
-from . import _state
-from ._checks import is_integer, shown
-from ._damage import FLOATS
-from ._export import FORMAT, FORMAT_KEY, check_format
-from ._foreign import translated
-from ._local import inner, is_sharded, unwrapped
-from ._memory import oddity
-from ._received import check_copies, check_has_number, check_structure, naming, shown_name
-from ._rows import describe, state_spec, stepped_view, wrapped_state
-from ._validate import OPTIONS, check_options, plain_betas
+from .._checks import is_integer, shown
+from .._native.memory import oddity
+from .._options.options import OPTIONS, check_options, plain_betas
+from .._step.rows import describe, state_spec, stepped_view, wrapped_state
+from . import formats
+from .damage import FLOATS
+from .export import FORMAT, FORMAT_KEY, check_format
+from .foreign import translated
+from .received import check_copies, check_has_number, check_structure, naming, shown_name
+from .sharding import inner, is_sharded, unwrapped
 
 # Where state lives and how wide it is: decided by this optimizer, whatever a checkpoint says.
 OURS = ("optim_bits", "min_8bit_size", "block_wise", "is_paged", "page_manager")
@@ -40,7 +40,7 @@ def aliased(state_dict):
 
     def copied(entry):
         values = {name: value.detach() if isinstance(value, torch.Tensor) else value for name, value in entry.items()}
-        return _state.marked(values)
+        return formats.marked(values)
 
     state = {key: copied(entry) if isinstance(entry, dict) else entry for key, entry in state_dict["state"].items()}
     # torch.distributed.checkpoint wants every option of the optimizer's groups to be there.
@@ -80,7 +80,7 @@ def checked(optimizer, state_dict):
         return {}
     check_format(saved)
     bits = [group.get("optim_bits") for group in saved]
-    formats = [group.get(FORMAT_KEY, FORMAT) for group in saved]
+    versions = [group.get(FORMAT_KEY, FORMAT) for group in saved]
     unused = (FORMAT_KEY, *TORCHS, *OURS)
     saved = [{name: value for name, value in group.items() if name not in unused} for group in saved]
     places, merged = {}, []
@@ -99,7 +99,7 @@ def checked(optimizer, state_dict):
         if key not in places:
             raise ValueError(f"the state dict has state for parameter {shown(key)}, which is in none of its groups")
         number, position = places[key]
-        if formats[number] == 1:
+        if versions[number] == 1:
             with naming(describe(groups, number, position)):
                 _check_cast_codes(entry, bits[number], describe(groups, number, position))
         with naming(describe(groups, number, position)):
@@ -154,21 +154,21 @@ def _loaded(entry, groups, number, position, optimizer):
     local = stepped_view(param, options)
     spec = state_spec(local, options, optimizer.default_pages)
     # As a whole: what is shaped as the parameter or its scales are now is cut with it.
-    entry = _state.renamed(_state.without_marks(entry, what), spec._replace(shape=param.shape))
+    entry = formats.renamed(formats.without_marks(entry, what), spec._replace(shape=param.shape))
     entry = translated(unwrapped(entry, param, local.whole), spec.shape.numel(), what)
     if "step" not in entry:
         raise ValueError(f"{what}: the state has no step")
-    if spec.amsgrad and not {"max_exp_avg_sq", _state.codes_of("max_exp_avg_sq")} & set(entry):
+    if spec.amsgrad and not {"max_exp_avg_sq", formats.codes_of("max_exp_avg_sq")} & set(entry):
         raise ValueError(f"{what}: the state has no max_exp_avg_sq, but its group has amsgrad=True")
-    step = torch.tensor(_state.step_count(entry["step"], what), dtype=torch.float32, device="cpu")
-    state = _state.conform(entry, spec, what, received=True)
+    step = torch.tensor(formats.step_count(entry["step"], what), dtype=torch.float32, device="cpu")
+    state = formats.conform(entry, spec, what, received=True)
     memory = {_address(value) for value in entry.values()}
-    specs = {_state.HISTORY: spec._replace(pages=None)}
+    specs = {formats.HISTORY: spec._replace(pages=None)}
     own = {key: _own(value, specs.get(key, spec), memory) for key, value in state.items()}
     # What others have put there, such as an optimizer that wraps this one, is theirs to understand.
     others = {}
     for key, value in entry.items():
-        if key not in _state.KEYS:
+        if key not in formats.KEYS:
             with naming(f"{what}: {shown_name(key)}"):
                 others[key] = _copied(value, param)
     return wrapped_state({"step": step, **own, **others}, param, local)
