@@ -242,11 +242,15 @@ class Base(torch.optim.Optimizer):
         self._settle()
         if not isinstance(state_dict, dict):
             received.check_structure(state_dict)  # the base class copies it before any hook sees it
-        handle = self.register_load_state_dict_pre_hook(load.prepare)
+        handle = self.register_load_state_dict_pre_hook(lambda _, found: load.prepare(self._target(), found))
         try:
             super().load_state_dict(state_dict)
         finally:
             handle.remove()
+
+    def _target(self) -> load.Target:
+        """What state is loaded into."""
+        return load.Target(self.param_groups, self._state, self._cache.pages, self._cache.overrides)
 
     def __getstate__(self) -> dict[str, Any]:
         # The base class keeps only the first three.

@@ -6,8 +6,9 @@ All of it works on state dicts alone: {"state": {index: {name: tensor}}, "param_
 import torch
 
 from .._checks import shown
+from .._native.layout import BLOCK8, FLOAT32
+from .._native.quantize import codebook, quantize
 from .._options.options import check_options, plain_betas
-from ..functional import BLOCK8, codebook, quantize
 from . import formats
 from .damage import check_no_nan
 from .foreign import is_eight_bit, shape_of, translated
@@ -36,7 +37,7 @@ def _plain(entry, where):
     shape, eight = shape_of(entry, where), is_eight_bit(entry)
     entry = translated(entry, shape.numel(), where)
     amsgrad = bool({"max_exp_avg_sq", formats.codes_of("max_exp_avg_sq")} & set(entry))
-    spec = formats.Spec(shape, torch.device("cpu"), formats.FLOAT32, amsgrad, formats.HISTORY in entry, None)
+    spec = formats.Spec(shape, torch.device("cpu"), FLOAT32, amsgrad, formats.HISTORY in entry, None)
     count = formats.step_count(entry.get("step"), where)
     step = torch.tensor(count, dtype=torch.float32, device="cpu")
     return {"step": step, **formats.conform(entry, spec, where, received=True)}, eight

@@ -16,13 +16,13 @@ import torch
 
 from .._checks import is_finite, is_real, shown
 from .._native import cdef
+from .._native.layout import BLOCK8, FLOAT32, TENSOR8, absmax_shape
 from .._native.memory import lies_plainly, oddity, plain
 from .._native.pager import home
-from ..functional import BLOCK8, TENSOR8, absmax_shape, dequantize, quantize
+from .._native.quantize import dequantize, quantize
 from ..paging import PageManager
 from .damage import FLOATS, check_moment, check_not_negative, check_scales
 
-FLOAT32 = 0  # adamw_state_format, beside BLOCK8 and TENSOR8
 MAPS = {"exp_avg": "signed", "exp_avg_sq": "unsigned", "max_exp_avg_sq": "unsigned"}
 HISTORY = "gnorm_history"
 MOST_STEPS = 2**53  # each whole number up to here is one of a float64

@@ -1,19 +1,23 @@
 """Owns loading: checking, converting and copying state that comes from a state_dict. Must not know of steps."""
 
 import copy
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 
 from .._checks import is_integer, shown
 from .._native.memory import oddity
 from .._options.options import OPTIONS, check_options, plain_betas
-from .._step.rows import describe, state_spec, stepped_view, wrapped_state
+from .._options.overrides import Overrides
+from ..paging import PageManager
 from . import formats
 from .damage import FLOATS
 from .export import FORMAT, FORMAT_KEY, check_format
 from .foreign import translated
 from .received import check_copies, check_has_number, check_structure, naming, shown_name
 from .sharding import inner, is_sharded, unwrapped
+from .spec import describe, state_spec, stepped_view, wrapped_state
 
 # Where state lives and how wide it is: decided by this optimizer, whatever a checkpoint says.
 OURS = ("optim_bits", "min_8bit_size", "block_wise", "is_paged", "page_manager")
@@ -22,6 +26,15 @@ OURS = ("optim_bits", "min_8bit_size", "block_wise", "is_paged", "page_manager")
 # Options that torch.optim.AdamW has and nobody here: torch.distributed.checkpoint takes the state of one optimizer for
 # another only if that has all options of the first.
 TORCHS = {"foreach": None, "differentiable": False, "fused": None, "decoupled_weight_decay": True}
+
+
+class Target(NamedTuple):
+    """What state is loaded into: an optimizer, as far as loading has to know it."""
+
+    groups: Sequence[dict[str, Any]]
+    states: Mapping[torch.Tensor, dict[str, Any]]
+    pages: PageManager  # of groups that name none
+    overrides: Overrides
 
 
 class Hidden:
@@ -61,21 +74,21 @@ def restore_options(groups, previous, defaults):
         group["betas"] = plain_betas(group["betas"])
 
 
-def prepare(optimizer, state_dict):
-    """A hook of load_state_dict: `state_dict` with the state of each parameter as the optimizer wants it, hidden."""
-    prepared = checked(optimizer, state_dict)
+def prepare(target, state_dict):
+    """For a hook of load_state_dict: `state_dict` with the state of each parameter as `target` wants it, hidden."""
+    prepared = checked(target, state_dict)
     for param in prepared.pop(_LOADED, ()):  # only now that nothing can fail any more
-        optimizer.overrides.take(param, bool(optimizer._state.get(param)))
+        target.overrides.take(param, bool(target.states.get(param)))
     return prepared or None
 
 
 _LOADED = object()  # the key of the parameters whose state is loaded
 
 
-def checked(optimizer, state_dict):
+def checked(target, state_dict):
     """What prepare() returns, made without changing anything; {} where the base class says what is wrong."""
     check_structure(state_dict)
-    groups, saved = optimizer.param_groups, state_dict["param_groups"]
+    groups, saved = target.groups, state_dict["param_groups"]
     if [len(group["params"]) for group in groups] != [len(group["params"]) for group in saved]:
         return {}
     check_format(saved)
@@ -103,7 +116,7 @@ def checked(optimizer, state_dict):
             with naming(describe(groups, number, position)):
                 _check_cast_codes(entry, bits[number], describe(groups, number, position))
         with naming(describe(groups, number, position)):
-            state[key] = Hidden(_loaded(entry, merged, number, position, optimizer))
+            state[key] = Hidden(_loaded(entry, merged, number, position, target))
     loaded = [groups[number]["params"][position] for number, position in map(places.get, state)]
     return {**state_dict, "state": state, "param_groups": saved, _LOADED: loaded}
 
@@ -142,17 +155,17 @@ def _check_cast_codes(entry, bits, what):
         )
 
 
-def _loaded(entry, groups, number, position, optimizer):
-    """A copy of the state of one parameter, converted to the format of its group."""
+def _loaded(entry, groups, number, position, target):
+    """A copy of the state of one parameter, converted to the format of its group. `groups`: as they will be."""
     group = groups[number]
     param, what = group["params"][position], describe(groups, number, position)
     if not isinstance(entry, dict):
         raise ValueError(f"{what}: the state is {type(entry).__name__}: must be a dict of tensors")
     if not entry:
         return {}
-    options = optimizer.overrides.applied(group, param, bool(optimizer._state.get(param)))
+    options = target.overrides.applied(group, param, bool(target.states.get(param)))
     local = stepped_view(param, options)
-    spec = state_spec(local, options, optimizer.default_pages)
+    spec = state_spec(local, options, target.pages)
     # As a whole: what is shaped as the parameter or its scales are now is cut with it.
     entry = formats.renamed(formats.without_marks(entry, what), spec._replace(shape=param.shape))
     entry = translated(unwrapped(entry, param, local.whole), spec.shape.numel(), what)

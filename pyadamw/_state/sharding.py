@@ -15,8 +15,8 @@ from typing import NamedTuple
 import torch
 
 from .._native.cdef import BLOCK_SIZE
+from .._native.layout import SHORTEST_ROW, absmax_shape, block_dim, follows_rows, row_length
 from .._native.memory import plain
-from ..functional import SHORTEST_ROW, absmax_shape, block_dim, follows_rows, row_length
 from .cuts import Cuts
 
 

@@ -5,7 +5,7 @@ from operator import itemgetter
 
 from .._native.cuda import is_device
 from .._native.step_call import rows_pointer
-from .rows import STRUCTURE
+from .._state.spec import STRUCTURE
 
 _get_structure = itemgetter(*STRUCTURE)
 

@@ -16,9 +16,9 @@ from .._native.step_call import Call, get_values, new_rows
 from .._options.options import check_options, plain_betas
 from .._state import formats
 from .._state.sharding import inner, is_sharded
+from .._state.spec import describe
 from .bucket import Bucket, Group, in_order
 from .gradients import Gradients
-from .rows import describe
 from .run import Run
 from .step_counts import Counts
 from .watch import StandIns, StateWatch, Watch

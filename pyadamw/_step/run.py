@@ -13,8 +13,8 @@ from .._native.cuda import float32_at, stream
 from .._native.memory import address, plain
 from .._native.step_call import rows_pointer
 from .._state.sharding import gathered, inner, own_part
+from .._state.spec import describe
 from ..errors import AdamWError
-from .rows import describe
 from .watch import increment_version
 
 
