@@ -11,7 +11,7 @@ from itertools import repeat
 import numpy as np
 import torch
 
-from ._device import is_device
+from .._native.cuda import is_device
 
 
 class Counts:
@@ -65,7 +65,7 @@ class Counts:
     def add(self, notes, present, found_inf, known):
         """One more step of the rows in `present` (None: all), unless `found_inf`, for devices, says that there is none.
 
-        `notes`: of notes(), for this step. `known`: as of _device.float32_at().
+        `notes`: of notes(), for this step. `known`: as of cuda.float32_at().
         """
         for part, (added, _) in zip(self._parts, notes, strict=True):
             part.add(added, present, found_inf, known)

@@ -8,28 +8,12 @@ import math
 from typing import NamedTuple
 
 import torch
-from torch.nn.parameter import is_lazy
 
-from . import _state
-from ._library import DTYPES, dtype_number, library
-from ._local import Local, belongs_to_fsdp1, inner, local_gradient, local_view, unwrapped, wrapped
-from ._memory import lies_plainly
-from ._paging import manager_of
-from .functional import BLOCK8, TENSOR8
-
-# The options of a group that decide what its state is made of.
-STRUCTURE = (
-    "optim_bits",
-    "min_8bit_size",
-    "block_wise",
-    "is_paged",
-    "page_manager",
-    "amsgrad",
-    "percentile_clipping",
-    "max_unorm",
-    "stochastic_rounding",
-    "capturable",
-)
+from .._native.library import DTYPES, dtype_number, library
+from .._native.memory import lies_plainly
+from .._state import formats
+from .._state.sharding import Local, belongs_to_fsdp1, inner, local_gradient, unwrapped
+from .._state.spec import describe, state_spec, stepped_view, wrapped_state
 
 
 class Row(NamedTuple):
@@ -41,7 +25,7 @@ class Row(NamedTuple):
     local: Local
     plain: bool  # the library can step it where it lies; else it is copied for the step
     grad_dtype: torch.dtype
-    spec: _state.Spec
+    spec: formats.Spec
     own: dict  # options of its own, which win over the group's
 
     def bucket(self):
@@ -49,46 +33,6 @@ class Row(NamedTuple):
         own, local = repr(sorted(self.own.items())), self.local
         dtypes = DTYPES[local.dtype], DTYPES[self.grad_dtype]
         return (self.group, own, str(local.device), *dtypes, self.spec.format, local.whole)
-
-
-def describe(groups, group, position):
-    """A parameter, by its name where it has one."""
-    options = groups[group]
-    param = options["params"][position]
-    shape = "not initialized yet" if is_lazy(param) else f"shape {tuple(param.shape)}"
-    if "param_names" in options and position < len(options["param_names"]):
-        return f"parameter {options['param_names'][position]!r} ({shape})"
-    return f"parameter {position} of group {group} ({shape})"
-
-
-def _is_eight_bit(param, group):
-    return group["optim_bits"] == 8 and param.numel() >= group["min_8bit_size"]
-
-
-def stepped_view(param, group):
-    """What of `param` is stepped in this process, with these options."""
-    needs_norm = "percentile_clipping" if group["percentile_clipping"] < 100 else ""
-    needs_norm = needs_norm or ("max_unorm" if group["max_unorm"] > 0 else "")
-    by_index = group["stochastic_rounding"] and param.dtype != torch.float32
-    return local_view(param, _is_eight_bit(param, group), group["block_wise"], needs_norm, by_index)
-
-
-def state_spec(local, group, pages):
-    """What the state of a stepped_view() is to be, as its options say (of its group, and of its own). `pages`: the page
-    manager where they name none."""
-    if group["optim_bits"] == 8 and local.numel >= group["min_8bit_size"]:
-        state_format = BLOCK8 if group["block_wise"] else TENSOR8
-    else:
-        state_format = _state.FLOAT32
-    return _state.Spec(
-        local.shape,
-        local.device,
-        state_format,
-        group["amsgrad"],
-        group["percentile_clipping"] < 100,
-        manager_of(group, local.numel, pages),
-        local.block_dim,
-    )
 
 
 def _check_param(local, tensor, what):
@@ -179,22 +123,22 @@ def _prepared(row, param, states, groups):
     """The state that the row needs, if it is not what `states` holds already."""
     state = states.get(param)
     if not state:
-        fresh = {"step": torch.tensor(0.0, dtype=torch.float32, device="cpu"), **_state.fresh(row.spec)}
+        fresh = {"step": torch.tensor(0.0, dtype=torch.float32, device="cpu"), **formats.fresh(row.spec)}
         return wrapped_state(fresh, param, row.local)
     what = describe(groups, row.group, row.position)
     state = unwrapped(state, param, row.local.whole)
-    valid = _state.conform(state, row.spec, what)
+    valid = formats.conform(state, row.spec, what)
     step = state.get("step", 0.0)
-    count = _state.step_count(step, what)
-    if not is_count(step):
+    count = formats.step_count(step, what)
+    if not _is_count(step):
         valid["step"] = torch.tensor(count, dtype=torch.float32, device="cpu")
     if all(state.get(key) is value for key, value in valid.items()) and not _leftover(state, valid):
         return None
-    kept = {key: value for key, value in state.items() if key not in _state.KEYS or key == "step"}
+    kept = {key: value for key, value in state.items() if key not in formats.KEYS or key == "step"}
     return wrapped_state({**kept, **valid}, param, row.local)
 
 
-def is_count(step):
+def _is_count(step):
     """Whether a step count can stay where it is."""
     if not isinstance(step, torch.Tensor) or step.dtype != torch.float32 or math.prod(step.shape) != 1:
         return False
@@ -203,8 +147,4 @@ def is_count(step):
 
 def _leftover(state, valid):
     """What the state should no longer have: codes of moments that are numbers now, or the other way round."""
-    return any(key in state and key not in valid for key in (_state.BY_ELEMENT | _state.BY_BLOCK))
-
-
-def wrapped_state(state, param, local):
-    return wrapped(state, param, local, _state.BY_ELEMENT, _state.BY_BLOCK)
+    return any(key in state and key not in valid for key in (formats.BY_ELEMENT | formats.BY_BLOCK))

@@ -16,8 +16,8 @@ import torch
 from torch.optim.optimizer import ParamsT
 from torch.utils.weak import TensorWeakRef
 
-from ._checks import refuse
-from ._validate import check_options, plain_betas
+from .._checks import refuse
+from .options import check_options, plain_betas
 
 ALLOWED = (
     "optim_bits",

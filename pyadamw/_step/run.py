@@ -3,19 +3,19 @@ is made, or how it is found out that it still holds.
 
 An interrupt (Ctrl-C) may end a step between any two operations of Python, and another one the repair of that. So
 what has happened is not concluded from where the exception came out, but read: the library itself writes how many rows
-a call has stepped, and counts are changed and noted in one call of C (_counts.py). Run.settle() brings the rest in
+a call has stepped, and counts are changed and noted in one call of C (step_counts.py). Run.settle() brings the rest in
 line, and may be ended and called again at any point.
 """
 
 import torch
 
-from ._device import float32_at, stream
-from ._errors import AdamWError
-from ._local import gathered, inner, own_part
-from ._memory import address, plain
-from ._rows import describe
-from ._table import rows_pointer
-from ._watch import increment_version
+from .._native.cuda import float32_at, stream
+from .._native.memory import address, plain
+from .._native.step_call import rows_pointer
+from .._state.sharding import gathered, inner, own_part
+from .._state.spec import describe
+from ..errors import AdamWError
+from .watch import increment_version
 
 
 class Run:
@@ -28,7 +28,7 @@ class Run:
         self.plan, self.params, self.found_inf = plan, params, found_inf
         self.present = plan.gradients.present  # the rows that are stepped; None: all
         self.counts = plan.counts.notes()
-        self.factors = {}  # as of _device.float32_at()
+        self.factors = {}  # as of cuda.float32_at()
         self.copies = {}  # {row: what the library steps in the place of its parameter}
         self.complete = False  # all calls have stepped all of their rows
         self.failed = False  # to settle it has failed once, by something other than an interrupt

@@ -8,26 +8,26 @@ operations: about five such passes over the parameters.
 
 import numpy as np
 
-from . import _state
-from ._bucket import Bucket, Group, in_order
-from ._checks import scalar
-from ._counts import Counts
-from ._device import is_device, stays_there
-from ._gradients import Gradients
-from ._library import DTYPES, library
-from ._local import inner, is_sharded
-from ._memory import address
-from ._rows import describe
-from ._run import Run
-from ._table import Call, get_values, new_rows
-from ._validate import check_options, plain_betas
-from ._watch import StandIns, StateWatch, Watch
+from .._checks import scalar
+from .._native.cuda import is_device, stays_there
+from .._native.library import DTYPES, library
+from .._native.memory import address
+from .._native.step_call import Call, get_values, new_rows
+from .._options.options import check_options, plain_betas
+from .._state import formats
+from .._state.sharding import inner, is_sharded
+from .._state.spec import describe
+from .bucket import Bucket, Group, in_order
+from .gradients import Gradients
+from .run import Run
+from .step_counts import Counts
+from .watch import StandIns, StateWatch, Watch
 
 # Where the row table points: to the first of these keys that a state has.
 COLUMNS = {
-    **{moment: (moment, _state.codes_of(moment)) for moment in _state.MAPS},
-    **{_state.absmax_of(moment): (_state.absmax_of(moment),) for moment in _state.MAPS},
-    _state.HISTORY: (_state.HISTORY,),
+    **{moment: (moment, formats.codes_of(moment)) for moment in formats.MAPS},
+    **{formats.absmax_of(moment): (formats.absmax_of(moment),) for moment in formats.MAPS},
+    formats.HISTORY: (formats.HISTORY,),
 }
 
 
@@ -55,7 +55,7 @@ class Plan:
         tensors = list(map(inner, params))
         self._check_overlap(groups, tensors, [states[param] for param in params])
         self._fill_table(params, tensors, [states[param] for param in params])
-        self.state_watch = StateWatch(states, _state.KEYS, self.sharded)
+        self.state_watch = StateWatch(states, formats.KEYS, self.sharded)
         self.unsettled = None  # the Run of a step that has begun, as long as not everything agrees
         self._make_calls(skipped)
 
@@ -84,7 +84,7 @@ class Plan:
         """The library checks the rows of one call; this checks those of all calls, before the first."""
         written = [(tensor, i) for i, tensor in enumerate(params) if self.rows[i].plain]
         for i, state in enumerate(states):
-            tensors = [value for key, value in state.items() if key in _state.KEYS and key != "step"]
+            tensors = [value for key, value in state.items() if key in formats.KEYS and key != "step"]
             written += [(inner(value), i) for value in tensors]
         written = [(tensor, i) for tensor, i in written if tensor.numel()]
         begin = np.array([tensor.data_ptr() for tensor, _ in written], dtype=np.uint64)

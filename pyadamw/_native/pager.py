@@ -9,10 +9,10 @@ import sys
 
 import torch
 
-from ._device import is_capturing, is_device
-from ._errors import UnsupportedError
-from ._library import ffi, library, new_options
-from ._workers import leave_in_workers
+from ..errors import UnsupportedError
+from .cuda import is_capturing, is_device
+from .library import ffi, library, new_options
+from .workers import leave_in_workers
 
 PLACES = ("host", "file", "pinned", "managed", "device")  # adamw_place
 STATISTICS = tuple(name for name, _ in ffi.typeof("adamw_pager_statistics").fields)

@@ -5,7 +5,7 @@ import platform
 import stat
 import struct
 
-from ._checks import kind_of_file
+from .._checks import kind_of_file
 
 # e_machine of the ELF header (elf.h), by platform.machine()'s names
 _MACHINES = {

@@ -1,19 +1,23 @@
 """Owns loading: checking, converting and copying state that comes from a state_dict. Must not know of steps."""
 
 import copy
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 
-from . import _state
-from ._checks import is_integer, shown
-from ._damage import FLOATS
-from ._export import FORMAT, FORMAT_KEY, check_format
-from ._foreign import translated
-from ._local import inner, is_sharded, unwrapped
-from ._memory import oddity
-from ._received import check_copies, check_has_number, check_structure, naming, shown_name
-from ._rows import describe, state_spec, stepped_view, wrapped_state
-from ._validate import OPTIONS, check_options, plain_betas
+from .._checks import is_integer, shown
+from .._native.memory import oddity
+from .._options.options import OPTIONS, check_options, plain_betas
+from .._options.overrides import Overrides
+from ..paging import PageManager
+from . import formats
+from .damage import FLOATS
+from .export import FORMAT, FORMAT_KEY, check_format
+from .foreign import translated
+from .received import check_copies, check_has_number, check_structure, naming, shown_name
+from .sharding import inner, is_sharded, unwrapped
+from .spec import describe, state_spec, stepped_view, wrapped_state
 
 # Where state lives and how wide it is: decided by this optimizer, whatever a checkpoint says.
 OURS = ("optim_bits", "min_8bit_size", "block_wise", "is_paged", "page_manager")
@@ -22,6 +26,15 @@ OURS = ("optim_bits", "min_8bit_size", "block_wise", "is_paged", "page_manager")
 # Options that torch.optim.AdamW has and nobody here: torch.distributed.checkpoint takes the state of one optimizer for
 # another only if that has all options of the first.
 TORCHS = {"foreach": None, "differentiable": False, "fused": None, "decoupled_weight_decay": True}
+
+
+class Target(NamedTuple):
+    """What state is loaded into: an optimizer, as far as loading has to know it."""
+
+    groups: Sequence[dict[str, Any]]
+    states: Mapping[torch.Tensor, dict[str, Any]]
+    pages: PageManager  # of groups that name none
+    overrides: Overrides
 
 
 class Hidden:
@@ -40,7 +53,7 @@ def aliased(state_dict):
 
     def copied(entry):
         values = {name: value.detach() if isinstance(value, torch.Tensor) else value for name, value in entry.items()}
-        return _state.marked(values)
+        return formats.marked(values)
 
     state = {key: copied(entry) if isinstance(entry, dict) else entry for key, entry in state_dict["state"].items()}
     # torch.distributed.checkpoint wants every option of the optimizer's groups to be there.
@@ -61,26 +74,26 @@ def restore_options(groups, previous, defaults):
         group["betas"] = plain_betas(group["betas"])
 
 
-def prepare(optimizer, state_dict):
-    """A hook of load_state_dict: `state_dict` with the state of each parameter as the optimizer wants it, hidden."""
-    prepared = checked(optimizer, state_dict)
+def prepare(target, state_dict):
+    """For a hook of load_state_dict: `state_dict` with the state of each parameter as `target` wants it, hidden."""
+    prepared = checked(target, state_dict)
     for param in prepared.pop(_LOADED, ()):  # only now that nothing can fail any more
-        optimizer.overrides.take(param, bool(optimizer._state.get(param)))
+        target.overrides.take(param, bool(target.states.get(param)))
     return prepared or None
 
 
 _LOADED = object()  # the key of the parameters whose state is loaded
 
 
-def checked(optimizer, state_dict):
+def checked(target, state_dict):
     """What prepare() returns, made without changing anything; {} where the base class says what is wrong."""
     check_structure(state_dict)
-    groups, saved = optimizer.param_groups, state_dict["param_groups"]
+    groups, saved = target.groups, state_dict["param_groups"]
     if [len(group["params"]) for group in groups] != [len(group["params"]) for group in saved]:
         return {}
     check_format(saved)
     bits = [group.get("optim_bits") for group in saved]
-    formats = [group.get(FORMAT_KEY, FORMAT) for group in saved]
+    versions = [group.get(FORMAT_KEY, FORMAT) for group in saved]
     unused = (FORMAT_KEY, *TORCHS, *OURS)
     saved = [{name: value for name, value in group.items() if name not in unused} for group in saved]
     places, merged = {}, []
@@ -99,11 +112,11 @@ def checked(optimizer, state_dict):
         if key not in places:
             raise ValueError(f"the state dict has state for parameter {shown(key)}, which is in none of its groups")
         number, position = places[key]
-        if formats[number] == 1:
+        if versions[number] == 1:
             with naming(describe(groups, number, position)):
                 _check_cast_codes(entry, bits[number], describe(groups, number, position))
         with naming(describe(groups, number, position)):
-            state[key] = Hidden(_loaded(entry, merged, number, position, optimizer))
+            state[key] = Hidden(_loaded(entry, merged, number, position, target))
     loaded = [groups[number]["params"][position] for number, position in map(places.get, state)]
     return {**state_dict, "state": state, "param_groups": saved, _LOADED: loaded}
 
@@ -142,33 +155,33 @@ def _check_cast_codes(entry, bits, what):
         )
 
 
-def _loaded(entry, groups, number, position, optimizer):
-    """A copy of the state of one parameter, converted to the format of its group."""
+def _loaded(entry, groups, number, position, target):
+    """A copy of the state of one parameter, converted to the format of its group. `groups`: as they will be."""
     group = groups[number]
     param, what = group["params"][position], describe(groups, number, position)
     if not isinstance(entry, dict):
         raise ValueError(f"{what}: the state is {type(entry).__name__}: must be a dict of tensors")
     if not entry:
         return {}
-    options = optimizer.overrides.applied(group, param, bool(optimizer._state.get(param)))
+    options = target.overrides.applied(group, param, bool(target.states.get(param)))
     local = stepped_view(param, options)
-    spec = state_spec(local, options, optimizer.default_pages)
+    spec = state_spec(local, options, target.pages)
     # As a whole: what is shaped as the parameter or its scales are now is cut with it.
-    entry = _state.renamed(_state.without_marks(entry, what), spec._replace(shape=param.shape))
+    entry = formats.renamed(formats.without_marks(entry, what), spec._replace(shape=param.shape))
     entry = translated(unwrapped(entry, param, local.whole), spec.shape.numel(), what)
     if "step" not in entry:
         raise ValueError(f"{what}: the state has no step")
-    if spec.amsgrad and not {"max_exp_avg_sq", _state.codes_of("max_exp_avg_sq")} & set(entry):
+    if spec.amsgrad and not {"max_exp_avg_sq", formats.codes_of("max_exp_avg_sq")} & set(entry):
         raise ValueError(f"{what}: the state has no max_exp_avg_sq, but its group has amsgrad=True")
-    step = torch.tensor(_state.step_count(entry["step"], what), dtype=torch.float32, device="cpu")
-    state = _state.conform(entry, spec, what, received=True)
+    step = torch.tensor(formats.step_count(entry["step"], what), dtype=torch.float32, device="cpu")
+    state = formats.conform(entry, spec, what, received=True)
     memory = {_address(value) for value in entry.values()}
-    specs = {_state.HISTORY: spec._replace(pages=None)}
+    specs = {formats.HISTORY: spec._replace(pages=None)}
     own = {key: _own(value, specs.get(key, spec), memory) for key, value in state.items()}
     # What others have put there, such as an optimizer that wraps this one, is theirs to understand.
     others = {}
     for key, value in entry.items():
-        if key not in _state.KEYS:
+        if key not in formats.KEYS:
             with naming(f"{what}: {shown_name(key)}"):
                 others[key] = _copied(value, param)
     return wrapped_state({"step": step, **own, **others}, param, local)

@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 import torch
 from torch.nn.parameter import is_lazy
 
-from . import _pager, _state
-from ._local import inner
-from ._overrides import Overrides
-from ._paging import PageManager, manager_of
-from ._rows import describe, state_spec, stepped_view
+from .._native.layout import FLOAT32
+from .._native.pager import home
+from .._options.overrides import Overrides
+from ..paging import PageManager, manager_of
+from .sharding import inner
+from .spec import describe, state_spec, stepped_view
 
 
 class Entry(NamedTuple):
@@ -89,7 +90,7 @@ def _entry(name: str, param: torch.Tensor, group: dict[str, Any], state: dict[st
     spec = state_spec(view, group, default)
     reasons: list[str] = []
     places: dict[str, int] = {}
-    if group["optim_bits"] == 8 and spec.format == _state.FLOAT32:
+    if group["optim_bits"] == 8 and spec.format == FLOAT32:
         reasons.append(f"32 bits because it has fewer than min_8bit_size = {group['min_8bit_size']} elements")
     if group["is_paged"] and manager_of(group, param.numel(), default) is None:
         least = (group["page_manager"] or default).min_numel
@@ -99,6 +100,6 @@ def _entry(name: str, param: torch.Tensor, group: dict[str, Any], state: dict[st
     for key, value in state.items():
         if key != "step" and isinstance(value, torch.Tensor):
             local = inner(value)
-            place = _pager.home(local)[1] or str(local.device)
+            place = home(local)[1] or str(local.device)
             places[place] = places.get(place, 0) + local.numel() * local.element_size()
-    return Entry(name, param.numel(), 32 if spec.format == _state.FLOAT32 else 8, "; ".join(reasons), places)
+    return Entry(name, param.numel(), 32 if spec.format == FLOAT32 else 8, "; ".join(reasons), places)

@@ -13,9 +13,9 @@ import tempfile
 
 import torch
 
-from ._checks import kind_of_file, scalar
-from ._memory import is_out_of_memory
-from ._optional import optional
+from .._checks import kind_of_file, scalar
+from .._native.memory import is_out_of_memory
+from .._optional import optional
 
 
 def _safetensors():

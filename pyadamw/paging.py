@@ -7,10 +7,10 @@ from typing import Literal
 
 import torch
 
-from . import _pager
 from ._checks import integer, refuse
-from ._device import is_device
-from ._errors import UnsupportedError
+from ._native.cuda import is_device
+from ._native.pager import STATISTICS, Pager
+from .errors import UnsupportedError
 
 Backing = Literal["host", "file", "pinned", "managed"]
 _BACKINGS = {"host": False, "file": False, "pinned": True, "managed": True}  # whether parameters are on a CUDA device
@@ -74,7 +74,7 @@ class PageManager:
         self.min_numel = min_numel
         self.resident_bytes, self.chunk_bytes, self.reserve_bytes = resident_bytes, chunk_bytes, reserve_bytes
         self.directory = None if directory is None else os.fspath(directory)
-        self._pagers: dict[torch.device, _pager.Pager] = {}
+        self._pagers: dict[torch.device, Pager] = {}
         if backing is not None and not _BACKINGS[backing]:
             self.pager(torch.device("cpu"))  # what is wrong with the directory shows now
 
@@ -101,7 +101,7 @@ class PageManager:
             self.min_numel,
         )
 
-    def pager(self, device: torch.device) -> _pager.Pager:
+    def pager(self, device: torch.device) -> Pager:
         """The pages for parameters on `device`; they are made at the first call."""
         pager = self._pagers.get(device)
         if pager is None:
@@ -124,7 +124,7 @@ class PageManager:
 
     def _new(self, backing, device):
         directory = None if self.directory is None else os.fsencode(self.directory)
-        return _pager.Pager(backing, device, self.resident_bytes, self.chunk_bytes, self.reserve_bytes, directory)
+        return Pager(backing, device, self.resident_bytes, self.chunk_bytes, self.reserve_bytes, directory)
 
     def wait(self) -> None:
         """Until tensors of state on the CPU show what the steps so far have left there ("pinned"; others always do).
@@ -143,7 +143,7 @@ class PageManager:
         wait_ns: nanoseconds that steps waited for bytes; faults_avoided: pages of 4096 bytes that were there before
         they were touched.
         """
-        total = dict.fromkeys(_pager.STATISTICS, 0)
+        total = dict.fromkeys(STATISTICS, 0)
         for pager in list(self._pagers.values()):
             for name, value in pager.statistics().items():
                 total[name] += value

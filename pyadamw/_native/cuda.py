@@ -4,7 +4,7 @@ memory, so that nobody has to wait for them. Must not know rows or groups.
 
 import torch
 
-from ._memory import plain
+from .memory import plain
 
 TYPES = {"cuda"}  # of torch devices that libadamw reaches through a driver
 

@@ -13,8 +13,7 @@ from pathlib import Path
 
 import torch
 
-from . import _cdef, _unloadable
-from ._errors import (
+from ..errors import (
     BY_STATUS,
     InternalError,
     InvalidArgumentError,
@@ -22,13 +21,14 @@ from ._errors import (
     UnsupportedError,
     VersionError,
 )
+from . import cdef, load_errors
 
 ENVIRONMENT = "PYADAMW_LIBRARY"
-PACKAGED = Path(__file__).resolve().parent / "lib"
+PACKAGED = Path(__file__).resolve().parents[1] / "lib"
 INSTALLED = Path(sys.prefix) / "lib" / "libadamw.so.1"  # a package of its own, as in conda; for the CPU or for one CUDA
 CUDA_MAJORS = ("12", "13")
 
-ffi = _cdef.ffi
+ffi = cdef.ffi
 
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}  # adamw_dtype
 DTYPE_NAMES = "float32, bfloat16 or float16"
@@ -36,10 +36,10 @@ DTYPE_NAMES = "float32, bfloat16 or float16"
 
 def _check_declarations():
     """The structs as cffi lays them out must be those that the header asserts."""
-    for name, size in _cdef.SIZES.items():
+    for name, size in cdef.SIZES.items():
         if ffi.sizeof(name) != size:
             raise VersionError(f"pyadamw: sizeof({name}) is {ffi.sizeof(name)} here, but {size} in adamw.h")
-    for (name, field), offset in _cdef.OFFSETS.items():
+    for (name, field), offset in cdef.OFFSETS.items():
         if ffi.offsetof(name, field) != offset:
             raise VersionError(
                 f"pyadamw: {name}.{field} is at {ffi.offsetof(name, field)} here, but at {offset} in adamw.h"
@@ -74,14 +74,14 @@ def _open():
             f"libadamw is not at {looked}: install pyadamw again, or set {ENVIRONMENT} to a libadamw.so"
         )
     where = f"{ENVIRONMENT} = {path}" if os.environ.get(ENVIRONMENT) else str(path)
-    problem = _unloadable.before(path)
+    problem = load_errors.before(path)
     if problem is not None:
         raise LibraryNotFoundError(f"{where} cannot be loaded: {problem}")
     try:
         # ctypes opens it, because cffi takes no path that the locale cannot spell. With a slash: nowhere else.
         return path, ffi.dlopen(ffi.cast("void *", ctypes.CDLL(os.path.abspath(path))._handle))
     except OSError as error:
-        raise LibraryNotFoundError(f"{where} cannot be loaded: {_unloadable.after(error)}") from error
+        raise LibraryNotFoundError(f"{where} cannot be loaded: {load_errors.after(error)}") from error
 
 
 def _check_versions(path, lib):
@@ -93,13 +93,13 @@ def _check_versions(path, lib):
             f"{path} is not libadamw: it has no adamw_abi_version() and adamw_version(). Install pyadamw again, or set "
             f"{ENVIRONMENT} to a libadamw.so"
         ) from error
-    if abi != _cdef.ABI_VERSION:
+    if abi != cdef.ABI_VERSION:
         raise VersionError(
-            f"{path} has ABI version {abi}, but this pyadamw needs {_cdef.ABI_VERSION}: "
+            f"{path} has ABI version {abi}, but this pyadamw needs {cdef.ABI_VERSION}: "
             "install a pyadamw and a libadamw that belong together"
         )
     # A newer minor version only adds; an older one lacks functions that are declared here.
-    needed = (_cdef.VERSION_MAJOR, _cdef.VERSION_MINOR)
+    needed = (cdef.VERSION_MAJOR, cdef.VERSION_MINOR)
     if (version // 10000, version // 100 % 100) < needed:
         raise VersionError(
             f"{path} is libadamw {version_text(version)}, but this pyadamw needs {needed[0]}.{needed[1]} or newer: "

@@ -14,10 +14,10 @@ from typing import NamedTuple
 
 import torch
 
-from ._cdef import BLOCK_SIZE
-from ._memory import plain
-from ._shards import Cuts
-from .functional import SHORTEST_ROW, absmax_shape, block_dim, follows_rows, row_length
+from .._native.cdef import BLOCK_SIZE
+from .._native.layout import SHORTEST_ROW, absmax_shape, block_dim, follows_rows, row_length
+from .._native.memory import plain
+from .cuts import Cuts
 
 
 class Local(NamedTuple):

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 
 import torch
 
-from ._checks import shown
-from ._errors import AdamWError
-from ._memory import is_out_of_memory
+from .._checks import shown
+from .._native.memory import is_out_of_memory
+from ..errors import AdamWError
 
 
 def check_structure(state_dict):

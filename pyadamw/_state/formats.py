@@ -14,15 +14,15 @@ from typing import NamedTuple
 
 import torch
 
-from . import _cdef
-from ._checks import is_finite, is_real, shown
-from ._damage import FLOATS, check_moment, check_not_negative, check_scales
-from ._memory import lies_plainly, oddity, plain
-from ._pager import home
-from ._paging import PageManager
-from .functional import BLOCK8, TENSOR8, absmax_shape, dequantize, quantize
+from .._checks import is_finite, is_real, shown
+from .._native import cdef
+from .._native.layout import BLOCK8, FLOAT32, TENSOR8, absmax_shape
+from .._native.memory import lies_plainly, oddity, plain
+from .._native.pager import home
+from .._native.quantize import dequantize, quantize
+from ..paging import PageManager
+from .damage import FLOATS, check_moment, check_not_negative, check_scales
 
-FLOAT32 = 0  # adamw_state_format, beside BLOCK8 and TENSOR8
 MAPS = {"exp_avg": "signed", "exp_avg_sq": "unsigned", "max_exp_avg_sq": "unsigned"}
 HISTORY = "gnorm_history"
 MOST_STEPS = 2**53  # each whole number up to here is one of a float64
@@ -93,7 +93,7 @@ def fresh(spec):
 
 def _empty_history(spec):
     """Zeros: the next step fills all of it with its own squared norm."""
-    return torch.zeros(_cdef.GNORM_HISTORY, dtype=torch.float32, device=spec.device)
+    return torch.zeros(cdef.GNORM_HISTORY, dtype=torch.float32, device=spec.device)
 
 
 def _zero_moment(moment, spec):
@@ -198,7 +198,7 @@ def conform(state, spec, where, received=False):
                 )
             result.update(_zero_moment(moment, spec))
     if HISTORY in state:
-        history = _check(state, HISTORY, (_cdef.GNORM_HISTORY,), where)
+        history = _check(state, HISTORY, (cdef.GNORM_HISTORY,), where)
         if received:
             check_scales(history, f"{where}: {HISTORY}")
         result[HISTORY] = _placed(history, torch.float32, spec._replace(pages=None))

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 
 import torch
 
-from ._checks import finite_at_least_zero, flag, integer, is_finite, is_integer, is_real, refuse
-from ._device import stays_there
-from ._memory import oddity
-from ._paging import PageManager
+from .._checks import finite_at_least_zero, flag, integer, is_finite, is_integer, is_real, refuse
+from .._native.cuda import stays_there
+from .._native.memory import oddity
+from ..paging import PageManager
 
 # The options that `args` may carry, as in bitsandbytes.
 ARGS = ("optim_bits", "min_8bit_size", "percentile_clipping", "block_wise", "max_unorm", "skip_zeros")

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 
 import torch
 
-from ._checks import is_integer
-from ._damage import FLOATS
-from ._memory import oddity
+from .._checks import is_integer
+from .._native.memory import oddity
+from .damage import FLOATS
 
 _WRAPPER = "__bnb_optimizer_quant_state__"
 _MOMENTS = {"exp_avg": "1", "exp_avg_sq": "2"}

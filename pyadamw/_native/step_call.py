@@ -7,7 +7,7 @@ from operator import itemgetter
 
 import numpy as np
 
-from ._library import ffi, library, new_options
+from .library import ffi, library, new_options
 
 ROW_SIZE = ffi.sizeof("adamw_tensor")
 _POINTER, _INTEGER = np.dtype("u8"), np.dtype("i8")
@@ -53,7 +53,7 @@ class Call:
     """The options of one adamw_step() call for rows that have the dtypes, state format and options in common."""
 
     def __init__(self, param_dtype, grad_dtype, state_format, device, skipped, pager, stepped):
-        """`skipped`: the address of the counter of skipped elements. `pager`: the _pager.Pager of state, or None.
+        """`skipped`: the address of the counter of skipped elements. `pager`: the pager.Pager of state, or None.
         `stepped`: as of write_progress_to()."""
         options = new_options("adamw_step_options")
         options.param_dtype, options.grad_dtype = param_dtype, grad_dtype

@@ -3,9 +3,9 @@
 from itertools import chain
 from operator import itemgetter
 
-from ._device import is_device
-from ._rows import STRUCTURE
-from ._table import rows_pointer
+from .._native.cuda import is_device
+from .._native.step_call import rows_pointer
+from .._state.spec import STRUCTURE
 
 _get_structure = itemgetter(*STRUCTURE)
 

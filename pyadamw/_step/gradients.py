@@ -4,9 +4,9 @@ looks at, or why.
 
 import torch
 
-from ._describe import Described, DescribedGradients, finds_gradients
-from ._local import inner, local_gradient
-from ._memory import address, plain
+from .._native.inspect_tensors import Described, DescribedGradients, finds_gradients
+from .._native.memory import address, plain
+from .._state.sharding import inner, local_gradient
 
 
 class Gradients:
@@ -61,7 +61,7 @@ class Gradients:
         of_rows = [self.rows[i].local for i in numbers]
         if any(grad.device != local.device for grad, local in zip(grads, of_rows, strict=True)):
             return False
-        if any(grad.layout != torch.strided for grad in grads):  # _rows.py says so
+        if any(grad.layout != torch.strided for grad in grads):  # rows.py says so
             return False
         grads = [g if local.whole else plain(inner(g)) for g, local in zip(grads, of_rows, strict=True)]
         self._held = grads

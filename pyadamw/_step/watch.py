@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch.utils.dlpack import to_dlpack
 
-from ._describe import Described
-from ._local import inner
-from ._memory import look
-from ._probe import negation
+from .._native.inspect_tensors import Described
+from .._native.memory import look
+from .._native.probe import negation
+from .._state.sharding import inner
 
 
 class Watch:

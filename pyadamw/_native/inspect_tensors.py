@@ -15,8 +15,8 @@ import inspect
 import numpy as np
 import torch
 
-from ._library import ffi, library, new_options
-from ._probe import negation
+from .library import ffi, library, new_options
+from .probe import negation
 
 _FORM = np.dtype(
     [

@@ -5,13 +5,14 @@ All of it works on state dicts alone: {"state": {index: {name: tensor}}, "param_
 
 import torch
 
-from . import _state
-from ._checks import shown
-from ._damage import check_no_nan
-from ._foreign import is_eight_bit, shape_of, translated
-from ._received import check_has_number, check_structure, naming
-from ._validate import check_options, plain_betas
-from .functional import BLOCK8, codebook, quantize
+from .._checks import shown
+from .._native.layout import BLOCK8, FLOAT32
+from .._native.quantize import codebook, quantize
+from .._options.options import check_options, plain_betas
+from . import formats
+from .damage import check_no_nan
+from .foreign import is_eight_bit, shape_of, translated
+from .received import check_has_number, check_structure, naming
 
 FORMAT_KEY, FORMAT = "pyadamw_format", 2  # in each group of a state dict; a later format has a higher number
 
@@ -35,11 +36,11 @@ def _plain(entry, where):
     """32-bit state of one parameter on the CPU, whoever has made it; and whether it was 8-bit."""
     shape, eight = shape_of(entry, where), is_eight_bit(entry)
     entry = translated(entry, shape.numel(), where)
-    amsgrad = bool({"max_exp_avg_sq", _state.codes_of("max_exp_avg_sq")} & set(entry))
-    spec = _state.Spec(shape, torch.device("cpu"), _state.FLOAT32, amsgrad, _state.HISTORY in entry, None)
-    count = _state.step_count(entry.get("step"), where)
+    amsgrad = bool({"max_exp_avg_sq", formats.codes_of("max_exp_avg_sq")} & set(entry))
+    spec = formats.Spec(shape, torch.device("cpu"), FLOAT32, amsgrad, formats.HISTORY in entry, None)
+    count = formats.step_count(entry.get("step"), where)
     step = torch.tensor(count, dtype=torch.float32, device="cpu")
-    return {"step": step, **_state.conform(entry, spec, where, received=True)}, eight
+    return {"step": step, **formats.conform(entry, spec, where, received=True)}, eight
 
 
 def _group(group, names, more):
@@ -51,7 +52,7 @@ def _group(group, names, more):
 
 
 def _torch_entry(_entry, state, _eight, _where):
-    return {key: value for key, value in state.items() if key != _state.HISTORY}
+    return {key: value for key, value in state.items() if key != formats.HISTORY}
 
 
 def _torch_group(group):
@@ -81,13 +82,13 @@ def _bitsandbytes_group(group):
 def _own_entry(entry, state, eight, where):
     if not eight:
         return state
-    amsgrad, clipping = "max_exp_avg_sq" in state, _state.HISTORY in state
-    spec = _state.Spec(state["exp_avg"].shape, torch.device("cpu"), BLOCK8, amsgrad, clipping, None)
+    amsgrad, clipping = "max_exp_avg_sq" in state, formats.HISTORY in state
+    spec = formats.Spec(state["exp_avg"].shape, torch.device("cpu"), BLOCK8, amsgrad, clipping, None)
     if "exp_avg_absmax" not in entry:
-        return {"step": state["step"], **_state.conform(state, spec, where)}
+        return {"step": state["step"], **formats.conform(state, spec, where)}
     # It is own already, block-wise or with one scale, and has been looked at.
-    entry = _state.renamed(entry, spec)
-    own = {key: value.detach() for key, value in entry.items() if key in _state.KEYS and key != "step"}
+    entry = formats.renamed(entry, spec)
+    own = {key: value.detach() for key, value in entry.items() if key in formats.KEYS and key != "step"}
     return {**entry, **own, "step": state["step"]}
 
 
@@ -139,7 +140,7 @@ def _converted_entry(entry, entry_of, where, finite):
         raise ValueError(f"{where}: the state is {type(entry).__name__}: must be a dict of tensors")
     if not entry:
         return {}
-    entry = _state.without_marks(entry, where)
+    entry = formats.without_marks(entry, where)
     state, eight = _plain(entry, where)
     if finite:
         for key, value in state.items():
