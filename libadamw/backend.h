@@ -4,7 +4,6 @@
 
 #include <cstdint>
 #include <functional>
-#include <memory>
 
 #include "../include/adamw.h"
 #include "numerics/coefficients.h"
@@ -83,10 +82,6 @@ struct QuantizePlan {
   void *stream;
 };
 
-class Backing;  // pager/pager.h
-struct PagerCounts;
-struct PagerOptions;
-
 // One row of the table per device kind; a build without a device has no row for it.
 struct Backend {
   const char *name;
@@ -94,7 +89,6 @@ struct Backend {
   adamw_status (*step)(const StepPlan &);
   adamw_status (*quantize)(const QuantizePlan &, const float *source, std::uint8_t *codes, float *absmax);
   adamw_status (*dequantize)(const QuantizePlan &, const std::uint8_t *codes, const float *absmax, float *target);
-  adamw_status (*make_backing)(const char *function, const PagerOptions &, PagerCounts &, std::unique_ptr<Backing> *);
 };
 
 extern const Backend cpu_backend;

@@ -5,11 +5,9 @@
 #include <memory>
 #include <vector>
 
-#include "../pager/pager.h"
 #include "../status.h"
 #include "kernel_choice.h"
 #include "launch.h"
-#include "pages/paging.h"
 #include "part_row.h"
 
 namespace adamw {
@@ -321,14 +319,6 @@ adamw_status dequantize(const QuantizePlan &plan, const std::uint8_t *codes, con
   });
 }
 
-adamw_status make_backing(const char *function, const PagerOptions &options, PagerCounts &counts,
-                          std::unique_ptr<Backing> *backing) {
-  DeviceState *state = nullptr;
-  if (adamw_status s = device_state(function, options.device, &state)) return s;
-  return options.backing == ADAMW_PLACE_MANAGED ? managed_backing(function, *state, options, counts, backing)
-                                                : pinned_backing(function, *state, options, counts, backing);
-}
-
 adamw_status check_device(const char *function, std::int32_t device) {
   DeviceState *state = nullptr;
   return device_state(function, device, &state);
@@ -337,6 +327,6 @@ adamw_status check_device(const char *function, std::int32_t device) {
 }  // namespace
 }  // namespace gpu
 
-const Backend cuda_backend = {"cuda", gpu::check_device, gpu::step, gpu::quantize, gpu::dequantize, gpu::make_backing};
+const Backend cuda_backend = {"cuda", gpu::check_device, gpu::step, gpu::quantize, gpu::dequantize};
 
 }  // namespace adamw
