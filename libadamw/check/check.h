@@ -1,10 +1,11 @@
 // Owns every check of what a caller passes. Nothing below it checks again; nothing here writes a caller's memory.
 #pragma once
 
+#include <cstdint>
 #include <cstring>
 #include <vector>
 
-#include "../backend.h"
+#include "../../include/adamw.h"
 
 namespace adamw {
 

@@ -4,6 +4,7 @@
 #include <utility>
 #include <vector>
 
+#include "../formats.h"
 #include "../numerics/layout.h"
 #include "../status.h"
 #include "overlap_cache.h"

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <atomic>
+#include <cstdint>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -10,7 +11,6 @@
 #include <vector>
 
 #include "../../include/adamw.h"
-#include "../numerics/types.h"
 #include "places.h"
 
 namespace adamw {
