@@ -15,6 +15,7 @@ namespace adamw {
 
 struct Workspace {
   std::vector<Row> rows;
+  std::vector<adamw_tensor> copies;  // of a caller's rows that have another version's size
   std::vector<Interval> written, read;
   OverlapCaches tables;
 
