@@ -1,9 +1,8 @@
-"""Owns pyadamw/_cdef.py: the C declarations of include/adamw.h, and of the private adamw_python.h, as cffi reads them.
-`--check` fails if it is stale.
+"""Owns pyadamw/_native/cdef.py: the C declarations of adamw.h and of the private adamw_python.h, as cffi reads them.
 
 cffi wants plain C: no comments, no preprocessor. Its out-of-line ABI mode parses that here, once, and not at every
 import. Constants and the struct sizes that the header asserts are written as Python numbers, so that the package can
-compare them with what it loads. It must not know what a step is.
+compare them with what it loads. `--check` fails if the file is stale. It must not know what a step is.
 """
 
 import contextlib
@@ -16,7 +15,7 @@ import cffi
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = (ROOT / "include" / "adamw.h", ROOT / "libadamw" / "python" / "adamw_python.h")
-TARGET = ROOT / "pyadamw" / "_cdef.py"
+TARGET = ROOT / "pyadamw" / "_native" / "cdef.py"
 
 
 def without_comments(text):
@@ -50,7 +49,7 @@ def generate():
     text = "\n".join(without_comments(source.read_text(encoding="utf-8")) for source in SOURCES)
     constants, (sizes, offsets) = numbers(text), asserted(text)
     lines = [
-        '"""Generated from adamw.h and adamw_python.h by ci/generate_cdef.py: do not edit. The C interface of libadamw."""',
+        '"""The C interface of libadamw, from adamw.h and adamw_python.h by ci/generate_cdef.py: do not edit."""',
         "",
         *(f"{name} = {value}" for name, value in constants.items()),
         "",
@@ -69,7 +68,7 @@ def parsed(declarations):
     """The Python code that makes `ffi`, as cffi writes it."""
     builder = cffi.FFI()
     builder.cdef(declarations)
-    builder.set_source("pyadamw._cdef", None)
+    builder.set_source("pyadamw._native.cdef", None)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "ffi.py"
         with contextlib.redirect_stdout(None):  # it says where it writes
