@@ -11,6 +11,7 @@ namespace adamw {
 
 struct Workspace : CheckMemory {
   std::vector<Row> rows;
+  std::vector<adamw_tensor> copies;  // of a caller's rows that have another version's size
 
   // After a call of so many rows. What only much larger calls need goes when they have not come for a while.
   void used_for(std::int64_t count);

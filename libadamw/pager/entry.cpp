@@ -4,6 +4,7 @@
 #include <cstdlib>
 
 #include "../check/check.h"
+#include "../check/sizes.h"
 #include "../guarded.h"
 #include "pager.h"
 
@@ -20,9 +21,8 @@ adamw_status create(const char *function, const adamw_pager_options *options, ad
   };
   if (pager == nullptr) return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: pager is NULL", function);
   *pager = nullptr;
-  if (options == nullptr) return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: options is NULL", function);
-  if (adamw_status s = check_struct(function, "options.size", options->size, sizeof *options)) return s;
-  const adamw_pager_options &o = *options;
+  adamw_pager_options o;
+  if (adamw_status s = read_options(function, options, ADAMW_PAGER_OPTIONS_INIT, o)) return s;
   if (!names_backing(o.backing)) return bad("backing", o.backing, "ADAMW_PLACE_" + backings_with(is_backing, "or"));
   if (o.device < -1) return bad("device", o.device, "-1 (CPU) or a CUDA device number");
   const auto place = static_cast<adamw_place>(o.backing);
@@ -143,7 +143,10 @@ adamw_status adamw_pager_wait(adamw_pager *pager) {
 adamw_status adamw_pager_stats(adamw_pager *pager, adamw_pager_statistics *statistics, size_t size) {
   return with_pager("adamw_pager_stats", pager, [&](const char *function) {
     if (statistics == nullptr) return is_null(function, "statistics");
-    if (adamw_status s = check_struct(function, "size", size, sizeof *statistics)) return s;
-    return pager->statistics(function, statistics);
+    if (adamw_status s = check_size_of<adamw_pager_statistics>(function, "size", size)) return s;
+    adamw_pager_statistics found{};
+    const adamw_status status = pager->statistics(function, &found);
+    if (status == ADAMW_OK) write_struct(statistics, size, found);
+    return status;
   });
 }

@@ -107,17 +107,29 @@ def _check_versions(path, lib):
         )
 
 
+def _private_function(lib):
+    """adamw_describe_tensors() if `lib` has it in the form that is declared here, else None: adamw_python.h is no
+    promise, and a step does without it."""
+    try:
+        same = lib.adamw_python_version() == cdef.PYTHON_VERSION
+        return lib.adamw_describe_tensors if same and lib.adamw_describe_options_init else None
+    except (AttributeError, ffi.error):
+        return None
+
+
 def version_text(number):
     return f"{number // 10000}.{number // 100 % 100}.{number % 100}"
 
 
 class Library:
-    """The loaded library. `lib` has the C functions, `path` is where it came from."""
+    """The loaded library. `lib` has the C functions, `path` is where it came from; `describe_tensors` is a private one,
+    or None."""
 
     def __init__(self):
         _check_declarations()
         self.path, self.lib = _open()
         _check_versions(self.path, self.lib)
+        self.describe_tensors = _private_function(self.lib)
         cuda = re.search(r"\bbackend cuda(\d+)\b", self.build_info())
         self.cuda = int(cuda[1]) if cuda else None  # the CUDA major that it is built for
 

@@ -11,7 +11,6 @@ from itertools import chain, compress
 
 import numpy as np
 import torch
-from torch.utils.dlpack import to_dlpack
 
 from .._native.inspect_tensors import Described
 from .._native.memory import look
@@ -70,11 +69,12 @@ class StateWatch:
 
 class StandIns:
     """Tensors without memory that have the version counters of others, for increment_version(): of torch's own class,
-    and owned by C++, too, they are counted in a third of the time. Not for what may be swapped unseen."""
+    and with an owner in C++, too, their view, they are counted in a third of the time. Not for what may be swapped
+    unseen."""
 
     def __init__(self, tensors):
         self.tensors = list(map(self._made, tensors))
-        self._owners = list(map(to_dlpack, self.tensors))
+        self._views = [tensor.view_as(tensor) for tensor in self.tensors]  # each owns its base, without Python
 
     @staticmethod
     def _made(tensor):

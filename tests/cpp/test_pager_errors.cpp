@@ -242,7 +242,7 @@ void check_refusals() {
     return o;
   };
   adamw_pager_options o = file_options();
-  o.size -= 8;
+  o.size -= 24;
   refused("options.size", o, ADAMW_ERROR_VERSION);
   o = file_options();
   o.backing = 9;
@@ -280,7 +280,7 @@ void check_refusals() {
   CHECK(adamw_pager_alloc(nullptr, 1, &buffer, nullptr) == ADAMW_ERROR_INVALID_ARGUMENT && says("pager is NULL"),
         "no pager");
   adamw_pager_statistics statistics;
-  CHECK(adamw_pager_stats(pager, &statistics, 8) == ADAMW_ERROR_VERSION, "a size of another version");
+  CHECK(adamw_pager_stats(pager, &statistics, 8) == ADAMW_ERROR_VERSION, "a pointer's size");
   CHECK(adamw_pager_stats(pager, nullptr, sizeof statistics) == ADAMW_ERROR_INVALID_ARGUMENT, "nowhere to write");
   {
     // A row that passes the end of its buffer: nothing is written.

@@ -40,14 +40,15 @@ def manager():
 def _looks(request, monkeypatch):
     """The ways in which tensors are looked at, of which a process has the first that its torch allows."""
     from pyadamw._native import inspect_tensors
+    from pyadamw._native.library import library
     from pyadamw._step import watch
 
     if request.param != "all at once":
         for module in (inspect_tensors, watch):
             monkeypatch.setattr(module, "negation", lambda: None)
         monkeypatch.setattr(inspect_tensors, "_loop", inspect_tensors._loop.__wrapped__)
-    if request.param == "one by one":
-        monkeypatch.setattr(inspect_tensors, "_loop", lambda: None)
+    if request.param == "one by one":  # as with a library that lacks the private function
+        monkeypatch.setattr(library(), "describe_tensors", None)
 
 
 @pytest.fixture
