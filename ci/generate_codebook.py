@@ -1,4 +1,4 @@
-"""Owns the numbers of the two 8-bit maps: writes libadamw/codebook.h. `--check` fails if the file is stale.
+"""Owns the numbers of the two 8-bit maps: writes libadamw/numerics/codebook.h. `--check` fails if the file is stale.
 
 A map is piecewise linear in its index ("decades" of 2^i codes over [10^(i-n), 10^(i-n+1)]), so decoding is one fused
 multiply-add with coefficients looked up in 8-entry tables. Encoding takes three, of which the lowest counts: the
@@ -12,7 +12,7 @@ import sys
 from fractions import Fraction
 from pathlib import Path
 
-TARGET = Path(__file__).resolve().parent.parent / "libadamw" / "codebook.h"
+TARGET = Path(__file__).resolve().parent.parent / "libadamw" / "numerics" / "codebook.h"
 
 
 def f32(x):
@@ -210,6 +210,6 @@ if __name__ == "__main__":
     text = build()
     if "--check" in sys.argv[1:]:
         if not TARGET.exists() or TARGET.read_text() != text:
-            sys.exit("libadamw/codebook.h is stale: run python ci/generate_codebook.py")
+            sys.exit("libadamw/numerics/codebook.h is stale: run python ci/generate_codebook.py")
     else:
         TARGET.write_text(text)

@@ -16,7 +16,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT / "ci"), str(ROOT / "libadamw" / "gpu")]
+sys.path[:0] = [str(ROOT / "ci"), str(ROOT / "libadamw" / "gpu" / "compile")]
 
 import compile_kernels  # noqa: E402
 import sass  # noqa: E402
@@ -196,7 +196,7 @@ def main(arguments=None):
     parser.add_argument("--arch", action="append", choices=ARCHITECTURES)
     parser.add_argument("--kernel", default="*", help="only kernels with such names")
     parser.add_argument("--every", action="store_true", help="CUDA 12's code for sm_80 and sm_120, too; record has it")
-    parser.add_argument("--source", type=Path, default=ROOT / "libadamw" / "gpu" / "kernels.cu")
+    parser.add_argument("--source", type=Path, default=ROOT / "libadamw" / "gpu" / "kernels" / "kernels.cu")
     parser.add_argument("--budgets", type=Path, default=BUDGETS)
     parser.add_argument("--wheels", type=Path, default=WHEELS)
     parser.add_argument("--cache", type=Path, default=ROOT / "build" / "cubins")

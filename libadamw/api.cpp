@@ -5,10 +5,10 @@
 #include <cstdio>
 #include <vector>
 
-#include "codebook.h"
 #include "cpu/kernels.h"
 #include "cpu/parallel.h"
 #include "guarded.h"
+#include "numerics/codebook.h"
 #include "paged_step.h"
 #include "status.h"
 #include "workspace.h"

@@ -7,8 +7,8 @@
 #include <memory>
 
 #include "../include/adamw.h"
-#include "coefficients.h"
-#include "layout.h"
+#include "numerics/coefficients.h"
+#include "numerics/layout.h"
 
 namespace adamw {
 

@@ -1,7 +1,7 @@
 // Owns the defaults of the options structs as functions: what the *_INIT macros of adamw.h say, and nothing else. Knows
 // no struct from within.
+#include "check/check.h"
 #include "guarded.h"
-#include "validate.h"
 
 namespace adamw {
 namespace {

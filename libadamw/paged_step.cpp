@@ -4,8 +4,8 @@
 #include <algorithm>
 #include <cinttypes>
 
+#include "numerics/sums.h"
 #include "status.h"
-#include "sums.h"
 
 namespace adamw {
 namespace {

@@ -8,15 +8,15 @@
 #include <vector>
 
 #include "backend.h"
-#include "seen_table.h"
-#include "validate.h"
+#include "check/check.h"
+#include "check/overlap_cache.h"
 
 namespace adamw {
 
 struct Workspace {
   std::vector<Row> rows;
   std::vector<Interval> written, read;
-  SeenTables tables;
+  OverlapCaches tables;
 
   // After a call of so many rows. What only much larger calls need goes when they have not come for a while.
   void used_for(std::int64_t count);

@@ -1,4 +1,4 @@
-// Owns the table of functions that an instruction set's file makes of the block loops. Include a parts_*.h first.
+// Owns the table of functions that an instruction set's file makes of the block loops. Include a registers_*.h first.
 #pragma once
 
 #include "block_passes.h"

@@ -4,7 +4,7 @@
 #include <cstdint>
 
 #include "../backend.h"
-#include "../sums.h"
+#include "../numerics/sums.h"
 
 namespace adamw {
 

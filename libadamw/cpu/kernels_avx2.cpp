@@ -1,6 +1,6 @@
 // Owns the kernels for x86-64 with AVX2, FMA and F16C. Compiled with that instruction set: nothing else may be added
 // here.
-#include "parts_avx2.h"
+#include "registers_avx2.h"
 // The parts come first: the loops are written against them.
 #include "blocks.h"
 

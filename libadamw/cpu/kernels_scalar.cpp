@@ -1,5 +1,5 @@
 // Owns the portable kernels, for any processor. Compiled with that instruction set: nothing else may be added here.
-#include "parts_portable.h"
+#include "registers_portable.h"
 // The parts come first: the loops are written against them.
 #include "blocks.h"
 

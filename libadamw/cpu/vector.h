@@ -1,34 +1,34 @@
-// Owns the vector type of the block loops: V, I and M hold 32 lanes as an array of a target's registers ("parts"), and
-// every operation is lifted from one part to all. Include a parts_*.h first. 32 lanes rather than one register, because
-// the chains of an element are long: several independent ones side by side keep the processor's ports busy.
+// Owns the vector type of the block loops: V, I and M hold 32 lanes as an array of a target's registers, and
+// every operation is lifted from one register to all. Include a registers_*.h first. 32 lanes rather than one register,
+// because the chains of an element are long: several independent ones side by side keep the processor's ports busy.
 #pragma once
 
-#include "../math.h"
+#include "../numerics/math.h"
 
-#define ADAMW_PARTS for (int i = 0; i < parts; ++i)
+#define ADAMW_REGISTERS for (int i = 0; i < registers; ++i)
 
 namespace adamw {
 namespace {
 
-constexpr int lanes = 32, parts = lanes / part_lanes;
+constexpr int lanes = 32, registers = lanes / register_lanes;
 
 struct I {
-  IntPart v[parts];
+  IntRegister v[registers];
   I() = default;
-  ADAMW_INLINE I(std::uint32_t x) { ADAMW_PARTS v[i] = part_set(x); }
+  ADAMW_INLINE I(std::uint32_t x) { ADAMW_REGISTERS v[i] = register_set(x); }
 };
 
 struct V {
-  FloatPart v[parts];
+  FloatRegister v[registers];
   V() = default;
-  ADAMW_INLINE V(float x) { ADAMW_PARTS v[i] = part_set(x); }
+  ADAMW_INLINE V(float x) { ADAMW_REGISTERS v[i] = register_set(x); }
 };
 
 struct M {
-  MaskPart v[parts];
+  MaskRegister v[registers];
 };
 
-// What parts_*.h may ask to stand in the file once, instead of wherever it is used. A call then copies nothing;
+// What registers_*.h may ask to stand in the file once, instead of wherever it is used. A call then copies nothing;
 // inlined, references would keep gcc from holding what they refer to in registers.
 #ifdef ADAMW_ONCE
 using GivenV = const V &;
@@ -39,72 +39,72 @@ using GivenV = V;
 using GivenI = I;
 #endif
 
-#define ADAMW_LIFT1(R, name, A, part)  \
-  ADAMW_INLINE R name(A a) {           \
-    R r;                               \
-    ADAMW_PARTS r.v[i] = part(a.v[i]); \
-    return r;                          \
+#define ADAMW_LIFT1(R, name, A, operation)      \
+  ADAMW_INLINE R name(A a) {                    \
+    R r;                                        \
+    ADAMW_REGISTERS r.v[i] = operation(a.v[i]); \
+    return r;                                   \
   }
-#define ADAMW_LIFT2(R, name, A, B, part)       \
-  ADAMW_INLINE R name(A a, B b) {              \
-    R r;                                       \
-    ADAMW_PARTS r.v[i] = part(a.v[i], b.v[i]); \
-    return r;                                  \
-  }
-#define ADAMW_LIFT3(R, name, A, B, C, part)            \
-  ADAMW_INLINE R name(A a, B b, C c) {                 \
-    R r;                                               \
-    ADAMW_PARTS r.v[i] = part(a.v[i], b.v[i], c.v[i]); \
-    return r;                                          \
-  }
-#define ADAMW_LIFT_SHIFT(name, part)      \
-  ADAMW_INLINE I name(I a, int n) {       \
-    I r;                                  \
-    ADAMW_PARTS r.v[i] = part(a.v[i], n); \
-    return r;                             \
-  }
-// Memory: part i begins part_lanes * i elements on.
-#define ADAMW_LIFT_LOAD(R, T)                           \
-  ADAMW_INLINE R load(const T *p) {                     \
+#define ADAMW_LIFT2(R, name, A, B, operation)           \
+  ADAMW_INLINE R name(A a, B b) {                       \
     R r;                                                \
-    ADAMW_PARTS r.v[i] = part_load(p + part_lanes * i); \
+    ADAMW_REGISTERS r.v[i] = operation(a.v[i], b.v[i]); \
     return r;                                           \
   }
+#define ADAMW_LIFT3(R, name, A, B, C, operation)                \
+  ADAMW_INLINE R name(A a, B b, C c) {                          \
+    R r;                                                        \
+    ADAMW_REGISTERS r.v[i] = operation(a.v[i], b.v[i], c.v[i]); \
+    return r;                                                   \
+  }
+#define ADAMW_LIFT_SHIFT(name, operation)          \
+  ADAMW_INLINE I name(I a, int n) {                \
+    I r;                                           \
+    ADAMW_REGISTERS r.v[i] = operation(a.v[i], n); \
+    return r;                                      \
+  }
+// Memory: register i begins register_lanes * i elements on.
+#define ADAMW_LIFT_LOAD(R, T)                                       \
+  ADAMW_INLINE R load(const T *p) {                                 \
+    R r;                                                            \
+    ADAMW_REGISTERS r.v[i] = register_load(p + register_lanes * i); \
+    return r;                                                       \
+  }
 #define ADAMW_LIFT_STORE(T, A) \
-  ADAMW_INLINE void store(T *p, A a) { ADAMW_PARTS part_store(p + part_lanes * i, a.v[i]); }
+  ADAMW_INLINE void store(T *p, A a) { ADAMW_REGISTERS register_store(p + register_lanes * i, a.v[i]); }
 
-ADAMW_LIFT2(V, operator+, V, V, part_add)
-ADAMW_LIFT2(V, operator-, V, V, part_sub)
-ADAMW_LIFT2(V, operator*, V, V, part_mul)
-ADAMW_LIFT2(V, operator/, V, V, part_div)
-ADAMW_LIFT2(V, max, V, V, part_max)  // a > b ? a : b: the second where either is NaN
-ADAMW_LIFT2(V, min, V, V, part_min)  // a < b ? a : b
-ADAMW_LIFT1(V, sqrt, V, part_sqrt)
-ADAMW_LIFT2(I, operator+, I, I, part_add)
-ADAMW_LIFT2(I, operator-, I, I, part_sub)
-ADAMW_LIFT2(I, operator*, I, I, part_mul)
-ADAMW_LIFT2(I, operator&, I, I, part_and)
-ADAMW_LIFT2(I, operator|, I, I, part_or)
-ADAMW_LIFT2(I, operator^, I, I, part_xor)
-ADAMW_LIFT_SHIFT(shift_left, part_shift_left)
-ADAMW_LIFT_SHIFT(shift_right, part_shift_right)  // logical
-ADAMW_LIFT_SHIFT(shift_right_signed, part_shift_right_signed)
-ADAMW_LIFT1(I, line_class, V, part_line_class)  // see code_position()
-ADAMW_LIFT2(M, less, V, V, part_less)
-ADAMW_LIFT2(M, less_equal, V, V, part_less_equal)
-ADAMW_LIFT2(M, not_equal, V, V, part_not_equal)  // true for NaN
-ADAMW_LIFT2(M, operator&, M, M, part_and)
-ADAMW_LIFT3(V, select, M, V, V, part_select)  // a ? b : c
-ADAMW_LIFT3(I, select, M, I, I, part_select)
-ADAMW_LIFT2(V, flip_sign, V, V, part_flip_sign)              // -a where b's sign bit is set, else a
-ADAMW_LIFT3(I, add_where, M, I, I, part_add_where)           // b + c where a is set, else b
-ADAMW_LIFT2(I, zero_where_zero, V, I, part_zero_where_zero)  // b, or 0 where a, which is not negative, is 0
-ADAMW_LIFT1(I, bits, V, part_bits)
-ADAMW_LIFT1(V, from_bits, I, part_from_bits)
-ADAMW_LIFT1(V, to_float, I, part_to_float)  // signed
-ADAMW_LIFT1(I, truncate, V, part_truncate)
-ADAMW_LIFT1(V, float16_to_float, I, part_float16_to_float)
-ADAMW_LIFT1(I, float_to_float16, V, part_float_to_float16)
+ADAMW_LIFT2(V, operator+, V, V, register_add)
+ADAMW_LIFT2(V, operator-, V, V, register_sub)
+ADAMW_LIFT2(V, operator*, V, V, register_mul)
+ADAMW_LIFT2(V, operator/, V, V, register_div)
+ADAMW_LIFT2(V, max, V, V, register_max)  // a > b ? a : b: the second where either is NaN
+ADAMW_LIFT2(V, min, V, V, register_min)  // a < b ? a : b
+ADAMW_LIFT1(V, sqrt, V, register_sqrt)
+ADAMW_LIFT2(I, operator+, I, I, register_add)
+ADAMW_LIFT2(I, operator-, I, I, register_sub)
+ADAMW_LIFT2(I, operator*, I, I, register_mul)
+ADAMW_LIFT2(I, operator&, I, I, register_and)
+ADAMW_LIFT2(I, operator|, I, I, register_or)
+ADAMW_LIFT2(I, operator^, I, I, register_xor)
+ADAMW_LIFT_SHIFT(shift_left, register_shift_left)
+ADAMW_LIFT_SHIFT(shift_right, register_shift_right)  // logical
+ADAMW_LIFT_SHIFT(shift_right_signed, register_shift_right_signed)
+ADAMW_LIFT1(I, line_class, V, register_line_class)  // see code_position()
+ADAMW_LIFT2(M, less, V, V, register_less)
+ADAMW_LIFT2(M, less_equal, V, V, register_less_equal)
+ADAMW_LIFT2(M, not_equal, V, V, register_not_equal)  // true for NaN
+ADAMW_LIFT2(M, operator&, M, M, register_and)
+ADAMW_LIFT3(V, select, M, V, V, register_select)  // a ? b : c
+ADAMW_LIFT3(I, select, M, I, I, register_select)
+ADAMW_LIFT2(V, flip_sign, V, V, register_flip_sign)              // -a where b's sign bit is set, else a
+ADAMW_LIFT3(I, add_where, M, I, I, register_add_where)           // b + c where a is set, else b
+ADAMW_LIFT2(I, zero_where_zero, V, I, register_zero_where_zero)  // b, or 0 where a, which is not negative, is 0
+ADAMW_LIFT1(I, bits, V, register_bits)
+ADAMW_LIFT1(V, from_bits, I, register_from_bits)
+ADAMW_LIFT1(V, to_float, I, register_to_float)  // signed
+ADAMW_LIFT1(I, truncate, V, register_truncate)
+ADAMW_LIFT1(V, float16_to_float, I, register_float16_to_float)
+ADAMW_LIFT1(I, float_to_float16, V, register_float_to_float16)
 ADAMW_LIFT_LOAD(V, float)
 ADAMW_LIFT_LOAD(I, std::uint32_t)
 ADAMW_LIFT_LOAD(I, std::uint16_t)
@@ -116,18 +116,18 @@ ADAMW_LIFT_STORE(std::uint16_t, I)
 // a * b + c, rounded once
 ADAMW_ONCE V fma(GivenV a, GivenV b, GivenV c) {
   V r;
-  ADAMW_PARTS r.v[i] = part_fma(a.v[i], b.v[i], c.v[i]);
+  ADAMW_REGISTERS r.v[i] = register_fma(a.v[i], b.v[i], c.v[i]);
   return r;
 }
 
 // Bits 15 ... 22 of the lanes, as bytes: where rounded_code() leaves a code.
-ADAMW_INLINE void store_codes(std::uint8_t *p, I a) { parts_store_codes(p, a.v); }
+ADAMW_INLINE void store_codes(std::uint8_t *p, I a) { registers_store_codes(p, a.v); }
 
 // table[index & 7]
 ADAMW_ONCE V lookup8(const float *table, GivenI index) {
-  const TablePart t = part_table(table);
+  const TableRegister t = register_table(table);
   V r;
-  ADAMW_PARTS r.v[i] = part_lookup(t, index.v[i]);
+  ADAMW_REGISTERS r.v[i] = register_lookup(t, index.v[i]);
   return r;
 }
 
@@ -158,29 +158,29 @@ ADAMW_INLINE I rounded_code_or_zero(V position, V x, I noise) {
 // Lanes 8 k ... 8 k + 7 get p[k].
 ADAMW_INLINE I spread(const std::uint32_t *p) {
   I r;
-  ADAMW_PARTS r.v[i] = part_spread(p + part_lanes * i / 8);
+  ADAMW_REGISTERS r.v[i] = register_spread(p + register_lanes * i / 8);
   return r;
 }
 
 // The number of lanes that are set.
 ADAMW_INLINE int count(M m) {
   int n = 0;
-  ADAMW_PARTS n += part_count(m.v[i]);
+  ADAMW_REGISTERS n += register_count(m.v[i]);
   return n;
 }
 
-// The largest of all lanes seen so far, unsigned. One part, however many a vector has: registers are short where it is
+// The largest of all lanes seen so far, unsigned. One register, however many a vector has: they are short where it is
 // used.
 struct Largest {
-  IntPart part = part_set(0u);
+  IntRegister one = register_set(0u);
 
   ADAMW_INLINE void see(I a) {
-    for (int width = parts / 2; width > 0; width /= 2) {
-      for (int i = 0; i < width; ++i) a.v[i] = part_max(a.v[i], a.v[i + width]);
+    for (int width = registers / 2; width > 0; width /= 2) {
+      for (int i = 0; i < width; ++i) a.v[i] = register_max(a.v[i], a.v[i + width]);
     }
-    part = part_max(part, a.v[0]);
+    one = register_max(one, a.v[0]);
   }
-  ADAMW_INLINE std::uint32_t value() const { return part_reduce_max(part); }
+  ADAMW_INLINE std::uint32_t value() const { return register_reduce_max(one); }
 };
 
 #undef ADAMW_LIFT1
@@ -189,7 +189,7 @@ struct Largest {
 #undef ADAMW_LIFT_SHIFT
 #undef ADAMW_LIFT_LOAD
 #undef ADAMW_LIFT_STORE
-#undef ADAMW_PARTS
+#undef ADAMW_REGISTERS
 
 }  // namespace
 }  // namespace adamw

@@ -9,7 +9,7 @@
 #include "../status.h"
 #include "kernel_choice.h"
 #include "launch.h"
-#include "paging.h"
+#include "pages/paging.h"
 #include "part_row.h"
 
 namespace adamw {

@@ -2,8 +2,8 @@
 // itself. So there is no upload, nothing to keep alive, and a captured graph holds its own copy. Knows no arithmetic.
 #pragma once
 
-#include "../layout.h"
-#include "../sums.h"
+#include "../numerics/layout.h"
+#include "../numerics/sums.h"
 
 namespace adamw {
 namespace gpu {

@@ -17,7 +17,7 @@
 #include <vector>
 
 #include "file.h"
-#include "gaps.h"
+#include "free_list.h"
 #include "pager.h"
 
 namespace adamw {

@@ -3,8 +3,8 @@
 #include <cstdlib>
 
 #include "../backend.h"
+#include "../check/check.h"
 #include "../guarded.h"
-#include "../validate.h"
 #include "pager.h"
 
 namespace adamw {

@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "../../include/adamw.h"
-#include "../types.h"
+#include "../numerics/types.h"
 
 namespace adamw {
 

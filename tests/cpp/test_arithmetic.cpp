@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "check.h"
-#include "cpu/parts_scalar.h"
+#include "cpu/registers_scalar.h"
 // The parts come first: vector.h is written against them.
 #include "cpu/kernels.h"
 #include "cpu/vector.h"
@@ -164,7 +164,7 @@ void check_kernel(const Kernels &kernels, const Format &f) {
 // Law: the portable fma is std::fma, for every kind of number: random bits, near cancellation, denormal results, edges.
 void check_fma() {
   const auto check = [](float a, float b, float c) {
-    const float got = part_fma(a, b, c), expected = std::fma(a, b, c);
+    const float got = register_fma(a, b, c), expected = std::fma(a, b, c);
     CHECK(bits_of(got) == bits_of(expected) || (got != got && expected != expected), "fma(%a, %a, %a) = %a, not %a",
           double{a}, double{b}, double{c}, double{got}, double{expected});
   };

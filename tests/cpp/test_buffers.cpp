@@ -5,7 +5,7 @@
 #include <map>
 #include <string>
 
-#include "../../libadamw/pager/gaps.h"
+#include "../../libadamw/pager/free_list.h"
 #include "paged_model.h"
 
 namespace {

@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "check.h"
-#include "cpu/parts_scalar.h"
+#include "cpu/registers_scalar.h"
 // The parts come first: vector.h is written against them.
 #include "cpu/block_memory.h"
 #include "cpu/kernels.h"

@@ -185,7 +185,7 @@ def test_record_and_aims():
 def test_mutants_are_found(tmp_path, capsys, major):
     """A kernel passes its own budget; one that spills, accesses narrowly or computes more fails with the figure."""
     source, budgets = tmp_path / "step.cu", tmp_path / "budgets.json"
-    source.write_text(KERNEL % (ROOT / "libadamw" / "gpu" / "device.h"))
+    source.write_text(KERNEL % (ROOT / "libadamw" / "gpu" / "kernels" / "device.h"))
     common = ["--source", str(source), "--budgets", str(budgets), "--cache", str(tmp_path), "--major", major]
     assert kernel_budgets.main(["record", *common]) == 0
     assert kernel_budgets.main(common) == 0

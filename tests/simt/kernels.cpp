@@ -1,7 +1,7 @@
 // Owns the library's kernels as host code, and tells the fake driver of them. The kernel source is the real one.
-#define ADAMW_DEVICE_HEADER "../../tests/simt/device.h"
-#include "../../libadamw/gpu/passes.h"
-#include "../../libadamw/gpu/quantize.h"
+#define ADAMW_DEVICE_HEADER "../../../tests/simt/device.h"
+#include "../../libadamw/gpu/kernels/passes.h"
+#include "../../libadamw/gpu/kernels/quantize.h"
 #include "fake_driver.h"
 
 // By reference: on a GPU all threads read the same constant memory, and here 32 KB on each of 256 stacks would be slow.
@@ -11,7 +11,7 @@
 #define AmsgradTable const AmsgradTable &
 #define NormTable const NormTable &
 #define QuantizeTable const QuantizeTable &
-#include "../../libadamw/gpu/kernels.cu"
+#include "../../libadamw/gpu/kernels/kernels.cu"
 #undef PlainTable
 #undef AmsgradTable
 #undef NormTable

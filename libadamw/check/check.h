@@ -1,0 +1,60 @@
+// Owns every check of what a caller passes. Nothing below it checks again; nothing here writes a caller's memory.
+#pragma once
+
+#include <cstring>
+#include <vector>
+
+#include "../backend.h"
+
+namespace adamw {
+
+struct Workspace;  // workspace.h
+
+constexpr const char *step_name = "adamw_step";
+constexpr int64_t most_bytes = int64_t{1} << 62;
+
+// Each returns ADAMW_OK or fails with a sentence that names the function, row, field and value.
+adamw_status check_step_options(const adamw_step_options *options);
+adamw_status check_rows(const adamw_step_options &options, const adamw_tensor *tensors, size_t tensor_size,
+                        int64_t count, Workspace &workspace);
+adamw_status check_quantize_options(const char *function, const adamw_quantize_options *options);
+adamw_status check_struct(const char *function, const char *what, size_t size, size_t expected);
+adamw_status check_device(const char *function, int32_t device);
+adamw_status check_layout(const char *function, int64_t numel, int64_t row_length);
+adamw_status refuse_buffer(const char *function, int64_t row, const char *field, const void *pointer, int64_t bytes,
+                           size_t alignment);
+
+// bytes = 0: NULL is allowed. row = -1: not a row's. alignment: a power of two. Inline: thousands of rows are right.
+inline adamw_status check_buffer(const char *function, int64_t row, const char *field, const void *pointer,
+                                 int64_t bytes, size_t alignment) {
+  const auto address = reinterpret_cast<std::uintptr_t>(pointer);
+  const bool right = (pointer != nullptr || bytes <= 0) && (address & (alignment - 1)) == 0 &&
+                     address + static_cast<std::uintptr_t>(bytes) >= address;
+  return right ? ADAMW_OK : refuse_buffer(function, row, field, pointer, bytes, alignment);
+}
+
+// A stretch of memory that a call uses.
+struct Interval {
+  std::uintptr_t begin, end;
+  int64_t row;  // -1: not a row's
+  const char *field;
+};
+
+std::vector<Interval> by_address(const Interval *intervals, size_t count);
+
+// Fails if two written stretches overlap, or one that is read overlaps one that is written. Both are by_address().
+adamw_status check_overlap(const char *function, const std::vector<Interval> &written,
+                           const std::vector<Interval> &read);
+
+// The value of an enum argument, which C callers may give any: to load one that it does not name is undefined in C++.
+template <class Enum>
+int32_t raw_value(const Enum &value) {
+  static_assert(sizeof(Enum) == sizeof(int32_t), "enums are 32 bits");
+  int32_t raw;
+  std::memcpy(&raw, &value, sizeof raw);
+  return raw;
+}
+
+inline int64_t dtype_size(int32_t dtype) { return dtype == ADAMW_FLOAT32 ? 4 : 2; }
+
+}  // namespace adamw

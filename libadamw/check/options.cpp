@@ -1,0 +1,149 @@
+// Owns the checks of what a caller passes but for the rows of a step, which are rows.cpp's. Nothing below it
+// checks again; nothing here writes a caller's memory.
+#include "check.h"
+
+#include <cinttypes>
+#include <cmath>
+#include <cstdio>
+
+#include "../pager/pager.h"
+#include "../status.h"
+
+namespace adamw {
+namespace {
+
+constexpr uint32_t known_flags =
+    ADAMW_STEP_AMSGRAD | ADAMW_STEP_MAXIMIZE | ADAMW_STEP_STOCHASTIC_ROUNDING | ADAMW_STEP_SKIP_ZEROS;
+
+adamw_status invalid(const char *function, const char *field, double value, const char *need) {
+  return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: options.%s = %.17g: must be %s", function, field, value, need);
+}
+
+bool is_finite_at_least_zero(double x) { return x >= 0.0 && std::isfinite(x); }
+
+adamw_status check_common(const char *function, int32_t threads, int32_t reserved) {
+  if (threads < 0) return invalid(function, "num_threads", threads, "0 (the default) or a number of threads");
+  if (reserved != 0) return invalid(function, "reserved", reserved, "0");
+  return ADAMW_OK;
+}
+
+}  // namespace
+
+adamw_status check_struct(const char *function, const char *what, size_t size, size_t expected) {
+  if (size == expected) return ADAMW_OK;
+  return fail(
+      ADAMW_ERROR_VERSION,
+      "%s: %s = %zu, but this library (version %d.%d.%d, ABI %d) knows %zu: start from the *_INIT macro, or the "
+      "*_init() function, of the adamw.h that belongs to it",
+      function, what, size, ADAMW_VERSION_MAJOR, ADAMW_VERSION_MINOR, ADAMW_VERSION_PATCH, ADAMW_ABI_VERSION, expected);
+}
+
+adamw_status check_device(const char *function, int32_t device) {
+  const Backend *backend = backend_of(device);
+  if (backend != nullptr) return backend->check_device(function, device);
+  return fail(ADAMW_ERROR_UNSUPPORTED,
+              "%s: options.device = %d, but this library is the CPU build: load libadamw_cuda12 or libadamw_cuda13, or "
+              "pass -1 and host memory",
+              function, device);
+}
+
+adamw_status check_step_options(const adamw_step_options *options) {
+  if (options == nullptr) return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: options is NULL", step_name);
+  if (adamw_status s = check_struct(step_name, "options.size", options->size, sizeof *options)) return s;
+  const adamw_step_options &o = *options;
+  const auto bad = [](const char *field, double value, const char *need) {
+    return invalid(step_name, field, value, need);
+  };
+  if (!is_finite_at_least_zero(o.lr)) return bad("lr", o.lr, "finite and at least 0");
+  if (!(o.beta1 >= 0.0 && o.beta1 < 1.0)) return bad("beta1", o.beta1, "in [0, 1)");
+  if (!(o.beta2 >= 0.0 && o.beta2 < 1.0)) return bad("beta2", o.beta2, "in [0, 1)");
+  if (!is_finite_at_least_zero(o.eps)) return bad("eps", o.eps, "finite and at least 0");
+  if (!is_finite_at_least_zero(o.weight_decay)) return bad("weight_decay", o.weight_decay, "finite and at least 0");
+  if (!is_finite_at_least_zero(o.max_unorm)) return bad("max_unorm", o.max_unorm, "0 (off) or finite and above 0");
+  if (o.param_dtype < 0 || o.param_dtype > ADAMW_FLOAT16) return bad("param_dtype", o.param_dtype, "an adamw_dtype");
+  if (o.grad_dtype < 0 || o.grad_dtype > ADAMW_FLOAT16) return bad("grad_dtype", o.grad_dtype, "an adamw_dtype");
+  if (o.state_format < 0 || o.state_format > ADAMW_STATE_TENSOR8) {
+    return bad("state_format", o.state_format, "an adamw_state_format");
+  }
+  if ((o.flags & ~known_flags) != 0) return bad("flags", o.flags, "adamw_step_flags, or-ed");
+  if (o.percentile_clipping < 1 || o.percentile_clipping > 100) {
+    return bad("percentile_clipping", o.percentile_clipping, "in 1 ... 100 (100 is off)");
+  }
+  if (o.device < -1) return bad("device", o.device, "-1 (CPU) or a CUDA device number");
+  if (adamw_status s = check_device(step_name, o.device)) return s;
+  if (adamw_status s = check_common(step_name, o.num_threads, o.reserved)) return s;
+  if (adamw_status s = check_buffer(step_name, -1, "options.grad_scale", o.grad_scale, 0, 4)) return s;
+  if (adamw_status s = check_buffer(step_name, -1, "options.found_inf", o.found_inf, 0, 4)) return s;
+  if (adamw_status s = check_buffer(step_name, -1, "options.skipped", o.skipped, 0, 8)) return s;
+  if (adamw_status s = check_buffer(step_name, -1, "options.lr_tensor", o.lr_tensor, 0, 4)) return s;
+  if (adamw_status s = check_buffer(step_name, -1, "options.rows_stepped", o.rows_stepped, 0, 8)) return s;
+  if (o.pager != nullptr && o.pager->options().device != o.device) {
+    return fail(ADAMW_ERROR_INVALID_ARGUMENT,
+                "%s: options.device = %d, but options.pager is for device %d: steps take a pager of their own device",
+                step_name, o.device, o.pager->options().device);
+  }
+  if (o.device >= 0) return ADAMW_OK;  // the host cannot read what these point to
+  if (o.lr_tensor != nullptr && !is_finite_at_least_zero(static_cast<double>(*o.lr_tensor))) {
+    return bad("lr_tensor[0]", static_cast<double>(*o.lr_tensor), "finite and at least 0");
+  }
+  if (o.grad_scale != nullptr && !(*o.grad_scale > 0.0f && std::isfinite(*o.grad_scale))) {
+    return bad("grad_scale[0]", *o.grad_scale, "finite and above 0");
+  }
+  return ADAMW_OK;
+}
+
+adamw_status refuse_buffer(const char *function, int64_t row, const char *field, const void *pointer, int64_t bytes,
+                           size_t alignment) {
+  const auto address = reinterpret_cast<std::uintptr_t>(pointer);
+  char where[32] = "";
+  if (row >= 0) std::snprintf(where, sizeof where, "row %" PRId64 ": ", row);
+  if (pointer == nullptr && bytes > 0) {
+    return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: %s%s is NULL: must point to %" PRId64 " bytes", function, where,
+                field, bytes);
+  }
+  if ((address & (alignment - 1)) != 0) {
+    return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: %s%s = %p is misaligned: must be a multiple of %zu bytes", function,
+                where, field, pointer, alignment);
+  }
+  return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: %s%s = %p: %" PRId64 " bytes from there pass the end of memory",
+              function, where, field, pointer, bytes);
+}
+
+adamw_status check_layout(const char *function, int64_t numel, int64_t row_length) {
+  if (numel < 0 || numel > most_bytes / 16) {
+    return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: numel = %" PRId64 ": must be in 0 ... 2^58", function, numel);
+  }
+  if (numel == 0) return ADAMW_OK;
+  if (row_length < 1 || row_length > numel || numel % row_length != 0) {
+    return fail(ADAMW_ERROR_INVALID_ARGUMENT,
+                "%s: row_length = %" PRId64 ": must divide numel = %" PRId64
+                " (numel / size(0), or numel for one dimension)",
+                function, row_length, numel);
+  }
+  return ADAMW_OK;
+}
+
+adamw_status check_quantize_options(const char *function, const adamw_quantize_options *options) {
+  if (options == nullptr) return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: options is NULL", function);
+  if (adamw_status s = check_struct(function, "options.size", options->size, sizeof *options)) return s;
+  const adamw_quantize_options &o = *options;
+  const auto bad = [=](const char *field, double value, const char *need) {
+    return invalid(function, field, value, need);
+  };
+  if (o.map != ADAMW_MAP_SIGNED && o.map != ADAMW_MAP_UNSIGNED) return bad("map", o.map, "an adamw_map");
+  if (o.state_format != ADAMW_STATE_BLOCK8 && o.state_format != ADAMW_STATE_TENSOR8) {
+    return bad("state_format", o.state_format, "ADAMW_STATE_BLOCK8 or ADAMW_STATE_TENSOR8");
+  }
+  if (o.rounding != ADAMW_ROUND_NEAREST && o.rounding != ADAMW_ROUND_STOCHASTIC)
+    return bad("rounding", o.rounding, "an adamw_rounding");
+  if (o.device < -1) return bad("device", o.device, "-1 (CPU) or a CUDA device number");
+  if (adamw_status s = check_device(function, o.device)) return s;
+  if (o.step < 0) return bad("step", static_cast<double>(o.step), "at least 0");
+  if (adamw_status s = check_common(function, o.num_threads, o.reserved)) return s;
+  if (adamw_status s = check_layout(function, o.numel, o.row_length)) return s;
+  if (o.global_offset < 0 || o.global_offset > most_bytes - o.numel)
+    return bad("global_offset", static_cast<double>(o.global_offset), "in 0 ... 2^62 - numel");
+  return ADAMW_OK;
+}
+
+}  // namespace adamw

@@ -1,0 +1,115 @@
+// Owns the operations on one register of x86-64 with AVX-512 (F, BW, DQ, VL): sixteen lanes. Matches
+// registers_scalar.h.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+#include "../numerics/types.h"
+
+namespace adamw {
+namespace {
+
+using FloatRegister = __m512;
+using IntRegister = __m512i;
+using TableRegister = __m512;
+struct MaskRegister {
+  __mmask16 m;
+};
+constexpr int register_lanes = 16;
+
+ADAMW_INLINE __m512 register_set(float x) { return _mm512_set1_ps(x); }
+ADAMW_INLINE __m512i register_set(std::uint32_t x) { return _mm512_set1_epi32(static_cast<int>(x)); }
+ADAMW_INLINE __m512i register_bits(__m512 a) { return _mm512_castps_si512(a); }
+ADAMW_INLINE __m512 register_from_bits(__m512i a) { return _mm512_castsi512_ps(a); }
+
+ADAMW_INLINE __m512 register_fma(__m512 a, __m512 b, __m512 c) { return _mm512_fmadd_ps(a, b, c); }
+ADAMW_INLINE __m512 register_add(__m512 a, __m512 b) { return _mm512_add_ps(a, b); }
+ADAMW_INLINE __m512 register_sub(__m512 a, __m512 b) { return _mm512_sub_ps(a, b); }
+ADAMW_INLINE __m512 register_mul(__m512 a, __m512 b) { return _mm512_mul_ps(a, b); }
+ADAMW_INLINE __m512 register_div(__m512 a, __m512 b) { return _mm512_div_ps(a, b); }
+ADAMW_INLINE __m512 register_max(__m512 a, __m512 b) { return _mm512_max_ps(a, b); }
+ADAMW_INLINE __m512 register_min(__m512 a, __m512 b) { return _mm512_min_ps(a, b); }
+ADAMW_INLINE __m512 register_sqrt(__m512 a) { return _mm512_sqrt_ps(a); }
+ADAMW_INLINE __m512i register_add(__m512i a, __m512i b) { return _mm512_add_epi32(a, b); }
+ADAMW_INLINE __m512i register_sub(__m512i a, __m512i b) { return _mm512_sub_epi32(a, b); }
+ADAMW_INLINE __m512i register_mul(__m512i a, __m512i b) { return _mm512_mullo_epi32(a, b); }
+ADAMW_INLINE __m512i register_and(__m512i a, __m512i b) { return _mm512_and_si512(a, b); }
+ADAMW_INLINE __m512i register_or(__m512i a, __m512i b) { return _mm512_or_si512(a, b); }
+ADAMW_INLINE __m512i register_xor(__m512i a, __m512i b) { return _mm512_xor_si512(a, b); }
+ADAMW_INLINE __m512 register_flip_sign(__m512 a, __m512 b) {  // 0x6C: b ^ (a & c), of the operands in order a, b, c
+  return register_from_bits(
+      _mm512_ternarylogic_epi32(register_set(0x80000000u), register_bits(a), register_bits(b), 0x6C));
+}
+ADAMW_INLINE __m512i register_max(__m512i a, __m512i b) { return _mm512_max_epu32(a, b); }
+ADAMW_INLINE __m512i register_shift_left(__m512i a, int n) { return _mm512_slli_epi32(a, static_cast<unsigned>(n)); }
+ADAMW_INLINE __m512i register_shift_right(__m512i a, int n) { return _mm512_srli_epi32(a, static_cast<unsigned>(n)); }
+
+ADAMW_INLINE __m512i register_shift_right_signed(__m512i a, int n) {
+  return _mm512_srai_epi32(a, static_cast<unsigned>(n));
+}
+
+ADAMW_INLINE MaskRegister register_less(__m512 a, __m512 b) { return {_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ)}; }
+ADAMW_INLINE MaskRegister register_less_equal(__m512 a, __m512 b) { return {_mm512_cmp_ps_mask(a, b, _CMP_LE_OQ)}; }
+ADAMW_INLINE MaskRegister register_not_equal(__m512 a, __m512 b) { return {_mm512_cmp_ps_mask(a, b, _CMP_NEQ_UQ)}; }
+ADAMW_INLINE MaskRegister register_and(MaskRegister a, MaskRegister b) { return {static_cast<__mmask16>(a.m & b.m)}; }
+ADAMW_INLINE int register_count(MaskRegister a) { return __builtin_popcount(a.m); }
+ADAMW_INLINE __m512 register_select(MaskRegister m, __m512 a, __m512 b) { return _mm512_mask_blend_ps(m.m, b, a); }
+ADAMW_INLINE __m512i register_select(MaskRegister m, __m512i a, __m512i b) {
+  return _mm512_mask_blend_epi32(m.m, b, a);
+}
+ADAMW_INLINE __m512i register_add_where(MaskRegister m, __m512i a, __m512i b) {
+  return _mm512_mask_add_epi32(a, m.m, a, b);
+}
+ADAMW_INLINE __m512i register_zero_where_zero(__m512 x, __m512i a) {
+  return _mm512_maskz_mov_epi32(_mm512_test_epi32_mask(register_bits(x), register_bits(x)), a);
+}
+
+ADAMW_INLINE __m512 register_to_float(__m512i a) { return _mm512_cvtepi32_ps(a); }
+ADAMW_INLINE __m512i register_truncate(__m512 a) { return _mm512_cvttps_epi32(a); }
+
+// The permutation reads four index bits: a table that stands twice makes the fourth one irrelevant.
+ADAMW_INLINE TableRegister register_table(const float *table) { return _mm512_broadcast_f32x8(_mm256_loadu_ps(table)); }
+ADAMW_INLINE __m512 register_lookup(TableRegister t, __m512i index) { return _mm512_permutexvar_ps(index, t); }
+
+// In 16 bits, where subtraction saturates.
+ADAMW_INLINE __m512i register_line_class(__m512 a) {
+  const __m512i exponent = _mm512_srli_epi32(register_bits(a), 23);
+  return _mm512_mulhi_epu16(_mm512_subs_epu16(exponent, register_set(106u)), register_set(21846u));
+}
+ADAMW_INLINE __m512i register_spread(const std::uint32_t *p) {
+  return _mm512_mask_set1_epi32(register_set(p[0]), 0xFF00, static_cast<int>(p[1]));
+}
+ADAMW_INLINE std::uint32_t register_reduce_max(__m512i a) { return _mm512_reduce_max_epu32(a); }
+
+// ---- memory ----
+
+ADAMW_INLINE __m512 register_load(const float *p) { return _mm512_loadu_ps(p); }
+ADAMW_INLINE __m512i register_load(const std::uint32_t *p) { return _mm512_loadu_si512(p); }
+ADAMW_INLINE __m512i register_load(const std::uint16_t *p) {
+  return _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(p)));
+}
+ADAMW_INLINE __m512i register_load(const std::uint8_t *p) {
+  return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i *>(p)));
+}
+ADAMW_INLINE void register_store(float *p, __m512 a) { _mm512_storeu_ps(p, a); }
+ADAMW_INLINE void register_store(std::uint32_t *p, __m512i a) { _mm512_storeu_si512(p, a); }
+ADAMW_INLINE void register_store(std::uint16_t *p, __m512i a) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i *>(p), _mm512_cvtepi32_epi16(a));
+}
+ADAMW_INLINE void registers_store_codes(std::uint8_t *p, const __m512i *a) {
+  for (int i = 0; i < 2; ++i) {
+    _mm_storeu_si128(reinterpret_cast<__m128i *>(p + 16 * i), _mm512_cvtepi32_epi8(_mm512_srli_epi32(a[i], 15)));
+  }
+}
+
+// ---- binary16 ----
+
+ADAMW_INLINE __m512 register_float16_to_float(__m512i a) { return _mm512_cvtph_ps(_mm512_cvtepi32_epi16(a)); }
+ADAMW_INLINE __m512i register_float_to_float16(__m512 a) {
+  return _mm512_cvtepu16_epi32(_mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+
+}  // namespace
+}  // namespace adamw

@@ -1,0 +1,241 @@
+// Owns the common path of 8-bit state: whole aligned blocks of a row, of which a warp reads the next while it steps
+// one. Knows nothing of launches.
+#pragma once
+
+#include "step.h"
+
+namespace adamw {
+namespace gpu {
+namespace {
+
+// The bits of a warp's largest number, of such as are not negative.
+ADAMW_DEVICE std::uint32_t largest_root_bits(const Quick *x) {
+  std::uint32_t largest = 0;
+  for (int j = 0; j < each; ++j) largest = larger(largest, bits(x[j].x));
+  return warp_max(largest);
+}
+
+template <class P, class G, bool Amsgrad, int Warps, class Table>
+struct Stream8 {
+  using Share = typename Widest<P::size == 2 && G::size == 2>::Share;
+  static constexpr int scales = Amsgrad ? 3 : 2;
+  static constexpr bool side_by_side = Warps > warps;
+
+  const Table &table;
+  const Tables &tables;
+  WarpRow &mine;
+  Fetch &fetch;
+  unsigned lane;
+
+  ADAMW_DEVICE void enter(int row) { mine.template enter<true>(table.head, table.rows[row], row); }
+
+  ADAMW_DEVICE void items(std::uint32_t block, std::uint32_t count, std::uint32_t stride) {
+    while (count != 0) {
+      const Run run = mine.run(block, count, stride, table.rows[mine.number].global_offset);
+      std::uint32_t done = 0;
+      bool stopped = run.count == 0;
+      if (stopped) meet(stride);
+      if (run.count != 0) {
+        const std::uint32_t left = stream(block, count, run, stride);
+        block = mine.block, count = mine.count, done = mine.run_count - left;  // registers are for the elements
+        stopped = left != 0;
+      }
+      if (stopped) any_block8<Amsgrad, false, Warps>(table, mine.number, block + done++ * stride);
+      block += done * stride;
+      count -= done;
+    }
+  }
+
+ private:
+  // Once a block, where the warps of the block of threads are side by side. Nothing depends on it, but without it they
+  // drift apart, and what they read at the same time lies apart.
+  static ADAMW_DEVICE void meet(std::uint32_t stride) {
+    if (side_by_side) barrier_if(stride > Warps);
+  }
+
+  // Where a block's first element of this lane lies, and its scale, if the lane has one: exp_avg's, the root's, and
+  // max_root's are those of lanes 0, 1 and 2.
+  struct Place {
+    unsigned char *param;
+    const unsigned char *grad;
+    unsigned char *exp_avg, *root, *max_root;
+    float *scale;
+
+    ADAMW_DEVICE void advance(std::uint32_t stride) {
+      const std::uint32_t elements = stride * block_size;
+      param = ahead(param, elements * P::size);
+      grad = ahead(grad, elements * G::size);
+      exp_avg = ahead(exp_avg, elements);
+      root = ahead(root, elements);
+      if (Amsgrad) max_root = ahead(max_root, elements);
+      scale = ahead(scale, stride * 4);
+    }
+  };
+
+  ADAMW_DEVICE Place place(std::uint32_t block, std::int64_t begin) const {
+    const AllBuffers &at = mine.at;
+    const std::int64_t first = begin + Share::index(lane, 0);
+    float *scale = lane == 0 ? at.exp_avg_absmax : at.exp_avg_sq_absmax;
+    if (Amsgrad && lane >= 2) scale = at.max_root_absmax;
+    return {static_cast<unsigned char *>(at.param) + first * P::size,
+            static_cast<const unsigned char *>(at.grad) + first * G::size,
+            static_cast<unsigned char *>(at.exp_avg) + first,
+            static_cast<unsigned char *>(at.exp_avg_sq) + first,
+            Amsgrad ? static_cast<unsigned char *>(at.max_root) + first : nullptr,
+            scale + block};
+  }
+
+  // What this warp asks for on behalf of its block of threads: warp 0 for the parameters of all of them, warp 1 for the
+  // gradients, and so on. One request for a long stretch reads memory faster than many for short ones.
+  ADAMW_DEVICE Fetch first_fetch(std::uint32_t count, std::uint32_t stride, std::int64_t begin) const {
+    const unsigned warp = warp_id();
+    const AllBuffers &at = mine.at;
+    const void *from = warp == 0 ? at.param : warp == 1 ? at.grad : warp == 2 ? at.exp_avg : at.exp_avg_sq;
+    if (Amsgrad && warp == 4) from = at.max_root;
+    const std::uint32_t size = warp == 0 ? P::size : warp == 1 ? G::size : 1, bytes = size * block_size;
+    const bool wanted = stride > Warps && warp < (Amsgrad ? 5 : 4);
+    const std::int64_t behind_last = begin / block_size - warp + std::int64_t{count + 2} * stride;
+    return {static_cast<const unsigned char *>(from) + behind_last * bytes, -static_cast<std::int32_t>(stride * bytes),
+            wanted ? bytes * Warps : 0};
+  }
+
+  // A block as it lies in memory: this lane's part.
+  struct Raw {
+    std::uint32_t exp_avg[2], root[2], max_root[2], grad[2 * G::size], param[2 * P::size];
+    float scale;
+  };
+
+  template <int size>
+  static ADAMW_DEVICE void read(std::uint32_t *words, const unsigned char *from, bool wanted) {
+    for (int j = 0; j < each; j += Share::run)
+      load_words_if<Share::run * size / 4>(wanted, from + 32 * j * size, words + j * size / 4);
+  }
+  ADAMW_DEVICE void read_state(Raw &raw, const Place &at, bool wanted) const {
+    read<1>(raw.exp_avg, at.exp_avg, wanted);
+    read<1>(raw.root, at.root, wanted);
+    if (Amsgrad) read<1>(raw.max_root, at.max_root, wanted);
+    read<G::size>(raw.grad, at.grad, wanted);
+    load_float_if(wanted && lane < scales, at.scale, &raw.scale);
+  }
+  ADAMW_DEVICE void read_param(Raw &raw, const Place &at, bool wanted) const {
+    read<P::size>(raw.param, at.param, wanted);
+  }
+
+  // What the state of a block has become.
+  struct Stepped8 {
+    Fresh<Quick> fresh;  // no roots yet; max_root is the old one
+    float square[each], largest_exp_avg, old_max_scale;
+    InRange8 range;
+  };
+
+  ADAMW_DEVICE Stepped8 moments(const Raw &raw) const {
+    Stepped8 s;
+    float g[each];
+    unpack<G>(g, raw.grad);
+    const Factors8 f = mine.f;
+    const OldFactors old = old_factors(f, shuffle(raw.scale, 0), shuffle(raw.scale, 1));
+    s.old_max_scale = Amsgrad ? shuffle(raw.scale, 2) : 0.0f;
+    s.largest_exp_avg = 0.0f;
+    for (int j = 0; j < each; ++j) {
+      const Moments<float> next = update_moments8(value_at(tables.signed_value, raw.exp_avg, j),
+                                                  value_at(tables.unsigned_square, raw.root, j), g[j], f, old);
+      s.range.v.see(next.exp_avg_sq);
+      s.fresh.exp_avg[j] = next.exp_avg;
+      s.square[j] = next.exp_avg_sq;
+      s.largest_exp_avg = max(s.largest_exp_avg, absolute(next.exp_avg));
+      if (Amsgrad) s.fresh.max_root[j] = Quick(value_at(tables.unsigned_value, raw.max_root, j) * s.old_max_scale);
+    }
+    return s;
+  }
+
+  // How many blocks it has left: from the first with an element that must be skipped or is out of fast_div_sqrt.h's
+  // range. While a block is stepped, the next is read: `at` is the place of that, which the stores reach back from.
+  ADAMW_DEVICE std::uint32_t stream(std::uint32_t block, std::uint32_t count, const Run &run, std::uint32_t stride) {
+    Place at = place(block, run.begin);
+    warp_barrier();
+    if (lane == 0) {
+      mine.block = block, mine.count = count, mine.run_count = run.count;
+      mine.group_high = run.group_high;
+      mine.state_group = group_key(mine.c.state_key, run.group_high);
+      mine.end_group = run.group + run.count * (stride * (block_size / 8));
+      if (side_by_side) fetch = first_fetch(run.count, stride, run.begin);
+    }
+    warp_barrier();
+    std::uint32_t left = run.count;
+    Raw raw;
+    read_state(raw, at, true);
+    read_param(raw, at, true);
+    at.advance(stride);
+    Stepped8 now = moments(raw);
+    for (;;) {
+      meet(stride);
+      read_state(raw, at, left > 1);
+      if (!finish(at, stride, left, now, raw) || --left == 0) break;
+      at.advance(stride);
+      now = moments(raw);
+    }
+    return left;
+  }
+
+  // False, with nothing written, if an element must be skipped or is out of fast_div_sqrt.h's range.
+  ADAMW_DEVICE bool finish(const Place &at, std::uint32_t stride, std::uint32_t left, Stepped8 &now, Raw &raw) const {
+    const Factors8 f = mine.f;
+    Fresh<Quick> &fresh = now.fresh;
+    float p[each];
+    unpack<P>(p, raw.param);
+    for (int j = 0; j < each; ++j) {
+      fresh.root[j] = sqrt(Quick(now.square[j]));
+      if (Amsgrad) fresh.max_root[j] = maximum(fresh.max_root[j], fresh.root[j]);
+      p[j] = update_param8(Quick(p[j]), fresh.exp_avg[j], Amsgrad ? fresh.max_root[j] : fresh.root[j], f).x;
+    }
+    read_param(raw, at, left > 1);
+    for (int j = 0; j < each; ++j) now.range.m.see(fresh.exp_avg[j].x);
+    const std::uint32_t exp_avg = warp_max(bits(now.largest_exp_avg)), root = largest_root_bits(fresh.root),
+                        max_root = Amsgrad ? largest_root_bits(fresh.max_root) : 0u;
+    if (any(!now.range.all(now.largest_exp_avg, Amsgrad ? max_root : root))) return false;
+    if (!has_quick_inverse(exp_avg) || !has_quick_inverse(root)) return false;
+    if (Amsgrad && (!has_quick_inverse(max_root) || (now.old_max_scale != 0.0f && now.old_max_scale < 0x1p-60f)))
+      return false;
+
+    const std::uint32_t key = mine.state_group, elements = stride * block_size,
+                        group = mine.end_group - left * (elements / 8);
+    store_params<P, Share>(p, behind(at.param, elements * P::size), block_size, lane, table.head.stochastic_rounding,
+                           mine.c.param_key, (std::uint64_t{mine.group_high} << 32 | group) * 8);
+    if (side_by_side) {
+      fetch.ask(left);
+      fetch_word_if(left > 2 && lane < scales, ahead(at.scale, stride * 4));
+    }
+    TensorScales s{block_scale<Quick>(from_bits(exp_avg)), block_scale<Quick>(from_bits(root)), {}};
+    if (Amsgrad) s.max_root = block_scale<Quick>(from_bits(max_root));
+    std::uint32_t words[each];
+    Words::spread<Share>(words, lane, [&](std::uint32_t g) { return mix32((group + g) ^ key); });
+    const Codes codes = encode<Amsgrad>(fresh, s, words, tables);
+    float scale = lane == 0 ? s.exp_avg.absmax : s.root.absmax;
+    if (Amsgrad && lane == 2) scale = s.max_root.absmax;
+    if (lane < scales) store_float(behind(at.scale, stride * 4), scale);
+    store_codes<Share>(codes.exp_avg, behind(at.exp_avg, elements));
+    store_codes<Share>(codes.root, behind(at.root, elements));
+    if (Amsgrad) store_codes<Share>(codes.max_root, behind(at.max_root, elements));
+    return true;
+  }
+};
+
+template <class P, class G, bool Amsgrad, int Warps, class Table>
+ADAMW_DEVICE void step8(const Table &table) {
+  if (found_inf(table.head.found_inf)) return;
+  Shared8<Warps> &own = shared<Shared8<Warps>>();
+  const Tables &t = filled(own.tables);
+  WarpRow &mine = own.rows[warp_id()];
+  mine.span = {};
+  if constexpr (Same<P, Any>::value || Same<P, AnyInRuns>::value) {
+    StepAny<Amsgrad, Same<P, AnyInRuns>::value, true, Warps, Table> body{table};
+    over_items<Warps>(table.head.items, table.head.rounds, table.rows, table.head.rows, mine.span, body);
+  } else {
+    Stream8<P, G, Amsgrad, Warps, Table> body{table, t, mine, own.fetches[warp_id()], lane_id()};
+    over_items<Warps>(table.head.items, table.head.rounds, table.rows, table.head.rows, mine.span, body);
+  }
+}
+
+}  // namespace
+}  // namespace gpu
+}  // namespace adamw
