@@ -1,11 +1,11 @@
-"""Owns the public quantize, dequantize and codebook functions on torch tensors. Must not know of optimizers.
+"""Owns the public functions quantize, dequantize and codebook on torch tensors. Must not know of optimizers.
 
     codes, absmax = quantize(x)                   # x is about absmax[block] * codebook("signed")[codes]
     y = dequantize(codes, absmax)
 
-Blocks are those of 8-bit optimizer state: 256 elements, beginning anew with each row of dimension 0 where rows have at
-least 64 elements; the maps are the dynamic maps of Dettmers et al., "8-bit Optimizers via Block-wise Quantization",
-ICLR 2022, as bitsandbytes uses them.
+Blocks are the same as in 8-bit optimizer state. A block has 256 elements; if rows of dimension 0 have at least 64
+elements, each row begins a new block. The maps are the dynamic maps of Dettmers et al., "8-bit Optimizers via
+Block-wise Quantization", ICLR 2022, as bitsandbytes uses them.
 """
 
 from __future__ import annotations
@@ -26,22 +26,25 @@ MAPS = {"signed": 0, "unsigned": 1}  # adamw_map
 ROUNDINGS = {"nearest": 0, "stochastic": 1}  # adamw_rounding
 Map = Literal["signed", "unsigned"]
 Rounding = Literal["nearest", "stochastic"]
-SHORTEST_ROW = 64  # shorter rows do not begin a block of their own
+SHORTEST_ROW = 64  # shorter rows do not begin a new block
 
 
 def row_length(shape: Sequence[int]) -> int:
-    """adamw_tensor.row_length: elements of one row of dimension 0, or all of a tensor of one dimension."""
+    """adamw_tensor.row_length: the elements of a row of dimension 0; of a tensor with one dimension, all elements."""
     return math.prod(shape[1:]) if len(shape) > 1 else math.prod(shape)
 
 
 def follows_rows(shape: Sequence[int]) -> bool:
-    """Whether blocks begin anew with each row of dimension 0."""
+    """Whether each row of dimension 0 begins a new block."""
     return len(shape) > 1 and row_length(shape) >= SHORTEST_ROW
 
 
 def block_dim(shape: Sequence[int]) -> int:
-    """The dimension that blocks cut: those before it are dimensions of the scales, too. 0 where blocks are flat, else
-    the last one whose elements, with all that follows, are whole blocks; 1 if there is none."""
+    """The dimension that blocks cut. The scales also have the dimensions before it.
+
+    It is 0 if blocks are flat. Else it is the last dimension that, together with all later ones, consists of whole
+    blocks; 1 if no dimension does.
+    """
     if not follows_rows(shape):
         return 0
     whole = (dim for dim in range(len(shape) - 1, 0, -1) if math.prod(shape[dim:]) % _cdef.BLOCK_SIZE == 0)
@@ -49,10 +52,10 @@ def block_dim(shape: Sequence[int]) -> int:
 
 
 def absmax_shape(shape: Sequence[int], block_wise: bool = True, dim: int | None = None) -> tuple[int, ...]:
-    """The shape of the scales of 8-bit codes of `shape`: its dimensions before `dim`, then the blocks of the rest.
+    """The shape of the scales for 8-bit codes of shape `shape`: the dimensions before `dim`, then the number of blocks.
 
-    For two dimensions that is (rows, blocks of a row), or (blocks,) if blocks are flat. `dim`: block_dim() of a larger
-    tensor that this is a part of; None: of this one.
+    For two dimensions it is (rows, blocks per row), or (blocks,) if blocks are flat. If this tensor is a part of a
+    larger one, `dim` is block_dim() of the larger one; None means block_dim() of this tensor.
     """
     if not block_wise:
         return (min(math.prod(shape), 1),)
@@ -81,7 +84,7 @@ def _options(tensor, map, block_wise, rounding, step=0, seed=0, global_offset=0)
 
 
 def _check_dense(name, value):
-    is_meta = isinstance(value, torch.Tensor) and value.device.type == "meta"  # device_number() says so
+    is_meta = isinstance(value, torch.Tensor) and value.device.type == "meta"  # device_number() refuses it
     if oddity(value) and not is_meta:
         raise ValueError(f"{name} is {oddity(value)}: must be a dense tensor")
 
@@ -102,18 +105,21 @@ def quantize(
     """Quantizes a tensor to 8 bits: (codes, absmax).
 
     Args:
-        tensor: numbers of any floating dtype and shape; taken as float32. NaN, infinities and, with the unsigned map,
-            negative numbers are stored as zero.
-        map: "signed" or "unsigned". With "unsigned" a number above zero is never stored as zero.
-        block_wise: one scale for each block of 256 elements (True) or one for the tensor (False).
-        rounding: "nearest", or "stochastic", as a step rounds: right on average (signed: from 3.81e-6 to a tenth of the
-            block's scale; from there up to nearest, and of what is below 9e-7, 61% is kept on average; unsigned: from
-            3.25e-7 up, and what is below becomes that), with random bits that depend on `step`, `seed` and the
-            element's index alone.
+        tensor: real numbers of any floating dtype and shape, converted to float32. NaN, infinities and, with the
+            unsigned map, negative numbers are stored as zero.
+        map: "signed" or "unsigned". With "unsigned", a number above zero is never stored as zero.
+        block_wise: True: one scale for each block of 256 elements. False: one scale for the whole tensor.
+        rounding: "nearest" or "stochastic". "stochastic" rounds as a step does, and is right on average. The random
+            bits depend only on `step`, `seed` and the index of the element. Limits, relative to the scale of the block:
+            signed - stochastic up to a tenth of the scale, to nearest above. Right on average from 3.81e-6 upwards;
+            below 9e-7, 61% is kept on average.
+            unsigned - right on average from 3.25e-7 upwards; smaller numbers above zero become 3.25e-7.
+        step: the number of the step, for "stochastic".
+        seed: the seed, for "stochastic".
 
     Returns:
-        codes: uint8, the shape of `tensor`.
-        absmax: float32, the largest magnitude of each block; its shape is absmax_shape(tensor.shape, block_wise).
+        codes: uint8, with the shape of `tensor`.
+        absmax: float32, the largest magnitude of each block, of shape absmax_shape(tensor.shape, block_wise).
     """
     _check_dense("tensor", tensor)
     if tensor.is_complex():
@@ -134,7 +140,7 @@ def quantize(
 def dequantize(
     codes: torch.Tensor, absmax: torch.Tensor, map: Map = "signed", *, block_wise: bool = True
 ) -> torch.Tensor:
-    """The float32 tensor absmax[block] * codebook(map)[codes], of the shape of `codes`. See quantize()."""
+    """The float32 tensor absmax[block] * codebook(map)[codes], with the shape of `codes`. See quantize()."""
     _check_dense("codes", codes)
     _check_dense("absmax", absmax)
     shape = absmax_shape(codes.shape, block_wise)
