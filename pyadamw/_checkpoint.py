@@ -97,7 +97,7 @@ def checked(optimizer, state_dict):
     state = {}
     for key, entry in _under_their_keys(state_dict["state"], places).items():
         if key not in places:
-            raise ValueError(f"the state dict has state for parameter {shown(key)}, which is in none of its groups")
+            raise ValueError(f"the state dict has state for parameter {shown(key)}, which none of its groups lists")
         number, position = places[key]
         if formats[number] == 1:
             with naming(describe(groups, number, position)):
@@ -136,9 +136,9 @@ def _check_cast_codes(entry, bits, what):
         return
     if 0 <= values.min() <= values.max() <= 255:
         raise ValueError(
-            f"{what}: exp_avg has the whole numbers of 8-bit codes: the checkpoint has 8-bit state, read as "
-            "32-bit state without being decoded. Read it with a pyadamw and an optimizer of the class that saved it, "
-            "and give that one's state_dict() to this one's load_state_dict()"
+            f"{what}: exp_avg consists of 8-bit codes: the checkpoint has 8-bit state, which was read as 32-bit state "
+            "without decoding. Load it with the pyadamw and into an optimizer of the class that saved it. Then pass "
+            "the state_dict() of that optimizer to load_state_dict() of this one"
         )
 
 
@@ -159,7 +159,7 @@ def _loaded(entry, groups, number, position, optimizer):
     if "step" not in entry:
         raise ValueError(f"{what}: the state has no step")
     if spec.amsgrad and not {"max_exp_avg_sq", _state.codes_of("max_exp_avg_sq")} & set(entry):
-        raise ValueError(f"{what}: the state has no max_exp_avg_sq, but its group has amsgrad=True")
+        raise ValueError(f"{what}: the state has no max_exp_avg_sq, although its group has amsgrad=True")
     step = torch.tensor(_state.step_count(entry["step"], what), dtype=torch.float32, device="cpu")
     state = _state.conform(entry, spec, what, received=True)
     memory = {_address(value) for value in entry.values()}

@@ -62,7 +62,7 @@ def integer(least, most, need):
 
 
 def kind_of_file(mode):
-    """What is no regular file, in words. `mode`: as os.stat() gives it."""
+    """The kind of something that is not a regular file, in words. `mode`: from os.stat()."""
     kinds = {
         stat.S_IFDIR: "a folder",
         stat.S_IFIFO: "a FIFO",
@@ -70,4 +70,4 @@ def kind_of_file(mode):
         stat.S_IFCHR: "a device",
         stat.S_IFBLK: "a device",
     }
-    return kinds.get(stat.S_IFMT(mode), "no regular file")
+    return kinds.get(stat.S_IFMT(mode), "not a regular file")

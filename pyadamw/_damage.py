@@ -31,4 +31,4 @@ def check_not_negative(values, where):
 
 def check_no_nan(values, where):
     if values.isnan().any():
-        raise ValueError(f"{where} has a NaN: the state is of a run that has failed")
+        raise ValueError(f"{where} has a NaN: the state comes from a run that has failed")

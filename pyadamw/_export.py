@@ -26,8 +26,9 @@ def check_format(groups):
             )
         if found > FORMAT:
             raise ValueError(
-                f"group {number}: the state has format {shown(found)}, from a later pyadamw; this one reads up to "
-                f"{FORMAT}: update pyadamw, or write the state with `python -m pyadamw convert --to torch` where it is"
+                f"group {number}: the state has format {shown(found)}, from a later pyadamw; this one reads formats up "
+                f"to {FORMAT}: update pyadamw, or run `python -m pyadamw convert IN OUT --to torch` on the machine "
+                "that wrote the state"
             )
 
 
@@ -63,7 +64,7 @@ def _torch_group(group):
 
 def _bitsandbytes_entry(_entry, state, eight, where):
     if "max_exp_avg_sq" in state:
-        raise ValueError(f"{where}: bitsandbytes does not support the state of amsgrad")
+        raise ValueError(f"{where}: bitsandbytes does not support amsgrad state")
     result = {}
     for key, i, kind in (("exp_avg", 1, "signed"), ("exp_avg_sq", 2, "unsigned")):
         if not eight:
@@ -151,7 +152,7 @@ def _checked_group(group, where):
     """A group that says what AdamW has to know of it."""
     missing = [name for name in ("lr", "betas", "eps", "weight_decay") if name not in group]
     if missing:
-        raise ValueError(f"{where} of the state dict has no {' and no '.join(missing)}: it is no AdamW's")
+        raise ValueError(f"{where} of the state dict has no {' and no '.join(missing)}: it is not from an AdamW")
     with naming(where):
         check_options(group, f"{where}: ")
         check_has_number(group["lr"], f"{where}: lr")

@@ -21,7 +21,7 @@ from ._optional import optional
 def _safetensors():
     safetensors = optional("safetensors")
     if safetensors is None or optional("safetensors.torch") is None:
-        raise ValueError("files of safetensors need that package: pip install safetensors")
+        raise ValueError("files of safetensors need the package safetensors: pip install safetensors")
     return safetensors
 
 
@@ -35,7 +35,7 @@ def read(path):
         if start[:4] == b"PK\x03\x04" or start[8:9] != b"{":
             file.seek(0)
             return _naming(path, "torch.load(weights_only=True) cannot read it", _read_torch, file)
-    return _naming(path, "no optimizer state in a file of safetensors", _read_safetensors, path, _safetensors())
+    return _naming(path, "not a safetensors file with optimizer state", _read_safetensors, path, _safetensors())
 
 
 def _open_regular(path, flags):
@@ -43,7 +43,7 @@ def _open_regular(path, flags):
     file = os.open(path, flags | os.O_NONBLOCK)
     if not stat.S_ISREG(os.fstat(file).st_mode):
         os.close(file)
-        raise ValueError(f"{path} is {kind_of_file(os.stat(path).st_mode)}: must be a file")
+        raise ValueError(f"{path} is {kind_of_file(os.stat(path).st_mode)}: must be a regular file")
     return file
 
 
@@ -121,9 +121,9 @@ def _target(path):
             raise ValueError(f"{path} cannot be written: there is no such folder") from None
         return target, None
     if not stat.S_ISREG(found.st_mode):
-        raise ValueError(f"{path} is {kind_of_file(found.st_mode)}: must be a file, or a name that is free")
+        raise ValueError(f"{path} is {kind_of_file(found.st_mode)}: must be a regular file, or must not exist")
     if not os.access(target, os.W_OK):
-        raise ValueError(f"{path} cannot be written: this user may not write it")
+        raise ValueError(f"{path} cannot be written: you have no permission to write it")
     return target, found
 
 

@@ -57,7 +57,7 @@ def shape_of(entry, where):
     if not _is_torchao(moment):
         _dense(moment, f"{where}: {key}")
         if moment.untyped_storage().nbytes() < moment.numel() * moment.element_size():
-            raise ValueError(f"{where}: {key} has shape {tuple(moment.shape)}, and the memory of fewer elements")
+            raise ValueError(f"{where}: {key} has shape {tuple(moment.shape)}, but memory for fewer elements")
     return moment.shape
 
 
@@ -76,7 +76,7 @@ def _first_moment(entry):
 def _from_bitsandbytes(entry, numel, where):
     unknown = sorted(map(str, set(entry) - _BITSANDBYTES))
     if unknown:
-        raise ValueError(f"{where}: the state has {', '.join(unknown)}, which no known version of bitsandbytes has")
+        raise ValueError(f"{where}: the state has {', '.join(unknown)}, which no known version of bitsandbytes writes")
     result = {"step": entry["step"]} if "step" in entry else {}
     for moment, i in _MOMENTS.items():
         codes = _tensor(entry, f"state{i}", where)

@@ -22,6 +22,7 @@ from ._errors import (
     UnsupportedError,
     VersionError,
 )
+from ._messages import in_python
 
 ENVIRONMENT = "PYADAMW_LIBRARY"
 PACKAGED = Path(__file__).resolve().parent / "lib"
@@ -69,7 +70,7 @@ def _open():
     if path is None:
         looked = " or ".join(str(p) for p in paths)
         if os.environ.get(ENVIRONMENT):
-            raise LibraryNotFoundError(f"{ENVIRONMENT} = {looked}: there is no such file, or this user may not see it")
+            raise LibraryNotFoundError(f"{ENVIRONMENT} = {looked}: no such file, or you have no permission to see it")
         raise LibraryNotFoundError(
             f"libadamw is not at {looked}: install pyadamw again, or set {ENVIRONMENT} to a libadamw.so"
         )
@@ -121,11 +122,15 @@ class Library:
         cuda = re.search(r"\bbackend cuda(\d+)\b", self.build_info())
         self.cuda = int(cuda[1]) if cuda else None  # the CUDA major that it is built for
 
-    def check(self, status):
-        """Raises the exception of a status other than ADAMW_OK, with the library's message."""
+    def check(self, status, names=None):
+        """Raises the exception of a status other than ADAMW_OK, with the library's message in the words of Python.
+
+        `names`: as of in_python(). Errors that only a developer can correct keep the words of C.
+        """
         if status:
             message = text(self.lib.adamw_last_error()) or text(self.lib.adamw_status_string(status))
-            raise BY_STATUS.get(int(status), InternalError)(message)
+            kind = BY_STATUS.get(int(status), InternalError)
+            raise kind(message if kind in (InternalError, VersionError) else in_python(message, names))
 
     def version(self):
         return version_text(self.lib.adamw_version())
@@ -153,14 +158,14 @@ class Library:
     def _no_cuda(self):
         """Why the loaded library is not one for CUDA, and what to do."""
         if os.environ.get(ENVIRONMENT):
-            return f"{ENVIRONMENT} chose it: unset that, or set it to a libadamw for CUDA"
+            return f"The environment variable {ENVIRONMENT} chose it: unset it, or set it to a libadamw for CUDA"
         major = cuda_major()
         if major is None:
-            return "Only a torch that is built for CUDA can be used with a GPU here, and this one is not"
+            return "To use a GPU, install a torch that is built for CUDA: this one is not"
         places = " and ".join(map(str, candidates()))
-        tried = f"This torch is for CUDA {torch.version.cuda}, and of {places} it is the first that is there"
+        tried = f"This torch is for CUDA {torch.version.cuda}, and pyadamw loads the first file that exists of {places}"
         if major not in CUDA_MAJORS:
-            return f"{tried}. Install a torch for CUDA {' or '.join(CUDA_MAJORS)}: libadamw exists for those"
+            return f"{tried}. Install a torch for CUDA {' or '.join(CUDA_MAJORS)}: libadamw exists for these"
         if self.path == INSTALLED:
             return f"{tried}. Install the libadamw for CUDA {major}: `conda install 'libadamw=*=cuda{major}*'`"
         return (

@@ -69,7 +69,7 @@ def local_view(param, eight_bit, block_wise=True, needs_norm="", by_index=False)
     if not is_sharded(param):
         return whole
     if any(placement.is_partial() for placement in param.placements):
-        raise ValueError(f"its placements are {param.placements}: DTensors that are Partial cannot be stepped")
+        raise ValueError(f"its placements are {param.placements}: a Partial DTensor is not supported; reduce it first")
     if all(placement.is_replicate() for placement in param.placements):
         return whole
     local = whole._replace(shape=tensor.shape, row_length=row_length(tensor.shape))
@@ -81,7 +81,7 @@ def local_view(param, eight_bit, block_wise=True, needs_norm="", by_index=False)
         return local
     cuts = Cuts.of(param)
     if cuts is None:
-        return whole._replace(gathered=f"shards of {param.placements} are no simple parts")
+        return whole._replace(gathered=f"shards of {param.placements} are not contiguous parts")
     problem = _cut_blocks(shape, cuts) if eight_bit else ""
     problem = problem or _no_index(shape, cuts, eight_bit)
     if problem:
@@ -109,9 +109,9 @@ def _cut_blocks(shape, cuts):
             if first % BLOCK_SIZE or (last % BLOCK_SIZE and end != shape[d]):
                 return f"shards of dimension {d} end within blocks of {BLOCK_SIZE}"
             if follows_rows(shape) and last - first < SHORTEST_ROW:
-                return f"a shard of dimension {d} has rows of {last - first} elements, too few for blocks"
+                return f"a shard of dimension {d} has rows of {last - first} elements, which are too short for blocks"
             if scales != (first // BLOCK_SIZE, -(-last // BLOCK_SIZE)):
-                return f"shards of dimension {d} and those of its scales differ"
+                return f"shards of dimension {d} differ from the shards of its scales"
     return ""
 
 

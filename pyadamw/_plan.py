@@ -82,20 +82,18 @@ class Plan:
 
     def _check_overlap(self, groups, params, states):
         """The library checks the rows of one call; this checks those of all calls, before the first."""
-        written = [(tensor, i) for i, tensor in enumerate(params) if self.rows[i].plain]
+        written = [(tensor, i, "") for i, tensor in enumerate(params) if self.rows[i].plain]
         for i, state in enumerate(states):
-            tensors = [value for key, value in state.items() if key in _state.KEYS and key != "step"]
-            written += [(inner(value), i) for value in tensors]
-        written = [(tensor, i) for tensor, i in written if tensor.numel()]
-        begin = np.array([tensor.data_ptr() for tensor, _ in written], dtype=np.uint64)
-        end = begin + np.array([tensor.numel() * tensor.element_size() for tensor, _ in written], dtype=np.uint64)
+            keys = [key for key in state if key in _state.KEYS and key != "step"]
+            written += [(inner(state[key]), i, f"state {key!r} of ") for key in keys]
+        written = [entry for entry in written if entry[0].numel()]
+        begin = np.array([tensor.data_ptr() for tensor, *_ in written], dtype=np.uint64)
+        end = begin + np.array([tensor.numel() * tensor.element_size() for tensor, *_ in written], dtype=np.uint64)
         order = np.argsort(begin, kind="stable")
         for k in np.flatnonzero(begin[order][1:] < end[order][:-1])[:1]:
-            rows = [self.rows[written[order[j]][1]] for j in (k, k + 1)]
-            one, other = (describe(groups, row.group, row.position) for row in rows)
-            if one == other:
-                raise ValueError(f"{one} shares memory with its own state: each must have its own")
-            raise ValueError(f"{one} and {other} share memory: each must have its own")
+            found = [written[order[j]] for j in (k, k + 1)]
+            one, other = (f"{key}{describe(groups, self.rows[i].group, self.rows[i].position)}" for _, i, key in found)
+            raise ValueError(f"{one} and {other} share memory: each needs separate memory")
 
     def _fill_table(self, params, tensors, states):
         table = self.table = new_rows(len(self.rows))

@@ -26,7 +26,7 @@ def check_structure(state_dict):
         _check_group(group, f"group {number}")
         for key in group["params"]:
             if key in seen:
-                raise ValueError(f"group {number}: params has {shown(key)}, which the groups have already")
+                raise ValueError(f"group {number}: params has {shown(key)}, which appears in the groups before")
             seen.add(key)
 
 
@@ -41,13 +41,13 @@ def _check_group(group, where):
     if names is not None and not (
         isinstance(names, (list, tuple)) and len(names) == len(params) and all(isinstance(name, str) for name in names)
     ):
-        raise ValueError(f"{where}: param_names = {shown(names)}: must be a list of words, one for each of params")
+        raise ValueError(f"{where}: param_names = {shown(names)}: must be a list of strings, one for each of params")
 
 
 def check_has_number(lr, where):
     """Refuses a learning rate without a value: an optimizer may be made with one, to be filled later."""
     if isinstance(lr, torch.Tensor) and lr.device.type == "meta":
-        raise ValueError(f"{where} is a meta tensor, which has no number")
+        raise ValueError(f"{where} is a meta tensor, which has no value")
 
 
 def check_copies(values, where):

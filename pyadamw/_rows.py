@@ -105,7 +105,7 @@ def _check_not_fsdp1(param, options, what):
     if options["optim_bits"] == 8 and belongs_to_fsdp1(param):
         raise ValueError(
             f"{what} belongs to FullyShardedDataParallel (FSDP1), which cannot save 8-bit state: shard the model with "
-            "fully_shard (FSDP2), or take AdamW32bit or optim_bits=32"
+            "fully_shard (FSDP2), or use AdamW32bit or optim_bits=32"
         )
 
 
@@ -115,9 +115,9 @@ def _check_grad(grad, local, what):
             f"{what} has a sparse gradient: AdamW does not support sparse gradients (pass sparse=False to an embedding)"
         )
     if grad.shape != local.shape:
-        raise ValueError(f"{what} has a gradient of shape {tuple(grad.shape)}: must be that of the parameter")
+        raise ValueError(f"{what} has a gradient of shape {tuple(grad.shape)}: must have the shape of the parameter")
     if grad.device != local.device:
-        raise ValueError(f"{what} is on {local.device}, but its gradient on {grad.device}")
+        raise ValueError(f"{what} is on {local.device}, but its gradient is on {grad.device}")
     dtype_number(grad.dtype, f"the gradient of {what}")
 
 

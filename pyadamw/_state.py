@@ -134,9 +134,9 @@ def without_marks(state, where):
         if codes_of(moment) not in state:
             raise ValueError(
                 f"{where}: the state was saved in 8 bits, but has no {codes_of(moment)}. torch.distributed.checkpoint "
-                "reads only what the optimizer has, and this may keep 32-bit state here: read the checkpoint with an "
-                "optimizer of the class and options (min_8bit_size, overrides) that saved it, and give that one's "
-                "state_dict() to this one's load_state_dict(), which converts"
+                "reads only keys that the optimizer has, and this optimizer may keep 32-bit state here. Load the "
+                "checkpoint into an optimizer of the class and options (min_8bit_size, overrides) that saved it. Then "
+                "pass the state_dict() of that optimizer to load_state_dict() of this one, which converts"
             )
     # What torch.distributed.checkpoint looked for in a flat checkpoint and did not find is {}.
     missing = [key for key in KEYS if isinstance(state.get(key), dict) and not state[key]]
@@ -193,8 +193,8 @@ def conform(state, spec, where, received=False):
             if moment != "max_exp_avg_sq":
                 raise ValueError(
                     f"{where}: the state has neither {moment} nor {codes_of(moment)}. torch.distributed.checkpoint "
-                    "reads only what the optimizer has: if it has read this, the checkpoint may have the other width "
-                    "(32 or 8 bits). Read it with an optimizer of the class and options that saved it"
+                    "reads only keys that the optimizer has: if you used it, the checkpoint may have the other width "
+                    "(32 or 8 bits). Load it into an optimizer of the class and options that saved it"
                 )
             result.update(_zero_moment(moment, spec))
     if HISTORY in state:

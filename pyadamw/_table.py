@@ -2,7 +2,6 @@
 optimizers: what the numbers mean is in adamw.h.
 """
 
-import re
 from operator import itemgetter
 
 import numpy as np
@@ -95,13 +94,4 @@ class Call:
         """One call. `names(i)` names the tensor of row i in an error message."""
         status = self._step(self.options, rows, ROW_SIZE, count)
         if status:
-            self._raise(status, names)
-
-    def _raise(self, status, names):
-        try:
-            self._library.check(status)
-        except Exception as error:
-            row = re.search(r"\brow (\d+)", str(error))
-            if row is None:
-                raise
-            raise type(error)(f"{names(int(row.group(1)))}: {error}") from None
+            self._library.check(status, names)
