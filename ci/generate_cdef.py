@@ -1,8 +1,8 @@
-"""Owns pyadamw/_cdef.py: the C declarations of include/adamw.h as cffi reads them. `--check` fails if it is stale.
+"""Owns pyadamw/_native/cdef.py: the C declarations of include/adamw.h as cffi reads them.
 
 cffi wants plain C: no comments, no preprocessor. Its out-of-line ABI mode parses that here, once, and not at every
 import. Constants and the struct sizes that the header asserts are written as Python numbers, so that the package can
-compare them with what it loads. It must not know what a step is.
+compare them with what it loads. `--check` fails if the file is stale. It must not know what a step is.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ import cffi
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "include" / "adamw.h"
-TARGET = ROOT / "pyadamw" / "_cdef.py"
+TARGET = ROOT / "pyadamw" / "_native" / "cdef.py"
 
 
 def without_comments(text):
@@ -68,7 +68,7 @@ def parsed(declarations):
     """The Python code that makes `ffi`, as cffi writes it."""
     builder = cffi.FFI()
     builder.cdef(declarations)
-    builder.set_source("pyadamw._cdef", None)
+    builder.set_source("pyadamw._native.cdef", None)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "ffi.py"
         with contextlib.redirect_stdout(None):  # it says where it writes

@@ -150,7 +150,7 @@ adamw_status step(const adamw_step_options *options, const adamw_tensor *tensors
 QuantizePlan quantize_plan(const adamw_quantize_options &o) {
   QuantizePlan plan{};
   plan.map = static_cast<adamw_map>(o.map);
-  plan.blockwise = o.state_format == ADAMW_STATE_BLOCK8;
+  plan.format = static_cast<adamw_state_format>(o.state_format);
   plan.stochastic = o.rounding == ADAMW_ROUND_STOCHASTIC;
   plan.blocks = block_layout(o.numel, o.row_length);
   plan.key = static_cast<std::uint32_t>(random_keys(o.seed, o.step));
@@ -164,7 +164,8 @@ QuantizePlan quantize_plan(const adamw_quantize_options &o) {
 // The buffers of both directions: floats, codes, scales; `floats_written` tells which way.
 adamw_status check_quantize_buffers(const char *function, const adamw_quantize_options &o, const void *floats,
                                     const void *codes, const void *absmax, bool floats_written) {
-  const int64_t scales = o.state_format == ADAMW_STATE_TENSOR8 ? 1 : block_layout(o.numel, o.row_length).count;
+  const int64_t scales =
+      traits(static_cast<adamw_state_format>(o.state_format)).scales(block_layout(o.numel, o.row_length));
   const auto interval = [](const void *p, int64_t bytes, const char *name) {
     const auto begin = reinterpret_cast<std::uintptr_t>(p);
     return Interval{begin, begin + static_cast<std::uintptr_t>(bytes), -1, name};
@@ -234,15 +235,15 @@ adamw_status adamw_get_state_layout(adamw_state_format format, int64_t numel, in
     constexpr const char *function = "adamw_get_state_layout";
     if (layout == nullptr) return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: layout is NULL", function);
     const int32_t raw = raw_value(format);
-    if (raw < 0 || raw > ADAMW_STATE_TENSOR8) {
+    if (!is_state_format(raw)) {
       return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: format = %d: must be an adamw_state_format", function, raw);
     }
     if (adamw_status s = check_layout(function, numel, row_length)) return s;
     const BlockLayout blocks = block_layout(numel, row_length);
-    const bool blockwise = format == ADAMW_STATE_BLOCK8;
-    layout->moment_bytes = format == ADAMW_STATE_FLOAT32 ? numel * 4 : numel;
-    layout->absmax_count = blockwise ? blocks.count : format == ADAMW_STATE_TENSOR8 ? std::min<int64_t>(numel, 1) : 0;
-    layout->blocks_per_row = blockwise ? blocks.blocks_per_row : 0;
+    const FormatTraits kept = traits(format);
+    layout->moment_bytes = numel * kept.bytes;
+    layout->absmax_count = kept.scales(blocks);
+    layout->blocks_per_row = kept.scaling == Scaling::block ? blocks.blocks_per_row : 0;
     layout->total_bytes = (layout->moment_bytes + layout->absmax_count * 4) * (amsgrad != 0 ? 3 : 2);
     return ADAMW_OK;
   });

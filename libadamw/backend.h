@@ -7,6 +7,7 @@
 #include <memory>
 
 #include "../include/adamw.h"
+#include "formats.h"
 #include "numerics/coefficients.h"
 #include "numerics/layout.h"
 
@@ -34,7 +35,7 @@ struct StepKind {
 
   // Whether random words are drawn, for which elements are told apart by their indices.
   bool needs_indices() const {
-    return state_format != ADAMW_STATE_FLOAT32 || (stochastic_rounding && param_dtype != ADAMW_FLOAT32);
+    return traits(state_format).is_random() || (stochastic_rounding && param_dtype != ADAMW_FLOAT32);
   }
 };
 
@@ -70,12 +71,13 @@ struct StepPlan {
   std::int64_t *rows_done;  // set to the rows, from the first on, that have been stepped completely
 
   // Whether whole rows are measured before they are stepped.
-  bool measures() const { return kind.state_format == ADAMW_STATE_TENSOR8 || max_unorm > 0.0; }
+  bool measures() const { return traits(kind.state_format).is_measured() || max_unorm > 0.0; }
 };
 
 struct QuantizePlan {
   adamw_map map;
-  bool blockwise, stochastic;
+  adamw_state_format format;  // one that has scales
+  bool stochastic;
   BlockLayout blocks;
   std::uint32_t key;
   std::int64_t global_offset;

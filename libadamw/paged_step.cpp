@@ -22,20 +22,20 @@ void *moved(void *usable, std::int64_t back) {
 PagedRows::PagedRows(const char *function, const StepPlan &plan, Pager::Session &session)
     : function_(function), plan_(plan), session_(session) {
   const StepKind &kind = plan.kind;
-  const std::int64_t unit = kind.state_format == ADAMW_STATE_FLOAT32 ? 4 : 1;
-  const auto moment = [&](const char *name, void *adamw_tensor::*which) {
-    fields_[field_count_++] = {name, which, nullptr, unit};
-  };
-  const auto scales = [&](const char *name, float *adamw_tensor::*which) {
-    fields_[field_count_++] = {name, nullptr, which, 4};
-  };
-  moment("exp_avg", &adamw_tensor::exp_avg);
-  moment("exp_avg_sq", &adamw_tensor::exp_avg_sq);
-  if (kind.amsgrad) moment("max_exp_avg_sq", &adamw_tensor::max_exp_avg_sq);
-  if (kind.state_format != ADAMW_STATE_BLOCK8) return;  // the single scale of a tensor is used where it lies
-  scales("exp_avg_absmax", &adamw_tensor::exp_avg_absmax);
-  scales("exp_avg_sq_absmax", &adamw_tensor::exp_avg_sq_absmax);
-  if (kind.amsgrad) scales("max_exp_avg_sq_absmax", &adamw_tensor::max_exp_avg_sq_absmax);
+  const FormatTraits format = traits(kind.state_format);
+  for_each_moment(
+      kind.amsgrad,
+      [&](const char *name, void *adamw_tensor::*field) {
+        fields_[field_count_++] = {name, field, nullptr, format.bytes};
+      },
+      moment_names, moment_fields);
+  if (format.scaling != Scaling::block) return;  // the single scale of a tensor is used where it lies
+  for_each_moment(
+      kind.amsgrad,
+      [&](const char *name, float *adamw_tensor::*field) {
+        fields_[field_count_++] = {name, nullptr, field, sizeof(float)};
+      },
+      scale_names, scale_fields);
 }
 
 // The end of a part that begins at block `first` and may have so many blocks (at least one): where a segment ends if

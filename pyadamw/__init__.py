@@ -3,8 +3,9 @@
 from importlib import metadata
 
 from . import functional, optim
-from ._cdef import VERSION_MAJOR, VERSION_MINOR, VERSION_PATCH
-from ._errors import (
+from ._native.cdef import VERSION_MAJOR, VERSION_MINOR, VERSION_PATCH
+from .backward import StepInBackward
+from .errors import (
     AdamWError,
     DeviceError,
     InternalError,
@@ -15,10 +16,9 @@ from ._errors import (
     UnsupportedError,
     VersionError,
 )
-from ._paging import PageManager
-from .backward import StepInBackward
 from .functional import codebook, dequantize, quantize
 from .optim import AdamW, AdamW8bit, AdamW32bit, GlobalOptimManager, PagedAdamW, PagedAdamW8bit, PagedAdamW32bit
+from .paging import PageManager
 
 try:
     __version__ = metadata.version("pyadamw")

@@ -9,18 +9,18 @@ from typing import Any, TypeVar, overload
 import torch
 from torch.optim.optimizer import ParamsT
 
-from . import _checkpoint, _received
-from ._device import Counter, is_capturing, is_device
-from ._errors import InternalError
-from ._export import converted
-from ._hooks import with_hooks
-from ._library import library
-from ._overrides import Overrides
-from ._paging import PageManager
-from ._plan import Plan
-from ._report import MemoryReport
-from ._rows import collect
-from ._validate import check_options, plain_betas
+from ._native.cuda import Counter, is_capturing, is_device
+from ._native.library import library
+from ._options.options import check_options, plain_betas
+from ._options.overrides import Overrides
+from ._state import load, received
+from ._state.export import converted
+from ._state.report import MemoryReport
+from ._step.plan import Plan
+from ._step.rows import collect
+from ._step.torch_hooks import with_hooks
+from .errors import InternalError
+from .paging import PageManager
 
 T = TypeVar("T")
 
@@ -202,7 +202,7 @@ class Base(torch.optim.Optimizer):
         """
 
         # This hook runs before the user's hooks.
-        handle = self.register_state_dict_post_hook(lambda _, found: _checkpoint.aliased(found), prepend=True)
+        handle = self.register_state_dict_post_hook(lambda _, found: load.aliased(found), prepend=True)
         try:
             return super().state_dict()
         finally:
@@ -241,12 +241,16 @@ class Base(torch.optim.Optimizer):
         # hides the state from it. __setstate__ brings the state back before the user's post hooks run.
         self._settle()
         if not isinstance(state_dict, dict):
-            _received.check_structure(state_dict)  # the base class copies it before any hook sees it
-        handle = self.register_load_state_dict_pre_hook(_checkpoint.prepare)
+            received.check_structure(state_dict)  # the base class copies it before any hook sees it
+        handle = self.register_load_state_dict_pre_hook(lambda _, found: load.prepare(self._target(), found))
         try:
             super().load_state_dict(state_dict)
         finally:
             handle.remove()
+
+    def _target(self) -> load.Target:
+        """What state is loaded into."""
+        return load.Target(self.param_groups, self._state, self._cache.pages, self._cache.overrides)
 
     def __getstate__(self) -> dict[str, Any]:
         # The base class keeps only the first three.
@@ -274,6 +278,6 @@ class Base(torch.optim.Optimizer):
         self.__dict__["_cache"] = cache
         super().__setstate__(state)
         self.defaults.pop("differentiable", None)  # the base class adds it to every optimizer
-        self._state = defaultdict(dict, {param: _checkpoint.reveal(entry) for param, entry in entries.items()})
+        self._state = defaultdict(dict, {param: load.reveal(entry) for param, entry in entries.items()})
         cache.plan, cache.exposed = None, previous is None  # a copy may share its state with the original
-        _checkpoint.restore_options(self.param_groups, previous, self.defaults)
+        load.restore_options(self.param_groups, previous, self.defaults)

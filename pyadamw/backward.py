@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 
-from . import _checkpoint
-from ._data_parallel import Averaged
-from ._local import belongs_to_fsdp1
-from ._paging import PageManager
-from ._rows import describe
+from ._state import load
+from ._state.sharding import belongs_to_fsdp1
+from ._state.spec import describe
+from ._step.data_parallel import Averaged
 from .optim import AdamW8bit, _AdamW
+from .paging import PageManager
 
 
 class StepInBackward:
@@ -128,7 +128,7 @@ class StepInBackward:
             raise ValueError(f"the state dict has {len(saved)} optimizers: must have {len(self.optimizers)}")
         for number, (optimizer, state) in enumerate(zip(self.optimizers.values(), saved, strict=True)):
             try:
-                _checkpoint.checked(optimizer, state)
+                load.checked(optimizer._target(), state)
             except ValueError as error:
                 raise ValueError(f"optimizer {number}: {error}") from None
         for optimizer, state in zip(self.optimizers.values(), saved, strict=True):

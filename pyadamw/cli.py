@@ -6,11 +6,12 @@ import sys
 
 import torch
 
-from . import __version__, _export, _files
-from ._errors import AdamWError
-from ._library import candidates, library
-from ._memory import is_out_of_memory
+from . import __version__
+from ._native.library import candidates, library
+from ._native.memory import is_out_of_memory
 from ._optional import optional
+from ._state import export, files
+from .errors import AdamWError
 
 
 def info(_arguments):
@@ -37,7 +38,7 @@ def info(_arguments):
 def convert(arguments):
     """Writes the optimizer state in one file to another, in the format of another optimizer."""
     try:
-        state_dict = _files.read(arguments.input)
+        state_dict = files.read(arguments.input)
         if arguments.key is not None:
             if not isinstance(state_dict, dict) or arguments.key not in state_dict:
                 raise ValueError(f"{arguments.input} has no {arguments.key!r}: {_keys(state_dict)}")
@@ -45,8 +46,8 @@ def convert(arguments):
         elif isinstance(state_dict, dict) and "state" not in state_dict:
             raise ValueError(f"{arguments.input} is not the state of an optimizer; choose --key: {_keys(state_dict)}")
         to = "pyadamw" if arguments.to == "safetensors" else arguments.to
-        result = _export.converted(state_dict, to, _with_progress, finite=True)
-        _files.write(result, arguments.output, arguments.to == "safetensors")
+        result = export.converted(state_dict, to, _with_progress, finite=True)
+        files.write(result, arguments.output, arguments.to == "safetensors")
     except (ValueError, OSError, AdamWError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 1

@@ -15,9 +15,9 @@ import torch
 from torch.optim.optimizer import ParamsT
 
 from ._base import Base
-from ._overrides import GlobalOptimManager
-from ._paging import PageManager
-from ._validate import carried, check_width, plain_betas
+from ._options.options import carried, check_width, plain_betas
+from ._options.overrides import GlobalOptimManager
+from .paging import PageManager
 
 _SUMMARY = """AdamW with {state}.
 

@@ -55,6 +55,4 @@ int32_t raw_value(const Enum &value) {
   return raw;
 }
 
-inline int64_t dtype_size(int32_t dtype) { return dtype == ADAMW_FLOAT32 ? 4 : 2; }
-
 }  // namespace adamw

@@ -60,9 +60,9 @@ adamw_status check_step_options(const adamw_step_options *options) {
   if (!is_finite_at_least_zero(o.eps)) return bad("eps", o.eps, "finite and at least 0");
   if (!is_finite_at_least_zero(o.weight_decay)) return bad("weight_decay", o.weight_decay, "finite and at least 0");
   if (!is_finite_at_least_zero(o.max_unorm)) return bad("max_unorm", o.max_unorm, "0 (off) or finite and above 0");
-  if (o.param_dtype < 0 || o.param_dtype > ADAMW_FLOAT16) return bad("param_dtype", o.param_dtype, "an adamw_dtype");
-  if (o.grad_dtype < 0 || o.grad_dtype > ADAMW_FLOAT16) return bad("grad_dtype", o.grad_dtype, "an adamw_dtype");
-  if (o.state_format < 0 || o.state_format > ADAMW_STATE_TENSOR8) {
+  if (!is_dtype(o.param_dtype)) return bad("param_dtype", o.param_dtype, "an adamw_dtype");
+  if (!is_dtype(o.grad_dtype)) return bad("grad_dtype", o.grad_dtype, "an adamw_dtype");
+  if (!is_state_format(o.state_format)) {
     return bad("state_format", o.state_format, "an adamw_state_format");
   }
   if ((o.flags & ~known_flags) != 0) return bad("flags", o.flags, "adamw_step_flags, or-ed");
@@ -131,7 +131,7 @@ adamw_status check_quantize_options(const char *function, const adamw_quantize_o
     return invalid(function, field, value, need);
   };
   if (o.map != ADAMW_MAP_SIGNED && o.map != ADAMW_MAP_UNSIGNED) return bad("map", o.map, "an adamw_map");
-  if (o.state_format != ADAMW_STATE_BLOCK8 && o.state_format != ADAMW_STATE_TENSOR8) {
+  if (!is_state_format(o.state_format) || !traits(static_cast<adamw_state_format>(o.state_format)).has_scales()) {
     return bad("state_format", o.state_format, "ADAMW_STATE_BLOCK8 or ADAMW_STATE_TENSOR8");
   }
   if (o.rounding != ADAMW_ROUND_NEAREST && o.rounding != ADAMW_ROUND_STOCHASTIC)

@@ -40,9 +40,10 @@ adamw_status check_blocks_of_runs(const adamw_tensor &t, const Bad &bad) {
 // it.
 template <class Take>
 adamw_status over_stretches(const adamw_step_options &options, const adamw_tensor *tensors, int64_t count, Take &take) {
-  const bool eight = options.state_format != ADAMW_STATE_FLOAT32, amsgrad = (options.flags & ADAMW_STEP_AMSGRAD) != 0;
-  const int64_t param_size = dtype_size(options.param_dtype), grad_size = dtype_size(options.grad_dtype),
-                state_size = eight ? 1 : 4;
+  const FormatTraits format = traits(static_cast<adamw_state_format>(options.state_format));
+  const bool amsgrad = (options.flags & ADAMW_STEP_AMSGRAD) != 0;
+  const int64_t param_size = traits(static_cast<adamw_dtype>(options.param_dtype)).bytes,
+                grad_size = traits(static_cast<adamw_dtype>(options.grad_dtype)).bytes;
   const int64_t history = options.percentile_clipping < 100 ? ADAMW_GNORM_HISTORY : 0;
   const std::pair<const void *, const char *> counters[] = {{options.skipped, "options.skipped"},
                                                             {options.rows_stepped, "options.rows_stepped"}};
@@ -81,10 +82,7 @@ adamw_status over_stretches(const adamw_step_options &options, const adamw_tenso
     if (t.run_length != 0) {
       if (adamw_status s = check_blocks_of_runs(t, bad)) return s;
     }
-    const int64_t scales = !eight                                        ? 0
-                           : options.state_format == ADAMW_STATE_TENSOR8 ? 1
-                                                                         : block_layout(t.numel, t.row_length).count;
-    const int64_t most = amsgrad ? t.numel : 0, most_scales = amsgrad ? scales : 0;
+    const int64_t scales = format.has_scales() ? format.scales(block_layout(t.numel, t.row_length)) : 0;
     const auto right = [i](const char *field, const void *pointer, int64_t bytes, int64_t size) {
       return check_buffer(step_name, i, field, pointer, bytes, static_cast<size_t>(size));
     };
@@ -99,12 +97,20 @@ adamw_status over_stretches(const adamw_step_options &options, const adamw_tenso
     if (adamw_status s = right("grad", t.grad, t.numel * grad_size, grad_size)) return s;
     const auto grad = reinterpret_cast<std::uintptr_t>(t.grad);
     take.read(i, "grad", grad, grad + static_cast<std::uintptr_t>(t.numel * grad_size));
-    if (adamw_status s = written("exp_avg", t.exp_avg, t.numel, state_size)) return s;
-    if (adamw_status s = written("exp_avg_sq", t.exp_avg_sq, t.numel, state_size)) return s;
-    if (adamw_status s = written("max_exp_avg_sq", t.max_exp_avg_sq, most, state_size)) return s;
-    if (adamw_status s = written("exp_avg_absmax", t.exp_avg_absmax, scales, 4)) return s;
-    if (adamw_status s = written("exp_avg_sq_absmax", t.exp_avg_sq_absmax, scales, 4)) return s;
-    if (adamw_status s = written("max_exp_avg_sq_absmax", t.max_exp_avg_sq_absmax, most_scales, 4)) return s;
+    adamw_status state = ADAMW_OK;
+    for_each_moment(
+        amsgrad,
+        [&](const char *name, const void *moment) {
+          if (state == ADAMW_OK) state = written(name, moment, t.numel, format.bytes);
+        },
+        moment_names, moments_of(t));
+    for_each_moment(
+        amsgrad,
+        [&](const char *name, const float *absmax) {
+          if (state == ADAMW_OK) state = written(name, absmax, scales, 4);
+        },
+        scale_names, scales_of(t));
+    if (state != ADAMW_OK) return state;
     if (adamw_status s = written("gnorm_history", t.gnorm_history, history, 4)) return s;
   }
   const std::pair<const void *, const char *> scalars[] = {{options.grad_scale, "options.grad_scale"},

@@ -73,7 +73,7 @@ struct Scratch {
   std::vector<double> squares;            // per segment
   std::vector<float> norms;               // per row, squared: of its gradient
   std::vector<Measures> measures;         // per segment
-  std::vector<TensorScales> scales;       // per row
+  std::vector<PerMoment<Scale>> scales;   // per row
 
   Scratch(const StepPlan &plan, bool clips, bool measured) {
     const auto rows = static_cast<std::size_t>(plan.count);
@@ -188,12 +188,10 @@ adamw_status measure_rows(const Kernels &kernels, const StepPlan &plan, Scratch 
     all.direction_squares = ordered_sum(count, [part](std::int64_t s) { return part[s].direction_squares; });
     all.param_squares = ordered_sum(count, [part](std::int64_t s) { return part[s].param_squares; });
     for (std::int64_t s = 0; s < count; ++s) {
-      all.exp_avg = std::max(all.exp_avg, part[s].exp_avg);
-      all.root = std::max(all.root, part[s].root);
-      all.max_root = std::max(all.max_root, part[s].max_root);
+      all.largest = map_moments(true, [](float a, float b) { return std::max(a, b); }, all.largest, part[s].largest);
     }
-    scratch.scales[static_cast<std::size_t>(i)] = {block_scale(all.exp_avg), block_scale(all.root),
-                                                   block_scale(all.max_root)};
+    scratch.scales[static_cast<std::size_t>(i)] =
+        map_moments(true, [](float largest) { return block_scale(largest); }, all.largest);
     Coefficients &c = plan.rows[i].coefficients;
     c.negative_step_size *= unorm_factor(all, c.bc1, plan.max_unorm);
   }
@@ -207,10 +205,8 @@ void note_rows(const StepPlan &plan, const Scratch &scratch, bool clips, bool te
     const adamw_tensor &t = plan.rows[i].tensor;
     if (clips) record_norm(t.gnorm_history, t.step, scratch.norms[k]);
     if (!tensorwise) continue;
-    const TensorScales &s = scratch.scales[k];
-    *t.exp_avg_absmax = s.exp_avg.absmax;
-    *t.exp_avg_sq_absmax = s.root.absmax;
-    if (plan.kind.amsgrad) *t.max_exp_avg_sq_absmax = s.max_root.absmax;
+    for_each_moment(
+        plan.kind.amsgrad, [](float *to, const Scale &scale) { *to = scale.absmax; }, scales_of(t), scratch.scales[k]);
   }
 }
 
@@ -225,7 +221,7 @@ adamw_status step(const StepPlan &plan) {
   if (plan.grad_scale != nullptr) {
     for (std::int64_t i = 0; i < plan.count; ++i) plan.rows[i].coefficients.gradient_scale /= *plan.grad_scale;
   }
-  const bool tensorwise = plan.kind.state_format == ADAMW_STATE_TENSOR8, clips = plan.percentile_clipping < 100;
+  const bool tensorwise = traits(plan.kind.state_format).is_measured(), clips = plan.percentile_clipping < 100;
   const bool measured = plan.measures();
   Scratch scratch(plan, clips, measured);
   if (clips) clip_gradients(*kernels, plan, scratch);
@@ -240,7 +236,7 @@ adamw_status step(const StepPlan &plan) {
       scratch.offsets.push_back(scratch.offsets.back() + p->last - p->first);
     over_blocks(scratch.offsets, plan.threads, [&](std::int64_t i, std::int64_t first, std::int64_t last) {
       const Part &p = parts[i];
-      const TensorScales *given = tensorwise ? &scratch.scales[static_cast<std::size_t>(p.index)] : nullptr;
+      const PerMoment<Scale> *given = tensorwise ? &scratch.scales[static_cast<std::size_t>(p.index)] : nullptr;
       const std::int64_t n = kernels->step(plan.kind, *p.row, given, p.first + first, p.first + last);
       if (n != 0) skipped.fetch_add(n, std::memory_order_relaxed);
     });
@@ -260,7 +256,7 @@ adamw_status quantize(const QuantizePlan &plan, const float *source, std::uint8_
   if (kernels == nullptr) return fail(ADAMW_ERROR_UNSUPPORTED, "adamw_quantize: %s", error);
   const std::vector<std::int64_t> offsets{0, plan.blocks.count};
   Scale scale{}, *given = nullptr;
-  if (!plan.blockwise) {
+  if (traits(plan.format).is_measured()) {
     std::atomic<float> largest{0.0f};
     over_blocks(offsets, plan.threads, [&](std::int64_t, std::int64_t first, std::int64_t last) {
       const float candidate = kernels->largest(plan, source, first, last);

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "../backend.h"
+#include "../formats.h"
 #include "vector.h"
 
 namespace adamw {
@@ -34,31 +35,41 @@ struct Staged {
   }
 };
 
-ADAMW_INLINE V halves_to_floats(const std::uint16_t *half, adamw_dtype dtype) {
-  const I x = load(half);
-  return dtype == ADAMW_BFLOAT16 ? bfloat16_to_float<V>(x) : float16_to_float(x);
-}
+// ---- dtypes: those of 16 bits have a conversion each ----
+
+ADAMW_INLINE V half_to_float(Dtype<ADAMW_BFLOAT16>, I half) { return bfloat16_to_float<V>(half); }
+ADAMW_INLINE V half_to_float(Dtype<ADAMW_FLOAT16>, I half) { return float16_to_float(half); }
+ADAMW_INLINE I float_to_half(Dtype<ADAMW_BFLOAT16>, V x) { return float_to_bfloat16(x); }
+ADAMW_INLINE I float_to_half(Dtype<ADAMW_FLOAT16>, V x) { return float_to_float16(x); }
+ADAMW_INLINE I float_to_half(Dtype<ADAMW_BFLOAT16>, V x, I word) { return float_to_bfloat16_stochastic(x, word); }
+ADAMW_INLINE I float_to_half(Dtype<ADAMW_FLOAT16>, V x, I word) { return float_to_float16_stochastic(x, word); }
 
 // n 16-bit elements as floats, filled up with zeros to whole vectors.
-ADAMW_ONCE void halves_to_floats(float *floats, const std::uint16_t *half, adamw_dtype dtype, int n) {
+template <class Half>
+ADAMW_ONCE void halves_to_floats(Half dtype, float *floats, const std::uint16_t *half, int n) {
   int i = 0;
-  for (; i + lanes <= n; i += lanes) store(floats + i, halves_to_floats(half + i, dtype));
+  for (; i + lanes <= n; i += lanes) store(floats + i, half_to_float(dtype, load(half + i)));
   if (i < n) {
     std::uint16_t rest[lanes] = {};
     std::memcpy(rest, half + i, static_cast<std::size_t>(n - i) * sizeof *rest);
-    store(floats + i, halves_to_floats(rest, dtype));
+    store(floats + i, half_to_float(dtype, load(rest)));
   }
+}
+
+template <class Half>
+ADAMW_INLINE void load_elements(Half dtype, Staged<float> &s, const void *base, std::int64_t begin, int n, int) {
+  s.at = s.copy;
+  halves_to_floats(dtype, s.copy, static_cast<const std::uint16_t *>(base) + begin, n);
+}
+ADAMW_INLINE void load_elements(Dtype<ADAMW_FLOAT32>, Staged<float> &s, const void *base, std::int64_t begin, int n,
+                                int padded) {
+  s.load(const_cast<float *>(static_cast<const float *>(base)) + begin, n, padded, 0.0f);
 }
 
 // Elements begin .. begin + n of an array of any dtype, as floats.
 ADAMW_INLINE void load_floats(Staged<float> &s, const void *base, adamw_dtype dtype, std::int64_t begin, int n,
                               int padded) {
-  if (dtype == ADAMW_FLOAT32) {
-    s.load(const_cast<float *>(static_cast<const float *>(base)) + begin, n, padded, 0.0f);
-    return;
-  }
-  s.at = s.copy;
-  halves_to_floats(s.copy, static_cast<const std::uint16_t *>(base) + begin, dtype, n);
+  dispatch_dtype(dtype, [&](auto type) { load_elements(type, s, base, begin, n, padded); });
 }
 
 // The random words of elements start .. start + n (n a multiple of the vector).
@@ -81,21 +92,13 @@ ADAMW_ONCE void fill_words(std::uint32_t *words, std::uint32_t key, std::uint64_
   for (int i = 0; i < n; i += lanes) store(words + i, spread(hashes + i / 8) * load(multipliers));
 }
 
-ADAMW_INLINE I floats_to_halves(V x, adamw_dtype dtype) {
-  return dtype == ADAMW_BFLOAT16 ? float_to_bfloat16(x) : float_to_float16(x);
-}
-
-ADAMW_INLINE I floats_to_halves(V x, adamw_dtype dtype, I word) {
-  return dtype == ADAMW_BFLOAT16 ? float_to_bfloat16_stochastic(x, word) : float_to_float16_stochastic(x, word);
-}
-
-// The other way; `words` for stochastic rounding.
-ADAMW_ONCE void floats_to_halves(std::uint16_t *half, const float *values, const StepKind &kind, int n,
+// The other way; with `words`, or null to round to nearest.
+template <class Half>
+ADAMW_ONCE void floats_to_halves(Half dtype, std::uint16_t *half, const float *values, int n,
                                  const std::uint32_t *words) {
   for (int i = 0; i < n; i += lanes) {
     const V x = load(values + i);
-    const I rounded = kind.stochastic_rounding ? floats_to_halves(x, kind.param_dtype, load(words + i))
-                                               : floats_to_halves(x, kind.param_dtype);
+    const I rounded = words != nullptr ? float_to_half(dtype, x, load(words + i)) : float_to_half(dtype, x);
     if (i + lanes <= n) {
       store(half + i, rounded);
     } else {
@@ -106,17 +109,30 @@ ADAMW_ONCE void floats_to_halves(std::uint16_t *half, const float *values, const
   }
 }
 
-// Writes the stepped parameters of one block back; `index` is the global index of its first element. `words` is
-// scratch.
-ADAMW_INLINE void store_params(const float *values, void *base, const StepKind &kind, const Coefficients &c,
-                               std::int64_t index, std::int64_t begin, int n, int padded, std::uint32_t *words) {
-  if (kind.param_dtype == ADAMW_FLOAT32) {
-    float *home = static_cast<float *>(base) + begin;
-    if (values != home) std::memcpy(home, values, static_cast<std::size_t>(n) * sizeof(float));
-    return;
-  }
-  if (kind.stochastic_rounding) fill_words(words, c.param_key, static_cast<std::uint64_t>(index), padded);
-  floats_to_halves(static_cast<std::uint16_t *>(base) + begin, values, kind, n, words);
+// A block of stepped parameters, and where it goes.
+struct SteppedParams {
+  const float *values;
+  void *base;
+  std::int64_t index, begin;  // index: of the first element, in the unsharded tensor
+  int n, padded;
+};
+
+template <class Half>
+ADAMW_INLINE void store_elements(Half dtype, const SteppedParams &p, bool stochastic, std::uint32_t key,
+                                 std::uint32_t *words) {
+  if (stochastic) fill_words(words, key, static_cast<std::uint64_t>(p.index), p.padded);
+  floats_to_halves(dtype, static_cast<std::uint16_t *>(p.base) + p.begin, p.values, p.n, stochastic ? words : nullptr);
+}
+ADAMW_INLINE void store_elements(Dtype<ADAMW_FLOAT32>, const SteppedParams &p, bool, std::uint32_t, std::uint32_t *) {
+  float *home = static_cast<float *>(p.base) + p.begin;
+  if (p.values != home) std::memcpy(home, p.values, static_cast<std::size_t>(p.n) * sizeof(float));
+}
+
+// Writes the stepped parameters of one block back. `words` is scratch.
+ADAMW_INLINE void store_params(const SteppedParams &p, const StepKind &kind, const Coefficients &c,
+                               std::uint32_t *words) {
+  dispatch_dtype(kind.param_dtype,
+                 [&](auto type) { store_elements(type, p, kind.stochastic_rounding, c.param_key, words); });
 }
 
 }  // namespace

@@ -1,100 +1,10 @@
-// Owns what is done with blocks beside the step: the sums and maxima that a step may need first, and quantization
-// alone.
+// Owns what is done with blocks beside the step: the gradient's norm, and quantization alone.
 #pragma once
 
 #include "block_step.h"
 
 namespace adamw {
 namespace {
-
-// ---- passes before the step ----
-
-ADAMW_INLINE double sum_of_lanes(V x) {
-  static_assert(lanes == sum_lanes, "the order of sums is fixed");
-  alignas(64) float lane[lanes];
-  store(lane, x);
-  double wide[lanes];
-  for (int i = 0; i < lanes; ++i) wide[i] = lane[i];
-  return halves(wide);
-}
-
-// What is summed: a block's directions and parameters, lane by lane.
-struct Squares {
-  V directions{0.0f}, params{0.0f};
-
-  // 0 / 0 where eps is 0 and an element never had a gradient, as the padding has none: it does not count.
-  ADAMW_INLINE void add(V direction, V param) {
-    const V d = select(not_equal(direction, direction), V(0.0f), direction);
-    directions = fma(d, d, directions);
-    params = fma(param, param, params);
-  }
-  ADAMW_INLINE void add_to(Measures &all) const {
-    all.direction_squares += sum_of_lanes(directions);
-    all.param_squares += sum_of_lanes(params);
-  }
-};
-
-template <bool Amsgrad>
-Measures measure8(const StepKind &kind, const Row &row, std::int64_t first, std::int64_t last) {
-  const Factors8 f = direction_factors8(row.coefficients);
-  Measures all{};
-  Operands o;
-  Fresh fresh;
-  const auto see = [](float &largest, std::uint32_t found) {
-    if (as_float(found) > largest) largest = as_float(found);
-  };
-  for (std::int64_t block = first; block < last; ++block) {
-    o.place(row, block);
-    load_param_and_grad(o, kind, row);
-    load_state8<Amsgrad>(o, kind, row, block);
-    masked_moments8<Amsgrad>(fresh, o, f, kind.skip_zeros);
-    see(all.exp_avg, fresh.largest_exp_avg);
-    see(all.root, fresh.largest_root);
-    see(all.max_root, fresh.largest_max_root);
-    Squares squares;
-    for (int i = 0; i < o.padded; i += lanes) {
-      const V direction = change8(load(fresh.exp_avg + i), load((Amsgrad ? fresh.max_root : fresh.root) + i), f);
-      const M steps = not_equal(load(fresh.steps + i), V(0.0f));
-      squares.add(select(steps, direction, V(0.0f)), load(o.param.at + i));
-    }
-    squares.add_to(all);
-  }
-  if (!Amsgrad) all.max_root = all.root;
-  return all;
-}
-
-template <bool Amsgrad>
-Measures measure32(const StepKind &kind, const Row &row, std::int64_t first, std::int64_t last) {
-  const Coefficients &c = row.coefficients;
-  const adamw_tensor &t = row.tensor;
-  Measures all{};
-  Operands o;
-  Staged<float> m, v, x;
-  for (std::int64_t block = first; block < last; ++block) {
-    o.place(row, block);
-    load_param_and_grad(o, kind, row);
-    m.load(static_cast<float *>(t.exp_avg) + o.begin, o.n, o.padded, 0.0f);
-    v.load(static_cast<float *>(t.exp_avg_sq) + o.begin, o.n, o.padded, 0.0f);
-    if (Amsgrad) x.load(static_cast<float *>(t.max_exp_avg_sq) + o.begin, o.n, o.padded, 0.0f);
-    Squares squares;
-    for (int i = 0; i < o.padded; i += lanes) {
-      const V p = load(o.param.at + i), largest = Amsgrad ? load(x.at + i) : V(0.0f);
-      squares.add(
-          step_element32<Amsgrad>(p, load(o.grad.at + i), load(m.at + i), load(v.at + i), largest, c, kind.skip_zeros)
-              .direction,
-          p);
-    }
-    squares.add_to(all);
-  }
-  return all;
-}
-
-Measures measure(const StepKind &kind, const Row &row, std::int64_t first, std::int64_t last) {
-  if (kind.state_format == ADAMW_STATE_FLOAT32) {
-    return kind.amsgrad ? measure32<true>(kind, row, first, last) : measure32<false>(kind, row, first, last);
-  }
-  return kind.amsgrad ? measure8<true>(kind, row, first, last) : measure8<false>(kind, row, first, last);
-}
 
 double gradient_squares(const StepKind &kind, const Row &row, std::int64_t first, std::int64_t last) {
   Operands o;
@@ -166,6 +76,7 @@ void quantize(const QuantizePlan &plan, const float *source, std::uint8_t *codes
 
 void dequantize(const QuantizePlan &plan, const std::uint8_t *codes, const float *absmax, float *target,
                 std::int64_t first, std::int64_t last) {
+  const FormatTraits format = traits(plan.format);
   Staged<std::uint8_t> in;
   Staged<float> out;
   for (std::int64_t block = first; block < last; ++block) {
@@ -173,7 +84,7 @@ void dequantize(const QuantizePlan &plan, const std::uint8_t *codes, const float
     const int padded = (n + lanes - 1) & ~(lanes - 1);
     in.load(const_cast<std::uint8_t *>(codes) + begin, n, padded, 0);
     out.place(target + begin, n, padded);
-    const V scale(absmax[plan.blockwise ? block : 0]);
+    const V scale(absmax[format.scale_of(block)]);
     for (int i = 0; i < padded; i += lanes) {
       const I code = load(in.at + i);
       const V value = plan.map == ADAMW_MAP_SIGNED ? decode_signed<V>(code) : decode_unsigned<V>(code);

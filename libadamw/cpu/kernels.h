@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "../backend.h"
+#include "../numerics/dynamic_codes.h"
 #include "../numerics/sums.h"
 
 namespace adamw {
@@ -12,7 +13,7 @@ struct Kernels {
   const char *name;
   // Steps blocks [first, last) of a row; `scales` is null unless the state is tensor-wise. Returns the skipped
   // elements.
-  std::int64_t (*step)(const StepKind &, const Row &, const TensorScales *scales, std::int64_t first,
+  std::int64_t (*step)(const StepKind &, const Row &, const PerMoment<Scale> *scales, std::int64_t first,
                        std::int64_t last);
   // The same arithmetic, nothing written.
   Measures (*measure)(const StepKind &, const Row &, std::int64_t first, std::int64_t last);

@@ -137,24 +137,6 @@ ADAMW_INLINE V maximum(V a, V b) { return max(a, b); }
 // Of numbers that are not negative.
 ADAMW_INLINE V lowest(V a, V b, V c) { return min(min(a, b), c); }
 
-struct MapLines {
-  V slope, offset, gap_offset, next_offset;
-};
-
-ADAMW_INLINE MapLines map_lines(const MapTables &map, V a, V) {
-  const I c = line_class(a);
-  const V gap_offset = lookup8(map.gap_offset, c);
-  return {lookup8(map.slope, c), lookup8(map.offset, c), gap_offset, next_offset(gap_offset)};
-}
-
-// The noise of a random word: a signed number of 15 bits, uniform.
-ADAMW_INLINE I noise_of(I word) { return shift_right_signed(word, 17); }
-
-ADAMW_INLINE I rounded_code(V position, M noisy, I noise) { return add_where(noisy, bits(position), noise); }
-ADAMW_INLINE I rounded_code_or_zero(V position, V x, I noise) {
-  return zero_where_zero(x, bits(max(position, V(encode_start + 1.0f))) + noise);
-}
-
 // Lanes 8 k ... 8 k + 7 get p[k].
 ADAMW_INLINE I spread(const std::uint32_t *p) {
   I r;

@@ -141,7 +141,7 @@ class StepRun {
     h.grad_dtype = plan_.kind.grad_dtype;
     h.stochastic_rounding = plan_.kind.stochastic_rounding;
     h.skip_zeros = plan_.kind.skip_zeros;
-    h.tensorwise = plan_.kind.state_format == ADAMW_STATE_TENSOR8;
+    h.tensorwise = traits(plan_.kind.state_format).is_measured();
   }
 
   // Takes rows from `first` on, as many as one launch carries: all in runs, or none.
@@ -288,7 +288,7 @@ QuantizeTable quantize_table(const QuantizePlan &plan, float *floats, std::uint8
   t.key = plan.key;
   t.is_signed = plan.map == ADAMW_MAP_SIGNED;
   t.stochastic = plan.stochastic;
-  t.tensorwise = !plan.blockwise;
+  t.tensorwise = traits(plan.format).is_measured();
   return t;
 }
 

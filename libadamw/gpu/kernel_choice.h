@@ -11,8 +11,6 @@
 namespace adamw {
 namespace gpu {
 
-constexpr const char *dtype_names[] = {"f32", "bf16", "f16"};
-
 // The kernel of table.h with this name; null if there is none.
 inline const ListedKernel *find_kernel(const char *name) {
 #define ADAMW_NAME(kernel, Table, threads) {#kernel, threads},
@@ -28,13 +26,13 @@ struct StepKernels {
   const ListedKernel *step, *in_runs, *measure;
 
   explicit StepKernels(const StepKind &kind) {
-    const char *state = kind.state_format == ADAMW_STATE_FLOAT32 ? "32" : "8",
-               *amsgrad = kind.amsgrad ? "_amsgrad" : "";
+    const FormatTraits format = traits(kind.state_format);
+    const char *state = format.kernel_name, *amsgrad = kind.amsgrad ? "_amsgrad" : "";
     char name[48];
-    std::snprintf(name, sizeof name, "adamw_step%s_%s_%s%s", state, dtype_names[kind.param_dtype],
-                  dtype_names[kind.grad_dtype], amsgrad);
-    // The kernels of single dtypes take block-wise state only.
-    step = kind.state_format == ADAMW_STATE_TENSOR8 ? nullptr : find_kernel(name);
+    std::snprintf(name, sizeof name, "adamw_step%s_%s_%s%s", state, traits(kind.param_dtype).kernel_name,
+                  traits(kind.grad_dtype).kernel_name, amsgrad);
+    // The kernels of single dtypes know nothing of scales of a whole tensor.
+    step = format.is_measured() ? nullptr : find_kernel(name);
     if (step == nullptr) {
       std::snprintf(name, sizeof name, "adamw_step%s_any%s", state, amsgrad);
       step = find_kernel(name);

@@ -20,13 +20,15 @@ inline Row part_row(const StepKind &kind, const Part &part) {
     using P = std::remove_reference_t<decltype(p)>;
     if (p != nullptr) p = reinterpret_cast<P>(reinterpret_cast<std::uintptr_t>(p) + static_cast<std::uintptr_t>(bytes));
   };
-  const auto bytes_of = [](adamw_dtype dtype) { return dtype == ADAMW_FLOAT32 ? 4 : 2; };
-  const std::int64_t unit = kind.state_format == ADAMW_STATE_FLOAT32 ? 4 : 1;
-  advance(t.param, begin * bytes_of(kind.param_dtype));
-  advance(t.grad, begin * bytes_of(kind.grad_dtype));
-  for (void **moment : {&t.exp_avg, &t.exp_avg_sq, &t.max_exp_avg_sq}) advance(*moment, begin * unit);
-  for (float **scales : {&t.exp_avg_absmax, &t.exp_avg_sq_absmax, &t.max_exp_avg_sq_absmax})
-    advance(*scales, part.first * 4);
+  advance(t.param, begin * traits(kind.param_dtype).bytes);
+  advance(t.grad, begin * traits(kind.grad_dtype).bytes);
+  for_each_moment(
+      kind.amsgrad,
+      [&](auto moment, auto scales) {
+        advance(t.*moment, begin * traits(kind.state_format).bytes);
+        advance(t.*scales, part.first * 4);
+      },
+      moment_fields, scale_fields);
   t.numel = end - begin;
   t.row_length = blocks.blocks_per_row > 0 && t.numel > blocks.row_length ? blocks.row_length : t.numel;
   // Element 0 is in the middle of a run, as a rule; a part of one alone is none.

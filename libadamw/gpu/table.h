@@ -2,6 +2,7 @@
 // itself. So there is no upload, nothing to keep alive, and a captured graph holds its own copy. Knows no arithmetic.
 #pragma once
 
+#include "../numerics/dynamic_codes.h"
 #include "../numerics/layout.h"
 #include "../numerics/sums.h"
 
@@ -20,19 +21,19 @@ constexpr std::int64_t most_items = (std::int64_t{1} << 31) - 1;  // blocks of a
 
 // What a pass over a whole tensor left for its step.
 struct RowResult {
-  float clip, unorm;      // factors
-  TensorScales scales;    // of the new moments
-  float old_scales[3];    // exp_avg, root, max_root: those that the codes in memory have
-  std::uint32_t arrived;  // segments that are done; 0 before and after
+  float clip, unorm;            // factors
+  PerMoment<Scale> scales;      // of the new moments
+  PerMoment<float> old_scales;  // those that the codes in memory have
+  std::uint32_t arrived;        // segments that are done; 0 before and after
 };
 
-struct Buffers {
+// A row as it travels. Without amsgrad it carries no third moment, so that more of them fit in a launch: kernels take
+// their buffers from buffers_of().
+struct LaunchRow {
   void *param;
   const void *grad;
   void *exp_avg, *exp_avg_sq;
   float *exp_avg_absmax, *exp_avg_sq_absmax;
-};
-struct LaunchRow : Buffers {
   std::int64_t end;  // items (blocks, or segments) of this launch up to the end of this row
   std::int64_t numel, row_length, global_offset;
   const float *step;        // null: coefficients are `sets[set]`
@@ -46,14 +47,24 @@ struct AmsgradRow : LaunchRow {
   float *max_exp_avg_sq_absmax;
 };
 
-// Those of any row; without amsgrad the last two are null.
-struct alignas(16) AllBuffers : Buffers {
-  void *max_root;
-  float *max_root_absmax;
+// Those of any row; without amsgrad those of max_exp_avg_sq are null.
+struct alignas(16) AllBuffers {
+  void *param;
+  const void *grad;
+  PerMoment<void *> moments;
+  PerMoment<float *> scales;
 };
-ADAMW_INLINE AllBuffers buffers_of(const LaunchRow &row) { return {row, nullptr, nullptr}; }
+ADAMW_INLINE AllBuffers buffers_of(const LaunchRow &row) {
+  return {row.param,
+          row.grad,
+          {row.exp_avg, row.exp_avg_sq, nullptr},
+          {row.exp_avg_absmax, row.exp_avg_sq_absmax, nullptr}};
+}
 ADAMW_INLINE AllBuffers buffers_of(const AmsgradRow &row) {
-  return {row, row.max_exp_avg_sq, row.max_exp_avg_sq_absmax};
+  AllBuffers at = buffers_of(static_cast<const LaunchRow &>(row));
+  at.moments.max_exp_avg_sq = row.max_exp_avg_sq;
+  at.scales.max_exp_avg_sq = row.max_exp_avg_sq_absmax;
+  return at;
 }
 
 struct LaunchHead {

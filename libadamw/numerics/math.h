@@ -1,5 +1,5 @@
-// Owns the arithmetic: THE update, the quantizers, dtype conversion and the random bits, each defined once and compiled
-// for every target. Knows nothing of memory layout, threads or blocks.
+// Owns the arithmetic: THE update, dtype conversion and the random bits, each defined once and compiled for every
+// target. Knows nothing of memory layout, threads, blocks or codes (dynamic_codes.h).
 //
 // V is a float vector, I an int32 vector of as many lanes, M their comparison mask; a target supplies them with the
 // operations used here (cpu/vector.h; gpu/kernels/scalar_ops.h: plain float and int, included first). All are IEEE
@@ -7,7 +7,7 @@
 // the same bits.
 #pragma once
 
-#include "codebook.h"
+#include "moments.h"
 #include "types.h"
 
 namespace adamw {
@@ -54,11 +54,11 @@ ADAMW_INLINE Stepped<V> step_element32(V p, V raw, V m, V v, V x, const Coeffici
   return s;
 }
 
-// ---- the update of 8-bit state: the same formula, with what is constant drawn together ----
+// ---- the update of 8-bit state: the same formula, with what is constant multiplied together ----
 // Roundings in 2^-24 do not matter beside those of the codes; operations do: they bound the speed of this step.
 
-// Of a tensor and step. In the denominator, -1 / step size: u = exp_avg / (root * root_weight + eps), p = p * decay +
-// u.
+// Per tensor and step. root_weight and eps are premultiplied by -1 / step size, so that the parameter becomes
+// p * decay + exp_avg / (root * root_weight + eps).
 struct Factors8 {
   float exp_avg, root;  // of the gradient: exp_avg = ... + raw * exp_avg, exp_avg_sq = ... + (raw * root)^2
   float beta1, beta2, decay, root_weight, eps;
@@ -121,6 +121,32 @@ ADAMW_INLINE V change8(V exp_avg, V root, const Factors8 &f) {
   return exp_avg / fma(root, V(f.root_weight), V(f.eps));
 }
 
+// An element that may not be stepped (its gradient is not finite, its square overflows, or it is 0 and to be skipped)
+// keeps its moments and its parameter; `moments.exp_avg_sq` and the maximum are roots.
+template <class V, class M>
+struct Masked8 {
+  PerMoment<V> moments;
+  M steps;  // whether it is stepped
+  M finite;
+};
+
+// `values`: those of the old codes; `scales`: of the block that they are in.
+template <bool Amsgrad, class V>
+ADAMW_INLINE auto masked_moments8(const PerMoment<V> &values, V square, const PerMoment<float> &scales, V raw,
+                                  const Factors8 &f, const OldFactors &old, bool skip_zeros) {
+  const Moments<V> next = update_moments8(values.exp_avg, square, raw, f, old);
+  const V root = sqrt(next.exp_avg_sq), old_max = Amsgrad ? values.max_exp_avg_sq * V(scales.max_exp_avg_sq) : V(0.0f);
+  const V max_root = Amsgrad ? maximum(old_max, root) : root;
+  const auto steps = steps8(next.exp_avg_sq, raw, skip_zeros);
+  Masked8<V, decltype(less_equal(raw, raw))> masked;
+  masked.moments.exp_avg = select(steps, next.exp_avg, values.exp_avg * V(scales.exp_avg));
+  masked.moments.exp_avg_sq = select(steps, root, values.exp_avg_sq * V(scales.exp_avg_sq));
+  masked.moments.max_exp_avg_sq = Amsgrad ? select(steps, max_root, old_max) : masked.moments.exp_avg_sq;
+  masked.steps = steps;
+  masked.finite = less_equal(next.exp_avg_sq, V(largest_float));
+  return masked;
+}
+
 template <class V>
 ADAMW_INLINE V update_param8(V p, V exp_avg, V root, const Factors8 &f) {
   return fma(p, V(f.decay), change8(exp_avg, root, f));
@@ -163,74 +189,12 @@ ADAMW_INLINE V rounding_number(I word) {
   return from_bits(shift_right(word, 9) | I(0x3F800001u));
 }
 
-// ---- 8-bit codes ----
-
 template <class V>
 ADAMW_INLINE V magnitude(V x) {
   return from_bits(bits(x) & 0x7FFFFFFFu);
 }
 
-template <class V, class I>
-ADAMW_INLINE V decode_signed(I code) {
-  const V k = fma(to_float(code), V(4.0f), V(-508.0f));  // four times the magnitude, with its sign
-  const I entry = shift_right(bits(k), 23);
-  const V offset = lookup8(signed_map.decode_offset, entry);
-  return fma(k, lookup8(signed_map.decode_slope, entry), flip_sign(offset, k));
-}
-
-template <class V, class I>
-ADAMW_INLINE V decode_unsigned(I code) {
-  const V k = to_float(code) + V(1.0f);
-  const I entry = shift_right(bits(k), 23);
-  return fma(k, lookup8(unsigned_map.decode_slope, entry), lookup8(unsigned_map.decode_offset, entry));
-}
-
-// Where a = |x|, in units of the scale / encode_unit, lies among the codes: k where it is the value of magnitude k,
-// linear in between (and plus what the map adds). Positions are concave: each decade has twice the codes of the one
-// below on ten times the length. So the position is the lowest of the lines of a decade, of the gap above it and of the
-// decade beyond. map_lines() finds them by the class of a, or of x, as it likes: 0 below 2^-18, then one more every
-// three binades up to 7, 1 and above. A target may keep the tables in the form that it reads best.
-template <class V, class Map>
-ADAMW_INLINE V code_position(V a, V x, const Map &map) {
-  const auto lines = map_lines(map, a, x);
-  const V line = fma(a, lines.slope, lines.offset);
-  return lowest(line, fma(line, V(1.0f / 3.0f), lines.gap_offset), fma(line, V(0.2f), lines.next_offset));
-}
-
-template <class V>
-ADAMW_INLINE V next_offset(V gap_offset) {
-  return fma(gap_offset, V(1.2f), V(0.4f));
-}
-
-// Both encoders end with a number in [256, 512), where floats are multiples of 2^-15: half a code above the position.
-// rounded_code() adds `noise`, where it is to, to its bits, which leaves the code in them: no noise rounds to nearest,
-// halves up. rounded_code_or_zero() does so everywhere, and leaves 0 where x is 0, at least 1 where it is not.
-
-// Stochastic below a tenth of the scale only: there neighbours are so far apart that nearest rounding would undo the
-// decay of exp_avg in every step; above, it is the more exact of the two.
-template <class V, class I, class Map>
-ADAMW_INLINE auto encode_signed(V x, V inverse_scale, I noise, const Map &map) {
-  const V scaled = x * inverse_scale, a = magnitude(scaled), position = code_position(a, scaled, map);
-  return rounded_code(flip_sign(position, x) + V(encode_start + 127.0f), less(a, V(0.1f * encode_unit)), noise);
-}
-
-template <class V, class I, class Map>
-ADAMW_INLINE auto encode_unsigned(V x, V inverse_scale, I noise, const Map &map) {
-  const V a = x * inverse_scale;
-  return rounded_code_or_zero(code_position(a, a, map), x, noise);
-}
-
-// The stored scale of a block, from its largest magnitude, and what encoding multiplies by.
-struct Scale {
-  float absmax, inverse;
-};
-
 ADAMW_INLINE float as_float(float x) { return x; }
-
-template <class F = float>
-ADAMW_INLINE Scale block_scale(float largest) {
-  return largest >= smallest_scale ? Scale{largest, as_float(F(1.0f) / F(largest)) * encode_unit} : Scale{0.0f, 0.0f};
-}
 
 // ---- 16-bit dtypes (bits in the low half of an int lane) ----
 

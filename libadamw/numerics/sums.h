@@ -41,16 +41,11 @@ ADAMW_INLINE double ordered_sum(std::int64_t count, const Get &get) {
   return halves(lane);
 }
 
-// One scale per moment for the whole tensor (ADAMW_STATE_TENSOR8).
-struct TensorScales {
-  Scale exp_avg, root, max_root;
-};
-
 // What a segment measures before the step: for max_unorm the squared norms of the update direction and of the
 // parameter, for tensor-wise scales the largest magnitudes of the new moments.
 struct Measures {
   double direction_squares, param_squares;
-  float exp_avg, root, max_root;
+  PerMoment<float> largest;
 };
 
 // The factor on the step size: 1, or what takes the update's norm down to max_unorm times the parameter's.

@@ -8,8 +8,8 @@ import os
 import sys
 from pathlib import Path
 
-from .._errors import AdamWError
-from .._library import library
+from .._native.library import library
+from ..errors import AdamWError
 from .text import DemoError, load_text
 
 PICTURE_NAME = "pyadamw-demo.png"

@@ -6,7 +6,7 @@ import measure
 import workloads
 
 import pyadamw
-import pyadamw._table as table
+import pyadamw._native.step_call as step_call
 
 COUNTS = (304, 2000)
 ELEMENTS = 16  # so that the C call is short and the caches are not disturbed
@@ -17,7 +17,7 @@ class Timed:
     """Stands for the C function, and adds up the time in it."""
 
     def __init__(self, optimizer):
-        self.function, self.seconds = table.library().lib.adamw_step, 0.0
+        self.function, self.seconds = step_call.library().lib.adamw_step, 0.0
         for bucket in optimizer._cache.plan.buckets:
             bucket.call._step = self
 

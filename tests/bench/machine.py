@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 import pyadamw
-from pyadamw._library import library
+from pyadamw._native.library import library
 
 
 def describe():

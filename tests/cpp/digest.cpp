@@ -103,18 +103,19 @@ void step_tensor(Hash &hash, const Kernels &kernels, const StepKind &kind, const
   const std::int64_t last = row.blocks.count, middle = last / 3;
   hash.add(kernels.gradient_squares(kind, row, 0, last));
   const Measures m = kernels.measure(kind, row, 0, last);
-  for (double x : {m.direction_squares, m.param_squares, double{m.exp_avg}, double{m.root}, double{m.max_root}})
+  for (double x : {m.direction_squares, m.param_squares, double{m.largest.exp_avg}, double{m.largest.exp_avg_sq},
+                   double{m.largest.max_exp_avg_sq}})
     hash.add(x);
-  const TensorScales scales = {block_scale(m.exp_avg), block_scale(m.root), block_scale(m.max_root)};
+  const PerMoment<Scale> scales = map_moments(true, [](float largest) { return block_scale(largest); }, m.largest);
   const bool tensorwise = kind.state_format == ADAMW_STATE_TENSOR8;
-  const TensorScales *given = tensorwise ? &scales : nullptr;
+  const PerMoment<Scale> *given = tensorwise ? &scales : nullptr;
   std::int64_t skipped = kernels.step(kind, row, given, 0, middle);
   skipped += kernels.step(kind, row, given, middle, last);
   hash.add(static_cast<double>(skipped));
   if (tensorwise) {
     *row.tensor.exp_avg_absmax = scales.exp_avg.absmax;
-    *row.tensor.exp_avg_sq_absmax = scales.root.absmax;
-    *row.tensor.max_exp_avg_sq_absmax = scales.max_root.absmax;
+    *row.tensor.exp_avg_sq_absmax = scales.exp_avg_sq.absmax;
+    *row.tensor.max_exp_avg_sq_absmax = scales.max_exp_avg_sq.absmax;
   }
 }
 
@@ -152,7 +153,7 @@ unsigned long long digest_quantizer(const Kernels &kernels, adamw_map map, bool 
   for (const Shape &shape : shapes) {
     QuantizePlan plan{};
     plan.map = map;
-    plan.blockwise = blockwise;
+    plan.format = blockwise ? ADAMW_STATE_BLOCK8 : ADAMW_STATE_TENSOR8;
     plan.stochastic = stochastic;
     plan.blocks = block_layout(shape.rows * std::int64_t{shape.row_length}, shape.row_length);
     plan.key = 77;

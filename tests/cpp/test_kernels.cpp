@@ -8,6 +8,7 @@
 #include "cpu/registers_scalar.h"
 // The parts come first: vector.h is written against them.
 #include "cpu/block_memory.h"
+#include "cpu/dynamic_codes.h"
 #include "cpu/kernels.h"
 #include "cpu/vector.h"
 #include "inputs.h"
@@ -261,7 +262,7 @@ void check_sanitizing(const Kernels &kernels, const Map &map) {
   std::vector<std::uint8_t> codes(300);
   float absmax[2];
   QuantizePlan plan = plan_of(map, 300);
-  plan.blockwise = true;
+  plan.format = ADAMW_STATE_BLOCK8;
   kernels.quantize(plan, x.data(), codes.data(), absmax, nullptr, 0, 2);
   const float largest = map.zero != 0 ? 0.5f : 0.25f;
   CHECK(absmax[0] == largest && absmax[1] == 0.0f, "%s %s: %a %a", kernels.name, map.name, double{absmax[0]},

@@ -172,7 +172,7 @@ def test_no_memory_in_the_steady_state(cuda):
 
 def test_other_devices_are_named(cuda):
     """A row on a device that this machine has not is refused before anything is written."""
-    from pyadamw._library import ffi, library, new_options
+    from pyadamw._native.library import ffi, library, new_options
 
     lib = library()
     options = new_options("adamw_step_options")

@@ -63,7 +63,7 @@ def test_can_fail(missing, complaint, python, cache, tmp_path):
     if missing == "py.typed":
         (copy / "pyadamw" / missing).unlink()
     else:
-        paging = copy / "pyadamw" / "_paging.py"
+        paging = copy / "pyadamw" / "paging.py"
         paging.write_text(paging.read_text(encoding="utf-8").replace(missing, ""), encoding="utf-8")
     # A Python that finds the copy, and all else where `python` finds it.
     paths = run(tmp_path, python, "-c", "import sys; print(*sys.path, sep='\\n')")[1].splitlines()

@@ -21,7 +21,7 @@ STEPS = Path(__file__).parents[2] / "recipe" / "test" / "step.py"  # of the cond
 # What an environment without torch can do with the library: its declarations are read, and it steps a C array.
 WITHOUT_TORCH = """
 import importlib.util, sys
-spec = importlib.util.spec_from_file_location("pyadamw._cdef", sys.argv[1] + "/pyadamw/_cdef.py")
+spec = importlib.util.spec_from_file_location("pyadamw._native.cdef", sys.argv[1] + "/pyadamw/_native/cdef.py")
 cdef = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(cdef)
 ffi, lib = cdef.ffi, cdef.ffi.dlopen(sys.argv[1] + "/pyadamw/lib/" + sys.argv[2])
@@ -90,7 +90,7 @@ def test_steps_without_a_compiler(place, wheel, locale):
 
 def test_the_installed_package_is_what_runs(place):
     """Not the source tree, which an editable install would be."""
-    script = "import pyadamw; print(pyadamw.__file__); print(pyadamw._library.library().path)"
+    script = "import pyadamw; print(pyadamw.__file__); print(pyadamw._native.library.library().path)"
     files = place.run(script).stdout.splitlines()
     assert len(files) == 2
     assert all(Path(name).is_relative_to(place.site) for name in files)

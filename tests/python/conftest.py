@@ -39,14 +39,15 @@ def manager():
 @pytest.fixture(params=["all at once", "all at once, is_neg() called", "one by one"])
 def _looks(request, monkeypatch):
     """The ways in which tensors are looked at, of which a process has the first that its torch allows."""
-    from pyadamw import _describe, _watch
+    from pyadamw._native import inspect_tensors
+    from pyadamw._step import watch
 
     if request.param != "all at once":
-        for module in (_describe, _watch):
+        for module in (inspect_tensors, watch):
             monkeypatch.setattr(module, "negation", lambda: None)
-        monkeypatch.setattr(_describe, "_loop", _describe._loop.__wrapped__)
+        monkeypatch.setattr(inspect_tensors, "_loop", inspect_tensors._loop.__wrapped__)
     if request.param == "one by one":
-        monkeypatch.setattr(_describe, "_loop", lambda: None)
+        monkeypatch.setattr(inspect_tensors, "_loop", lambda: None)
 
 
 @pytest.fixture

@@ -37,7 +37,7 @@ def apply():
     import pyadamw
     from pyadamw import functional
     from pyadamw._base import Base
-    from pyadamw._plan import Plan
+    from pyadamw._step.plan import Plan
 
     # Not step() itself: the user's closure runs in it.
     names = ("__init__", "_current_plan", "_unscale", "state_dict", "load_state_dict", "__setstate__", "memory_report")

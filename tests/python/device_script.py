@@ -10,8 +10,8 @@ import types
 import torch
 
 import pyadamw
-from pyadamw import _device
-from pyadamw._library import library
+from pyadamw._native import cuda
+from pyadamw._native.library import library
 
 SHAPES = [(40, 300), (1000,), (17,), (3, 4, 512), (64, 768)]
 
@@ -23,11 +23,11 @@ def on_device():
     number = lib.device_number
     lib.device_number = lambda device, what: 0
     torch.cuda.current_stream = lambda device: types.SimpleNamespace(cuda_stream=0)
-    _device.TYPES.add("cpu")
+    cuda.TYPES.add("cpu")
     try:
         yield
     finally:
-        _device.TYPES.discard("cpu")
+        cuda.TYPES.discard("cpu")
         torch.cuda.current_stream = stream
         del lib.device_number
         assert lib.device_number == number
@@ -47,7 +47,7 @@ class Scaled:
 
 def run(cls, dtype=torch.float32, steps=4, scaled=None, missing=False, tensor_lr=False, paging=None, **options):
     torch.manual_seed(0)
-    if paging is not None and "cpu" in _device.TYPES:
+    if paging is not None and "cpu" in cuda.TYPES:
         options.update(is_paged=True, page_manager=pyadamw.PageManager(**{"min_numel": 500, **paging}))
     params = [torch.nn.Parameter((torch.randn(shape) * 0.1).to(dtype)) for shape in SHAPES]
     lr = torch.tensor(1e-2) if tensor_lr else 1e-2
@@ -64,7 +64,7 @@ def run(cls, dtype=torch.float32, steps=4, scaled=None, missing=False, tensor_lr
         del optimizer.found_inf, optimizer.grad_scale
     state = [optimizer.state[param] for param in params]
     places = optimizer.memory_report().places
-    assert paging is None or "cpu" not in _device.TYPES or set(places) >= {paging.get("backing", "managed")}, places
+    assert paging is None or "cpu" not in cuda.TYPES or set(places) >= {paging.get("backing", "managed")}, places
     return params, state, optimizer.skipped_elements
 
 

@@ -4,7 +4,7 @@ call of these does more than check. Must not know what the header says.
 
 import functools
 
-from pyadamw._library import ffi, library, new_options, text
+from pyadamw._native.library import ffi, library, new_options, text
 
 NUMEL, CHUNK, LEAST_PAGED = 512, 65536, 4 * 65536
 NAMES = {"numel": NUMEL, "chunk_bytes": CHUNK}  # what ends of ranges refer to

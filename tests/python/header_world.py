@@ -8,7 +8,7 @@ import importlib.util
 import os
 from pathlib import Path
 
-_spec = importlib.util.spec_from_file_location("cdef", Path(__file__).parents[2] / "pyadamw" / "_cdef.py")
+_spec = importlib.util.spec_from_file_location("cdef", Path(__file__).parents[2] / "pyadamw" / "_native" / "cdef.py")
 _cdef = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(_cdef)
 ffi = _cdef.ffi

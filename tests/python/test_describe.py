@@ -12,10 +12,10 @@ import torch
 from harness import assert_same_bits, clones, give_gradients, moment_of, parameters
 
 import pyadamw
-from pyadamw import _describe
-from pyadamw._describe import _FORM, Described, DescribedGradients
+from pyadamw._native import inspect_tensors
+from pyadamw._native.inspect_tensors import _FORM, Described, DescribedGradients
 
-NEEDS_LOOP = pytest.mark.skipif(_describe._loop() is None, reason="this torch has no DLPack exchange API")
+NEEDS_LOOP = pytest.mark.skipif(inspect_tensors._loop() is None, reason="this torch has no DLPack exchange API")
 
 
 class Subclass(torch.Tensor):
@@ -48,9 +48,9 @@ OTHER = {
 @pytest.fixture(params=["loop", "without gradients", "one by one"])
 def _either_way(request, monkeypatch):
     if request.param == "one by one":
-        monkeypatch.setattr(_describe, "_loop", lambda: None)
+        monkeypatch.setattr(inspect_tensors, "_loop", lambda: None)
     if request.param == "without gradients":
-        monkeypatch.setattr(_describe, "_gradient", lambda: None)
+        monkeypatch.setattr(inspect_tensors, "_gradient", lambda: None)
 
 
 @NEEDS_LOOP

@@ -17,8 +17,8 @@ from forked import changed_environment
 from harness import PLAYED, ROOT
 from header_reader import all_ranges, all_statuses, functions, named_functions, number
 
-from pyadamw import _cdef
-from pyadamw._library import library
+from pyadamw._native import cdef
+from pyadamw._native.library import library
 
 HEADER = (ROOT / "include" / "adamw.h").read_text(encoding="utf-8")
 HERE = Path(__file__).parent
@@ -99,9 +99,9 @@ def test_the_last_error_is_of_the_last_call():
     """adamw_last_error() is empty after a call that returned ADAMW_OK, whatever failed before."""
     lib = library().lib
     assert lib.adamw_set_num_threads(-1) == 1
-    assert b"num_threads" in _cdef.ffi.string(lib.adamw_last_error())
+    assert b"num_threads" in cdef.ffi.string(lib.adamw_last_error())
     assert lib.adamw_set_num_threads(0) == 0
-    assert _cdef.ffi.string(lib.adamw_last_error()) == b""
+    assert cdef.ffi.string(lib.adamw_last_error()) == b""
 
 
 # ---- ranges ----------------------------------------------------------------------------------------------------------
@@ -184,7 +184,7 @@ def test_parsers_can_read_it():
     text = text[text.index("typedef enum adamw_status") :]
     ffi = cffi.FFI()
     ffi.cdef(text)
-    assert {name: ffi.sizeof(name) for name in _cdef.SIZES} == _cdef.SIZES
+    assert {name: ffi.sizeof(name) for name in cdef.SIZES} == cdef.SIZES
     lib = ffi.dlopen(str(library().path))
     options = ffi.new("adamw_step_options *")
     assert lib.adamw_step_options_init(options, ffi.sizeof("adamw_step_options")) == 0

@@ -12,13 +12,13 @@ import torch
 from harness import CLASSES, bits, parameters, run_played, state_bits
 
 import pyadamw
-from pyadamw._local import inner
-from pyadamw._run import Run
-from pyadamw._table import Call
+from pyadamw._native.step_call import Call
+from pyadamw._state.sharding import inner
+from pyadamw._step.run import Run
 
 PACKAGE = str(Path(pyadamw.__file__).parent)
 # What is made in a step that has begun is ended between any two operations, the rest between any two lines.
-FINELY = {os.path.join(PACKAGE, name) for name in ("_run.py", "_counts.py", "_table.py")}
+FINELY = {os.path.join(PACKAGE, name) for name in ("_step/run.py", "_step/step_counts.py", "_native/step_call.py")}
 SHAPES = ((40, 100), (300,), (70, 100), (5,), (3, 200))
 
 

@@ -13,10 +13,11 @@ import pytest
 import torch
 from harness import run_python
 
-from pyadamw import _cdef, _errors, _library, _unloadable
+from pyadamw import errors
+from pyadamw._native import cdef, library, load_errors
 
 ROOT = Path(__file__).resolve().parents[2]
-CPU = _library.PACKAGED / "libadamw_cpu.so"
+CPU = library.PACKAGED / "libadamw_cpu.so"
 CONSTRUCT = """
 import torch, pyadamw
 try:
@@ -85,9 +86,9 @@ def test_what_is_no_library_is_refused(what, tmp_path, monkeypatch):
     make, error, said = REFUSED[what]
     path = tmp_path / "library ü.so"
     make(path)
-    monkeypatch.setenv(_library.ENVIRONMENT, str(path))
-    with pytest.raises(getattr(_errors, error)) as caught:
-        _library.Library()
+    monkeypatch.setenv(library.ENVIRONMENT, str(path))
+    with pytest.raises(getattr(errors, error)) as caught:
+        library.Library()
     assert str(path) in str(caught.value)
     assert said in str(caught.value)
 
@@ -101,9 +102,9 @@ def test_a_library_cut_off_anywhere(tmp_path):
     ends = [offset + size for kind, _, offset, _, _, size in fields if kind == 1]
     for length in (*range(64, max(ends), 50_000), max(ends) - 1):
         without_sections(path, length)
-        assert "incomplete" in _unloadable.before(path), length
+        assert "incomplete" in load_errors.before(path), length
     without_sections(path, max(ends))
-    assert _unloadable.before(path) is None
+    assert load_errors.before(path) is None
 
 
 def test_a_library_that_may_not_be_read(tmp_path):
@@ -127,7 +128,7 @@ def test_a_library_that_may_not_be_read(tmp_path):
 def test_a_newer_system_is_named(tmp_path):
     """A library for a newer C library than the system's is an error that says which system it needs."""
     needs = OSError("/lib/libc.so.6: version `GLIBC_2.99' not found (required by libadamw.so)")
-    said = _unloadable.after(needs)
+    said = load_errors.after(needs)
     assert said.startswith("it is built for a newer system (here: ")
     assert "GLIBC_2.99" in said
 
@@ -148,10 +149,10 @@ def packaged(monkeypatch, tmp_path):
     """Sets the folder of the package's libraries and torch's CUDA version: packaged(cuda, {name: library to copy})."""
 
     def set_up(cuda, libraries):
-        monkeypatch.delenv(_library.ENVIRONMENT, raising=False)
+        monkeypatch.delenv(library.ENVIRONMENT, raising=False)
         monkeypatch.setattr(torch.version, "cuda", cuda)
-        monkeypatch.setattr(_library, "PACKAGED", tmp_path)
-        monkeypatch.setattr(_library, "INSTALLED", tmp_path / "libadamw.so.1")
+        monkeypatch.setattr(library, "PACKAGED", tmp_path)
+        monkeypatch.setattr(library, "INSTALLED", tmp_path / "libadamw.so.1")
         for name, source in libraries.items():
             (tmp_path / name).symlink_to(source)
         return tmp_path
@@ -171,20 +172,20 @@ def packaged(monkeypatch, tmp_path):
 )
 def test_torch_chooses_the_library(packaged, cuda, expected):
     """The library is the one for torch's CUDA major; where there is none, or torch is for the CPU, the CPU library."""
-    real = _library.library().path
+    real = library.library().path
     names = ("libadamw_cpu.so", "libadamw_cuda12.so", "libadamw_cuda13.so")
     folder = packaged(cuda, dict.fromkeys(names, real))
-    assert _library.Library().path == folder / expected
+    assert library.Library().path == folder / expected
 
 
 def test_no_library_for_this_cuda(packaged):
     """Without a library for torch's CUDA the CPU works; a CUDA device is an error: what was tried, what to install."""
     folder = packaged("13.0", {"libadamw_cpu.so": CPU})
-    library = _library.Library()
-    assert library.path == folder / "libadamw_cpu.so"
-    assert library.device_number(torch.device("cpu"), "a parameter") == -1
-    with pytest.raises(_errors.UnsupportedError) as caught:
-        library.device_number(torch.device("cuda", 1), "parameter 3")
+    loaded = library.Library()
+    assert loaded.path == folder / "libadamw_cpu.so"
+    assert loaded.device_number(torch.device("cpu"), "a parameter") == -1
+    with pytest.raises(errors.UnsupportedError) as caught:
+        loaded.device_number(torch.device("cuda", 1), "parameter 3")
     said = str(caught.value)
     assert said.startswith("parameter 3 is on cuda:1, but ")
     for words in (
@@ -196,44 +197,44 @@ def test_no_library_for_this_cuda(packaged):
     ):
         assert words in said
     packaged("11.8", {})
-    with pytest.raises(_errors.UnsupportedError, match="Install a torch for CUDA 12 or 13"):
-        library.device_number(torch.device("cuda", 1), "parameter 3")
+    with pytest.raises(errors.UnsupportedError, match="Install a torch for CUDA 12 or 13"):
+        loaded.device_number(torch.device("cuda", 1), "parameter 3")
 
 
 @pytest.mark.parametrize("packages_own", ("libadamw_cuda13.so", "libadamw_cpu.so", None))
 def test_the_environments_library(packaged, packages_own):
     """A pyadamw without a library loads lib/libadamw.so.1 of the environment; one inside of pyadamw comes first."""
-    assert Path(sys.prefix) / "lib" / "libadamw.so.1" == _library.INSTALLED
+    assert Path(sys.prefix) / "lib" / "libadamw.so.1" == library.INSTALLED
     names = ["libadamw.so.1", *([packages_own] if packages_own else [])]
     folder = packaged("13.0", dict.fromkeys(names, CPU))
-    library = _library.Library()
-    assert library.path == folder / names[-1]
+    loaded = library.Library()
+    assert loaded.path == folder / names[-1]
     remedy = "pip install" if packages_own else r"conda install 'libadamw=\*=cuda13\*'"
-    with pytest.raises(_errors.UnsupportedError, match=remedy):
-        library.device_number(torch.device("cuda", 0), "a parameter")
+    with pytest.raises(errors.UnsupportedError, match=remedy):
+        loaded.device_number(torch.device("cuda", 0), "a parameter")
 
 
 def test_cuda_devices_of_a_cpu_library(packaged, monkeypatch):
     """A CPU library that was chosen by hand, or by a torch without CUDA, says which of the two it was."""
     packaged(None, {"libadamw_cpu.so": CPU})
-    with pytest.raises(_errors.UnsupportedError, match="a torch that is built for CUDA"):
-        _library.Library().device_number(torch.device("cuda", 0), "a parameter")
-    monkeypatch.setenv(_library.ENVIRONMENT, str(CPU))
+    with pytest.raises(errors.UnsupportedError, match="a torch that is built for CUDA"):
+        library.Library().device_number(torch.device("cuda", 0), "a parameter")
+    monkeypatch.setenv(library.ENVIRONMENT, str(CPU))
     monkeypatch.setattr(torch.version, "cuda", "12.6")
-    with pytest.raises(_errors.UnsupportedError, match="PYADAMW_LIBRARY chose it"):
-        _library.Library().device_number(torch.device("cuda", 0), "a parameter")
-    with pytest.raises(_errors.UnsupportedError, match="is on meta: must be on a CPU or a CUDA device"):
-        _library.Library().device_number(torch.device("meta"), "a parameter")
+    with pytest.raises(errors.UnsupportedError, match="PYADAMW_LIBRARY chose it"):
+        library.Library().device_number(torch.device("cuda", 0), "a parameter")
+    with pytest.raises(errors.UnsupportedError, match="is on meta: must be on a CPU or a CUDA device"):
+        library.Library().device_number(torch.device("meta"), "a parameter")
 
 
 def test_device_numbers(packaged, monkeypatch):
     """A CUDA library takes a device by its index; the CPU is -1."""
     packaged(None, {"libadamw_cpu.so": CPU})
-    monkeypatch.setattr(_library.Library, "build_info", lambda self: "libadamw 1.0.0, backend cuda13, CUDA 13.0")
-    library = _library.Library()
-    assert library.cuda == 13
-    assert library.device_number(torch.device("cuda", 5), "a parameter") == 5
-    assert library.device_number(torch.device("cpu"), "a parameter") == -1
+    monkeypatch.setattr(library.Library, "build_info", lambda self: "libadamw 1.0.0, backend cuda13, CUDA 13.0")
+    loaded = library.Library()
+    assert loaded.cuda == 13
+    assert loaded.device_number(torch.device("cuda", 5), "a parameter") == 5
+    assert loaded.device_number(torch.device("cpu"), "a parameter") == -1
 
 
 @pytest.mark.parametrize("major", (12, 13))
@@ -250,7 +251,7 @@ optimizer = pyadamw.AdamW8bit([p])
 for _ in range(3):
     p.grad = torch.randn(5000)
     optimizer.step()
-print(pyadamw._library.library().cuda, hashlib.sha256(p.detach().numpy().tobytes()).hexdigest())
+print(pyadamw._native.library.library().cuda, hashlib.sha256(p.detach().numpy().tobytes()).hexdigest())
 """
     done = forked.run(script, PYADAMW_LIBRARY=str(path))
     assert done.returncode == 0, done.stderr
@@ -260,13 +261,13 @@ print(pyadamw._library.library().cuda, hashlib.sha256(p.detach().numpy().tobytes
 
 def test_another_struct_layout_is_refused(monkeypatch):
     """Declarations whose struct size differs from the header's are refused."""
-    monkeypatch.setitem(_cdef.SIZES, "adamw_tensor", 96)
-    with pytest.raises(_errors.VersionError, match=r"sizeof\(adamw_tensor\) is 128 here, but 96"):
-        _library.Library()
+    monkeypatch.setitem(cdef.SIZES, "adamw_tensor", 96)
+    with pytest.raises(errors.VersionError, match=r"sizeof\(adamw_tensor\) is 128 here, but 96"):
+        library.Library()
 
 
 def test_declarations_are_the_headers():
-    """pyadamw/_cdef.py is what ci/generate_cdef.py makes of the header, and the check notices a difference."""
+    """pyadamw/_native/cdef.py is what ci/generate_cdef.py makes of the header, and the check notices a difference."""
     script = ROOT / "ci" / "generate_cdef.py"
     assert subprocess.run([sys.executable, script, "--check"], check=False).returncode == 0
 
@@ -308,7 +309,7 @@ assert "torch" in sys.modules
 import torch
 assert not torch.cuda.is_initialized()
 pools = {line.split()[-1] for line in open("/proc/self/maps") if "gomp" in line or "omp5" in line}
-assert "threads: OpenMP" in pyadamw._library.library().build_info()
+assert "threads: OpenMP" in pyadamw._native.library.library().build_info()
 print(sorted({line.split()[-1] for line in open("/proc/self/maps") if "libgomp" in line} - pools))
 """
     done = run_python(script)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import pyadamw
-from pyadamw._messages import in_python
+from pyadamw._native.messages import in_python
 
 MESSAGES = {
     "adamw_pager_create: options.directory = '/no': no file": "directory = '/no': no file",

@@ -13,8 +13,8 @@ from foreign import SHAPES, SOURCES
 from harness import bits, give_gradients, parameters, train
 
 import pyadamw
-from pyadamw._export import converted
-from pyadamw._state import KEYS
+from pyadamw._state.export import converted
+from pyadamw._state.formats import KEYS
 
 FORMATS = ["torch amsgrad", "bitsandbytes 8", "bitsandbytes 32", "bitsandbytes flat", "own 8", "own 32"]
 OPTIMIZERS = {

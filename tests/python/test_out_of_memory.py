@@ -14,7 +14,7 @@ from pyadamw import PagedAdamW8bit, PagedAdamW32bit
 
 SCRIPT = """
 import gc, resource, sys, torch, pyadamw
-from pyadamw._memory import is_out_of_memory
+from pyadamw._native.memory import is_out_of_memory
 from test_interrupts import bits, seen
 
 torch.set_num_threads(1)

@@ -12,7 +12,7 @@ import torch
 from harness import assert_same_bits, bits, clones, give_gradients, moment_of, parameters, state_bits, train
 
 import pyadamw
-from pyadamw._pager import home
+from pyadamw._native.pager import home
 
 SHAPES = ((70, 256), (300,), (5000,), (40, 100), (2, 3, 100, 4), (90000,), ())
 SMALL = {"chunk_bytes": 65536, "min_numel": 1000}

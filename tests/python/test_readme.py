@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-import pyadamw._library
+import pyadamw._native.library
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -30,7 +30,7 @@ def test_python_examples(tmp_path):
 def test_c_example(tmp_path):
     """The C example compiles as strict C99 without a warning and moves its weights by lr a step, downhill."""
     (tmp_path / "example.c").write_text(blocks("c")[0])
-    library = Path(pyadamw._library.library().path)
+    library = Path(pyadamw._native.library.library().path)
     for name in (library.name, "libadamw.so.1"):  # whichever its SONAME is
         shutil.copy(library, tmp_path / name)
     flags = ["-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic", "-I", ROOT / "include", f"-Wl,-rpath,{tmp_path}"]

@@ -31,7 +31,7 @@ for threads in (1, 2, 7):
                     digest.update(value)
         result[f"{name}, {threads} threads"] = digest.hexdigest()
 try:
-    kernel = pyadamw._library.library().cpu_kernel()
+    kernel = pyadamw._native.library.library().cpu_kernel()
 except pyadamw.UnsupportedError:
     kernel = None
 print(json.dumps([kernel, result]))

@@ -57,11 +57,29 @@ ADAMW_DEVICE float value_at(const float *values, const std::uint32_t *codes, int
   return *reinterpret_cast<const float *>(reinterpret_cast<const char *>(values) + offset);
 }
 
-// ---- a block and its scales ----
+// A lane's eight codes of each moment, as they lie in memory.
+using RawCodes = PerMoment<std::uint32_t[2]>;
 
-struct OldScales {
-  float exp_avg, root, max_root;
-};
+template <bool Amsgrad>
+ADAMW_DEVICE RawCodes load_codes(const AllBuffers &at, std::int64_t begin, int n, unsigned lane) {
+  RawCodes raw{};
+  for_each_moment(
+      Amsgrad,
+      [&](std::uint32_t (&words)[2], const void *base, std::uint8_t zero) {
+        load_codes(words, base, begin, n, lane, zero);
+      },
+      raw, at.moments, DynamicCodes::zero);
+  return raw;
+}
+
+// The values of the j-th of them, in units of their scales.
+template <bool Amsgrad>
+ADAMW_DEVICE PerMoment<float> decode(const RawCodes &raw, int j, const Tables &t) {
+  return {value_at(t.signed_value, raw.exp_avg, j), value_at(t.unsigned_value, raw.exp_avg_sq, j),
+          Amsgrad ? value_at(t.unsigned_value, raw.max_exp_avg_sq, j) : 0.0f};
+}
+
+// ---- a block and its scales ----
 
 // A block of a row, and what its step needs besides the elements.
 struct Block {
@@ -80,30 +98,24 @@ struct Block {
                                            : row.global_offset + begin);
   }
 
-  ADAMW_DEVICE OldScales old_scales(bool tensorwise) const {
-    if (tensorwise) {
-      const float *old = head.results[number].old_scales;
-      return {old[0], old[1], old[2]};
-    }
-    return {at.exp_avg_absmax[block], at.exp_avg_sq_absmax[block],
-            at.max_root != nullptr ? at.max_root_absmax[block] : 0.0f};
+  ADAMW_DEVICE bool amsgrad() const { return at.moments.max_exp_avg_sq != nullptr; }
+
+  ADAMW_DEVICE PerMoment<float> old_scales(bool tensorwise) const {
+    if (tensorwise) return head.results[number].old_scales;
+    return map_moments(amsgrad(), [this](const float *scales) { return scales[block]; }, at.scales);
   }
 
   // The scales of the new moments from the bits of their largest magnitudes; written where this block is to.
-  ADAMW_DEVICE TensorScales new_scales(bool tensorwise, std::uint32_t exp_avg, std::uint32_t root,
-                                       std::uint32_t largest_max_root) const {
-    TensorScales s;
+  ADAMW_DEVICE PerMoment<Scale> new_scales(bool tensorwise, const PerMoment<std::uint32_t> &largest) const {
+    PerMoment<Scale> s;
     if (tensorwise) {
       s = head.results[number].scales;
     } else {
-      s = {block_scale(from_bits(exp_avg)), block_scale(from_bits(root)), {}};
-      if (at.max_root != nullptr) s.max_root = block_scale(from_bits(largest_max_root));
+      s = map_moments(amsgrad(), [](std::uint32_t b) { return block_scale(from_bits(b)); }, largest);
     }
     // A tensor's one scale is written with its first block: nothing else of this launch reads it.
     if (lane == 0 && (!tensorwise || block == 0)) {
-      at.exp_avg_absmax[block] = s.exp_avg.absmax;
-      at.exp_avg_sq_absmax[block] = s.root.absmax;
-      if (at.max_root != nullptr) at.max_root_absmax[block] = s.max_root.absmax;
+      for_each_moment(amsgrad(), [this](float *to, const Scale &scale) { to[block] = scale.absmax; }, at.scales, s);
     }
     return s;
   }

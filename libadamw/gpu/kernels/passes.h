@@ -63,17 +63,17 @@ struct Measure {
   ADAMW_DEVICE void item(std::uint32_t segment) {
     Measures *mine = head.measures + (number == 0 ? 0 : rows[number - 1].end);
     double directions = 0.0, params = 0.0;
-    std::uint32_t m = 0, r = 0, x = 0;
+    PerMoment<std::uint32_t> largest{};
     for (std::int64_t block = segments.begin(segment); block < segments.begin(segment + 1); ++block) {
-      add_block(block, directions, params, m, r, x);
+      add_block(block, directions, params, largest);
     }
-    m = warp_max(m), r = warp_max(r), x = warp_max(x);
-    if (lane == 0) mine[segment] = {directions, params, from_bits(m), from_bits(r), from_bits(x)};
+    const PerMoment<float> all = map_moments(true, [](std::uint32_t b) { return from_bits(warp_max(b)); }, largest);
+    if (lane == 0) mine[segment] = {directions, params, all};
     if (last_to_arrive(&head.results[number].arrived, segments.count, lane)) finish(mine);
   }
 
-  ADAMW_DEVICE void add_block(std::int64_t block, double &directions, double &params, std::uint32_t &largest_m,
-                              std::uint32_t &largest_r, std::uint32_t &largest_x) {
+  ADAMW_DEVICE void add_block(std::int64_t block, double &directions, double &params,
+                              PerMoment<std::uint32_t> &largest) {
     const Row &row = rows[number];
     const BlockLayout::Place place = blocks.place(block);
     const std::int64_t begin = place.begin;
@@ -82,42 +82,32 @@ struct Measure {
     load_any(p, row.param, head.param_dtype, begin, n, lane);
     load_any(g, row.grad, head.grad_dtype, begin, n, lane);
     float direction[each];
-    void *max_state = nullptr;
-    if constexpr (Amsgrad) max_state = row.max_exp_avg_sq;
+    const AllBuffers at = buffers_of(row);
     if constexpr (Eight) {
-      std::int64_t scale = head.tensorwise ? 0 : block;
-      const float old_m = row.exp_avg_absmax[scale], old_r = row.exp_avg_sq_absmax[scale];
-      float old_x = 0.0f;
-      if constexpr (Amsgrad) old_x = row.max_exp_avg_sq_absmax[scale];
-      std::uint32_t m[2], r[2], x[2] = {0, 0};
-      load_codes(m, row.exp_avg, begin, n, lane, 127);
-      load_codes(r, row.exp_avg_sq, begin, n, lane, 0);
-      if (Amsgrad) load_codes(x, max_state, begin, n, lane, 0);
+      const std::int64_t number = head.tensorwise ? 0 : block;
+      const PerMoment<float> scales = map_moments(Amsgrad, [&](const float *all) { return all[number]; }, at.scales);
+      const RawCodes raw = load_codes<Amsgrad>(at, begin, n, lane);
       const Factors8 f = direction_factors8(c);
-      const OldFactors old = old_factors(f, old_m, old_r);
+      const OldFactors old = old_factors(f, scales.exp_avg, scales.exp_avg_sq);
       for (int j = 0; j < each; ++j) {
-        const float value = value_at(tables->signed_value, m, j), root_value = value_at(tables->unsigned_value, r, j);
-        const float max_root = Amsgrad ? value_at(tables->unsigned_value, x, j) * old_x : 0.0f;
-        const Moments<float> next = update_moments8(value, root_value * root_value, g[j], f, old);
-        float new_m = value * old_m, new_r = root_value * old_r, new_x = Amsgrad ? max_root : new_r;
-        direction[j] = 0.0f;
-        if (steps8(next.exp_avg_sq, g[j], head.skip_zeros)) {
-          new_m = next.exp_avg;
-          new_r = sqrt(next.exp_avg_sq);
-          new_x = Amsgrad ? maximum(max_root, new_r) : new_r;
-          direction[j] = change8(new_m, new_x, f);
-        }
-        largest_m = larger(largest_m, bits(absolute(new_m)));
-        largest_r = larger(largest_r, bits(new_r));
-        largest_x = larger(largest_x, bits(new_x));
+        const PerMoment<float> values = decode<Amsgrad>(raw, j, *tables);
+        const auto masked = masked_moments8<Amsgrad>(values, values.exp_avg_sq * values.exp_avg_sq, scales, g[j], f,
+                                                     old, head.skip_zeros);
+        direction[j] = masked.steps ? change8(masked.moments.exp_avg, masked.moments.max_exp_avg_sq, f) : 0.0f;
+        for_each_moment(
+            true, [](std::uint32_t &most, float x) { most = larger(most, bits(absolute(x))); }, largest,
+            masked.moments);
       }
     } else {
-      float m[each], v[each], x[each] = {};
-      load_floats<Float32, Singles>(m, row.exp_avg, begin, n, lane);
-      load_floats<Float32, Singles>(v, row.exp_avg_sq, begin, n, lane);
-      if (Amsgrad) load_floats<Float32, Singles>(x, max_state, begin, n, lane);
+      PerMoment<float[each]> s{};
+      for_each_moment(
+          Amsgrad,
+          [&](float (&to)[each], const void *base) { load_floats<Float32, Singles>(to, base, begin, n, lane); }, s,
+          at.moments);
       for (int j = 0; j < each; ++j) {
-        direction[j] = step_element32<Amsgrad>(p[j], g[j], m[j], v[j], x[j], c, head.skip_zeros).direction;
+        direction[j] =
+            step_element32<Amsgrad>(p[j], g[j], s.exp_avg[j], s.exp_avg_sq[j], s.max_exp_avg_sq[j], c, head.skip_zeros)
+                .direction;
       }
     }
     for (int j = 0; j < each; ++j) {
@@ -136,25 +126,21 @@ struct Measure {
     all.direction_squares =
         warp_sum(count, lane, [&](std::int64_t i) { return load_fresh(&mine[i].direction_squares); });
     all.param_squares = warp_sum(count, lane, [&](std::int64_t i) { return load_fresh(&mine[i].param_squares); });
-    std::uint32_t m = 0, r = 0, x = 0;
+    PerMoment<std::uint32_t> largest{};
     for (std::int64_t i = lane; i < count; i += 32) {
-      const std::uint32_t bm = bits(load_fresh(&mine[i].exp_avg)), br = bits(load_fresh(&mine[i].root)),
-                          bx = bits(load_fresh(&mine[i].max_root));
-      m = bm > m ? bm : m;
-      r = br > r ? br : r;
-      x = bx > x ? bx : x;
+      for_each_moment(
+          true, [](std::uint32_t &most, const float &x) { most = larger(most, bits(load_fresh(&x))); }, largest,
+          mine[i].largest);
     }
-    m = warp_max(m), r = warp_max(r), x = warp_max(x);
+    largest = map_moments(true, [](std::uint32_t b) { return warp_max(b); }, largest);
     if (lane != 0) return;
     const Row &row = rows[number];
     RowResult &result = head.results[number];
     result.unorm = unorm_factor(all, c.bc1, head.max_unorm);
     if constexpr (Eight) {
       if (head.tensorwise) {
-        result.scales = {block_scale(from_bits(m)), block_scale(from_bits(r)), block_scale(from_bits(x))};
-        result.old_scales[0] = *row.exp_avg_absmax;
-        result.old_scales[1] = *row.exp_avg_sq_absmax;
-        if constexpr (Amsgrad) result.old_scales[2] = *row.max_exp_avg_sq_absmax;
+        result.scales = map_moments(true, [](std::uint32_t b) { return block_scale(from_bits(b)); }, largest);
+        result.old_scales = map_moments(Amsgrad, [](const float *old) { return *old; }, buffers_of(row).scales);
       }
     }
   }

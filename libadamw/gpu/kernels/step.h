@@ -9,11 +9,10 @@ namespace {
 
 // ---- 8-bit state ----
 
-// A lane's new moments before they are rounded. F: float, or Quick for what is in its range.
+// A lane's new moments before they are rounded; of exp_avg_sq and its maximum, the roots. F: float, or Quick for what
+// is in its range.
 template <class F>
-struct Fresh {
-  F exp_avg[each], root[each], max_root[each];
-};
+using NewMoments = PerMoment<F[each]>;
 
 ADAMW_DEVICE std::uint32_t warp_sum(std::uint32_t x) {
   for (unsigned mask = 16; mask != 0; mask /= 2) x += shuffle_xor(x, mask);
@@ -21,21 +20,20 @@ ADAMW_DEVICE std::uint32_t warp_sum(std::uint32_t x) {
 }
 
 // A lane's new codes, where pack_codes() finds them.
-struct Codes {
-  std::uint32_t exp_avg[each], root[each], max_root[each];
-};
+using Codes = PerMoment<std::uint32_t[each]>;
 
 // `words`: random ones, one an element.
 template <bool Amsgrad, class F>
-ADAMW_DEVICE Codes encode(const Fresh<F> &fresh, const TensorScales &scales, const std::uint32_t *words,
+ADAMW_DEVICE Codes encode(const NewMoments<F> &fresh, const PerMoment<Scale> &scales, const std::uint32_t *words,
                           const Tables &t) {
   Codes codes;
   for (int j = 0; j < each; ++j) {
     const std::uint32_t noise = noise_of(words[j]);
     codes.exp_avg[j] = encode_signed(as_float(fresh.exp_avg[j]), scales.exp_avg.inverse, noise, t.signed_lines);
-    codes.root[j] = encode_unsigned(fresh.root[j], F(scales.root.inverse), noise, t.unsigned_lines);
+    codes.exp_avg_sq[j] = encode_unsigned(fresh.exp_avg_sq[j], F(scales.exp_avg_sq.inverse), noise, t.unsigned_lines);
     if (Amsgrad)
-      codes.max_root[j] = encode_unsigned(fresh.max_root[j], F(scales.max_root.inverse), 0u, t.unsigned_lines);
+      codes.max_exp_avg_sq[j] =
+          encode_unsigned(fresh.max_exp_avg_sq[j], F(scales.max_exp_avg_sq.inverse), 0u, t.unsigned_lines);
   }
   return codes;
 }
@@ -52,46 +50,40 @@ ADAMW_NOINLINE void any_block8(const Table &table, int number, std::uint32_t blo
   const Factors8 f = factors8(c);
   const AllBuffers at = buffers_of(rows[number]);
   const Block b = make_block(head, rows, number, block, at, rows[number].blocks().place(block), lane);
-  const OldScales scale = b.old_scales(head.tensorwise);
-  const OldFactors old = old_factors(f, scale.exp_avg, scale.root);
+  const PerMoment<float> scale = b.old_scales(head.tensorwise);
+  const OldFactors old = old_factors(f, scale.exp_avg, scale.exp_avg_sq);
   float p[each], g[each];
-  std::uint32_t m[2], r[2], x[2] = {0, 0};
   load_any(p, b.at.param, head.param_dtype, b.begin, b.n, lane);
   load_any(g, b.at.grad, head.grad_dtype, b.begin, b.n, lane);
-  load_codes(m, b.at.exp_avg, b.begin, b.n, lane, 127);
-  load_codes(r, b.at.exp_avg_sq, b.begin, b.n, lane, 0);
-  if (Amsgrad) load_codes(x, b.at.max_root, b.begin, b.n, lane, 0);
-  Fresh<float> fresh;
+  const RawCodes raw = load_codes<Amsgrad>(b.at, b.begin, b.n, lane);
+  NewMoments<float> fresh;
   std::uint32_t skipped = 0;
   for (int j = 0; j < each; ++j) {
-    const float value = value_at(t.signed_value, m, j), root_value = value_at(t.unsigned_value, r, j);
-    const float old_x = Amsgrad ? value_at(t.unsigned_value, x, j) * scale.max_root : 0.0f;
-    const Moments<float> next = update_moments8(value, value_at(t.unsigned_square, r, j), g[j], f, old);
-    skipped += next.exp_avg_sq <= largest_float ? 0u : 1u;
-    if (steps8(next.exp_avg_sq, g[j], head.skip_zeros)) {
-      fresh.exp_avg[j] = next.exp_avg;
-      fresh.root[j] = sqrt(next.exp_avg_sq);
-      fresh.max_root[j] = Amsgrad ? maximum(old_x, fresh.root[j]) : fresh.root[j];
-      p[j] = update_param8(p[j], fresh.exp_avg[j], fresh.max_root[j], f);
-    } else {
-      fresh.exp_avg[j] = value * scale.exp_avg;
-      fresh.root[j] = root_value * scale.root;
-      fresh.max_root[j] = old_x;
-    }
+    const auto masked =
+        masked_moments8<Amsgrad>(decode<Amsgrad>(raw, j, t), value_at(t.unsigned_square, raw.exp_avg_sq, j), scale,
+                                 g[j], f, old, head.skip_zeros);
+    skipped += masked.finite ? 0u : 1u;
+    fresh.exp_avg[j] = masked.moments.exp_avg;
+    fresh.exp_avg_sq[j] = masked.moments.exp_avg_sq;
+    fresh.max_exp_avg_sq[j] = masked.moments.max_exp_avg_sq;
+    if (masked.steps) p[j] = update_param8(p[j], fresh.exp_avg[j], fresh.max_exp_avg_sq[j], f);
   }
   skipped = warp_sum(skipped);
   if (lane == 0 && skipped != 0 && head.skipped != nullptr) atomic_add(head.skipped, std::uint64_t{skipped});
   store_any(p, b.at.param, head.param_dtype, b.begin, b.n, lane, head.stochastic_rounding, c.param_key,
             b.template start<Runs>());
-  const TensorScales scales = b.new_scales(head.tensorwise, largest_bits(fresh.exp_avg), largest_bits(fresh.root),
-                                           Amsgrad ? largest_bits(fresh.max_root) : 0u);
+  const PerMoment<Scale> scales = b.new_scales(
+      head.tensorwise,
+      {largest_bits(fresh.exp_avg), largest_bits(fresh.exp_avg_sq), Amsgrad ? largest_bits(fresh.max_exp_avg_sq) : 0u});
   std::uint32_t words[each];
   Words{c.state_key, group_key(c.state_key, 0)}.template fill<Singles>(words, b.template start<Runs>(), lane);
   const Codes codes = encode<Amsgrad>(fresh, scales, words, t);
-  const auto first = [&](void *base) { return first_of<std::uint8_t, Singles>(base, b.begin, lane); };
-  store_codes<Singles>(codes.exp_avg, first(at.exp_avg), b.n, lane);
-  store_codes<Singles>(codes.root, first(at.exp_avg_sq), b.n, lane);
-  if (Amsgrad) store_codes<Singles>(codes.max_root, first(at.max_root), b.n, lane);
+  for_each_moment(
+      Amsgrad,
+      [&](const std::uint32_t (&code)[each], void *base) {
+        store_codes<Singles>(code, first_of<std::uint8_t, Singles>(base, b.begin, lane), b.n, lane);
+      },
+      codes, at.moments);
 }
 
 // ---- 32-bit state ----
@@ -99,7 +91,7 @@ ADAMW_NOINLINE void any_block8(const Table &table, int number, std::uint32_t blo
 template <class V, class P, class G, class Share, bool Amsgrad, bool Runs>
 ADAMW_DEVICE bool step_block32(const Block &b, const Coefficients &c) {
   constexpr bool any_dtype = Share::run == 1, quick = !any_dtype;
-  float p[each], g[each], m[each], v[each], x[each];
+  float p[each], g[each];
   if constexpr (any_dtype) {
     load_any(p, b.at.param, b.head.param_dtype, b.begin, b.n, b.lane);
     load_any(g, b.at.grad, b.head.grad_dtype, b.begin, b.n, b.lane);
@@ -107,18 +99,20 @@ ADAMW_DEVICE bool step_block32(const Block &b, const Coefficients &c) {
     load_floats<P, Share>(p, b.at.param, b.begin, b.n, b.lane);
     load_floats<G, Share>(g, b.at.grad, b.begin, b.n, b.lane);
   }
-  load_floats<Float32, Share>(m, b.at.exp_avg, b.begin, b.n, b.lane);
-  load_floats<Float32, Share>(v, b.at.exp_avg_sq, b.begin, b.n, b.lane);
-  if (Amsgrad) load_floats<Float32, Share>(x, b.at.max_root, b.begin, b.n, b.lane);
+  const auto load = [&](float (&to)[each], const void *base) {
+    load_floats<Float32, Share>(to, base, b.begin, b.n, b.lane);
+  };
+  PerMoment<float[each]> s;
+  for_each_moment(Amsgrad, load, s, b.at.moments);
   InRange32 range;
   for (int j = 0; j < each; ++j) {
-    const Stepped<V> s =
-        step_element32<Amsgrad, V>(p[j], g[j], m[j], v[j], Amsgrad ? x[j] : 0.0f, c, b.head.skip_zeros);
-    p[j] = as_float(s.param);
-    m[j] = as_float(s.exp_avg);
-    v[j] = as_float(s.exp_avg_sq);
-    if (Amsgrad) x[j] = as_float(s.max_exp_avg_sq);
-    if (quick) range.see(m[j], Amsgrad ? x[j] : v[j]);
+    const Stepped<V> next = step_element32<Amsgrad, V>(p[j], g[j], s.exp_avg[j], s.exp_avg_sq[j],
+                                                       Amsgrad ? s.max_exp_avg_sq[j] : 0.0f, c, b.head.skip_zeros);
+    p[j] = as_float(next.param);
+    s.exp_avg[j] = as_float(next.exp_avg);
+    s.exp_avg_sq[j] = as_float(next.exp_avg_sq);
+    if (Amsgrad) s.max_exp_avg_sq[j] = as_float(next.max_exp_avg_sq);
+    if (quick) range.see(s.exp_avg[j], Amsgrad ? s.max_exp_avg_sq[j] : s.exp_avg_sq[j]);
   }
   if (quick && any(!range.all())) return false;
   if constexpr (any_dtype) {
@@ -128,10 +122,12 @@ ADAMW_DEVICE bool step_block32(const Block &b, const Coefficients &c) {
     store_params<P, Share>(p, first_of<typename P::Stored, Share>(b.at.param, b.begin, b.lane), b.n, b.lane,
                            b.head.stochastic_rounding, c.param_key, b.template start<Runs>());
   }
-  const auto first = [&](void *base) { return first_of<float, Share>(base, b.begin, b.lane); };
-  store_float32<Share>(m, first(b.at.exp_avg), b.n, b.lane);
-  store_float32<Share>(v, first(b.at.exp_avg_sq), b.n, b.lane);
-  if (Amsgrad) store_float32<Share>(x, first(b.at.max_root), b.n, b.lane);
+  for_each_moment(
+      Amsgrad,
+      [&](const float (&from)[each], void *base) {
+        store_float32<Share>(from, first_of<float, Share>(base, b.begin, b.lane), b.n, b.lane);
+      },
+      s, b.at.moments);
   return true;
 }
 

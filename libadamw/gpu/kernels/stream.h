@@ -58,16 +58,14 @@ struct Stream8 {
   struct Place {
     unsigned char *param;
     const unsigned char *grad;
-    unsigned char *exp_avg, *root, *max_root;
+    PerMoment<unsigned char *> codes;
     float *scale;
 
     ADAMW_DEVICE void advance(std::uint32_t stride) {
       const std::uint32_t elements = stride * block_size;
       param = ahead(param, elements * P::size);
       grad = ahead(grad, elements * G::size);
-      exp_avg = ahead(exp_avg, elements);
-      root = ahead(root, elements);
-      if (Amsgrad) max_root = ahead(max_root, elements);
+      for_each_moment(Amsgrad, [elements](unsigned char *&p) { p = ahead(p, elements); }, codes);
       scale = ahead(scale, stride * 4);
     }
   };
@@ -75,13 +73,12 @@ struct Stream8 {
   ADAMW_DEVICE Place place(std::uint32_t block, std::int64_t begin) const {
     const AllBuffers &at = mine.at;
     const std::int64_t first = begin + Share::index(lane, 0);
-    float *scale = lane == 0 ? at.exp_avg_absmax : at.exp_avg_sq_absmax;
-    if (Amsgrad && lane >= 2) scale = at.max_root_absmax;
+    float *scale = lane == 0 ? at.scales.exp_avg : at.scales.exp_avg_sq;
+    if (Amsgrad && lane >= 2) scale = at.scales.max_exp_avg_sq;
     return {static_cast<unsigned char *>(at.param) + first * P::size,
             static_cast<const unsigned char *>(at.grad) + first * G::size,
-            static_cast<unsigned char *>(at.exp_avg) + first,
-            static_cast<unsigned char *>(at.exp_avg_sq) + first,
-            Amsgrad ? static_cast<unsigned char *>(at.max_root) + first : nullptr,
+            map_moments(
+                Amsgrad, [first](void *base) { return static_cast<unsigned char *>(base) + first; }, at.moments),
             scale + block};
   }
 
@@ -90,8 +87,11 @@ struct Stream8 {
   ADAMW_DEVICE Fetch first_fetch(std::uint32_t count, std::uint32_t stride, std::int64_t begin) const {
     const unsigned warp = warp_id();
     const AllBuffers &at = mine.at;
-    const void *from = warp == 0 ? at.param : warp == 1 ? at.grad : warp == 2 ? at.exp_avg : at.exp_avg_sq;
-    if (Amsgrad && warp == 4) from = at.max_root;
+    const void *from = warp == 0   ? at.param
+                       : warp == 1 ? at.grad
+                       : warp == 2 ? at.moments.exp_avg
+                                   : at.moments.exp_avg_sq;
+    if (Amsgrad && warp == 4) from = at.moments.max_exp_avg_sq;
     const std::uint32_t size = warp == 0 ? P::size : warp == 1 ? G::size : 1, bytes = size * block_size;
     const bool wanted = stride > Warps && warp < (Amsgrad ? 5 : 4);
     const std::int64_t behind_last = begin / block_size - warp + std::int64_t{count + 2} * stride;
@@ -101,7 +101,8 @@ struct Stream8 {
 
   // A block as it lies in memory: this lane's part.
   struct Raw {
-    std::uint32_t exp_avg[2], root[2], max_root[2], grad[2 * G::size], param[2 * P::size];
+    RawCodes codes;
+    std::uint32_t grad[2 * G::size], param[2 * P::size];
     float scale;
   };
 
@@ -111,9 +112,9 @@ struct Stream8 {
       load_words_if<Share::run * size / 4>(wanted, from + 32 * j * size, words + j * size / 4);
   }
   ADAMW_DEVICE void read_state(Raw &raw, const Place &at, bool wanted) const {
-    read<1>(raw.exp_avg, at.exp_avg, wanted);
-    read<1>(raw.root, at.root, wanted);
-    if (Amsgrad) read<1>(raw.max_root, at.max_root, wanted);
+    for_each_moment(
+        Amsgrad, [wanted](std::uint32_t (&words)[2], const unsigned char *from) { read<1>(words, from, wanted); },
+        raw.codes, at.codes);
     read<G::size>(raw.grad, at.grad, wanted);
     load_float_if(wanted && lane < scales, at.scale, &raw.scale);
   }
@@ -123,7 +124,7 @@ struct Stream8 {
 
   // What the state of a block has become.
   struct Stepped8 {
-    Fresh<Quick> fresh;  // no roots yet; max_root is the old one
+    NewMoments<Quick> fresh;  // no roots yet; max_exp_avg_sq is the old one's
     float square[each], largest_exp_avg, old_max_scale;
     InRange8 range;
   };
@@ -137,13 +138,16 @@ struct Stream8 {
     s.old_max_scale = Amsgrad ? shuffle(raw.scale, 2) : 0.0f;
     s.largest_exp_avg = 0.0f;
     for (int j = 0; j < each; ++j) {
-      const Moments<float> next = update_moments8(value_at(tables.signed_value, raw.exp_avg, j),
-                                                  value_at(tables.unsigned_square, raw.root, j), g[j], f, old);
+      const Moments<float> next =
+          update_moments8(value_at(tables.signed_value, raw.codes.exp_avg, j),
+                          value_at(tables.unsigned_square, raw.codes.exp_avg_sq, j), g[j], f, old);
       s.range.v.see(next.exp_avg_sq);
       s.fresh.exp_avg[j] = next.exp_avg;
       s.square[j] = next.exp_avg_sq;
       s.largest_exp_avg = max(s.largest_exp_avg, absolute(next.exp_avg));
-      if (Amsgrad) s.fresh.max_root[j] = Quick(value_at(tables.unsigned_value, raw.max_root, j) * s.old_max_scale);
+      if (Amsgrad)
+        s.fresh.max_exp_avg_sq[j] =
+            Quick(value_at(tables.unsigned_value, raw.codes.max_exp_avg_sq, j) * s.old_max_scale);
     }
     return s;
   }
@@ -180,21 +184,22 @@ struct Stream8 {
   // False, with nothing written, if an element must be skipped or is out of fast_div_sqrt.h's range.
   ADAMW_DEVICE bool finish(const Place &at, std::uint32_t stride, std::uint32_t left, Stepped8 &now, Raw &raw) const {
     const Factors8 f = mine.f;
-    Fresh<Quick> &fresh = now.fresh;
+    NewMoments<Quick> &fresh = now.fresh;
     float p[each];
     unpack<P>(p, raw.param);
     for (int j = 0; j < each; ++j) {
-      fresh.root[j] = sqrt(Quick(now.square[j]));
-      if (Amsgrad) fresh.max_root[j] = maximum(fresh.max_root[j], fresh.root[j]);
-      p[j] = update_param8(Quick(p[j]), fresh.exp_avg[j], Amsgrad ? fresh.max_root[j] : fresh.root[j], f).x;
+      fresh.exp_avg_sq[j] = sqrt(Quick(now.square[j]));
+      if (Amsgrad) fresh.max_exp_avg_sq[j] = maximum(fresh.max_exp_avg_sq[j], fresh.exp_avg_sq[j]);
+      p[j] = update_param8(Quick(p[j]), fresh.exp_avg[j], Amsgrad ? fresh.max_exp_avg_sq[j] : fresh.exp_avg_sq[j], f).x;
     }
     read_param(raw, at, left > 1);
     for (int j = 0; j < each; ++j) now.range.m.see(fresh.exp_avg[j].x);
-    const std::uint32_t exp_avg = warp_max(bits(now.largest_exp_avg)), root = largest_root_bits(fresh.root),
-                        max_root = Amsgrad ? largest_root_bits(fresh.max_root) : 0u;
-    if (any(!now.range.all(now.largest_exp_avg, Amsgrad ? max_root : root))) return false;
-    if (!has_quick_inverse(exp_avg) || !has_quick_inverse(root)) return false;
-    if (Amsgrad && (!has_quick_inverse(max_root) || (now.old_max_scale != 0.0f && now.old_max_scale < 0x1p-60f)))
+    const PerMoment<std::uint32_t> largest{warp_max(bits(now.largest_exp_avg)), largest_root_bits(fresh.exp_avg_sq),
+                                           Amsgrad ? largest_root_bits(fresh.max_exp_avg_sq) : 0u};
+    if (any(!now.range.all(now.largest_exp_avg, Amsgrad ? largest.max_exp_avg_sq : largest.exp_avg_sq))) return false;
+    if (!has_quick_inverse(largest.exp_avg) || !has_quick_inverse(largest.exp_avg_sq)) return false;
+    if (Amsgrad &&
+        (!has_quick_inverse(largest.max_exp_avg_sq) || (now.old_max_scale != 0.0f && now.old_max_scale < 0x1p-60f)))
       return false;
 
     const std::uint32_t key = mine.state_group, elements = stride * block_size,
@@ -205,17 +210,20 @@ struct Stream8 {
       fetch.ask(left);
       fetch_word_if(left > 2 && lane < scales, ahead(at.scale, stride * 4));
     }
-    TensorScales s{block_scale<Quick>(from_bits(exp_avg)), block_scale<Quick>(from_bits(root)), {}};
-    if (Amsgrad) s.max_root = block_scale<Quick>(from_bits(max_root));
+    const PerMoment<Scale> s =
+        map_moments(Amsgrad, [](std::uint32_t b) { return block_scale<Quick>(from_bits(b)); }, largest);
     std::uint32_t words[each];
     Words::spread<Share>(words, lane, [&](std::uint32_t g) { return mix32((group + g) ^ key); });
     const Codes codes = encode<Amsgrad>(fresh, s, words, tables);
-    float scale = lane == 0 ? s.exp_avg.absmax : s.root.absmax;
-    if (Amsgrad && lane == 2) scale = s.max_root.absmax;
+    float scale = lane == 0 ? s.exp_avg.absmax : s.exp_avg_sq.absmax;
+    if (Amsgrad && lane == 2) scale = s.max_exp_avg_sq.absmax;
     if (lane < scales) store_float(behind(at.scale, stride * 4), scale);
-    store_codes<Share>(codes.exp_avg, behind(at.exp_avg, elements));
-    store_codes<Share>(codes.root, behind(at.root, elements));
-    if (Amsgrad) store_codes<Share>(codes.max_root, behind(at.max_root, elements));
+    for_each_moment(
+        Amsgrad,
+        [elements](const std::uint32_t (&code)[each], unsigned char *to) {
+          store_codes<Share>(code, behind(to, elements));
+        },
+        codes, at.codes);
     return true;
   }
 };

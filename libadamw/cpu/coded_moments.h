@@ -1,0 +1,188 @@
+// Owns the moments that are kept as codes of one byte with scales: first all of a block's new moments, then, knowing
+// their scales, its parameters and codes. Knows the codes only by decode(),
+// encode() and zero.
+#pragma once
+
+#include <algorithm>
+
+#include "../formats.h"
+#include "dynamic_codes.h"
+#include "operands.h"
+
+namespace adamw {
+namespace {
+
+ADAMW_INLINE float as_float(std::uint32_t b) {
+  float x;
+  std::memcpy(&x, &b, 4);
+  return x;
+}
+
+// A block's new moments before they are rounded (of exp_avg_sq and its maximum, the roots), which elements are stepped
+// (Masked only: 1 or 0), and the bits of the largest magnitudes (which order as floats do, with infinities and NaN on
+// top).
+struct NewMoments {
+  struct Floats {
+    alignas(64) float at[ADAMW_BLOCK_SIZE];
+  };
+  PerMoment<Floats> moments;
+  Floats steps;
+  PerMoment<std::uint32_t> largest;
+  int skipped;
+};
+
+// The codes of a block in reach, and the scales that they have.
+struct OldMoments {
+  PerMoment<Staged<std::uint8_t>> codes;
+  PerMoment<float> scales;
+};
+
+// Masked = false: the arithmetic alone. Masked = true leaves the moments of elements that are not stepped as they are.
+template <class Codes, bool Amsgrad, bool Masked>
+ADAMW_INLINE void update_moments(NewMoments &fresh, const Operands &o, const OldMoments &was, const Factors8 &f,
+                                 bool skip_zeros) {
+  const OldFactors old = old_factors(f, was.scales.exp_avg, was.scales.exp_avg_sq);
+  PerMoment<Largest> largest;
+  fresh.skipped = Masked ? o.padded : 0;
+  for (int i = 0; i < o.padded; i += lanes) {
+    const PerMoment<V> values = Codes::template decode<V>(
+        Amsgrad,
+        map_moments(Amsgrad, [i](const Staged<std::uint8_t> &codes) { return load(codes.at + i); }, was.codes));
+    const V raw = load(o.grad.at + i), square = values.exp_avg_sq * values.exp_avg_sq;
+    PerMoment<V> now;
+    if constexpr (Masked) {
+      const auto masked = masked_moments8<Amsgrad>(values, square, was.scales, raw, f, old, skip_zeros);
+      fresh.skipped -= count(masked.finite);
+      store(fresh.steps.at + i, select(masked.steps, V(1.0f), V(0.0f)));
+      now = masked.moments;
+    } else {
+      const Moments<V> next = update_moments8(values.exp_avg, square, raw, f, old);
+      now.exp_avg = next.exp_avg;
+      now.exp_avg_sq = sqrt(next.exp_avg_sq);
+      if (Amsgrad) now.max_exp_avg_sq = maximum(values.max_exp_avg_sq * V(was.scales.max_exp_avg_sq), now.exp_avg_sq);
+    }
+    store(fresh.moments.exp_avg.at + i, now.exp_avg);
+    store(fresh.moments.exp_avg_sq.at + i, now.exp_avg_sq);
+    largest.exp_avg.see(bits(now.exp_avg) & 0x7FFFFFFFu);
+    largest.exp_avg_sq.see(bits(now.exp_avg_sq));
+    if (Amsgrad) {
+      store(fresh.moments.max_exp_avg_sq.at + i, now.max_exp_avg_sq);
+      largest.max_exp_avg_sq.see(bits(now.max_exp_avg_sq));
+    }
+  }
+  // Zeros that pad a block are skipped where all of it is, by a factor that is infinite.
+  if (Masked) fresh.skipped = std::min(fresh.skipped, o.n);
+  fresh.largest = map_moments(true, [](const Largest &one) { return one.value(); }, largest);
+}
+
+// Few blocks need masks.
+template <class Codes, bool Amsgrad>
+ADAMW_ONCE void update_masked_moments(NewMoments &fresh, const Operands &o, const OldMoments &was, const Factors8 &f,
+                                      bool skip_zeros) {
+  update_moments<Codes, Amsgrad, true>(fresh, o, was, f, skip_zeros);
+}
+
+// Steps the parameters and encodes the moments.
+template <class Codes, bool Amsgrad, bool Masked>
+ADAMW_INLINE void finish(Operands &o, OldMoments &was, const NewMoments &fresh, const Factors8 &f,
+                         const PerMoment<Scale> &scales, const std::uint32_t *words) {
+  for (int i = 0; i < o.padded; i += lanes) {
+    PerMoment<V> x;
+    x.exp_avg = load(fresh.moments.exp_avg.at + i);
+    x.exp_avg_sq = load(fresh.moments.exp_avg_sq.at + i);
+    x.max_exp_avg_sq = Amsgrad ? load(fresh.moments.max_exp_avg_sq.at + i) : x.exp_avg_sq;
+    const V p = load(o.param.at + i), next = update_param8(p, x.exp_avg, x.max_exp_avg_sq, f);
+    store(o.param.at + i, Masked ? select(not_equal(load(fresh.steps.at + i), V(0.0f)), next, p) : next);
+    const PerMoment<I> codes = encode(Codes{}, Amsgrad, x, scales, noise_of(load(words + i)));
+    for_each_moment(
+        Amsgrad, [i](Staged<std::uint8_t> &to, const I &code) { store_codes(to.at + i, code); }, was.codes, codes);
+  }
+}
+
+template <class Codes, bool Amsgrad>
+ADAMW_ONCE void finish_masked(Operands &o, OldMoments &was, const NewMoments &fresh, const Factors8 &f,
+                              const PerMoment<Scale> &scales, const std::uint32_t *words) {
+  finish<Codes, Amsgrad, true>(o, was, fresh, f, scales, words);
+}
+
+template <class Codes, bool Amsgrad>
+class BlockMoments {
+ public:
+  BlockMoments(const StepKind &kind, const Row &row)
+      : kind_(kind), row_(row), format_(traits(kind.state_format)), f_(factors8(row.coefficients)) {}
+
+  ADAMW_INLINE void load(const Operands &o, std::int64_t block) {
+    const std::int64_t scale = format_.scale_of(block);
+    for_each_moment(
+        Amsgrad,
+        [&](Staged<std::uint8_t> &at, float &old, void *base, const float *scales, std::uint8_t zero) {
+          at.load(static_cast<std::uint8_t *>(base) + o.begin, o.n, o.padded, zero);  // padding must decode to zero
+          old = scales[scale];
+        },
+        was_.codes, was_.scales, moments_of(row_.tensor), scales_of(row_.tensor), Codes::zero);
+  }
+
+  template <class Random>
+  ADAMW_INLINE std::int64_t step(Operands &o, std::int64_t block, const PerMoment<Scale> *given, const Random &random) {
+    const bool masked = update(o);
+    PerMoment<Scale> scales;
+    if (given != nullptr) {
+      scales = *given;
+    } else {
+      scales = map_moments(Amsgrad, [](std::uint32_t b) { return block_scale(as_float(b)); }, fresh_.largest);
+      for_each_moment(
+          Amsgrad, [block](float *to, const Scale &scale) { to[block] = scale.absmax; }, scales_of(row_.tensor),
+          scales);
+    }
+    const std::uint32_t *words = random();
+    if (masked) {
+      finish_masked<Codes, Amsgrad>(o, was_, fresh_, f_, scales, words);
+    } else {
+      finish<Codes, Amsgrad, false>(o, was_, fresh_, f_, scales, words);
+    }
+    return fresh_.skipped;
+  }
+
+  ADAMW_INLINE void commit() const {
+    for_each_moment(Amsgrad, [](const Staged<std::uint8_t> &at) { at.commit(); }, was_.codes);
+  }
+
+  ADAMW_INLINE void directions(const Operands &o, Measures &all, Squares &squares) {
+    const Factors8 f = direction_factors8(row_.coefficients);
+    update_masked_moments<Codes, Amsgrad>(fresh_, o, was_, f, kind_.skip_zeros);
+    for_each_moment(
+        true,
+        [](float &largest, std::uint32_t found) {
+          if (as_float(found) > largest) largest = as_float(found);
+        },
+        all.largest, fresh_.largest);
+    const PerMoment<NewMoments::Floats> &m = fresh_.moments;
+    for (int i = 0; i < o.padded; i += lanes) {
+      const V direction =
+          change8(adamw::load(m.exp_avg.at + i), adamw::load((Amsgrad ? m.max_exp_avg_sq : m.exp_avg_sq).at + i), f);
+      const M steps = not_equal(adamw::load(fresh_.steps.at + i), V(0.0f));
+      squares.add(select(steps, direction, V(0.0f)), adamw::load(o.param.at + i));
+    }
+  }
+
+ private:
+  // With masks where the block needs them; returns whether it did.
+  ADAMW_INLINE bool update(const Operands &o) {
+    if (!kind_.skip_zeros) {
+      update_moments<Codes, Amsgrad, false>(fresh_, o, was_, f_, false);
+      if (fresh_.largest.exp_avg_sq <= 0x7F7FFFFFu) return false;
+    }
+    update_masked_moments<Codes, Amsgrad>(fresh_, o, was_, f_, kind_.skip_zeros);
+    return true;
+  }
+
+  const StepKind &kind_;
+  const Row &row_;
+  const FormatTraits format_;
+  const Factors8 f_;
+  OldMoments was_;
+  NewMoments fresh_;
+};
+
+}  // namespace
+}  // namespace adamw

@@ -1,0 +1,29 @@
+// Owns the three moments of an element as one object. Knows nothing of how any of them is kept.
+#pragma once
+
+#include "types.h"
+
+namespace adamw {
+
+// What there is of each moment. Of max_exp_avg_sq only with amsgrad: without it, it is empty (T{}), or not looked at.
+template <class T>
+struct PerMoment {
+  T exp_avg, exp_avg_sq, max_exp_avg_sq;
+};
+
+// Calls body(of exp_avg, ...), body(of exp_avg_sq, ...) and, with amsgrad, body(of max_exp_avg_sq, ...) of all `args`.
+template <class Body, class... T>
+ADAMW_INLINE void for_each_moment(bool amsgrad, const Body &body, T &&...args) {
+  body(args.exp_avg...);
+  body(args.exp_avg_sq...);
+  if (amsgrad) body(args.max_exp_avg_sq...);
+}
+
+// What f makes of each moment of `args`.
+template <class F, class... T>
+ADAMW_INLINE auto map_moments(bool amsgrad, const F &f, const T &...args) -> PerMoment<decltype(f(args.exp_avg...))> {
+  using R = decltype(f(args.exp_avg...));
+  return {f(args.exp_avg...), f(args.exp_avg_sq...), amsgrad ? f(args.max_exp_avg_sq...) : R{}};
+}
+
+}  // namespace adamw

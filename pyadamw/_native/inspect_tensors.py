@@ -1,0 +1,184 @@
+"""Owns looking at thousands of tensors at once: their addresses and forms (sizes, dtype, device, contiguity). Must not
+know what they are for.
+
+Asking tensor by tensor from Python costs more than stepping small ones. Recent versions of torch have a C function that
+describes a tensor (DLPack's exchange API), and libadamw a loop that calls it. Without either, read() says so. An
+address says nothing of a lazy negation: the loop reads the bit that is_neg() reads, or calls the function that
+CPython's stable ABI names for it. So it does with that of Tensor.grad, to ask parameters for their gradients: a third
+faster.
+"""
+
+import ctypes
+import functools
+import inspect
+
+import numpy as np
+import torch
+
+from .library import ffi, library, new_options
+from .probe import negation
+
+_FORM = np.dtype(
+    [
+        ("numel", "i8"),
+        ("shape", "u8"),
+        ("device", "i4", 2),
+        ("dtype", [("code", "u1"), ("bits", "u1"), ("lanes", "u2")]),
+        ("contiguous", "i4"),
+    ]
+)
+_DTYPES = {torch.float32: (2, 32, 1), torch.bfloat16: (4, 16, 1), torch.float16: (2, 16, 1)}  # DLDataType
+
+
+class _ExchangeApi(ctypes.Structure):
+    """DLPackExchangeAPI of dlpack.h 1.3."""
+
+    _fields_ = [("major", ctypes.c_uint32), ("minor", ctypes.c_uint32), ("older", ctypes.c_void_p)] + [
+        (name, ctypes.c_void_p) for name in ("allocate", "from_object", "to_object", "describe_object", "stream")
+    ]
+
+
+_GET_SET = ("name", "get", "set", "doc", "closure")
+
+
+class _GetSet(ctypes.Structure):
+    """PyGetSetDef of CPython's stable ABI."""
+
+    _fields_ = [(name, ctypes.c_char_p if name in ("name", "doc") else ctypes.c_void_p) for name in _GET_SET]
+
+
+class _Method(ctypes.Structure):
+    """PyMethodDef of CPython's stable ABI."""
+
+    _fields_ = [
+        ("name", ctypes.c_char_p),
+        ("function", ctypes.c_void_p),
+        ("flags", ctypes.c_int),
+        ("doc", ctypes.c_char_p),
+    ]
+
+
+_PY_TP_METHODS, _PY_TP_GETSET = 64, 73  # typeslots.h
+_METH_NOARGS = 4  # methodobject.h
+
+
+def _defined(name, slot, structure):
+    """What torch's tensor class has under this name in the table that one of its slots points to; or None."""
+    get_slot = ctypes.pythonapi.PyType_GetSlot
+    get_slot.restype, get_slot.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_int]
+    at = get_slot(torch._C.TensorBase, slot)
+    while at and (entry := structure.from_address(at)).name is not None:
+        if entry.name == name:
+            return entry
+        at += ctypes.sizeof(structure)
+    return None
+
+
+@functools.cache
+def _gradient():
+    """(get, closure, keep) for adamw_describe_tensors() to ask parameters for their `.grad`; or None."""
+    entry = _defined(b"grad", _PY_TP_GETSET, _GetSet)
+    if entry is None or not entry.get:
+        return None
+    keep = ffi.cast("adamw_set_item_function", _address("PyList_SetItem"))
+    return ffi.cast("adamw_get_function", entry.get), ffi.cast("void *", entry.closure or 0), keep
+
+
+def _is_neg():
+    """The C function of Tensor.is_neg(), which takes the tensor and nothing; or None."""
+    entry = _defined(b"is_neg", _PY_TP_METHODS, _Method)
+    return entry.function if entry is not None and entry.flags == _METH_NOARGS else None
+
+
+def finds_gradients(params):
+    """Whether DescribedGradients can ask these parameters: the `.grad` of their classes is torch's own."""
+    own = torch._C.TensorBase.__dict__["grad"]
+    kinds = set(map(type, params))
+    return bool(_loop() and _gradient()) and all(inspect.getattr_static(kind, "grad", None) is own for kind in kinds)
+
+
+def _address(name):
+    """Of a function of CPython."""
+    return ctypes.cast(getattr(ctypes.pythonapi, name), ctypes.c_void_p).value
+
+
+@functools.cache
+def _loop():
+    """adamw_describe_tensors(sequence, address of options), which holds the GIL as torch needs it, and options with
+    torch's function and CPython's; or None."""
+    capsule = getattr(torch.Tensor, "__dlpack_c_exchange_api__", None)
+    function = getattr(library().lib, "adamw_describe_tensors", None)
+    if capsule is None or function is None:
+        return None
+    place, test = negation(), _is_neg()
+    if place is not None:
+        asking = place._asdict()
+    elif test is not None:
+        asking = {"test": ffi.cast("adamw_get_function", test), "passes": ffi.cast("void *", id(False))}
+    else:
+        return None
+    pointer_of = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(
+        ("PyCapsule_GetPointer", ctypes.pythonapi)
+    )
+    api = _ExchangeApi.from_address(pointer_of(capsule, b"dlpack_exchange_api"))
+    if api.major != 1 or not api.describe_object or ffi.sizeof("adamw_tensor_form") != _FORM.itemsize:
+        return None
+    prototype = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.py_object, ctypes.c_void_p)
+    options = {
+        "describe": ffi.cast("adamw_dlpack_function", api.describe_object),
+        "item": ffi.cast("adamw_item_function", _address("PyList_GetItem")),
+        **asking,
+    }
+    return prototype(int(ffi.cast("uintptr_t", function))), options
+
+
+class Described:
+    """The addresses and forms of as many tensors as `addresses`, a column of unsigned 64-bit numbers, has entries, and
+    what tells the tensors from others as long as they live. It holds no tensor."""
+
+    def __init__(self, addresses):
+        count = len(addresses)
+        self.addresses, self.forms, self.objects = addresses, bytearray(count * _FORM.itemsize), bytearray(count * 8)
+        self._count, (self._loop, options) = count, _loop() or (None, None)
+        if options:
+            begin, stride = addresses.__array_interface__["data"][0], addresses.strides[0]
+            self._options = new_options("adamw_describe_options")
+            for name, value in options.items():
+                setattr(self._options, name, value)
+            self._options.count, self._options.stride = count, stride
+            self._options.addresses = ffi.cast("void *", begin)
+            self._options.forms = ffi.from_buffer("adamw_tensor_form[]", self.forms)
+            self._options.objects = ffi.from_buffer("void *[]", self.objects)
+            # As an integer, and all in one struct: ctypes takes longer over arguments than the loop over some tensors.
+            self._at = int(ffi.cast("uintptr_t", self._options))
+
+    def read(self, tensors):
+        """Looks at the tensors of a list. False if one cannot be described so, whatever the reason: it is no tensor,
+        its numbers are not what lies at its address, or nothing does."""
+        if self._loop is None or len(tensors) != self._count:
+            return False
+        try:
+            return self._loop(tensors, self._at) == 0
+        except (RuntimeError, ValueError):  # no tensor, or one that has no address
+            return False
+
+    def gradient_forms(self, dtypes):
+        """The forms that contiguous gradients of these dtypes have."""
+        forms = np.frombuffer(bytes(self.forms), dtype=_FORM).copy()
+        forms["dtype"] = [_DTYPES[dtype] for dtype in dtypes]
+        forms["contiguous"] = 1
+        return forms.tobytes()
+
+
+class DescribedGradients(Described):
+    """Of the gradients of parameters, which are the tensors to read(). Only where finds_gradients() says so."""
+
+    def __init__(self, addresses):
+        super().__init__(addresses)
+        self._none = [None] * self._count
+        self._kept = self._none.copy()  # owns the gradients from read() to release()
+        self._options.get, self._options.closure, self._options.keep = _gradient()
+        self._options.kept = ffi.cast("void *", id(self._kept))
+
+    def release(self):
+        self._kept[:] = self._none

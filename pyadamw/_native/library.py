@@ -1,0 +1,199 @@
+"""Owns finding, loading and checking libadamw, and turning its statuses into exceptions. Must not know what a step is.
+
+torch is imported before the library is opened, so that both use one OpenMP thread pool. A process opens one library:
+each has the CPU's kernels, and those for CUDA ask for a driver only when a tensor is on a GPU. Nothing here calls CUDA.
+"""
+
+import ctypes
+import functools
+import os
+import re
+import sys
+from pathlib import Path
+
+import torch
+
+from ..errors import (
+    BY_STATUS,
+    InternalError,
+    InvalidArgumentError,
+    LibraryNotFoundError,
+    UnsupportedError,
+    VersionError,
+)
+from . import cdef, load_errors
+from .messages import in_python
+
+ENVIRONMENT = "PYADAMW_LIBRARY"
+PACKAGED = Path(__file__).resolve().parents[1] / "lib"
+INSTALLED = Path(sys.prefix) / "lib" / "libadamw.so.1"  # a package of its own, as in conda; for the CPU or for one CUDA
+CUDA_MAJORS = ("12", "13")
+
+ffi = cdef.ffi
+
+DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}  # adamw_dtype
+DTYPE_NAMES = "float32, bfloat16 or float16"
+
+
+def _check_declarations():
+    """The structs as cffi lays them out must be those that the header asserts."""
+    for name, size in cdef.SIZES.items():
+        if ffi.sizeof(name) != size:
+            raise VersionError(f"pyadamw: sizeof({name}) is {ffi.sizeof(name)} here, but {size} in adamw.h")
+    for (name, field), offset in cdef.OFFSETS.items():
+        if ffi.offsetof(name, field) != offset:
+            raise VersionError(
+                f"pyadamw: {name}.{field} is at {ffi.offsetof(name, field)} here, but at {offset} in adamw.h"
+            )
+
+
+def cuda_major():
+    """The CUDA major that torch was built for, as text; None where it was built for none."""
+    return torch.version.cuda.split(".")[0] if torch.version.cuda else None
+
+
+def candidates():
+    """Where the library is looked for, in this order: inside of pyadamw, then in the environment of this Python.
+
+    The environment variable PYADAMW_LIBRARY silences the rest.
+    """
+    chosen = os.environ.get(ENVIRONMENT)
+    if chosen:
+        return [Path(chosen)]
+    names = [f"libadamw_cuda{cuda_major()}.so"] if cuda_major() else []
+    return [*(PACKAGED / name for name in [*names, "libadamw_cpu.so"]), INSTALLED]
+
+
+def _open():
+    paths = candidates()
+    path = next((p for p in paths if os.path.lexists(p)), None)
+    if path is None:
+        looked = " or ".join(str(p) for p in paths)
+        if os.environ.get(ENVIRONMENT):
+            raise LibraryNotFoundError(f"{ENVIRONMENT} = {looked}: no such file, or you have no permission to see it")
+        raise LibraryNotFoundError(
+            f"libadamw is not at {looked}: install pyadamw again, or set {ENVIRONMENT} to a libadamw.so"
+        )
+    where = f"{ENVIRONMENT} = {path}" if os.environ.get(ENVIRONMENT) else str(path)
+    problem = load_errors.before(path)
+    if problem is not None:
+        raise LibraryNotFoundError(f"{where} cannot be loaded: {problem}")
+    try:
+        # ctypes opens it, because cffi takes no path that the locale cannot spell. With a slash: nowhere else.
+        return path, ffi.dlopen(ffi.cast("void *", ctypes.CDLL(os.path.abspath(path))._handle))
+    except OSError as error:
+        raise LibraryNotFoundError(f"{where} cannot be loaded: {load_errors.after(error)}") from error
+
+
+def _check_versions(path, lib):
+    try:
+        abi = lib.adamw_abi_version()
+        version = lib.adamw_version()
+    except (AttributeError, ffi.error) as error:
+        raise VersionError(
+            f"{path} is not libadamw: it has no adamw_abi_version() and adamw_version(). Install pyadamw again, or set "
+            f"{ENVIRONMENT} to a libadamw.so"
+        ) from error
+    if abi != cdef.ABI_VERSION:
+        raise VersionError(
+            f"{path} has ABI version {abi}, but this pyadamw needs {cdef.ABI_VERSION}: "
+            "install a pyadamw and a libadamw that belong together"
+        )
+    # A newer minor version only adds; an older one lacks functions that are declared here.
+    needed = (cdef.VERSION_MAJOR, cdef.VERSION_MINOR)
+    if (version // 10000, version // 100 % 100) < needed:
+        raise VersionError(
+            f"{path} is libadamw {version_text(version)}, but this pyadamw needs {needed[0]}.{needed[1]} or newer: "
+            "install a newer libadamw"
+        )
+
+
+def version_text(number):
+    return f"{number // 10000}.{number // 100 % 100}.{number % 100}"
+
+
+class Library:
+    """The loaded library. `lib` has the C functions, `path` is where it came from."""
+
+    def __init__(self):
+        _check_declarations()
+        self.path, self.lib = _open()
+        _check_versions(self.path, self.lib)
+        cuda = re.search(r"\bbackend cuda(\d+)\b", self.build_info())
+        self.cuda = int(cuda[1]) if cuda else None  # the CUDA major that it is built for
+
+    def check(self, status, names=None):
+        """Raises the exception of a status other than ADAMW_OK, with the library's message in the words of Python.
+
+        `names`: as of in_python(). Errors that only a developer can correct keep the words of C.
+        """
+        if status:
+            message = text(self.lib.adamw_last_error()) or text(self.lib.adamw_status_string(status))
+            kind = BY_STATUS.get(int(status), InternalError)
+            raise kind(message if kind in (InternalError, VersionError) else in_python(message, names))
+
+    def version(self):
+        return version_text(self.lib.adamw_version())
+
+    def build_info(self):
+        """One line: version, backend, CUDA version and architectures, CPU kernels built in and in use."""
+        return text(self.lib.adamw_build_info())
+
+    def cpu_kernel(self):
+        """The name of the CPU kernel in use. Raises UnsupportedError if ADAMW_CPU names one that cannot run here."""
+        name = ffi.new("const char **")
+        self.check(self.lib.adamw_cpu_kernel(name))
+        return text(name[0])
+
+    def device_number(self, device, what):
+        """adamw_step_options.device of a torch device; `what` begins the error if the library has none for it."""
+        if device.type == "cpu":
+            return -1
+        if device.type != "cuda":
+            raise UnsupportedError(f"{what} is on {device}: must be on a CPU or a CUDA device")
+        if self.cuda is None:
+            raise UnsupportedError(f"{what} is on {device}, but {self.path} is for the CPU only. {self._no_cuda()}")
+        return torch.cuda.current_device() if device.index is None else device.index
+
+    def _no_cuda(self):
+        """Why the loaded library is not one for CUDA, and what to do."""
+        if os.environ.get(ENVIRONMENT):
+            return f"The environment variable {ENVIRONMENT} chose it: unset it, or set it to a libadamw for CUDA"
+        major = cuda_major()
+        if major is None:
+            return "To use a GPU, install a torch that is built for CUDA: this one is not"
+        places = " and ".join(map(str, candidates()))
+        tried = f"This torch is for CUDA {torch.version.cuda}, and pyadamw loads the first file that exists of {places}"
+        if major not in CUDA_MAJORS:
+            return f"{tried}. Install a torch for CUDA {' or '.join(CUDA_MAJORS)}: libadamw exists for these"
+        if self.path == INSTALLED:
+            return f"{tried}. Install the libadamw for CUDA {major}: `conda install 'libadamw=*=cuda{major}*'`"
+        return (
+            f"{tried}. Install a pyadamw with CUDA {major}, build one with `ADAMW_CUDA={major} pip install .` "
+            f"or set {ENVIRONMENT} to a libadamw_cuda{major}.so"
+        )
+
+
+def text(pointer):
+    return ffi.string(pointer).decode("utf-8", "replace")
+
+
+@functools.cache
+def library():
+    """The library, loaded at the first call."""
+    return Library()
+
+
+def new_options(kind):
+    """An options struct of adamw.h, with the library's defaults."""
+    options = ffi.new(f"{kind} *")
+    library().check(getattr(library().lib, f"{kind}_init")(options, ffi.sizeof(kind)))
+    return options
+
+
+def dtype_number(dtype, what):
+    """adamw_dtype of a torch dtype; `what` begins the error message if there is none."""
+    number = DTYPES.get(dtype)
+    if number is None:
+        raise InvalidArgumentError(f"{what} has dtype {str(dtype).removeprefix('torch.')}: must be {DTYPE_NAMES}")
+    return number

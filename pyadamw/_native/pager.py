@@ -1,0 +1,106 @@
+"""Owns one adamw_pager of libadamw and the tensors whose memory its pages are. Must not know what is stored in them.
+
+A tensor holds its pages, and pages hold the pager: everything goes when nobody has a tensor or the pager any more.
+"""
+
+import math
+import os
+import sys
+
+import torch
+
+from ..errors import UnsupportedError
+from .cuda import is_capturing, is_device
+from .library import ffi, library, new_options
+from .workers import leave_in_workers
+
+PLACES = ("host", "file", "pinned", "managed", "device")  # adamw_place
+STATISTICS = tuple(name for name, _ in ffi.typeof("adamw_pager_statistics").fields)
+
+_homes = {}  # address of a buffer: (its pager, its place), as long as it is there
+
+
+class Pager:
+    """Pages for state of parameters on one device. The arguments are the fields of adamw_pager_options."""
+
+    def __init__(self, backing, device, resident_bytes, chunk_bytes, reserve_bytes, directory):
+        self._library = library()
+        self.device = device
+        options, pager = new_options("adamw_pager_options"), ffi.new("adamw_pager **")
+        options.backing = PLACES.index(backing)
+        options.device = self._library.device_number(device, "a parameter")
+        options.resident_bytes, options.chunk_bytes, options.reserve_bytes = resident_bytes, chunk_bytes, reserve_bytes
+        directory = ffi.NULL if directory is None else ffi.new("char[]", directory)
+        options.directory = directory
+        lib = self._library.lib
+        self._library.check(lib.adamw_pager_create(options, pager))
+        self.backing = backing
+        self.pointer = ffi.gc(pager[0], lib.adamw_pager_destroy)
+        self._in_files = set()  # addresses of buffers
+        self._left = False
+        self._process = os.getpid()
+        leave_in_workers(self, Pager._leave)
+
+    def zeros(self, shape, dtype):
+        """A contiguous tensor of zeros in pages: on the device if they can be used there, else on the CPU."""
+        if math.prod(shape) == 0:
+            return torch.zeros(shape, dtype=dtype, device=self.device)
+        bytes_ = math.prod(shape) * dtype.itemsize
+        buffer, place = ffi.new("void **"), ffi.new("int32_t *")
+        self._library.check(self._library.lib.adamw_pager_alloc(self.pointer, bytes_, buffer, place))
+        address = int(ffi.cast("uintptr_t", buffer[0]))
+        _homes[address] = (self, PLACES[place[0]])
+        if PLACES[place[0]] == "file":
+            self._in_files.add(address)
+        owner = ffi.gc(buffer[0], self._free, bytes_)
+        there = PLACES[place[0]] in ("managed", "device") and self.device.type != "cpu"
+        if there:
+            return torch.as_tensor(_CudaMemory(owner, address, bytes_), device=self.device).view(dtype).view(shape)
+        return torch.frombuffer(ffi.buffer(owner, bytes_), dtype=dtype).view(shape)
+
+    def _free(self, buffer):
+        address = int(ffi.cast("uintptr_t", buffer))
+        _homes.pop(address, None)
+        if self._left and address in self._in_files:
+            return
+        self._in_files.discard(address)
+        ours = os.getpid() == self._process  # in a child of fork() CUDA does not work
+        if self.device.type == "cuda" and ours and not sys.is_finalizing() and not is_capturing():
+            torch.cuda.synchronize(self.device)  # torch's own kernels may still read the tensor
+        self._library.lib.adamw_pager_free(self.pointer, buffer)
+
+    def _leave(self):
+        """In a worker: gives back what is in files, whose tensors must not be looked at any more."""
+        self._left = bool(self._in_files)
+        for address in self._in_files:
+            self._library.lib.adamw_pager_free(self.pointer, ffi.cast("void *", address))
+
+    def wait(self):
+        """Until tensors on the CPU show what the steps so far have left there."""
+        if self._left:
+            raise UnsupportedError(
+                "optimizer state in files was left to the process that made it: workers of a DataLoader have none. "
+                "Look at it, or save it, in the process that trains"
+            )
+        if is_device(self.device):
+            self._library.check(self._library.lib.adamw_pager_wait(self.pointer))
+
+    def statistics(self):
+        """adamw_pager_statistics, as a dict."""
+        result = ffi.new("adamw_pager_statistics *")
+        size = ffi.sizeof("adamw_pager_statistics")
+        self._library.check(self._library.lib.adamw_pager_stats(self.pointer, result, size))
+        return {name: getattr(result, name) for name in STATISTICS}
+
+
+class _CudaMemory:
+    """Bytes that a CUDA device can use, as torch takes them from other packages."""
+
+    def __init__(self, owner, address, bytes_):
+        self.owner = owner
+        self.__cuda_array_interface__ = {"shape": (bytes_,), "typestr": "|u1", "data": (address, False), "version": 2}
+
+
+def home(tensor):
+    """(pager, place) of a tensor whose memory is a pager's pages; (None, None) of any other."""
+    return _homes.get(tensor.untyped_storage().data_ptr(), (None, None))

@@ -1,0 +1,97 @@
+"""Owns the row table of a step, adamw_tensor[], as numpy columns, and the options of one call. Must not know of torch
+optimizers: what the numbers mean is in adamw.h.
+"""
+
+from operator import itemgetter
+
+import numpy as np
+
+from .library import ffi, library, new_options
+
+ROW_SIZE = ffi.sizeof("adamw_tensor")
+_POINTER, _INTEGER = np.dtype("u8"), np.dtype("i8")
+
+
+def _row_dtype():
+    fields = ffi.typeof("adamw_tensor").fields
+    return np.dtype(
+        {
+            "names": [name for name, _ in fields],
+            "formats": [_POINTER if field.type.kind == "pointer" else _INTEGER for _, field in fields],
+            "offsets": [field.offset for _, field in fields],
+            "itemsize": ROW_SIZE,
+        }
+    )
+
+
+ROW = _row_dtype()
+
+# adamw_step_flags, by the group option that sets them.
+FLAGS = {"amsgrad": 1, "maximize": 2, "stochastic_rounding": 4, "skip_zeros": 8}
+
+# The options of a group that a call needs, besides lr.
+VALUES = ("betas", "eps", "weight_decay", "max_unorm", "percentile_clipping", "seed", *FLAGS)
+get_values = itemgetter(*VALUES)
+
+
+def new_rows(count):
+    """A zeroed table of `count` rows."""
+    return np.zeros(count, dtype=ROW)
+
+
+def rows_pointer(rows):
+    """The C pointer to a contiguous table; it keeps the table alive."""
+    return ffi.from_buffer("adamw_tensor[]", rows)
+
+
+def pointer_to(kind, address):
+    return ffi.cast(kind, address)
+
+
+class Call:
+    """The options of one adamw_step() call for rows that have the dtypes, state format and options in common."""
+
+    def __init__(self, param_dtype, grad_dtype, state_format, device, skipped, pager, stepped):
+        """`skipped`: the address of the counter of skipped elements. `pager`: the pager.Pager of state, or None.
+        `stepped`: as of write_progress_to()."""
+        options = new_options("adamw_step_options")
+        options.param_dtype, options.grad_dtype = param_dtype, grad_dtype
+        options.state_format, options.device = state_format, device
+        options.skipped = pointer_to("int64_t *", skipped)
+        self.options = options
+        self.write_progress_to(stepped)
+        if pager is not None:
+            options.pager, self._pager = pager.pointer, pager
+        self._surroundings = None
+        self._library = library()
+        self._step = self._library.lib.adamw_step
+
+    def set_values(self, values):
+        """Takes the options of a group, in the order of VALUES."""
+        named = dict(zip(VALUES, values, strict=True))
+        options = self.options
+        options.beta1, options.beta2 = map(float, named["betas"])
+        for name in ("eps", "weight_decay", "max_unorm"):
+            setattr(options, name, float(named[name]))
+        for name in ("percentile_clipping", "seed"):
+            setattr(options, name, int(named[name]))
+        options.flags = sum(flag for name, flag in FLAGS.items() if named[name])
+
+    def set_surroundings(self, surroundings):
+        """Takes (number of threads, addresses of lr and found_inf or 0, stream)."""
+        if surroundings != self._surroundings:  # C options cost more to set than these to compare
+            options, self._surroundings = self.options, None  # until all of it is set: an interrupt may come in between
+            options.num_threads, *factors, stream = surroundings
+            options.lr_tensor, options.found_inf = (pointer_to("float *", f) for f in factors)
+            options.stream = pointer_to("void *", stream)
+            self._surroundings = surroundings
+
+    def write_progress_to(self, address):
+        """Where the library writes how many rows a call has stepped, an int64: in the call, unless that is refused."""
+        self.options.rows_stepped = pointer_to("int64_t *", address)
+
+    def step(self, rows, count, names):
+        """One call. `names(i)` names the tensor of row i in an error message."""
+        status = self._step(self.options, rows, ROW_SIZE, count)
+        if status:
+            self._library.check(status, names)

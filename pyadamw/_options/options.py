@@ -1,0 +1,113 @@
+"""Owns what each option of a parameter group may be, and the sentence that says so. Must not know what options do."""
+
+import numbers
+from collections.abc import Mapping
+
+import torch
+
+from .._checks import finite_at_least_zero, flag, integer, is_finite, is_integer, is_real, refuse
+from .._native.cuda import stays_there
+from .._native.memory import oddity
+from ..paging import PageManager
+
+# The options that `args` may carry, as in bitsandbytes.
+ARGS = ("optim_bits", "min_8bit_size", "percentile_clipping", "block_wise", "max_unorm", "skip_zeros")
+
+
+def _learning_rate(name, value):
+    if isinstance(value, torch.Tensor):
+        if value.device.type == "meta" and value.numel() == 1:
+            return
+        if oddity(value) or value.numel() != 1 or value.is_complex() or value.dtype == torch.bool:
+            refuse(name, value, "a finite number >= 0 or a tensor that holds one")
+        if stays_there(value):
+            return
+        number = value.item()
+    else:
+        number = value
+    if not (is_real(number) and is_finite(number) and number >= 0):
+        refuse(name, value, "a finite number >= 0 or a tensor that holds one")
+
+
+def plain_betas(value):
+    """Any sequence of two numbers (a list of some configuration, an array) as a tuple of two floats, which every
+    checkpoint can hold and nobody changes in place. What is none is returned as it is."""
+    if isinstance(value, (str, bytes, Mapping, torch.Tensor)) or not hasattr(type(value), "__getitem__"):
+        return value
+    try:
+        numbers_ = [_plain(beta) for beta in value] if len(value) == 2 else []
+    except TypeError:  # an array without dimensions has no length
+        return value
+    right = len(numbers_) == 2 and all(is_real(number) and is_finite(number) for number in numbers_)
+    return tuple(map(float, numbers_)) if right else value
+
+
+def _plain(number):
+    """A number as it is, also out of an array without dimensions."""
+    is_array = not isinstance(number, torch.Tensor) and getattr(number, "shape", None) == ()
+    return number.item() if is_array else number
+
+
+def _betas(name, value):
+    plain = plain_betas(value)
+    if not (type(plain) is tuple and len(plain) == 2 and all(is_real(beta) and 0 <= beta < 1 for beta in plain)):
+        refuse(name, value, "two numbers in [0, 1)")
+
+
+def _width(name, value):
+    if not (is_integer(value) and value in (8, 32)):
+        refuse(name, value, "8 or 32")
+
+
+def _page_manager(name, value):
+    if value is not None and not isinstance(value, PageManager):
+        refuse(name, value, "None or a pyadamw.PageManager")
+
+
+OPTIONS = {
+    "lr": _learning_rate,
+    "betas": _betas,
+    "eps": finite_at_least_zero,
+    "weight_decay": finite_at_least_zero,
+    "amsgrad": flag,
+    "maximize": flag,
+    "stochastic_rounding": flag,
+    "capturable": flag,
+    "seed": integer(0, 2**64 - 1, "an integer in [0, 2^64)"),
+    "percentile_clipping": integer(1, 100, "an integer in [1, 100] (100 is off)"),
+    "max_unorm": finite_at_least_zero,
+    "skip_zeros": flag,
+    "optim_bits": _width,
+    "min_8bit_size": integer(0, None, "an integer >= 0"),
+    "block_wise": flag,
+    "is_paged": flag,
+    "page_manager": _page_manager,
+}
+
+
+def check_options(options, where=""):
+    """Refuses the first option of `options` (a mapping) that is not what it may be; ignores names it does not know."""
+    for name, check in OPTIONS.items():
+        if name in options:
+            check(where + name, options[name])
+
+
+def check_width(name, allowed):
+    """The widths that a class accepts as `optim_bits`: a function that refuses any other."""
+
+    def check(value):
+        if not (is_integer(value) and value in allowed):
+            refuse("optim_bits", value, f"{' or '.join(map(str, allowed))} for {name}")
+
+    return check
+
+
+def carried(args):
+    """What `args` (None, a mapping or an object with attributes) says about the options in ARGS, as a dict."""
+    if args is None:
+        return {}
+    if isinstance(args, Mapping):
+        return {name: args[name] for name in ARGS if name in args}
+    if isinstance(args, (bool, numbers.Number, str, bytes, list, tuple, set, torch.Tensor)):
+        refuse("args", args, f"None, a mapping or an object that may carry {', '.join(ARGS)}")
+    return {name: getattr(args, name) for name in ARGS if hasattr(args, name)}

@@ -1,0 +1,160 @@
+"""Owns writing state dicts for other optimizers. Must not know of steps or files.
+
+All of it works on state dicts alone: {"state": {index: {name: tensor}}, "param_groups": [...]}.
+"""
+
+import torch
+
+from .._checks import shown
+from .._native.layout import BLOCK8, FLOAT32
+from .._native.quantize import codebook, quantize
+from .._options.options import check_options, plain_betas
+from . import formats
+from .damage import check_no_nan
+from .foreign import is_eight_bit, shape_of, translated
+from .received import check_has_number, check_structure, naming
+
+FORMAT_KEY, FORMAT = "pyadamw_format", 2  # in each group of a state dict; a later format has a higher number
+
+
+def check_format(groups):
+    """Refuses groups that were written by a later version."""
+    for number, group in enumerate(groups):
+        found = group.get(FORMAT_KEY, FORMAT)
+        if not isinstance(found, int) or isinstance(found, bool) or found < 1:
+            raise ValueError(
+                f"group {number}: {FORMAT_KEY} = {shown(found)}: must be a whole number from 1 to {FORMAT}"
+            )
+        if found > FORMAT:
+            raise ValueError(
+                f"group {number}: the state has format {shown(found)}, from a later pyadamw; this one reads formats up "
+                f"to {FORMAT}: update pyadamw, or run `python -m pyadamw convert IN OUT --to torch` on the machine "
+                "that wrote the state"
+            )
+
+
+def _plain(entry, where):
+    """32-bit state of one parameter on the CPU, whoever has made it; and whether it was 8-bit."""
+    shape, eight = shape_of(entry, where), is_eight_bit(entry)
+    entry = translated(entry, shape.numel(), where)
+    amsgrad = bool({"max_exp_avg_sq", formats.codes_of("max_exp_avg_sq")} & set(entry))
+    spec = formats.Spec(shape, torch.device("cpu"), FLOAT32, amsgrad, formats.HISTORY in entry, None)
+    count = formats.step_count(entry.get("step"), where)
+    step = torch.tensor(count, dtype=torch.float32, device="cpu")
+    return {"step": step, **formats.conform(entry, spec, where, received=True)}, eight
+
+
+def _group(group, names, more):
+    kept = {name: group[name] for name in (*names, "params", "param_names") if name in group}
+    return {**kept, **more}
+
+
+# ---- one entry in each format, of the entry as it is and of _plain() -------------------------------------------------
+
+
+def _torch_entry(_entry, state, _eight, _where):
+    return {key: value for key, value in state.items() if key != formats.HISTORY}
+
+
+def _torch_group(group):
+    options = {"foreach": None, "capturable": False, "differentiable": False, "fused": None}
+    defaults = {"amsgrad": False, "maximize": False, "decoupled_weight_decay": True, **options}
+    kept = _group(group, ("lr", "betas", "eps", "weight_decay", "amsgrad", "maximize"), {})
+    return {**defaults, **kept}
+
+
+def _bitsandbytes_entry(_entry, state, eight, where):
+    if "max_exp_avg_sq" in state:
+        raise ValueError(f"{where}: bitsandbytes does not support amsgrad state")
+    result = {}
+    for key, i, kind in (("exp_avg", 1, "signed"), ("exp_avg_sq", 2, "unsigned")):
+        if not eight:
+            result[f"state{i}"] = state[key]
+            continue
+        codes, absmax = quantize(state[key].flatten(), kind)
+        result.update({f"state{i}": codes.view(state[key].shape), f"qmap{i}": codebook(kind), f"absmax{i}": absmax})
+    return {"step": int(state["step"]), "__bnb_optimizer_quant_state__": result}
+
+
+def _bitsandbytes_group(group):
+    return _group(group, ("lr", "betas", "eps", "weight_decay"), {"alpha": 0.0, "t_alpha": None, "t_beta3": None})
+
+
+def _own_entry(entry, state, eight, where):
+    if not eight:
+        return state
+    amsgrad, clipping = "max_exp_avg_sq" in state, formats.HISTORY in state
+    spec = formats.Spec(state["exp_avg"].shape, torch.device("cpu"), BLOCK8, amsgrad, clipping, None)
+    if "exp_avg_absmax" not in entry:
+        return {"step": state["step"], **formats.conform(state, spec, where)}
+    # It is own already, block-wise or with one scale, and has been looked at.
+    entry = formats.renamed(entry, spec)
+    own = {key: value.detach() for key, value in entry.items() if key in formats.KEYS and key != "step"}
+    return {**entry, **own, "step": state["step"]}
+
+
+def _own_group(group):
+    return {**group, FORMAT_KEY: FORMAT}
+
+
+_WRITERS = {
+    "torch": (_torch_entry, _torch_group),
+    "bitsandbytes": (_bitsandbytes_entry, _bitsandbytes_group),
+    "pyadamw": (_own_entry, _own_group),
+}
+
+
+def _apart(made, source):
+    """`made` without memory of `source`, whose owner goes on stepping it."""
+    taken = {value.untyped_storage().data_ptr() for value in source.values() if isinstance(value, torch.Tensor)}
+
+    def own(value):
+        if isinstance(value, dict):
+            return {key: own(inner) for key, inner in value.items()}
+        shared = isinstance(value, torch.Tensor) and value.untyped_storage().data_ptr() in taken
+        return value.clone() if shared else value
+
+    return own(made)
+
+
+def converted(state_dict, to, progress=iter, finite=False):
+    """A state dict of any optimizer that load_state_dict() reads, as `to`: "torch", "bitsandbytes", "pyadamw". The two
+    share no memory.
+
+    `progress` wraps the sequence of entries. `finite`: moments with a NaN are refused. ValueError names the parameter
+    and what is wrong.
+    """
+    check_structure(state_dict)
+    check_format(state_dict["param_groups"])
+    groups = [_checked_group(group, f"group {number}") for number, group in enumerate(state_dict["param_groups"])]
+    entry_of, group_of = _WRITERS[to]
+    state = {}
+    for key, entry in progress(state_dict["state"].items()):
+        where = f"parameter {shown(key)}"
+        with naming(where):
+            state[key] = _converted_entry(entry, entry_of, where, finite)
+    return {"state": state, "param_groups": [group_of(group) for group in groups]}
+
+
+def _converted_entry(entry, entry_of, where, finite):
+    if not isinstance(entry, dict):
+        raise ValueError(f"{where}: the state is {type(entry).__name__}: must be a dict of tensors")
+    if not entry:
+        return {}
+    entry = formats.without_marks(entry, where)
+    state, eight = _plain(entry, where)
+    if finite:
+        for key, value in state.items():
+            check_no_nan(value, f"{where}: {key}")
+    return _apart(entry_of(entry, state, eight, where), entry)
+
+
+def _checked_group(group, where):
+    """A group that says what AdamW has to know of it."""
+    missing = [name for name in ("lr", "betas", "eps", "weight_decay") if name not in group]
+    if missing:
+        raise ValueError(f"{where} of the state dict has no {' and no '.join(missing)}: it is not from an AdamW")
+    with naming(where):
+        check_options(group, f"{where}: ")
+        check_has_number(group["lr"], f"{where}: lr")
+    return {**group, "betas": plain_betas(group["betas"])}

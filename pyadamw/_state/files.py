@@ -1,0 +1,165 @@
+"""Owns reading state dicts from files and writing them, completely or not at all. Must not know their content.
+
+OUT may be any path. Only a regular file is replaced; if OUT is a link, the target of the link, as open(OUT, "wb") would
+do, but at once. Until then the data is in a private file beside it, with an unpredictable name, which is removed if
+anything fails.
+"""
+
+import contextlib
+import json
+import os
+import stat
+import tempfile
+
+import torch
+
+from .._checks import kind_of_file, scalar
+from .._native.memory import is_out_of_memory
+from .._optional import optional
+
+
+def _safetensors():
+    safetensors = optional("safetensors")
+    if safetensors is None or optional("safetensors.torch") is None:
+        raise ValueError("files of safetensors need the package safetensors: pip install safetensors")
+    return safetensors
+
+
+# ---- reading ---------------------------------------------------------------------------------------------------------
+
+
+def read(path):
+    """The state dict in a file of torch.save() or safetensors. Runs no code from the file."""
+    with open(path, "rb", opener=_open_regular) as file:
+        start = file.read(9)
+        if start[:4] == b"PK\x03\x04" or start[8:9] != b"{":
+            file.seek(0)
+            return _naming(path, "torch.load(weights_only=True) cannot read it", _read_torch, file)
+    return _naming(path, "not a safetensors file with optimizer state", _read_safetensors, path, _safetensors())
+
+
+def _open_regular(path, flags):
+    """Opens only regular files: open() would wait on a FIFO, and a device may have no end."""
+    file = os.open(path, flags | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(file).st_mode):
+        os.close(file)
+        raise ValueError(f"{path} is {kind_of_file(os.stat(path).st_mode)}: must be a regular file")
+    return file
+
+
+def _naming(path, what, function, *arguments):
+    try:
+        return function(*arguments)
+    except Exception as error:  # a damaged file may raise any error
+        if is_out_of_memory(error):
+            raise
+        raise ValueError(f"{path}: {what}: {_first_line(error)}") from error
+
+
+def _read_torch(file):
+    return torch.load(file, map_location="cpu", weights_only=True)
+
+
+def _read_safetensors(path, safetensors):
+    with safetensors.safe_open(path, "pt") as file:
+        metadata = file.metadata() or {}
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    state = {}
+    for name, tensor in tensors.items():
+        key, _, field = name.partition(".")
+        state.setdefault(int(key) if key.isdecimal() and len(key) < 19 else key, {})[field] = tensor
+    return {"state": state, "param_groups": json.loads(metadata["param_groups"])}
+
+
+def _first_line(error):
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+# ---- writing ---------------------------------------------------------------------------------------------------------
+
+
+def write(state_dict, path, as_safetensors):
+    """Writes a state dict: the whole file or nothing. An existing file keeps its mode."""
+    target, like = _target(path)
+    save = _saver_of_safetensors(state_dict) if as_safetensors else _saver_of_torch(state_dict)
+    partial = None
+    try:
+        file, partial = tempfile.mkstemp(prefix=".pyadamw-", suffix=".partial", dir=os.path.dirname(target))
+        with open(file, "wb") as opened:
+            save(opened, partial)
+            opened.flush()
+            os.fsync(opened.fileno())
+        _make_like(partial, like)
+        os.replace(partial, target)
+        partial = None
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        # torch and safetensors wrap the error of the system, or raise another error while they handle it.
+        cause = error
+        while cause is not None and not isinstance(cause, OSError):
+            cause = cause.__cause__ or cause.__context__
+        why = cause.strerror if cause is not None and cause.strerror else _first_line(error)
+        raise OSError(f"{path} cannot be written: {why}") from error
+    finally:
+        if partial is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(partial)
+
+
+def _target(path):
+    """(the file to replace or make, its os.stat() or None if it does not exist)."""
+    target = os.path.realpath(path)
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        folder = os.path.dirname(target)
+        if not os.path.isdir(folder):
+            raise ValueError(f"{path} cannot be written: there is no folder {folder}") from None
+        if os.fspath(path).endswith(os.sep):
+            raise ValueError(f"{path} cannot be written: there is no such folder") from None
+        return target, None
+    if not stat.S_ISREG(found.st_mode):
+        raise ValueError(f"{path} is {kind_of_file(found.st_mode)}: must be a regular file, or must not exist")
+    if not os.access(target, os.W_OK):
+        raise ValueError(f"{path} cannot be written: you have no permission to write it")
+    return target, found
+
+
+def _make_like(partial, like):
+    """Gives a file the mode of another file and, if permitted, its owner. None: the mode of a new file."""
+    if like is None:
+        mask = os.umask(0o077)
+        os.umask(mask)
+        os.chmod(partial, 0o666 & ~mask)
+        return
+    own = os.stat(partial)
+    if (own.st_uid, own.st_gid) != (like.st_uid, like.st_gid):
+        with contextlib.suppress(PermissionError):
+            os.chown(partial, like.st_uid, like.st_gid)
+    os.chmod(partial, stat.S_IMODE(like.st_mode))
+
+
+def _saver_of_torch(state_dict):
+    return lambda file, _path: torch.save(state_dict, file)
+
+
+def _saver_of_safetensors(state_dict):
+    tensors, groups = {}, []
+    for key, entry in state_dict["state"].items():
+        for name, value in entry.items():
+            try:
+                tensors[f"{key}.{name}"] = torch.as_tensor(value, device="cpu").detach().contiguous()
+            except Exception as error:  # torch raises a different error for each kind of value
+                raise ValueError(f"parameter {key}: {name} cannot be stored in a file of safetensors") from error
+    for number, group in enumerate(state_dict["param_groups"]):
+        groups.append({})
+        for name, value in group.items():
+            try:
+                json.dumps(plain := scalar(value) if isinstance(value, torch.Tensor) else value)
+            except Exception as error:
+                raise ValueError(f"group {number}: {name} cannot be stored in a file of safetensors") from error
+            groups[-1][name] = plain
+    metadata, save = {"param_groups": json.dumps(groups)}, _safetensors().torch.save_file
+    return lambda _file, path: save(tensors, path, metadata=metadata)

@@ -1,0 +1,145 @@
+"""Owns recognising state from the AdamW of bitsandbytes and torchao, by its content, for one parameter. Must not know
+of groups or steps. (State of torch.optim.AdamW needs no work: it has the keys and values of 32-bit state.)
+
+bitsandbytes: state1 and state2 are exp_avg and exp_avg_sq. With 8-bit codes, an element is qmap[code] times a scale.
+The scale is absmax of its block of the flattened tensor (256 elements, 2048 before version 0.44), or the one number
+max1 or max2 of the tensor. Since version 0.44 the keys are in an inner dict.
+
+torchao: exp_avg and exp_avg_sq are tensors of a class that has codes, a scale for each block, and qmap.
+"""
+
+from collections.abc import Mapping
+
+import torch
+
+from .._checks import is_integer
+from .._native.memory import oddity
+from .damage import FLOATS
+
+_WRAPPER = "__bnb_optimizer_quant_state__"
+_MOMENTS = {"exp_avg": "1", "exp_avg_sq": "2"}
+_BITSANDBYTES = {
+    "step",
+    "gnorm_vec",  # of percentile clipping: squared norms, as here
+    "unorm_vec",  # scratch of max_unorm
+    *(f"{name}{i}" for name in ("state", "qmap", "absmax", "max", "new_max") for i in _MOMENTS.values()),
+}
+_BLOCKS = (256, 2048)
+
+
+def translated(entry, numel, where):
+    """`entry`, a mapping, with our keys and float32 values if it is foreign; otherwise unchanged.
+
+    Tensors that are already right are not copied. A ValueError names `where`, the key and the fault.
+    """
+    if _WRAPPER in entry:
+        inner = entry[_WRAPPER]
+        if not isinstance(inner, Mapping):
+            raise ValueError(f"{where}: {_WRAPPER} is {type(inner).__name__}: must be a dict")
+        entry = {**{key: value for key, value in entry.items() if key != _WRAPPER}, **inner}
+    if "state1" in entry or "state2" in entry:
+        return _from_bitsandbytes(entry, numel, where)
+    if any(_is_torchao(value) for value in entry.values()):
+        return {key: _from_torchao(value, numel, f"{where}: {key}") for key, value in entry.items()}
+    return entry
+
+
+def is_eight_bit(entry):
+    """Whether the moments of an entry, foreign or not, are 8-bit codes."""
+    moment = _first_moment(entry)[1]
+    return _is_torchao(moment) or (isinstance(moment, torch.Tensor) and moment.dtype == torch.uint8)
+
+
+def shape_of(entry, where):
+    """The shape of the parameter that an entry belongs to."""
+    key, moment = _first_moment(entry)
+    if key is None:
+        raise ValueError(f"{where}: the state has none of {', '.join(_FIRST)}")
+    if not _is_torchao(moment):
+        _dense(moment, f"{where}: {key}")
+        if moment.untyped_storage().nbytes() < moment.numel() * moment.element_size():
+            raise ValueError(f"{where}: {key} has shape {tuple(moment.shape)}, but memory for fewer elements")
+    return moment.shape
+
+
+_FIRST = ("state1", "exp_avg_codes", "exp_avg")
+
+
+def _first_moment(entry):
+    inner = entry.get(_WRAPPER, entry)
+    found = ((key, inner[key]) for key in _FIRST if key in inner) if isinstance(inner, Mapping) else ()
+    return next(iter(found), (None, None))
+
+
+# ---- bitsandbytes ----------------------------------------------------------------------------------------------------
+
+
+def _from_bitsandbytes(entry, numel, where):
+    unknown = sorted(map(str, set(entry) - _BITSANDBYTES))
+    if unknown:
+        raise ValueError(f"{where}: the state has {', '.join(unknown)}, which no known version of bitsandbytes writes")
+    result = {"step": entry["step"]} if "step" in entry else {}
+    for moment, i in _MOMENTS.items():
+        codes = _tensor(entry, f"state{i}", where)
+        if codes.numel() != numel:
+            raise ValueError(f"{where}: state{i} has {codes.numel()} elements: must have {numel}")
+        if codes.dtype != torch.uint8:
+            result[moment] = codes
+            continue
+        qmap = _tensor(entry, f"qmap{i}", where)
+        one = f"absmax{i}" not in entry and f"max{i}" in entry
+        key, blocks = (f"max{i}", (max(numel, 1),)) if one else (f"absmax{i}", _BLOCKS)
+        scales = _tensor(entry, key, where)
+        result[moment] = _decoded(codes, qmap, scales, blocks, f"{where}: {key}", f"{where}: qmap{i}")
+    if "gnorm_vec" in entry:
+        result["gnorm_history"] = _tensor(entry, "gnorm_vec", where)
+    return result
+
+
+def _tensor(entry, key, where):
+    if key not in entry:
+        raise ValueError(f"{where}: {key} is missing: must be a dense tensor")
+    return _dense(entry[key], f"{where}: {key}")
+
+
+def _dense(value, where):
+    if oddity(value):
+        raise ValueError(f"{where} is {oddity(value)}: must be a dense tensor")
+    return value
+
+
+def _decoded(codes, qmap, scales, blocks, where, where_map):
+    """The float32 values of 8-bit codes, in the same shape. `blocks`: possible numbers of elements per scale."""
+    numel = codes.numel()
+    if qmap.numel() != 256 or qmap.dtype not in FLOATS:
+        raise ValueError(f"{where_map} has {qmap.numel()} elements of {qmap.dtype}: must be 256 floats")
+    counts = {-(-numel // block): block for block in reversed(blocks)}
+    if scales.dtype not in FLOATS or scales.numel() not in counts:
+        need = " or ".join(map(str, sorted(counts, reverse=True)))
+        raise ValueError(f"{where} has {scales.numel()} elements of {scales.dtype}: must be {need} floats")
+    if not (scales.isfinite().all() and qmap.isfinite().all()):
+        raise ValueError(f"{where} or {where_map} is not finite: the state is damaged")
+    values = qmap.detach().to(codes.device, torch.float32)[codes.detach().flatten().int()]
+    scales = scales.detach().to(codes.device, torch.float32).flatten()
+    if scales.numel() > 1:  # a single scale needs no repetition
+        scales = scales.repeat_interleave(counts[scales.numel()])[:numel]
+    return values.mul_(scales).view(codes.shape)
+
+
+# ---- torchao ---------------------------------------------------------------------------------------------------------
+
+
+def _is_torchao(value):
+    return isinstance(value, torch.Tensor) and all(hasattr(value, name) for name in ("codes", "scale", "qmap"))
+
+
+def _from_torchao(value, numel, where):
+    if not _is_torchao(value):
+        return value
+    codes, scale, qmap = (_dense(getattr(value, name), f"{where}.{name}") for name in ("codes", "scale", "qmap"))
+    if codes.dtype != torch.uint8 or codes.numel() != numel:
+        raise ValueError(f"{where} has {codes.numel()} codes of {codes.dtype}: must be {numel} of uint8")
+    block = getattr(value, "block_size", 256)
+    if not (is_integer(block) and block > 0):
+        raise ValueError(f"{where}.block_size = {block!r}: must be an integer > 0")
+    return _decoded(codes, qmap, scale, (block,), f"{where}.scale", f"{where}.qmap").view(value.shape)

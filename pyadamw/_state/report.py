@@ -1,0 +1,105 @@
+"""Owns the report of what optimizer state takes and where it lies. Must not know how state is made or stepped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch.nn.parameter import is_lazy
+
+from .._native.layout import FLOAT32
+from .._native.pager import home
+from .._options.overrides import Overrides
+from ..paging import PageManager, manager_of
+from .sharding import inner
+from .spec import describe, state_spec, stepped_view
+
+
+class Entry(NamedTuple):
+    """The state of one parameter."""
+
+    name: str  # "parameter 'layer.weight' (shape (10, 20))", or its number and group
+    numel: int
+    bits: int  # of an element of exp_avg: 8 or 32
+    why: str  # why it is 32 bits wide or not paged, where the options asked for the other, or whole in every process
+    places: dict[str, int]  # bytes; "host", "file", "pinned", "managed" and "device" are pages, others torch devices
+
+    @property
+    def bytes(self) -> int:
+        return sum(self.places.values())
+
+
+class MemoryReport:
+    """What optimizer.memory_report() returns; str() makes a table of it.
+
+    Attributes:
+        entries: an Entry for each parameter, in the order of the groups; a parameter without state has no bytes.
+        places: {place: bytes} of all state.
+        managers: [(PageManager, its stats())], those that the groups use.
+    """
+
+    def __init__(
+        self,
+        groups: Sequence[dict[str, Any]],
+        states: Mapping[torch.Tensor, dict[str, Any]],
+        default: PageManager,
+        overrides: Overrides,
+    ) -> None:
+        self.entries: list[Entry] = [
+            _entry(
+                describe(groups, number, position),
+                param,
+                overrides.applied(group, param, bool(states.get(param))),
+                states.get(param) or {},
+                default,
+            )
+            for number, group in enumerate(groups)
+            for position, param in enumerate(group["params"])
+        ]
+        self.places: dict[str, int] = {}
+        for entry in self.entries:
+            for place, count in entry.places.items():
+                self.places[place] = self.places.get(place, 0) + count
+        managers = {id(m): m for m in (group["page_manager"] or default for group in groups if group["is_paged"])}
+        self.managers: list[tuple[PageManager, dict[str, int]]] = [(m, m.stats()) for m in managers.values()]
+
+    @property
+    def bytes(self) -> int:
+        return sum(self.places.values())
+
+    def __str__(self) -> str:
+        lines = [f"{'bits':>4} {'bytes':>15}  {'place':<24} parameter"]
+        for entry in self.entries:
+            place = ", ".join(entry.places) or "no state yet"
+            why = f": {entry.why}" if entry.why else ""
+            lines.append(f"{entry.bits:>4} {entry.bytes:>15,}  {place:<24} {entry.name}{why}")
+        lines.append(f"{'':>4} {self.bytes:>15,}  " + ", ".join(f"{k} {v:,}" for k, v in self.places.items()))
+        for manager, stats in self.managers:
+            lines.append(repr(manager))
+            lines += [f"  {name:<20} {value:>17,}" for name, value in stats.items()]
+        return "\n".join(lines)
+
+    __repr__ = __str__
+
+
+def _entry(name: str, param: torch.Tensor, group: dict[str, Any], state: dict[str, Any], default: PageManager) -> Entry:
+    if is_lazy(param):
+        return Entry(name, 0, group["optim_bits"], "the parameter is not initialized yet", {})
+    view = stepped_view(param, group)
+    spec = state_spec(view, group, default)
+    reasons: list[str] = []
+    places: dict[str, int] = {}
+    if group["optim_bits"] == 8 and spec.format == FLOAT32:
+        reasons.append(f"32 bits because it has fewer than min_8bit_size = {group['min_8bit_size']} elements")
+    if group["is_paged"] and manager_of(group, param.numel(), default) is None:
+        least = (group["page_manager"] or default).min_numel
+        reasons.append(f"not paged because it has fewer than min_numel = {least} elements")
+    if view.whole:
+        reasons.append(f"gathered for each step, and its state is whole in every process, because {view.gathered}")
+    for key, value in state.items():
+        if key != "step" and isinstance(value, torch.Tensor):
+            local = inner(value)
+            place = home(local)[1] or str(local.device)
+            places[place] = places.get(place, 0) + local.numel() * local.element_size()
+    return Entry(name, param.numel(), 32 if spec.format == FLOAT32 else 8, "; ".join(reasons), places)

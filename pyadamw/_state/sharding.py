@@ -1,0 +1,202 @@
+"""Owns what a parameter is in this process: the local tensor and its place in the global one, and the way between local
+tensors and DTensors. Must not know what state is made of.
+
+A sharded parameter (DTensor) is stepped in one of two ways. In its shard, where state of the shard is the shard of the
+state: 32-bit state, and 8-bit state whose blocks end where shards do. Else as a whole: its gradient and itself are
+gathered for the step, every process steps all of it and keeps its own part; state is whole in every process. That is
+for tensors whose shards cut blocks (biases and norms, mostly), and for what needs norms of the whole.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+
+from .._native.cdef import BLOCK_SIZE
+from .._native.layout import SHORTEST_ROW, absmax_shape, block_dim, follows_rows, row_length
+from .._native.memory import plain
+from .cuts import Cuts
+
+
+class Local(NamedTuple):
+    """What is stepped of a parameter in this process, but for the tensor itself: that is inner()'s."""
+
+    dtype: torch.dtype
+    device: torch.device
+    numel: int  # elements of the global tensor: decides between 8 and 32 bits
+    row_length: int  # elements of one row of dimension 0 of the local tensor, as in adamw_tensor.row_length
+    global_offset: int  # as in adamw_tensor, and so are the next two
+    run_length: int
+    run_stride: int
+    shape: torch.Size  # of the state
+    block_dim: int  # of the global tensor
+    gathered: str = ""  # why it is gathered for the step; "": it is not
+
+    @property
+    def whole(self) -> bool:
+        return bool(self.gathered)
+
+
+def is_sharded(value):
+    """Whether it is a DTensor. (Their module is large, and need not be there.)"""
+    return isinstance(value, torch.Tensor) and hasattr(value, "_local_tensor") and hasattr(value, "placements")
+
+
+def belongs_to_fsdp1(param):
+    """Whether FullyShardedDataParallel, the predecessor of FSDP2, has made it a part of a flat parameter, or is one.
+
+    It keeps state as pieces of flat tensors that have an element for each of the parameter's.
+    """
+    return getattr(param, "_fsdp_flattened", False) is True or getattr(param, "_is_flat_param", False) is True
+
+
+def inner(value):
+    """The tensor of this process: of a DTensor its part, any other itself."""
+    return value._local_tensor if is_sharded(value) else value
+
+
+def local_view(param, eight_bit, block_wise=True, needs_norm="", by_index=False):
+    """What of `param` is stepped in this process.
+
+    `needs_norm`: the option for which the step needs a norm of the whole; `by_index`: whether it needs to know where
+    each element is. ValueError if it cannot be stepped at all.
+    """
+    shape, numel, tensor = param.shape, param.numel(), inner(param)
+    dim = block_dim(shape)
+    whole = Local(tensor.dtype, tensor.device, numel, row_length(shape), 0, 0, 0, shape, dim)
+    if not is_sharded(param):
+        return whole
+    if any(placement.is_partial() for placement in param.placements):
+        raise ValueError(f"its placements are {param.placements}: a Partial DTensor is not supported; reduce it first")
+    if all(placement.is_replicate() for placement in param.placements):
+        return whole
+    local = whole._replace(shape=tensor.shape, row_length=row_length(tensor.shape))
+    if needs_norm:
+        return whole._replace(gathered=f"{needs_norm} needs a norm of the whole")
+    if eight_bit and not block_wise:
+        return whole._replace(gathered="block_wise=False needs the largest number of the whole")
+    if not (eight_bit or by_index):
+        return local
+    cuts = Cuts.of(param)
+    if cuts is None:
+        return whole._replace(gathered=f"shards of {param.placements} are not contiguous parts")
+    problem = _cut_blocks(shape, cuts) if eight_bit else ""
+    problem = problem or _no_index(shape, cuts, eight_bit)
+    if problem:
+        return whole._replace(gathered=problem)
+    offset = sum(start * math.prod(shape[d + 1 :]) for d, (start, _) in enumerate(cuts.mine))
+    local = local._replace(global_offset=offset)
+    inmost = max(cuts.dims)
+    if inmost == 0 or not tensor.numel():
+        return local
+    run = math.prod(tensor.shape[inmost:])
+    return local._replace(run_length=run, run_stride=math.prod(shape[inmost:]))
+
+
+def _cut_blocks(shape, cuts):
+    """What is wrong if shards do not end where blocks do."""
+    dim = block_dim(shape)
+    for d in (d for d in cuts.dims if d >= dim):
+        if d > dim:
+            return f"shards of dimension {d} end within blocks of {BLOCK_SIZE}"
+        step = math.prod(shape[d + 1 :])
+        for (begin, end), scales in zip(cuts.pieces[d], cuts.scaled(d, absmax_shape(shape)[d]), strict=True):
+            first, last = begin * step, end * step
+            if begin == end:
+                continue
+            if first % BLOCK_SIZE or (last % BLOCK_SIZE and end != shape[d]):
+                return f"shards of dimension {d} end within blocks of {BLOCK_SIZE}"
+            if follows_rows(shape) and last - first < SHORTEST_ROW:
+                return f"a shard of dimension {d} has rows of {last - first} elements, which are too short for blocks"
+            if scales != (first // BLOCK_SIZE, -(-last // BLOCK_SIZE)):
+                return f"shards of dimension {d} differ from the shards of its scales"
+    return ""
+
+
+def _no_index(shape, cuts, eight_bit):
+    """What is wrong if the C library cannot be told where each element of a shard is."""
+    inmost = max(cuts.dims)
+    if any(0 < d < inmost for d in cuts.dims):
+        return f"it is cut along dimensions {', '.join(map(str, sorted(cuts.dims)))}"
+    step = math.prod(shape[inmost + 1 :])
+    lengths = [(end - begin) * step for begin, end in cuts.pieces[inmost]]
+    # Blocks of any state follow rows: they lie in one run if runs are rows, or whole blocks.
+    fits = (inmost == 1 and min(lengths) >= SHORTEST_ROW) or not any(length % BLOCK_SIZE for length in lengths)
+    if inmost > 0 and not eight_bit and not fits:
+        return f"shards of dimension {inmost} end within blocks of {BLOCK_SIZE}"
+    return ""
+
+
+# ---- gradients, and parameters that are gathered ---------------------------------------------------------------------
+
+
+def local_gradient(grad, param=None, whole=False):
+    """The part of a gradient that belongs to what is stepped of its parameter."""
+    if not is_sharded(grad):
+        return grad
+    if whole:
+        return grad.detach().full_tensor()
+    if param is not None and is_sharded(param) and grad.placements != param.placements:
+        grad = grad.detach().redistribute(placements=param.placements)
+    return grad._local_tensor
+
+
+def gathered(param):
+    """All of a sharded parameter, in memory of its own."""
+    return plain(param.detach().full_tensor()).clone()
+
+
+def own_part(whole, param):
+    """What of a whole tensor belongs to this process."""
+    from torch.distributed.tensor import DTensor, Replicate
+
+    mesh = param.device_mesh
+    everywhere = DTensor.from_local(whole, mesh, [Replicate()] * mesh.ndim, run_check=False)
+    return everywhere.redistribute(placements=param.placements)._local_tensor
+
+
+# ---- state -----------------------------------------------------------------------------------------------------------
+
+
+def unwrapped(entry, param, whole):
+    """State of a parameter, in which tensors are what this process steps: of DTensors their local parts, of whole
+    tensors that part which belongs to the shard."""
+    if not is_sharded(param):
+        return entry
+    return {key: _unwrapped(value, param, whole) for key, value in entry.items()}
+
+
+def _unwrapped(value, param, whole):
+    if not isinstance(value, torch.Tensor) or value.dim() == 0:
+        return value
+    if whole:
+        return value.full_tensor() if is_sharded(value) else value
+    if is_sharded(value):
+        if value.device_mesh == param.device_mesh and value.placements == param.placements:
+            return value._local_tensor
+        value = value.full_tensor()
+    split = value.shape in (param.shape, torch.Size(absmax_shape(param.shape)))
+    return own_part(value, param) if split else value
+
+
+def wrapped(state, param, local, by_element, by_block):
+    """The state with DTensors, placed as the parameter is: what has one of these keys. The rest is the same in every
+    process."""
+    if not is_sharded(param) or local.whole:
+        return state
+    from torch.distributed.tensor import DTensor
+
+    shapes = dict.fromkeys(by_element, param.shape) | {key: torch.Size(absmax_shape(param.shape)) for key in by_block}
+
+    def wrap(key, value):
+        if key not in shapes or is_sharded(value):
+            return value
+        shape = shapes[key]
+        stride = torch.empty(shape, dtype=torch.uint8, device="meta").stride()
+        return DTensor.from_local(
+            value, param.device_mesh, param.placements, run_check=False, shape=shape, stride=stride
+        )
+
+    return {key: wrap(key, value) for key, value in state.items()}

@@ -1,0 +1,84 @@
+"""Owns finding the gradients of a step and writing their addresses into the row table. Must not know what else a plan
+looks at, or why.
+"""
+
+import torch
+
+from .._native.inspect_tensors import Described, DescribedGradients, finds_gradients
+from .._native.memory import address, plain
+from .._state.sharding import inner, local_gradient
+
+
+class Gradients:
+    """This step's gradients of the rows of a plan, held from take() to release()."""
+
+    def __init__(self, rows, params, column, sharded):
+        """`params`: those of the rows. `column` of the table takes the addresses of their gradients."""
+        self.rows, self.column, self.sharded = rows, column, sharded
+        self.shapes, self.dtypes = [row.local.shape for row in rows], [row.grad_dtype for row in rows]
+        self.present = None  # the rows that have one, if not all do
+        self._held = None
+        # Those that processes gather in the step are not here yet.
+        described = Described(column)
+        locals_ = list(map(inner, params))
+        known = not any(row.local.whole for row in rows) and described.read(locals_)
+        column[:] = 0
+        self._forms = described.gradient_forms(self.dtypes) if known else None
+        self._of_params = known and not sharded and finds_gradients(params)
+        self._described = DescribedGradients(column) if self._of_params else described
+
+    def take(self, params):
+        """Returns False, without side effects, if they are not what the rows say."""
+        self.present = None
+        if self._of_params:
+            if self._are_known(params):
+                return True
+            self._described.release()
+            return self._take_one_by_one([param.grad for param in params])
+        grads = [param.grad for param in params]
+        if self.sharded:
+            triples = zip(grads, params, self.rows, strict=True)
+            # Those that are gathered are gathered in the step: here processes need not agree on what to do.
+            grads = [g if g is None or row.local.whole else local_gradient(g, p) for g, p, row in triples]
+        if self._forms and self._are_known(grads):
+            self._held = grads
+            return True
+        return self._take_one_by_one(grads)
+
+    def _are_known(self, tensors):
+        return self._described.read(tensors) and self._described.forms == self._forms
+
+    def _take_one_by_one(self, grads):
+        """Of some parameters only, not contiguous, not described, or wrong."""
+        shapes, dtypes = self.shapes, self.dtypes
+        if any(grad is None for grad in grads):
+            self.present = [i for i, grad in enumerate(grads) if grad is not None]
+            grads = [grads[i] for i in self.present]
+            shapes, dtypes = [shapes[i] for i in self.present], [dtypes[i] for i in self.present]
+        if [grad.shape for grad in grads] != shapes or [grad.dtype for grad in grads] != dtypes:
+            return False
+        numbers = range(len(self.rows)) if self.present is None else self.present
+        of_rows = [self.rows[i].local for i in numbers]
+        if any(grad.device != local.device for grad, local in zip(grads, of_rows, strict=True)):
+            return False
+        if any(grad.layout != torch.strided for grad in grads):  # rows.py says so
+            return False
+        grads = [g if local.whole else plain(inner(g)) for g, local in zip(grads, of_rows, strict=True)]
+        self._held = grads
+        self.column[slice(None) if self.present is None else self.present] = list(map(address, grads))
+        return True
+
+    def of_these(self, rows):
+        """Those of `rows`, a list of numbers, that have one, in order."""
+        return rows if self.present is None else sorted(set(rows).intersection(self.present))
+
+    def gather(self, i, param):
+        """The gradient of row `i`, of which the other processes have the rest; returned, for the caller to hold."""
+        grad = plain(local_gradient(param.grad, whole=True))
+        self.column[i] = address(grad)
+        return grad
+
+    def release(self):
+        self._held = None
+        if self._of_params:
+            self._described.release()

@@ -1,0 +1,234 @@
+"""Owns what stays the same from one step to the next: the row table, its pointers, and the calls that step it; and
+finding out cheaply that something did change. Must not know how rows are chosen, what state is made of or how the calls
+are made.
+
+The cost of refresh() and step() is the cost of a step beyond the C call, so they handle whole lists in single C-level
+operations: about five such passes over the parameters.
+"""
+
+import numpy as np
+
+from .._checks import scalar
+from .._native.cuda import is_device, stays_there
+from .._native.library import DTYPES, library
+from .._native.memory import address
+from .._native.step_call import Call, get_values, new_rows
+from .._options.options import check_options, plain_betas
+from .._state import formats
+from .._state.sharding import inner, is_sharded
+from .._state.spec import describe
+from .bucket import Bucket, Group, in_order
+from .gradients import Gradients
+from .run import Run
+from .step_counts import Counts
+from .watch import StandIns, StateWatch, Watch
+
+# Where the row table points: to the first of these keys that a state has.
+COLUMNS = {
+    **{moment: (moment, formats.codes_of(moment)) for moment in formats.MAPS},
+    **{formats.absmax_of(moment): (formats.absmax_of(moment),) for moment in formats.MAPS},
+    formats.HISTORY: (formats.HISTORY,),
+}
+
+
+class Plan:
+    """What is known of a step. It keeps addresses and no tensors: those are the groups' and the state's."""
+
+    def __init__(self, groups, states, rows, waiting, skipped, counts_there=False):
+        """`waiting`: the indices of parameters that have no row."""
+        self.groups, self._params = [Group(group) for group in groups], None
+        everyone = in_order(groups)
+        self.rows, self.waiting = rows, waiting
+        self.order = [row.index for row in rows]
+        self.in_order = self.order == list(range(len(everyone)))
+        params = self._params_of_rows(everyone)
+        self.sharded = any(map(is_sharded, everyone))
+        self.placements = self._placements(everyone)
+        self.watch = Watch(list(map(inner, everyone)))
+        self.copied = [i for i, row in enumerate(rows) if not (row.plain or row.local.whole)]
+        self.grad_dtypes = {id(param): row.grad_dtype for param, row in zip(params, rows, strict=True)}
+        self.without_version = {i for i, param in enumerate(params) if param.is_inference()}
+        quick = self.watch.sees_swaps and not self.sharded and not self.without_version
+        self.versions = StandIns(params) if quick else None
+        self.counts_there = counts_there  # step counts of all devices' rows lie there, not only of capturable groups
+        self._take_counts(groups, [states[param] for param in params])
+        tensors = list(map(inner, params))
+        self._check_overlap(groups, tensors, [states[param] for param in params])
+        self._fill_table(params, tensors, [states[param] for param in params])
+        self.state_watch = StateWatch(states, formats.KEYS, self.sharded)
+        self.unsettled = None  # the Run of a step that has begun, as long as not everything agrees
+        self._make_calls(skipped)
+
+    # ---- building ------------------------------------------------------------------------------------------------
+
+    def _params_of_rows(self, everyone):
+        return everyone if self.in_order else [everyone[i] for i in self.order]
+
+    def _placements(self, everyone):
+        """Where the parts of DTensors are: the address of one says nothing of it."""
+        if not self.sharded:
+            return None
+        return [(id(p), p.placements, p.device_mesh) if is_sharded(p) else id(p) for p in everyone]
+
+    def _take_counts(self, groups, states):
+        """Makes step counts such that all are counted in one go, as far as they may be moved."""
+        on_device = {}
+        for i, row in enumerate(self.rows):
+            if is_device(row.local.device) and (self.counts_there or groups[row.group]["capturable"]):
+                on_device.setdefault(row.local.device, []).append(i)
+        self.counts = Counts([state["step"] for state in states], on_device)
+        for state, view in zip(states, self.counts.views, strict=True):
+            state["step"] = view
+
+    def _check_overlap(self, groups, params, states):
+        """The library checks the rows of one call; this checks those of all calls, before the first."""
+        written = [(tensor, i, "") for i, tensor in enumerate(params) if self.rows[i].plain]
+        for i, state in enumerate(states):
+            keys = [key for key in state if key in formats.KEYS and key != "step"]
+            written += [(inner(state[key]), i, f"state {key!r} of ") for key in keys]
+        written = [entry for entry in written if entry[0].numel()]
+        begin = np.array([tensor.data_ptr() for tensor, *_ in written], dtype=np.uint64)
+        end = begin + np.array([tensor.numel() * tensor.element_size() for tensor, *_ in written], dtype=np.uint64)
+        order = np.argsort(begin, kind="stable")
+        for k in np.flatnonzero(begin[order][1:] < end[order][:-1])[:1]:
+            found = [written[order[j]] for j in (k, k + 1)]
+            one, other = (f"{key}{describe(groups, self.rows[i].group, self.rows[i].position)}" for _, i, key in found)
+            raise ValueError(f"{one} and {other} share memory: each needs separate memory")
+
+    def _fill_table(self, params, tensors, states):
+        table = self.table = new_rows(len(self.rows))
+        table["param"] = [address(t) if row.plain else 0 for t, row in zip(tensors, self.rows, strict=True)]
+        table["numel"] = [row.local.shape.numel() for row in self.rows]
+        for name in ("row_length", "global_offset", "run_length", "run_stride"):
+            if name in table.dtype.names:
+                table[name] = [getattr(row.local, name) for row in self.rows]
+        for column, keys in COLUMNS.items():
+            at = [next((inner(state[key]) for key in keys if key in state), None) for state in states]
+            table[column] = [0 if tensor is None else tensor.data_ptr() for tensor in at]
+        self.counts.fill(table, [not is_device(row.local.device) for row in self.rows])
+        self.gradients = Gradients(self.rows, params, table["grad"], self.sharded)
+
+    def _make_calls(self, skipped):
+        self.buckets = []
+        # How many rows each call has stepped, where its first row is; of rows that are gathered, each has a call.
+        self.stepped = np.zeros(len(self.rows), dtype=np.int64)
+        keys = [row.bucket() for row in self.rows]
+        ends = [i for i in range(1, len(keys)) if keys[i] != keys[i - 1]] + [len(keys)] * bool(keys)
+        for start, stop in zip([0, *ends], ends, strict=False):
+            row = self.rows[start]
+            device = row.local.device
+            number = library().device_number(device, "a parameter")
+            counter = skipped.address(device)
+            pages = next((row.spec.pages for row in self.rows[start:stop] if row.spec.pages), None)
+            pager = None if pages is None else pages.pager(device)
+            dtypes = DTYPES[row.local.dtype], DTYPES[row.grad_dtype]
+            call = Call(*dtypes, row.spec.format, number, counter, pager, self.progress_of(start))
+            self.buckets.append(Bucket(row, start, stop, self.table, call))
+        self.everything_there = all(bucket.there for bucket in self.buckets)
+
+    def progress_of(self, row):
+        """Where the library writes how many rows the call that begins with `row` has stepped."""
+        return self.stepped.ctypes.data + 8 * row
+
+    # ---- every step ----------------------------------------------------------------------------------------------
+
+    def refresh(self, groups, states, exposed):
+        """Points the table at this step's gradients. False if the plan is out of date; nothing has been written then.
+
+        `exposed`: somebody outside has seen `states`, and may have replaced or moved what is in it.
+        """
+        if len(groups) != len(self.groups) or not all(map(Group.same, self.groups, groups)):
+            return False
+        # The list itself where there is one: a copy touches every parameter.
+        params = groups[0]["params"] if len(groups) == 1 else None
+        if type(params) is not list:
+            params = in_order(groups)
+        if len(params) != len(self.rows) + len(self.waiting):
+            return False
+        if self.waiting and any(params[i].grad is not None for i in self.waiting):
+            return False
+        if self.sharded and self._placements(params) != self.placements:
+            return False
+        if not self.watch.unchanged(list(map(inner, params)) if self.sharded else params):
+            return False
+        if exposed and not self.state_watch.unchanged(states):
+            return False
+        params = self._params_of_rows(params)
+        if not self.gradients.take(params):
+            return False
+        self._params = params  # until release(): to go through them once more would touch all of them
+        return True
+
+    def release(self):
+        """Lets go of what refresh() has taken for one step."""
+        self.gradients.release()
+        self._params = None
+
+    def step(self, groups, found_inf=None):
+        """Steps every parameter that has a gradient. `found_inf`: None, or a tensor of one element; then all parameters
+        are on devices, and their step counts too.
+
+        ValueError if an option of `groups` is wrong; nothing has been written then.
+        """
+        try:
+            self._set_options(groups)
+            self._run(groups, found_inf)
+        finally:
+            self.release()
+
+    def _set_options(self, groups):
+        for number, group in enumerate(groups):
+            if type(group["betas"]) is not tuple:  # what a scheduler or a user has put there
+                check_options({"betas": group["betas"]}, f"group {number}: ")
+                group["betas"] = plain_betas(group["betas"])
+            known, values, lr = self.groups[number], get_values(group), group["lr"]
+            was_there, known.lr_tensor = known.lr_tensor is not None, None
+            if type(lr) is not float:  # so it is nearly always; to ask whether it is a tensor takes longer
+                if stays_there(lr):
+                    known.lr_tensor, lr = lr, 0.0  # its value is the kernels' to read
+                else:
+                    check_options({"lr": lr})
+                    lr = scalar(lr)
+            is_there = known.lr_tensor is not None
+            if values != known.values or lr != known.lr or was_there != is_there:
+                check_options(group, f"group {number}: ")
+                group["betas"] = plain_betas(group["betas"])
+                known.values = None  # until all of it is set
+                for bucket in self.buckets:
+                    if bucket.group == number:
+                        bucket.call.set_values(get_values({**group, **bucket.own}) if bucket.own else values)
+                        # A group whose lr is 0 stops what has an lr of its own, too; see _factors().
+                        bucket.call.options.lr = scalar(bucket.own.get("lr", lr)) if lr or is_there else 0.0
+                known.values, known.lr = values, lr
+
+    # ---- a step that has begun -----------------------------------------------------------------------------------
+
+    def _run(self, groups, found_inf):
+        self.stepped.fill(0)  # first: what an earlier step has left there is not believed
+        run = self.unsettled = Run(self, self._params, found_inf)
+        try:
+            run.calls(groups)
+        except BaseException as error:
+            self.settle()
+            run.name_stepped(error)
+            raise
+        self.settle()
+
+    def settle(self):
+        """Makes parameters, state and counts agree, row by row, whatever has ended a step; most often there is little
+        left to do. An interrupt in here does not end it, and is raised afterwards."""
+        interrupt = None
+        while self.unsettled is not None:
+            try:
+                self.unsettled.settle()
+                self.unsettled = None
+            except KeyboardInterrupt as error:
+                interrupt = error
+            except Exception:
+                if self.unsettled.failed:  # twice: it will not get better
+                    self.unsettled = None
+                else:
+                    self.unsettled.failed = True
+                raise
+        if interrupt is not None:
+            raise interrupt

@@ -1,0 +1,150 @@
+"""Owns finding out what a step consists of: one checked Row per parameter that has a gradient or state, sorted into the
+buckets that one C call can take. Creates missing state. Must not know how often a step is taken, or how fast.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+
+from .._native.library import DTYPES, dtype_number, library
+from .._native.memory import lies_plainly
+from .._state import formats
+from .._state.sharding import Local, belongs_to_fsdp1, inner, local_gradient, unwrapped
+from .._state.spec import describe, state_spec, stepped_view, wrapped_state
+
+
+class Row(NamedTuple):
+    """What is known of a parameter from step to step. It holds no tensor: what the user lets go of is free at once."""
+
+    index: int  # of its parameter among those of all groups
+    group: int  # index of its parameter group
+    position: int  # its place in the group
+    local: Local
+    plain: bool  # the library can step it where it lies; else it is copied for the step
+    grad_dtype: torch.dtype
+    spec: formats.Spec
+    own: dict  # options of its own, which win over the group's
+
+    def bucket(self):
+        """What rows of one call have in common."""
+        own, local = repr(sorted(self.own.items())), self.local
+        dtypes = DTYPES[local.dtype], DTYPES[self.grad_dtype]
+        return (self.group, own, str(local.device), *dtypes, self.spec.format, local.whole)
+
+
+def _check_param(local, tensor, what):
+    dtype_number(local.dtype, what)
+    library().device_number(local.device, what)
+    if tensor.layout != torch.strided:
+        raise ValueError(f"{what} is sparse: parameters must be dense")
+    if any(stride == 0 and size > 1 for stride, size in zip(tensor.stride(), tensor.shape, strict=True)):
+        raise ValueError(f"{what} is expanded: several of its elements share one memory location")
+
+
+def _check_not_fsdp1(param, options, what):
+    # By the options alone: all processes refuse, also those that have only a small part of the parameter.
+    if options["optim_bits"] == 8 and belongs_to_fsdp1(param):
+        raise ValueError(
+            f"{what} belongs to FullyShardedDataParallel (FSDP1), which cannot save 8-bit state: shard the model with "
+            "fully_shard (FSDP2), or use AdamW32bit or optim_bits=32"
+        )
+
+
+def _check_grad(grad, local, what):
+    if grad.layout != torch.strided:
+        raise RuntimeError(
+            f"{what} has a sparse gradient: AdamW does not support sparse gradients (pass sparse=False to an embedding)"
+        )
+    if grad.shape != local.shape:
+        raise ValueError(f"{what} has a gradient of shape {tuple(grad.shape)}: must have the shape of the parameter")
+    if grad.device != local.device:
+        raise ValueError(f"{what} is on {local.device}, but its gradient is on {grad.device}")
+    dtype_number(grad.dtype, f"the gradient of {what}")
+
+
+def collect(groups, states, grad_dtypes, pages, overrides):
+    """The rows of all groups, in bucket order, and the indices of parameters that have neither a gradient nor state.
+
+    Checks everything first, then creates or converts state in `states` {parameter: state}, so that an error leaves all
+    as it was. `grad_dtypes` {id of parameter: dtype} are used for parameters that have state but no gradient now;
+    `pages` is the page manager of groups that name none, `overrides` has the options of single parameters.
+    """
+    everyone = [
+        (number, position, param)
+        for number, group in enumerate(groups)
+        for position, param in enumerate(group["params"])
+    ]
+    overrides.keep_only([*states, *(param for _, _, param in everyone)])
+    rows, waiting, seen = [], [], set()
+    for index, (number, position, param) in enumerate(everyone):
+        if param.grad is None and not states.get(param):
+            waiting.append(index)
+            continue
+        what = describe(groups, number, position)
+        if id(param) in seen:
+            raise ValueError(f"{what} appears more than once in the parameter groups")
+        seen.add(id(param))
+        own = overrides.take(param, bool(states.get(param)))
+        options = {**groups[number], **own}
+        _check_not_fsdp1(param, options, what)
+        local = _named(what, stepped_view, param, options)
+        _check_param(local, inner(param), what)
+        if param.grad is not None:
+            grad = param.grad if local.whole else local_gradient(param.grad, param)
+            _check_grad(grad, local, what)
+            grad_dtype = grad.dtype
+        else:
+            grad_dtype = grad_dtypes.get(id(param), local.dtype)
+        spec = state_spec(local, options, pages)
+        plain = not local.whole and lies_plainly(inner(param))
+        rows.append(Row(index, number, position, local, plain, grad_dtype, spec, own))
+    prepared = [_prepared(row, everyone[row.index][2], states, groups) for row in rows]
+    for row, state in zip(rows, prepared, strict=True):
+        if state is not None:
+            current = states.setdefault(everyone[row.index][2], {})
+            current.update(state)  # first: an interrupt in between leaves numbers beside codes, or the other way round,
+            for key in current.keys() - state.keys():  # and both say the same
+                del current[key]
+    rows.sort(key=Row.bucket)
+    return rows, waiting
+
+
+def _named(what, call, *arguments):
+    try:
+        return call(*arguments)
+    except ValueError as error:
+        raise ValueError(f"{what}: {error}") from None
+
+
+def _prepared(row, param, states, groups):
+    """The state that the row needs, if it is not what `states` holds already."""
+    state = states.get(param)
+    if not state:
+        fresh = {"step": torch.tensor(0.0, dtype=torch.float32, device="cpu"), **formats.fresh(row.spec)}
+        return wrapped_state(fresh, param, row.local)
+    what = describe(groups, row.group, row.position)
+    state = unwrapped(state, param, row.local.whole)
+    valid = formats.conform(state, row.spec, what)
+    step = state.get("step", 0.0)
+    count = formats.step_count(step, what)
+    if not _is_count(step):
+        valid["step"] = torch.tensor(count, dtype=torch.float32, device="cpu")
+    if all(state.get(key) is value for key, value in valid.items()) and not _leftover(state, valid):
+        return None
+    kept = {key: value for key, value in state.items() if key not in formats.KEYS or key == "step"}
+    return wrapped_state({**kept, **valid}, param, row.local)
+
+
+def _is_count(step):
+    """Whether a step count can stay where it is."""
+    if not isinstance(step, torch.Tensor) or step.dtype != torch.float32 or math.prod(step.shape) != 1:
+        return False
+    return lies_plainly(step) and not step.requires_grad
+
+
+def _leftover(state, valid):
+    """What the state should no longer have: codes of moments that are numbers now, or the other way round."""
+    return any(key in state and key not in valid for key in (formats.BY_ELEMENT | formats.BY_BLOCK))

@@ -1,0 +1,101 @@
+"""Owns noticing that tensors or their memory are not what they were: `tensor.data = ...`, set_(), share_memory_(),
+swap_tensors(), other tensors in their places. Must not know what the tensors are for.
+
+A step reads and writes at addresses that were looked up in an earlier one. So before it does, the tensors that are
+there now are asked for their addresses and forms. These are compared with what is remembered, which is numbers only:
+nothing here keeps memory, or a tensor, that nobody else holds. Should another tensor have the address and the form of
+one that is gone, the step may use it: it is the one that is there now.
+"""
+
+from itertools import chain, compress
+
+import numpy as np
+import torch
+from torch.utils.dlpack import to_dlpack
+
+from .._native.inspect_tensors import Described
+from .._native.memory import look
+from .._native.probe import negation
+from .._state.sharding import inner
+
+
+class Watch:
+    """The memory of a list of tensors."""
+
+    def __init__(self, tensors):
+        self._addresses = bytearray(8 * len(tensors))
+        self._described = Described(np.frombuffer(self._addresses, dtype=np.uint64))
+        # What can be compared in one go, or what has to be asked tensor by tensor.
+        self._known = tuple(map(bytes, self._seen())) if self._described.read(tensors) else None
+        # Whether unchanged() would notice that a Python object refers to another C++ tensor, as after swap_tensors().
+        self.sees_swaps = self._known is not None and negation() is not None
+        self._looks = None if self._known else list(map(look, tensors))
+
+    def _seen(self):
+        return self._addresses, self._described.forms, self._described.objects
+
+    def unchanged(self, tensors):
+        """Whether these are the same tensors, which have the same memory and lie in it in the same way."""
+        if self._known is not None:
+            return self._described.read(tensors) and self._seen() == self._known
+        return list(map(look, tensors)) == self._looks
+
+
+class StateWatch:
+    """The tensors of state in {parameter: its state}, and their memory."""
+
+    def __init__(self, states, keys, sharded):
+        """`keys`: those whose values matter."""
+        self._sharded = sharded
+        self._params = list(map(id, states))
+        self._names = self._names_of(states)
+        values = chain.from_iterable(map(dict.values, states.values()))
+        pairs = zip(self._names, values, strict=True)
+        self._matter = [name in keys and isinstance(value, torch.Tensor) for name, value in pairs]
+        self._watch = Watch(self._tensors(states))
+
+    @staticmethod
+    def _names_of(states):
+        return list(chain.from_iterable(states.values()))
+
+    def _tensors(self, states):
+        values = compress(chain.from_iterable(map(dict.values, states.values())), self._matter)
+        return list(map(inner, values)) if self._sharded else list(values)
+
+    def unchanged(self, states):
+        if list(map(id, states)) != self._params or self._names_of(states) != self._names:
+            return False
+        return self._watch.unchanged(self._tensors(states))
+
+
+class StandIns:
+    """Tensors without memory that have the version counters of others, for increment_version(): of torch's own class,
+    and owned by C++, too, they are counted in a third of the time. Not for what may be swapped unseen."""
+
+    def __init__(self, tensors):
+        self.tensors = list(map(self._made, tensors))
+        self._owners = list(map(to_dlpack, self.tensors))
+
+    @staticmethod
+    def _made(tensor):
+        result = tensor.detach()
+        result.data = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
+        return result
+
+
+def _accepts_lists():
+    """torch.autograd.graph.increment_version() takes one tensor before torch 2.5, and any number since."""
+    try:
+        torch.autograd.graph.increment_version([torch.zeros(1, dtype=torch.float32, device="cpu")])
+    except (AttributeError, RuntimeError, TypeError):
+        return False
+    return True
+
+
+if _accepts_lists():
+    increment_version = torch.autograd.graph.increment_version
+else:
+
+    def increment_version(tensors):
+        for tensor in tensors:
+            torch.autograd.graph.increment_version(tensor)
