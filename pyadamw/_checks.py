@@ -1,4 +1,4 @@
-"""Owns what single values may be: numbers, flags, integers. Must not know which option of what they are."""
+"""Owns checks of single values: numbers, flags, integers. Must not know to which option they belong."""
 
 import math
 import numbers
@@ -8,7 +8,7 @@ import torch
 
 
 def shown(value):
-    """repr() of any value: short, and also of what has none, such as some tensors and numbers of 5000 digits."""
+    """A short repr() of any value, even if repr() fails, as for some tensors and for numbers of 5000 digits."""
     try:
         text = repr(value)
     except Exception:  # whatever repr() raises
@@ -32,7 +32,7 @@ def is_finite(value):
     """Whether a number is finite as a float."""
     try:
         return math.isfinite(value)
-    except OverflowError:  # an int that no float can be
+    except OverflowError:  # an int that is too large for a float
         return False
 
 

@@ -1,7 +1,8 @@
 """Owns finding, loading and checking libadamw, and turning its statuses into exceptions. Must not know what a step is.
 
-torch is imported before the library is opened, so that both use one OpenMP thread pool. A process opens one library:
-each has the CPU's kernels, and those for CUDA ask for a driver only when a tensor is on a GPU. Nothing here calls CUDA.
+torch is imported before the library is opened, so that both use one OpenMP thread pool. A process opens one library.
+Each library has the CPU kernels; a library for CUDA needs a driver only when a tensor is on a GPU. Nothing here calls
+CUDA.
 """
 
 import ctypes
@@ -26,7 +27,7 @@ from .messages import in_python
 
 ENVIRONMENT = "PYADAMW_LIBRARY"
 PACKAGED = Path(__file__).resolve().parents[1] / "lib"
-INSTALLED = Path(sys.prefix) / "lib" / "libadamw.so.1"  # a package of its own, as in conda; for the CPU or for one CUDA
+INSTALLED = Path(sys.prefix) / "lib" / "libadamw.so.1"  # a separate package, as in conda; for the CPU or for one CUDA
 CUDA_MAJORS = ("12", "13")
 
 ffi = cdef.ffi
@@ -36,7 +37,7 @@ DTYPE_NAMES = "float32, bfloat16 or float16"
 
 
 def _check_declarations():
-    """The structs as cffi lays them out must be those that the header asserts."""
+    """Checks that the structs have the same layout in cffi as in the assertions of the header."""
     for name, size in cdef.SIZES.items():
         if ffi.sizeof(name) != size:
             raise VersionError(f"pyadamw: sizeof({name}) is {ffi.sizeof(name)} here, but {size} in adamw.h")
@@ -48,14 +49,14 @@ def _check_declarations():
 
 
 def cuda_major():
-    """The CUDA major that torch was built for, as text; None where it was built for none."""
+    """The CUDA major that torch was built for, as text; None if it was built without CUDA."""
     return torch.version.cuda.split(".")[0] if torch.version.cuda else None
 
 
 def candidates():
-    """Where the library is looked for, in this order: inside of pyadamw, then in the environment of this Python.
+    """The possible paths of the library, in order: inside of pyadamw, then in the environment of this Python.
 
-    The environment variable PYADAMW_LIBRARY silences the rest.
+    If the environment variable PYADAMW_LIBRARY is set, only its path counts.
     """
     chosen = os.environ.get(ENVIRONMENT)
     if chosen:
@@ -79,7 +80,7 @@ def _open():
     if problem is not None:
         raise LibraryNotFoundError(f"{where} cannot be loaded: {problem}")
     try:
-        # ctypes opens it, because cffi takes no path that the locale cannot spell. With a slash: nowhere else.
+        # ctypes opens it, because cffi refuses paths that the locale cannot encode. An absolute path prevents a search.
         return path, ffi.dlopen(ffi.cast("void *", ctypes.CDLL(os.path.abspath(path))._handle))
     except OSError as error:
         raise LibraryNotFoundError(f"{where} cannot be loaded: {load_errors.after(error)}") from error
@@ -99,7 +100,7 @@ def _check_versions(path, lib):
             f"{path} has ABI version {abi}, but this pyadamw needs {cdef.ABI_VERSION}: "
             "install a pyadamw and a libadamw that belong together"
         )
-    # A newer minor version only adds; an older one lacks functions that are declared here.
+    # A newer minor version only adds functions; an older one lacks functions that are declared here.
     needed = (cdef.VERSION_MAJOR, cdef.VERSION_MINOR)
     if (version // 10000, version // 100 % 100) < needed:
         raise VersionError(
@@ -113,7 +114,7 @@ def version_text(number):
 
 
 class Library:
-    """The loaded library. `lib` has the C functions, `path` is where it came from."""
+    """The loaded library. `lib` has the C functions, `path` is the path of the file."""
 
     def __init__(self):
         _check_declarations()

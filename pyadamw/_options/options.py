@@ -1,4 +1,4 @@
-"""Owns what each option of a parameter group may be, and the sentence that says so. Must not know what options do."""
+"""Owns the valid values of each option of a parameter group, and the errors. Must not know what options do."""
 
 import numbers
 from collections.abc import Mapping
@@ -30,8 +30,10 @@ def _learning_rate(name, value):
 
 
 def plain_betas(value):
-    """Any sequence of two numbers (a list of some configuration, an array) as a tuple of two floats, which every
-    checkpoint can hold and nobody changes in place. What is none is returned as it is."""
+    """A tuple of two floats from any sequence of two numbers, such as a list or an array. Other values are unchanged.
+
+    Every checkpoint can hold such a tuple, and no code can change it in place.
+    """
     if isinstance(value, (str, bytes, Mapping, torch.Tensor)) or not hasattr(type(value), "__getitem__"):
         return value
     try:
@@ -43,7 +45,7 @@ def plain_betas(value):
 
 
 def _plain(number):
-    """A number as it is, also out of an array without dimensions."""
+    """A number unchanged, or the number in an array without dimensions."""
     is_array = not isinstance(number, torch.Tensor) and getattr(number, "shape", None) == ()
     return number.item() if is_array else number
 
@@ -86,14 +88,14 @@ OPTIONS = {
 
 
 def check_options(options, where=""):
-    """Refuses the first option of `options` (a mapping) that is not what it may be; ignores names it does not know."""
+    """Refuses the first option of `options` (a mapping) that has a wrong value; ignores unknown names."""
     for name, check in OPTIONS.items():
         if name in options:
             check(where + name, options[name])
 
 
 def check_width(name, allowed):
-    """The widths that a class accepts as `optim_bits`: a function that refuses any other."""
+    """A function that refuses other values of `optim_bits` than the widths that a class allows."""
 
     def check(value):
         if not (is_integer(value) and value in allowed):
@@ -103,7 +105,7 @@ def check_width(name, allowed):
 
 
 def carried(args):
-    """What `args` (None, a mapping or an object with attributes) says about the options in ARGS, as a dict."""
+    """The options in ARGS that `args` (None, a mapping or an object with attributes) has, as a dict."""
     if args is None:
         return {}
     if isinstance(args, Mapping):

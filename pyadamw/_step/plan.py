@@ -1,9 +1,9 @@
-"""Owns what stays the same from one step to the next: the row table, its pointers, and the calls that step it; and
-finding out cheaply that something did change. Must not know how rows are chosen, what state is made of or how the calls
-are made.
+"""Owns the data that stays the same from step to step: the row table, its pointers, and the calls that step it. It
+also finds out cheaply that something has changed. Must not know how rows are chosen, what state is made of or how the
+calls are made.
 
-The cost of refresh() and step() is the cost of a step beyond the C call, so they handle whole lists in single C-level
-operations: about five such passes over the parameters.
+A step costs the C call and, beside it, refresh() and step(). So these two handle whole lists in single C-level
+operations, with about five such passes over the parameters.
 """
 
 import numpy as np
@@ -32,7 +32,7 @@ COLUMNS = {
 
 
 class Plan:
-    """What is known of a step. It keeps addresses and no tensors: those are the groups' and the state's."""
+    """The knowledge about a step. It keeps addresses, but no tensors: the groups and the state own the tensors."""
 
     def __init__(self, groups, states, rows, waiting, skipped, counts_there=False):
         """`waiting`: the indices of parameters that have no row."""
@@ -65,13 +65,13 @@ class Plan:
         return everyone if self.in_order else [everyone[i] for i in self.order]
 
     def _placements(self, everyone):
-        """Where the parts of DTensors are: the address of one says nothing of it."""
+        """The placements of DTensors, which an address does not show."""
         if not self.sharded:
             return None
         return [(id(p), p.placements, p.device_mesh) if is_sharded(p) else id(p) for p in everyone]
 
     def _take_counts(self, groups, states):
-        """Makes step counts such that all are counted in one go, as far as they may be moved."""
+        """Arranges step counts so that all of them that may be moved are counted in one operation."""
         on_device = {}
         for i, row in enumerate(self.rows):
             if is_device(row.local.device) and (self.counts_there or groups[row.group]["capturable"]):
@@ -81,7 +81,7 @@ class Plan:
             state["step"] = view
 
     def _check_overlap(self, groups, params, states):
-        """The library checks the rows of one call; this checks those of all calls, before the first."""
+        """The library checks the rows of one call; this checks the rows of all calls, before the first call."""
         written = [(tensor, i, "") for i, tensor in enumerate(params) if self.rows[i].plain]
         for i, state in enumerate(states):
             keys = [key for key in state if key in formats.KEYS and key != "step"]
@@ -110,7 +110,7 @@ class Plan:
 
     def _make_calls(self, skipped):
         self.buckets = []
-        # How many rows each call has stepped, where its first row is; of rows that are gathered, each has a call.
+        # At the first row of each call: how many rows it has stepped. Rows that are gathered have one call each.
         self.stepped = np.zeros(len(self.rows), dtype=np.int64)
         keys = [row.bucket() for row in self.rows]
         ends = [i for i in range(1, len(keys)) if keys[i] != keys[i - 1]] + [len(keys)] * bool(keys)
@@ -127,19 +127,19 @@ class Plan:
         self.everything_there = all(bucket.there for bucket in self.buckets)
 
     def progress_of(self, row):
-        """Where the library writes how many rows the call that begins with `row` has stepped."""
+        """The address of the number of rows stepped by the call that begins with `row`; the library writes it."""
         return self.stepped.ctypes.data + 8 * row
 
     # ---- every step ----------------------------------------------------------------------------------------------
 
     def refresh(self, groups, states, exposed):
-        """Points the table at this step's gradients. False if the plan is out of date; nothing has been written then.
+        """Points the table at this step's gradients. Returns False, without side effects, if the plan is out of date.
 
-        `exposed`: somebody outside has seen `states`, and may have replaced or moved what is in it.
+        `exposed`: code outside has seen `states`, and may have replaced or moved its tensors.
         """
         if len(groups) != len(self.groups) or not all(map(Group.same, self.groups, groups)):
             return False
-        # The list itself where there is one: a copy touches every parameter.
+        # With one group, use its list: a copy would touch every parameter.
         params = groups[0]["params"] if len(groups) == 1 else None
         if type(params) is not list:
             params = in_order(groups)
@@ -160,7 +160,7 @@ class Plan:
         return True
 
     def release(self):
-        """Lets go of what refresh() has taken for one step."""
+        """Releases the tensors that refresh() has taken for one step."""
         self.gradients.release()
         self._params = None
 
@@ -178,14 +178,14 @@ class Plan:
 
     def _set_options(self, groups):
         for number, group in enumerate(groups):
-            if type(group["betas"]) is not tuple:  # what a scheduler or a user has put there
+            if type(group["betas"]) is not tuple:  # a scheduler or the user has set it
                 check_options({"betas": group["betas"]}, f"group {number}: ")
                 group["betas"] = plain_betas(group["betas"])
             known, values, lr = self.groups[number], get_values(group), group["lr"]
             was_there, known.lr_tensor = known.lr_tensor is not None, None
-            if type(lr) is not float:  # so it is nearly always; to ask whether it is a tensor takes longer
+            if type(lr) is not float:  # nearly always it is a float; a check for a tensor would take longer
                 if stays_there(lr):
-                    known.lr_tensor, lr = lr, 0.0  # its value is the kernels' to read
+                    known.lr_tensor, lr = lr, 0.0  # the kernels read its value
                 else:
                     check_options({"lr": lr})
                     lr = scalar(lr)
@@ -193,18 +193,18 @@ class Plan:
             if values != known.values or lr != known.lr or was_there != is_there:
                 check_options(group, f"group {number}: ")
                 group["betas"] = plain_betas(group["betas"])
-                known.values = None  # until all of it is set
+                known.values = None  # until everything is set
                 for bucket in self.buckets:
                     if bucket.group == number:
                         bucket.call.set_values(get_values({**group, **bucket.own}) if bucket.own else values)
-                        # A group whose lr is 0 stops what has an lr of its own, too; see _factors().
+                        # A group whose lr is 0 also stops parameters with a separate lr; see _factors().
                         bucket.call.options.lr = scalar(bucket.own.get("lr", lr)) if lr or is_there else 0.0
                 known.values, known.lr = values, lr
 
     # ---- a step that has begun -----------------------------------------------------------------------------------
 
     def _run(self, groups, found_inf):
-        self.stepped.fill(0)  # first: what an earlier step has left there is not believed
+        self.stepped.fill(0)  # first: the numbers of an earlier step must not count
         run = self.unsettled = Run(self, self._params, found_inf)
         try:
             run.calls(groups)
@@ -215,8 +215,10 @@ class Plan:
         self.settle()
 
     def settle(self):
-        """Makes parameters, state and counts agree, row by row, whatever has ended a step; most often there is little
-        left to do. An interrupt in here does not end it, and is raised afterwards."""
+        """Makes parameters, state and counts agree, row by row, however the step ended.
+
+        An interrupt during this function does not end it, and is raised afterwards.
+        """
         interrupt = None
         while self.unsettled is not None:
             try:
@@ -225,7 +227,7 @@ class Plan:
             except KeyboardInterrupt as error:
                 interrupt = error
             except Exception:
-                if self.unsettled.failed:  # twice: it will not get better
+                if self.unsettled.failed:  # for the second time: another try will not help
                     self.unsettled = None
                 else:
                     self.unsettled.failed = True
