@@ -30,7 +30,7 @@ class _Cache:
 
     def __init__(self) -> None:
         self.plan: Plan | None = None
-        self.counts_there = False  # GradScaler's found_inf was on a device: step counts are on the device since then
+        self.counts_on_device = False  # True once GradScaler's found_inf was on a device
         self.pages = PageManager()  # for groups that name none
         self.overrides = Overrides()
         self.exposed = False  # the user may hold the state, and may replace or move its tensors
@@ -138,19 +138,19 @@ class Base(torch.optim.Optimizer):
         found_inf = scaler.get("found_inf")
         if scaler.get("grad_scale") is not None:
             self._unscale(scaler["grad_scale"])
-        there = found_inf is not None and is_device(found_inf.device)
-        if found_inf is not None and not there and float(found_inf) != 0:
+        on_device = found_inf is not None and is_device(found_inf.device)
+        if found_inf is not None and not on_device and float(found_inf) != 0:
             return loss
         if is_capturing() and not all(group["capturable"] for group in self.param_groups):
             raise RuntimeError(
                 f"step() of {type(self).__name__} cannot be captured into a CUDA graph with capturable=False: "
                 "pass capturable=True"
             )
-        plan = self._current_plan(counts_there=there)
-        if there and not plan.everything_there and float(found_inf) != 0:  # parameters on the CPU must wait for it
+        plan = self._current_plan(counts_on_device=on_device)
+        if on_device and not plan.all_on_device and float(found_inf) != 0:  # parameters on the CPU must wait for it
             plan.release()
             return loss
-        plan.step(self.param_groups, found_inf if there and plan.everything_there else None)
+        plan.step(self.param_groups, found_inf if on_device and plan.all_on_device else None)
         return loss
 
     def _unscale(self, scale: torch.Tensor) -> None:
@@ -165,20 +165,20 @@ class Base(torch.optim.Optimizer):
             for (device, _), grads in lists.items():
                 torch._foreach_mul_(grads, factor.to(device, non_blocking=True))
 
-    def _current_plan(self, counts_there: bool) -> Plan:
-        """`counts_there`: whether step counts must be on the devices of the parameters; they then stay on them."""
+    def _current_plan(self, counts_on_device: bool) -> Plan:
+        """`counts_on_device`: whether step counts must be on the devices of the parameters; they then stay on them."""
         cache = self._cache
         self._settle()
-        if counts_there and cache.plan is not None and not cache.plan.counts_there:
+        if counts_on_device and cache.plan is not None and not cache.plan.counts_on_device:
             cache.plan = None
         if cache.plan is None or not cache.plan.refresh(self.param_groups, self._state, cache.exposed):
-            cache.counts_there = cache.counts_there or counts_there
+            cache.counts_on_device = cache.counts_on_device or counts_on_device
             plan, cache.plan = cache.plan, None
             for number, group in enumerate(self.param_groups):
                 check_options(group, f"group {number}: ")
             grad_dtypes = {} if plan is None else plan.grad_dtypes
             rows, waiting = collect(self.param_groups, self._state, grad_dtypes, cache.pages, cache.overrides)
-            cache.plan = Plan(self.param_groups, self._state, rows, waiting, cache.skipped, cache.counts_there)
+            cache.plan = Plan(self.param_groups, self._state, rows, waiting, cache.skipped, cache.counts_on_device)
             if not cache.plan.refresh(self.param_groups, self._state, cache.exposed):
                 raise InternalError("pyadamw: a parameter changed while step() was reading it")
         return cache.plan

@@ -51,11 +51,11 @@ def flag(name, value):
         refuse(name, value, "True or False")
 
 
-def integer(least, most, need):
-    """A check that a value is an integer in [least, most]; None: no limit."""
+def integer(minimum, maximum, need):
+    """A check that a value is an integer in [minimum, maximum]; None: no limit."""
 
     def check(name, value):
-        if not (is_integer(value) and value >= least and (most is None or value <= most)):
+        if not (is_integer(value) and value >= minimum and (maximum is None or value <= maximum)):
             refuse(name, value, need)
 
     return check

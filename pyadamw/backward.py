@@ -151,6 +151,6 @@ def _make_state(optimizer: _AdamW) -> None:
             if grad is None:
                 param.grad = torch.zeros_like(param)
             try:
-                optimizer._current_plan(counts_there=False).release()
+                optimizer._current_plan(counts_on_device=False).release()
             finally:
                 param.grad = grad

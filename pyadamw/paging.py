@@ -111,16 +111,16 @@ class PageManager:
         return pager
 
     def _make(self, device):
-        there = is_device(device)
+        on_device = is_device(device)
         if self.backing is None:
-            if not there:
+            if not on_device:
                 return self._new("host", device)
             try:
                 return self._new("managed", device)
             except UnsupportedError:
                 return self._new("pinned", device)
-        if _BACKINGS[self.backing] != there:
-            others = " or ".join(repr(name) for name, cuda in _BACKINGS.items() if cuda == there)
+        if _BACKINGS[self.backing] != on_device:
+            others = " or ".join(repr(name) for name, cuda in _BACKINGS.items() if cuda == on_device)
             raise ValueError(f"backing = {self.backing!r}, but a parameter is on {device}: must be {others} for that")
         return self._new(self.backing, device)
 

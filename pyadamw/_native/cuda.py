@@ -29,7 +29,7 @@ def is_capturing():
     return torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
 
 
-def stays_there(value):
+def is_on_device(value):
     """Whether `value` is a tensor on a device, which the CPU could read only after waiting."""
     return isinstance(value, torch.Tensor) and is_device(value.device)
 

@@ -53,8 +53,8 @@ class Pager:
         if PLACES[place[0]] == "file":
             self._in_files.add(address)
         owner = ffi.gc(buffer[0], self._free, bytes_)
-        there = PLACES[place[0]] in ("managed", "device") and self.device.type != "cpu"
-        if there:
+        on_device = PLACES[place[0]] in ("managed", "device") and self.device.type != "cpu"
+        if on_device:
             return torch.as_tensor(_CudaMemory(owner, address, bytes_), device=self.device).view(dtype).view(shape)
         return torch.frombuffer(ffi.buffer(owner, bytes_), dtype=dtype).view(shape)
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import torch
 
 from .._checks import finite_at_least_zero, flag, integer, is_finite, is_integer, is_real, refuse
-from .._native.cuda import stays_there
+from .._native.cuda import is_on_device
 from .._native.memory import oddity
 from ..paging import PageManager
 
@@ -20,7 +20,7 @@ def _learning_rate(name, value):
             return
         if oddity(value) or value.numel() != 1 or value.is_complex() or value.dtype == torch.bool:
             refuse(name, value, "a finite number >= 0 or a tensor that holds one")
-        if stays_there(value):
+        if is_on_device(value):
             return
         number = value.item()
     else:
@@ -40,8 +40,8 @@ def plain_betas(value):
         numbers_ = [_plain(beta) for beta in value] if len(value) == 2 else []
     except TypeError:  # an array without dimensions has no length
         return value
-    right = len(numbers_) == 2 and all(is_real(number) and is_finite(number) for number in numbers_)
-    return tuple(map(float, numbers_)) if right else value
+    valid = len(numbers_) == 2 and all(is_real(number) and is_finite(number) for number in numbers_)
+    return tuple(map(float, numbers_)) if valid else value
 
 
 def _plain(number):

@@ -247,8 +247,8 @@ class Overrides:
     def keep_only(self, params: Iterable[torch.Tensor]) -> None:
         """Forgets and releases all parameters except these."""
         if self._taken:
-            there = set(map(id, params))
-            self._taken = {param: own for param, own in self._taken.items() if id(param) in there}
+            wanted = set(map(id, params))
+            self._taken = {param: own for param, own in self._taken.items() if id(param) in wanted}
 
     def applied(self, group: dict[str, Any], param: torch.Tensor, has_state: bool = False) -> dict[str, Any]:
         """The options of a parameter: the group's, where the parameter has none."""

@@ -25,7 +25,7 @@ from .damage import FLOATS, check_moment, check_not_negative, check_scales
 
 MAPS = {"exp_avg": "signed", "exp_avg_sq": "unsigned", "max_exp_avg_sq": "unsigned"}
 HISTORY = "gnorm_history"
-MOST_STEPS = 2**53  # a float64 can hold every whole number up to here
+MAX_STEPS = 2**53  # a float64 can hold every whole number up to here
 
 
 def codes_of(moment):
@@ -110,7 +110,7 @@ def step_count(value, where):
     number = value
     if isinstance(value, torch.Tensor) and not oddity(value) and value.numel() == 1 and not value.is_complex():
         number = value.item()
-    if not (is_real(number) and is_finite(number) and 0 <= number <= MOST_STEPS and number == int(number)):
+    if not (is_real(number) and is_finite(number) and 0 <= number <= MAX_STEPS and number == int(number)):
         need = "a whole number from 0 to 2^53, or a tensor that holds one"
         raise ValueError(f"{where}: step = {shown(value)}: must be {need}")
     return float(number)
@@ -220,8 +220,8 @@ def _check(state, key, shape, where, dtypes="float"):
     value = _tensor(state, key, where)
     if tuple(value.shape) != tuple(shape):
         raise ValueError(f"{where}: {key} has shape {tuple(value.shape)}: must be {tuple(shape)}")
-    right = value.dtype == torch.uint8 if dtypes == "uint8" else value.dtype in FLOATS
-    if not right:
+    valid = value.dtype == torch.uint8 if dtypes == "uint8" else value.dtype in FLOATS
+    if not valid:
         raise ValueError(f"{where}: {key} has dtype {str(value.dtype).removeprefix('torch.')}: must be {dtypes}")
     return value
 

@@ -157,8 +157,8 @@ def _check_cast_codes(entry, bits, what):
     if 0 <= values.min() <= values.max() <= 255:
         raise ValueError(
             f"{what}: exp_avg consists of 8-bit codes: the checkpoint has 8-bit state, which was read as 32-bit state "
-            "without decoding. Load it with the pyadamw and into an optimizer of the class that saved it. Then pass "
-            "the state_dict() of that optimizer to load_state_dict() of this one"
+            "without decoding. Load it with the version of pyadamw, and into an optimizer of the class, that saved it. "
+            "Then pass the state_dict() of that optimizer to load_state_dict() of this one"
         )
 
 

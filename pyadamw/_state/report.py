@@ -93,8 +93,8 @@ def _entry(name: str, param: torch.Tensor, group: dict[str, Any], state: dict[st
     if group["optim_bits"] == 8 and spec.format == FLOAT32:
         reasons.append(f"32 bits because it has fewer than min_8bit_size = {group['min_8bit_size']} elements")
     if group["is_paged"] and manager_of(group, param.numel(), default) is None:
-        least = (group["page_manager"] or default).min_numel
-        reasons.append(f"not paged because it has fewer than min_numel = {least} elements")
+        minimum = (group["page_manager"] or default).min_numel
+        reasons.append(f"not paged because it has fewer than min_numel = {minimum} elements")
     if view.whole:
         reasons.append(f"gathered for each step, and its state is whole in every process, because {view.gathered}")
     for key, value in state.items():

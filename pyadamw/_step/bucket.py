@@ -35,5 +35,5 @@ class Bucket:
         self.group, self.own = row.group, row.own  # own: options that win over the group's
         self.device, self.whole = row.local.device, row.local.whole
         self.start, self.stop, self.call = start, stop, call
-        self.there = is_device(self.device)
+        self.on_device = is_device(self.device)
         self.rows, self.pointer = range(start, stop), rows_pointer(rows[start:stop])

@@ -9,7 +9,7 @@ operations, with about five such passes over the parameters.
 import numpy as np
 
 from .._checks import scalar
-from .._native.cuda import is_device, stays_there
+from .._native.cuda import is_device, is_on_device
 from .._native.library import DTYPES, library
 from .._native.memory import address
 from .._native.step_call import Call, get_values, new_rows
@@ -34,7 +34,7 @@ COLUMNS = {
 class Plan:
     """The knowledge about a step. It keeps addresses, but no tensors: the groups and the state own the tensors."""
 
-    def __init__(self, groups, states, rows, waiting, skipped, counts_there=False):
+    def __init__(self, groups, states, rows, waiting, skipped, counts_on_device=False):
         """`waiting`: the indices of parameters that have no row."""
         self.groups, self._params = [Group(group) for group in groups], None
         everyone = in_order(groups)
@@ -50,7 +50,7 @@ class Plan:
         self.without_version = {i for i, param in enumerate(params) if param.is_inference()}
         quick = self.watch.sees_swaps and not self.sharded and not self.without_version
         self.versions = StandIns(params) if quick else None
-        self.counts_there = counts_there  # step counts of all devices' rows lie there, not only of capturable groups
+        self.counts_on_device = counts_on_device  # of all groups, not only of capturable ones
         self._take_counts(groups, [states[param] for param in params])
         tensors = list(map(inner, params))
         self._check_overlap(groups, tensors, [states[param] for param in params])
@@ -74,7 +74,7 @@ class Plan:
         """Arranges step counts so that all of them that may be moved are counted in one operation."""
         on_device = {}
         for i, row in enumerate(self.rows):
-            if is_device(row.local.device) and (self.counts_there or groups[row.group]["capturable"]):
+            if is_device(row.local.device) and (self.counts_on_device or groups[row.group]["capturable"]):
                 on_device.setdefault(row.local.device, []).append(i)
         self.counts = Counts([state["step"] for state in states], on_device)
         for state, view in zip(states, self.counts.views, strict=True):
@@ -124,7 +124,7 @@ class Plan:
             dtypes = DTYPES[row.local.dtype], DTYPES[row.grad_dtype]
             call = Call(*dtypes, row.spec.format, number, counter, pager, self.progress_of(start))
             self.buckets.append(Bucket(row, start, stop, self.table, call))
-        self.everything_there = all(bucket.there for bucket in self.buckets)
+        self.all_on_device = all(bucket.on_device for bucket in self.buckets)
 
     def progress_of(self, row):
         """The address of the number of rows stepped by the call that begins with `row`; the library writes it."""
@@ -182,15 +182,15 @@ class Plan:
                 check_options({"betas": group["betas"]}, f"group {number}: ")
                 group["betas"] = plain_betas(group["betas"])
             known, values, lr = self.groups[number], get_values(group), group["lr"]
-            was_there, known.lr_tensor = known.lr_tensor is not None, None
+            had_tensor, known.lr_tensor = known.lr_tensor is not None, None
             if type(lr) is not float:  # nearly always it is a float; a check for a tensor would take longer
-                if stays_there(lr):
+                if is_on_device(lr):
                     known.lr_tensor, lr = lr, 0.0  # the kernels read its value
                 else:
                     check_options({"lr": lr})
                     lr = scalar(lr)
-            is_there = known.lr_tensor is not None
-            if values != known.values or lr != known.lr or was_there != is_there:
+            has_tensor = known.lr_tensor is not None
+            if values != known.values or lr != known.lr or had_tensor != has_tensor:
                 check_options(group, f"group {number}: ")
                 group["betas"] = plain_betas(group["betas"])
                 known.values = None  # until everything is set
@@ -198,7 +198,7 @@ class Plan:
                     if bucket.group == number:
                         bucket.call.set_values(get_values({**group, **bucket.own}) if bucket.own else values)
                         # A group whose lr is 0 also stops parameters with a separate lr; see _factors().
-                        bucket.call.options.lr = scalar(bucket.own.get("lr", lr)) if lr or is_there else 0.0
+                        bucket.call.options.lr = scalar(bucket.own.get("lr", lr)) if lr or has_tensor else 0.0
                 known.values, known.lr = values, lr
 
     # ---- a step that has begun -----------------------------------------------------------------------------------

@@ -57,7 +57,7 @@ class Run:
         if lr is not None and "lr" in bucket.own:
             lr = self._own_lr(lr, bucket.own["lr"])
         at = float32_at(lr, device, known)
-        return (at, float32_at(self.found_inf, device, known), stream(device)) if bucket.there else (at, 0, 0)
+        return (at, float32_at(self.found_inf, device, known), stream(device)) if bucket.on_device else (at, 0, 0)
 
     def _own_lr(self, lr, own):
         """The separate lr of a parameter if the group's lr is on a device: 0 if the group's is 0, without waiting."""
