@@ -1,5 +1,5 @@
-"""Owns finding out what a step consists of: one checked Row per parameter that has a gradient or state, sorted into the
-buckets that one C call can take. Creates missing state. Must not know how often a step is taken, or how fast.
+"""Owns finding the parts of a step: one checked Row for each parameter with a gradient or state, sorted into buckets
+that one C call can step. Creates missing state. Must not know how often steps happen, or how fast they are.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ class Row(NamedTuple):
     group: int  # index of its parameter group
     position: int  # its place in the group
     local: Local
-    plain: bool  # the library can step it where it lies; else it is copied for the step
+    plain: bool  # the library can step it in place; else it is copied for the step
     grad_dtype: torch.dtype
     spec: formats.Spec
-    own: dict  # options of its own, which win over the group's
+    own: dict  # options of this parameter, which win over the group's
 
     def bucket(self):
         """The properties that all rows of one call share."""
