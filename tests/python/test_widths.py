@@ -46,7 +46,7 @@ def test_codes_of_format_1_that_were_cast_are_refused():
     saved = optimizer.state_dict()
     saved["param_groups"][0].update(pyadamw_format=1, optim_bits=8)
     saved["state"][0]["exp_avg"] = torch.randint(256, (70, 100)).float()
-    with pytest.raises(ValueError, match="exp_avg has the whole numbers of 8-bit codes"):
+    with pytest.raises(ValueError, match="exp_avg consists of 8-bit codes"):
         optimizer.load_state_dict(saved)
 
 
