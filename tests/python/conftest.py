@@ -1,5 +1,6 @@
 """Owns what every Python test shares: seeds, thread counts, the property-test profile. Must not know any law."""
 
+import gc
 import os
 import shutil
 import tempfile
@@ -13,6 +14,13 @@ import torch
 hypothesis.settings.register_profile("suite", deadline=None, print_blob=True, derandomize=True, max_examples=60)
 hypothesis.settings.load_profile("suite")
 defaults.apply()
+
+
+def pytest_collection_finish(session):
+    """What has been imported stays: no collection of garbage goes through it again, which takes longer than most tests."""
+    if session.items:
+        gc.collect()
+        gc.freeze()
 
 
 @pytest.fixture(autouse=True)
