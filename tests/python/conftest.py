@@ -16,6 +16,15 @@ hypothesis.settings.load_profile("suite")
 defaults.apply()
 
 
+# Files that take longest, those first, so that no processor has nothing to do at the end (ci/pytest).
+LONGEST = ("tasks", "interrupts", "meshes", "sharded", "forks", "defaults", "paging_memory", "demo", "in_backward", "gpu_rehearsal")
+
+
+def pytest_collection_modifyitems(items):
+    places = {f"test_{name}.py": place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))  # which leaves each file's in their order
+
+
 def pytest_collection_finish(session):
     """What has been imported stays: no collection of garbage goes through it again, which takes longer than most tests."""
     if session.items:
