@@ -204,7 +204,7 @@ def main(arguments=None):
     o = parser.parse_args(arguments)
     partial = bool(o.major or o.arch or o.kernel != "*")
     every = partial or o.every or o.action == "record"
-    wanted = {m: o.arch or (ARCHITECTURES if every else QUICK) for m in o.major or compile_kernels.MAJORS}
+    wanted = dict.fromkeys(o.major or compile_kernels.MAJORS, o.arch or (ARCHITECTURES if every else QUICK))
     try:
         budgets = json.loads(o.budgets.read_text()) if o.budgets.exists() else {"aims": {}, "kernels": {}}
         measured = measure(

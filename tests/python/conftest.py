@@ -9,7 +9,6 @@ from pathlib import Path
 import defaults
 import hypothesis
 import pytest
-import torch
 
 hypothesis.settings.register_profile("suite", deadline=None, print_blob=True, derandomize=True, max_examples=60)
 hypothesis.settings.load_profile("suite")
@@ -17,7 +16,18 @@ defaults.apply()
 
 
 # Files that take longest, those first, so that no processor has nothing to do at the end (ci/pytest).
-LONGEST = ("tasks", "interrupts", "meshes", "sharded", "forks", "defaults", "paging_memory", "demo", "in_backward", "gpu_rehearsal")
+LONGEST = (
+    "tasks",
+    "interrupts",
+    "meshes",
+    "sharded",
+    "forks",
+    "defaults",
+    "paging_memory",
+    "demo",
+    "in_backward",
+    "gpu_rehearsal",
+)
 
 
 def pytest_collection_modifyitems(items):
@@ -26,7 +36,7 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_collection_finish(session):
-    """What has been imported stays: no collection of garbage goes through it again, which takes longer than most tests."""
+    """What has been imported stays: to go through it for garbage takes longer than most tests."""
     if session.items:
         gc.collect()
         gc.freeze()
@@ -35,6 +45,8 @@ def pytest_collection_finish(session):
 @pytest.fixture(autouse=True)
 def _repeatable():
     """Every test starts from the same random numbers, on one thread (test_threads.py: the count changes no bit)."""
+    import torch  # which the process that only gives tests to others need not wait for
+
     torch.manual_seed(0)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

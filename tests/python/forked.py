@@ -48,8 +48,8 @@ def _process(modules, settings):
 
 
 def run(script, *arguments, modules=("torch", "torch._dynamo"), settings=(), timeout=300, **environment):
-    """Runs a script in a fork with changed environment variables (None removes one); settings, pairs, are those that the
-    forked process has been started with."""
+    """Runs a script in a fork with changed environment variables (None removes one); settings, pairs, are those that
+    the forked process has been started with."""
     process = _process(modules, settings)
     with tempfile.TemporaryDirectory() as folder:
         out, error = Path(folder) / "out", Path(folder) / "error"
