@@ -141,7 +141,7 @@ def test_a_wrong_path_is_named_at_the_first_use():
 
 def test_import_needs_no_library():
     """`import pyadamw` works without the library; only using it is an error."""
-    assert run_python("import pyadamw; print(pyadamw.__version__)", PYADAMW_LIBRARY="/nowhere.so").returncode == 0
+    assert forked.run("import pyadamw; print(pyadamw.__version__)", PYADAMW_LIBRARY="/nowhere.so").returncode == 0
 
 
 @pytest.fixture
@@ -275,10 +275,10 @@ def test_declarations_are_the_headers():
 def test_info_command():
     """`python -m pyadamw info` prints versions, library and kernel; without a library it says so and fails."""
     script = "import sys; from pyadamw.cli import main; sys.exit(main(['info']))"
-    done = run_python(script)
+    done = forked.run(script)
     assert done.returncode == 0
     assert all(word in done.stdout for word in ("pyadamw", "torch", "library", "kernel", "threads"))
-    done = run_python(script, PYADAMW_LIBRARY="/nowhere.so")
+    done = forked.run(script, PYADAMW_LIBRARY="/nowhere.so")
     assert done.returncode == 1
     assert "/nowhere.so" in done.stderr
 

@@ -13,7 +13,7 @@ import pyadamw
 def test_every_pair_in_every_way():
     """Full state dicts, those from rank 0 and load_state_dict() convert; files may be refused."""
     done = run(
-        "import widths_script; widths_script.main()", modules=("widths_script",), timeout=400, OMP_NUM_THREADS="1"
+        "import widths_script; widths_script.main()", modules=("sharded_script",), timeout=400, OMP_NUM_THREADS="1"
     )
     wrong = [line for line in done.stdout.splitlines() if "WRONG" in line]
     assert done.returncode == 0, "\n".join(wrong) + done.stderr[-3000:]
