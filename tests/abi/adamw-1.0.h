@@ -303,8 +303,8 @@ typedef struct adamw_step_options {
                                   of the last 100 steps. Step 1 fills all entries, and so does the first norm above zero; step t
                                   writes entry t % 100. A norm that is not finite is neither recorded nor clipped. */
   int32_t device;              /* -1: CPU. >= 0: the CUDA device with this number (needs a CUDA build of the library) */
-  int32_t num_threads;         /* maximum number of CPU threads for this call, in 0 ... INT32_MAX; adamw_set_num_threads() says
-                                  what 0 means and how many threads a call uses */
+  int32_t num_threads;         /* CPU threads for this call: the maximum, in 0 ... INT32_MAX. adamw_set_num_threads() says what
+                                  0 means and how many threads a call uses */
   int32_t reserved;            /* 0 */
   uint64_t seed;               /* of the stochastic rounding */
   const float *grad_scale;     /* NULL, or one float in (0, infinity): the step multiplies gradients by its reciprocal
