@@ -70,8 +70,8 @@ class StateWatch:
 class StandIns:
     """Tensors without memory that share the version counters of other tensors, for increment_version().
 
-    They have torch's base class, and their views make them owned by C++ too, so that increment_version() takes a third of
-    the time. Not for tensors that may be swapped unseen.
+    They have torch's base class, and their views make them owned by C++ too: increment_version() takes a third of the
+    time. Not for tensors that may be swapped unseen.
     """
 
     def __init__(self, tensors):
