@@ -171,8 +171,8 @@ typedef enum adamw_dtype {
  *
  *   Stochastic rounding. It rounds up with a probability equal to the distance from the code below, so that the stored value
  *   is right on average. Rounding to the nearest code would stall wherever a step changes a moment by less than half the
- *   distance between two codes. That always happens to v with beta2 = 0.999, and to small m, because small codes lie far
- *   apart. The random bits are a hash of (seed, step, global element index), so runs repeat and resume exactly.
+ *   distance between two codes. That always happens to v with beta2 = 0.999. It also happens to small m, because small
+ *   codes lie far apart. The random bits are a hash of (seed, step, global element index), so runs repeat and resume exactly.
  *
  *   Limits of the average. From a lower limit on, the stored value is meant to be right on average to 1e-4 of the number.
  *   The following magnitudes are fractions of absmax.
@@ -184,8 +184,8 @@ typedef enum adamw_dtype {
  *     sqrt(exp_avg_sq): right from 3.25e-7 up, which is the smallest code. Smaller numbers except 0 become that code.
  *
  *   Zeros. A moment that is exactly zero is stored as zero. If the absmax of a block is below 2^-126, the whole block is
- *   stored as zero. Apart from that, a second moment above zero never becomes zero. A first moment above zero in magnitude
- *   becomes zero only if it is below 9e-7 of its absmax and the random bits decide so.
+ *   stored as zero. Apart from that, a second moment above zero never becomes zero. A first moment other than zero becomes
+ *   zero only if it is below 9e-7 of its absmax and the random bits decide so.
  *   Memory filled with zeros is a valid fresh state.
  *
  *   max_exp_avg_sq (AMSGRAD) is stored like exp_avg_sq, but rounded to the nearest code, because a maximum of stochastically
