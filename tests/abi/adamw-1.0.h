@@ -229,7 +229,8 @@ typedef struct adamw_state_layout {
 } adamw_state_layout;
 
 /* Computes how much state a tensor of `numel` elements in rows of `row_length` (see adamw_tensor) needs. Writes *layout.
- * numel in 0 ... 2^58, and row_length in 1 ... numel must divide it (if numel is 0, any row_length is allowed).
+ * Allowed: numel in 0 ... 2^58, and row_length in 1 ... numel, which must divide numel (if numel is 0, any row_length is
+ * allowed).
  * Errors:
  *   INVALID_ARGUMENT  the format is unknown; numel or row_length breaks the rules above; layout is NULL */
 ADAMW_API adamw_status adamw_get_state_layout(adamw_state_format format, int64_t numel, int64_t row_length, int32_t amsgrad,
@@ -329,9 +330,9 @@ typedef struct adamw_step_options {
         ADAMW_STATE_FLOAT32, 0u, 100, -1, 0, 0, 0u, NULL, NULL, NULL, NULL, NULL, NULL, NULL             \
   }
 
-/* The same as a function, for bindings that cannot use macros. size is the caller's sizeof(adamw_step_options), and size in
- * 128 ... 4096. Writes `size` bytes: the fields that this library knows, as far as they fit, then zeros. Sets options->size to
- * `size`.
+/* The same as a function, for bindings that cannot use macros. size is the caller's sizeof(adamw_step_options). Allowed:
+ * size in 128 ... 4096. Writes `size` bytes: the fields that this library knows, as far as they fit, then zeros. Sets
+ * options->size to `size`.
  * Errors:
  *   INVALID_ARGUMENT  options is NULL
  *   VERSION           this library does not know the size; it has written nothing */
@@ -340,9 +341,9 @@ ADAMW_API adamw_status adamw_step_options_init(adamw_step_options *options, size
 /* Performs one AdamW step of `count` tensors, in place.
  *
  * `tensors` is a table: an array of adamw_tensor whose entries lie `tensor_size` bytes apart. tensor_size is the caller's
- * sizeof(adamw_tensor), and tensor_size in 104 ... 4096: it includes all fields up to `global_offset`. count in 0 ... 2^55;
- * with 0 the call is valid and does nothing. The library only reads the table, and does not use it after the call. It checks
- * every field of every tensor before it writes anything.
+ * sizeof(adamw_tensor). Allowed: tensor_size in 104 ... 4096, which includes all fields up to `global_offset`, and
+ * count in 0 ... 2^55. A call with count = 0 does nothing. The library only reads the table, and does not use it after the
+ * call. It checks every field of every tensor before it writes anything.
  *
  * On the CPU, the call returns when the step is done. Working memory for each tensor: less than a kilobyte; up to 32 KiB more
  * with percentile_clipping; up to 128 KiB more with max_unorm or ADAMW_STATE_TENSOR8. No other memory grows with the tensors.
@@ -418,9 +419,9 @@ typedef struct adamw_quantize_options {
         0, 0, 0, 0, 0u, NULL                                                                             \
   }
 
-/* The same as a function, for bindings that cannot use macros. size is the caller's sizeof(adamw_quantize_options), and size in
- * 72 ... 4096. Writes `size` bytes: the fields that this library knows, as far as they fit, then zeros. Sets options->size to
- * `size`.
+/* The same as a function, for bindings that cannot use macros. size is the caller's sizeof(adamw_quantize_options). Allowed:
+ * size in 72 ... 4096. Writes `size` bytes: the fields that this library knows, as far as they fit, then zeros. Sets
+ * options->size to `size`.
  * Errors:
  *   INVALID_ARGUMENT  options is NULL
  *   VERSION           this library does not know the size; it has written nothing */
@@ -494,9 +495,9 @@ typedef struct adamw_pager_options {
 #define ADAMW_PAGER_OPTIONS_INIT \
   { sizeof(adamw_pager_options), ADAMW_PLACE_HOST, -1, 0, 0, 0, NULL }
 
-/* The same as a function, for bindings that cannot use macros. size is the caller's sizeof(adamw_pager_options), and size in
- * 32 ... 4096. Writes `size` bytes: the fields that this library knows, as far as they fit, then zeros. Sets options->size to
- * `size`.
+/* The same as a function, for bindings that cannot use macros. size is the caller's sizeof(adamw_pager_options). Allowed:
+ * size in 32 ... 4096. Writes `size` bytes: the fields that this library knows, as far as they fit, then zeros. Sets
+ * options->size to `size`.
  * Errors:
  *   INVALID_ARGUMENT  options is NULL
  *   VERSION           this library does not know the size; it has written nothing */
@@ -533,9 +534,9 @@ ADAMW_API adamw_status adamw_pager_create(const adamw_pager_options *options, ad
  *   INVALID_ARGUMENT  buffers are still allocated: their pointers would dangle. The call has changed nothing */
 ADAMW_API adamw_status adamw_pager_destroy(adamw_pager *pager);
 
-/* Allocates a buffer of at least `bytes` zeros, aligned to 64 bytes. bytes in 1 ... 2^60. *place receives the place of the
- * buffer; `place` may be NULL. Allocate buffers in the order in which they are stepped: the pager then reads and writes them in
- * larger pieces. *buffer is NULL after an error.
+/* Allocates a buffer of at least `bytes` zeros, aligned to 64 bytes. Allowed: bytes in 1 ... 2^60. *place receives the place of
+ * the buffer; `place` may be NULL. Allocate buffers in the order in which they are stepped: the pager then reads and writes
+ * them in larger pieces. *buffer is NULL after an error.
  * Errors:
  *   INVALID_ARGUMENT  pager or buffer is NULL; bytes breaks the rule above
  *   UNSUPPORTED       in a child of fork() (not HOST)
@@ -550,10 +551,10 @@ ADAMW_API adamw_status adamw_pager_alloc(adamw_pager *pager, int64_t bytes, void
 ADAMW_API adamw_status adamw_pager_free(adamw_pager *pager, void *buffer);
 
 /* For kernels other than adamw_step(). Brings in `bytes` bytes at `address` and writes to *usable where the CPU, or work that
- * is queued on `stream` of the device, can use them until adamw_pager_release(). The bytes must lie in one buffer, and bytes in
- * 1 ... chunk_bytes (rounded up to pages). At most 3 byte ranges can be acquired at a time, and they must not overlap. While
- * one is acquired, a step with this pager is refused. Memory that is used in place (HOST, and buffers that the budget keeps
- * resident) is not brought in: *usable is `address`, and these limits do not apply.
+ * is queued on `stream` of the device, can use them until adamw_pager_release(). The bytes must lie in one buffer. Allowed:
+ * bytes in 1 ... chunk_bytes (rounded up to pages). At most 3 byte ranges can be acquired at a time, and they must not overlap.
+ * While one is acquired, a step with this pager is refused. Memory that is used in place (HOST, and buffers that the budget
+ * keeps resident) is not brought in: *usable is `address`, and these limits do not apply.
  * *usable is NULL after an error.
  * Errors:
  *   INVALID_ARGUMENT  pager or usable is NULL; the bytes lie in no buffer or pass its end; another rule above is broken
@@ -593,8 +594,8 @@ ADAMW_API adamw_status adamw_pager_prefetch(adamw_pager *pager, void *address, i
  *   DEVICE            the CUDA call that failed, by name */
 ADAMW_API adamw_status adamw_pager_wait(adamw_pager *pager);
 
-/* Writes *statistics. size is the caller's sizeof(adamw_pager_statistics), and size in 64 ... 4096: it includes all fields up
- * to resident_peak_bytes. Writes `size` bytes: the fields that this library knows, as far as they fit, then zeros.
+/* Writes *statistics. size is the caller's sizeof(adamw_pager_statistics). Allowed: size in 64 ... 4096, which includes all
+ * fields up to resident_peak_bytes. Writes `size` bytes: the fields that this library knows, as far as they fit, then zeros.
  * Errors:
  *   INVALID_ARGUMENT  pager or statistics is NULL
  *   VERSION           this library does not know the size; it has written nothing
