@@ -7,10 +7,10 @@ from collections.abc import Callable
 from typing import Any, TypeVar, overload
 
 import torch
-from torch.optim.optimizer import ParamsT
 
 from ._native.cuda import Counter, is_capturing, is_device
 from ._native.library import library
+from ._native.torch_private import ParamsT, multiply
 from ._options.options import check_options, plain_betas
 from ._options.overrides import Overrides
 from ._state import load, received
@@ -164,7 +164,7 @@ class Base(torch.optim.Optimizer):
         with torch.no_grad():
             factor = scale.to(torch.float64).reciprocal().to(torch.float32)
             for (device, _), grads in lists.items():
-                torch._foreach_mul_(grads, factor.to(device, non_blocking=True))
+                multiply(grads, factor.to(device, non_blocking=True))
 
     def _current_plan(self, counts_there: bool) -> Plan:
         """`counts_there`: whether step counts must lie on the parameters' devices; they stay there then."""

@@ -17,6 +17,7 @@ import torch
 
 from .library import ffi, library, new_options
 from .probe import negation
+from .torch_private import TENSOR_BASE, capsule_pointer, exchange_api, python_function, type_slot
 
 _FORM = np.dtype(
     [
@@ -64,9 +65,7 @@ _METH_NOARGS = 4  # methodobject.h
 
 def _defined(name, slot, structure):
     """What torch's tensor class has under this name in the table that one of its slots points to; or None."""
-    get_slot = ctypes.pythonapi.PyType_GetSlot
-    get_slot.restype, get_slot.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_int]
-    at = get_slot(torch._C.TensorBase, slot)
+    at = type_slot(TENSOR_BASE, slot)
     while at and (entry := structure.from_address(at)).name is not None:
         if entry.name == name:
             return entry
@@ -77,10 +76,10 @@ def _defined(name, slot, structure):
 @functools.cache
 def _gradient():
     """(get, closure, keep) for adamw_describe_tensors() to ask parameters for their `.grad`; or None."""
-    entry = _defined(b"grad", _PY_TP_GETSET, _GetSet)
-    if entry is None or not entry.get:
+    entry, set_item = _defined(b"grad", _PY_TP_GETSET, _GetSet), python_function("PyList_SetItem")
+    if entry is None or not entry.get or set_item is None:
         return None
-    keep = ffi.cast("adamw_set_item_function", _address("PyList_SetItem"))
+    keep = ffi.cast("adamw_set_item_function", set_item)
     return ffi.cast("adamw_get_function", entry.get), ffi.cast("void *", entry.closure or 0), keep
 
 
@@ -92,23 +91,20 @@ def _is_neg():
 
 def finds_gradients(params):
     """Whether DescribedGradients can ask these parameters: the `.grad` of their classes is torch's own."""
-    own = torch._C.TensorBase.__dict__["grad"]
+    if not (_loop() and _gradient()):
+        return False
+    own = TENSOR_BASE.__dict__["grad"]
     kinds = set(map(type, params))
-    return bool(_loop() and _gradient()) and all(inspect.getattr_static(kind, "grad", None) is own for kind in kinds)
-
-
-def _address(name):
-    """Of a function of CPython."""
-    return ctypes.cast(getattr(ctypes.pythonapi, name), ctypes.c_void_p).value
+    return all(inspect.getattr_static(kind, "grad", None) is own for kind in kinds)
 
 
 @functools.cache
 def _loop():
     """adamw_describe_tensors(sequence, address of options), which holds the GIL as torch needs it, and options with
     torch's function and CPython's; or None."""
-    capsule = getattr(torch.Tensor, "__dlpack_c_exchange_api__", None)
+    capsule, get_item = exchange_api(), python_function("PyList_GetItem")
     function = getattr(library().lib, "adamw_describe_tensors", None)
-    if capsule is None or function is None:
+    if capsule is None or get_item is None or function is None:
         return None
     place, test = negation(), _is_neg()
     if place is not None:
@@ -117,16 +113,16 @@ def _loop():
         asking = {"test": ffi.cast("adamw_get_function", test), "passes": ffi.cast("void *", id(False))}
     else:
         return None
-    pointer_of = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(
-        ("PyCapsule_GetPointer", ctypes.pythonapi)
-    )
-    api = _ExchangeApi.from_address(pointer_of(capsule, b"dlpack_exchange_api"))
+    at = capsule_pointer(capsule, b"dlpack_exchange_api")
+    if at is None:
+        return None
+    api = _ExchangeApi.from_address(at)
     if api.major != 1 or not api.describe_object or ffi.sizeof("adamw_tensor_form") != _FORM.itemsize:
         return None
     prototype = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.py_object, ctypes.c_void_p)
     options = {
         "describe": ffi.cast("adamw_dlpack_function", api.describe_object),
-        "item": ffi.cast("adamw_item_function", _address("PyList_GetItem")),
+        "item": ffi.cast("adamw_item_function", get_item),
         **asking,
     }
     return prototype(int(ffi.cast("uintptr_t", function))), options

@@ -7,9 +7,13 @@ own operations read and write all of these.
 """
 
 import torch
-from torch.nn.parameter import is_lazy
 
 _is_neg = torch.Tensor.is_neg
+
+
+def is_lazy(value):
+    """Whether it is a parameter or buffer that has no shape yet."""
+    return isinstance(value, (torch.nn.UninitializedParameter, torch.nn.UninitializedBuffer))
 
 
 def address(tensor):

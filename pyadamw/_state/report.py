@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch.nn.parameter import is_lazy
 
 from .._native.layout import FLOAT32
+from .._native.memory import is_lazy
 from .._native.pager import home
 from .._options.overrides import Overrides
 from ..paging import PageManager, manager_of

@@ -17,6 +17,7 @@ import torch
 from .._native.cdef import BLOCK_SIZE
 from .._native.layout import SHORTEST_ROW, absmax_shape, block_dim, follows_rows, row_length
 from .._native.memory import plain
+from .._native.torch_private import local_tensor
 from .cuts import Cuts
 
 
@@ -41,20 +42,12 @@ class Local(NamedTuple):
 
 def is_sharded(value):
     """Whether it is a DTensor. (Their module is large, and need not be there.)"""
-    return isinstance(value, torch.Tensor) and hasattr(value, "_local_tensor") and hasattr(value, "placements")
-
-
-def belongs_to_fsdp1(param):
-    """Whether FullyShardedDataParallel, the predecessor of FSDP2, has made it a part of a flat parameter, or is one.
-
-    It keeps state as pieces of flat tensors that have an element for each of the parameter's.
-    """
-    return getattr(param, "_fsdp_flattened", False) is True or getattr(param, "_is_flat_param", False) is True
+    return isinstance(value, torch.Tensor) and hasattr(value, "placements") and hasattr(value, "to_local")
 
 
 def inner(value):
     """The tensor of this process: of a DTensor its part, any other itself."""
-    return value._local_tensor if is_sharded(value) else value
+    return local_tensor(value) if is_sharded(value) else value
 
 
 def local_view(param, eight_bit, block_wise=True, needs_norm="", by_index=False):
@@ -140,7 +133,7 @@ def local_gradient(grad, param=None, whole=False):
         return grad.detach().full_tensor()
     if param is not None and is_sharded(param) and grad.placements != param.placements:
         grad = grad.detach().redistribute(placements=param.placements)
-    return grad._local_tensor
+    return local_tensor(grad)
 
 
 def gathered(param):
@@ -154,7 +147,7 @@ def own_part(whole, param):
 
     mesh = param.device_mesh
     everywhere = DTensor.from_local(whole, mesh, [Replicate()] * mesh.ndim, run_check=False)
-    return everywhere.redistribute(placements=param.placements)._local_tensor
+    return local_tensor(everywhere.redistribute(placements=param.placements))
 
 
 # ---- state -----------------------------------------------------------------------------------------------------------
@@ -175,7 +168,7 @@ def _unwrapped(value, param, whole):
         return value.full_tensor() if is_sharded(value) else value
     if is_sharded(value):
         if value.device_mesh == param.device_mesh and value.placements == param.placements:
-            return value._local_tensor
+            return local_tensor(value)
         value = value.full_tensor()
     split = value.shape in (param.shape, torch.Size(absmax_shape(param.shape)))
     return own_part(value, param) if split else value

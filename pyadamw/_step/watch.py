@@ -11,11 +11,11 @@ from itertools import chain, compress
 
 import numpy as np
 import torch
-from torch.utils.dlpack import to_dlpack
 
 from .._native.inspect_tensors import Described
 from .._native.memory import look
 from .._native.probe import negation
+from .._native.torch_private import cpp_owner
 from .._state.sharding import inner
 
 
@@ -74,28 +74,10 @@ class StandIns:
 
     def __init__(self, tensors):
         self.tensors = list(map(self._made, tensors))
-        self._owners = list(map(to_dlpack, self.tensors))
+        self._owners = list(map(cpp_owner, self.tensors))
 
     @staticmethod
     def _made(tensor):
         result = tensor.detach()
         result.data = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
         return result
-
-
-def _accepts_lists():
-    """torch.autograd.graph.increment_version() takes one tensor before torch 2.5, and any number since."""
-    try:
-        torch.autograd.graph.increment_version([torch.zeros(1, dtype=torch.float32, device="cpu")])
-    except (AttributeError, RuntimeError, TypeError):
-        return False
-    return True
-
-
-if _accepts_lists():
-    increment_version = torch.autograd.graph.increment_version
-else:
-
-    def increment_version(tensors):
-        for tensor in tensors:
-            torch.autograd.graph.increment_version(tensor)
