@@ -14,7 +14,6 @@ from pathlib import Path
 import torch
 
 from ..errors import (
-    BY_STATUS,
     InternalError,
     InvalidArgumentError,
     LibraryNotFoundError,
@@ -22,6 +21,7 @@ from ..errors import (
     VersionError,
 )
 from . import cdef, load_errors
+from .constants import BY_STATUS, DTYPE_NAMES, DTYPES
 
 ENVIRONMENT = "PYADAMW_LIBRARY"
 PACKAGED = Path(__file__).resolve().parents[1] / "lib"
@@ -29,9 +29,6 @@ INSTALLED = Path(sys.prefix) / "lib" / "libadamw.so.1"  # a package of its own, 
 CUDA_MAJORS = ("12", "13")
 
 ffi = cdef.ffi
-
-DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}  # adamw_dtype
-DTYPE_NAMES = "float32, bfloat16 or float16"
 
 
 def _check_declarations():

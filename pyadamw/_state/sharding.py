@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 import torch
 
-from .._native.cdef import BLOCK_SIZE
-from .._native.layout import SHORTEST_ROW, absmax_shape, block_dim, follows_rows, row_length
+from .._native.cdef import BLOCK_SIZE, SHORTEST_BLOCK_ROW
+from .._native.layout import absmax_shape, block_dim, follows_rows, row_length
 from .._native.memory import plain
 from .._native.torch_private import local_tensor
 from .cuts import Cuts
@@ -101,7 +101,7 @@ def _cut_blocks(shape, cuts):
                 continue
             if first % BLOCK_SIZE or (last % BLOCK_SIZE and end != shape[d]):
                 return f"shards of dimension {d} end within blocks of {BLOCK_SIZE}"
-            if follows_rows(shape) and last - first < SHORTEST_ROW:
+            if follows_rows(shape) and last - first < SHORTEST_BLOCK_ROW:
                 return f"a shard of dimension {d} has rows of {last - first} elements, too few for blocks"
             if scales != (first // BLOCK_SIZE, -(-last // BLOCK_SIZE)):
                 return f"shards of dimension {d} and those of its scales differ"
@@ -116,7 +116,7 @@ def _no_index(shape, cuts, eight_bit):
     step = math.prod(shape[inmost + 1 :])
     lengths = [(end - begin) * step for begin, end in cuts.pieces[inmost]]
     # Blocks of any state follow rows: they lie in one run if runs are rows, or whole blocks.
-    fits = (inmost == 1 and min(lengths) >= SHORTEST_ROW) or not any(length % BLOCK_SIZE for length in lengths)
+    fits = (inmost == 1 and min(lengths) >= SHORTEST_BLOCK_ROW) or not any(length % BLOCK_SIZE for length in lengths)
     if inmost > 0 and not eight_bit and not fits:
         return f"shards of dimension {inmost} end within blocks of {BLOCK_SIZE}"
     return ""

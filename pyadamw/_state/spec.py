@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from .._native.layout import BLOCK8, FLOAT32, TENSOR8
+from .._native.constants import BLOCK8, FLOAT32, TENSOR8
 from .._native.memory import is_lazy
 from ..paging import PageManager, manager_of
 from .formats import BY_BLOCK, BY_ELEMENT, Spec

@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 import torch
 
-from .._native.library import DTYPES, dtype_number, library
+from .._native.constants import DTYPES
+from .._native.library import dtype_number, library
 from .._native.memory import lies_plainly
 from .._native.torch_private import belongs_to_fsdp1
 from .._state import formats
