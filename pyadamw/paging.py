@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from typing import Literal
 
 import torch
@@ -75,6 +76,7 @@ class PageManager:
         self.resident_bytes, self.chunk_bytes, self.reserve_bytes = resident_bytes, chunk_bytes, reserve_bytes
         self.directory = None if directory is None else os.fspath(directory)
         self._pagers: dict[torch.device, Pager] = {}
+        self._making = threading.Lock()  # optimizers of several threads may ask for the first time
         if backing is not None and not _BACKINGS[backing]:
             self.pager(torch.device("cpu"))  # what is wrong with the directory shows now
 
@@ -103,10 +105,11 @@ class PageManager:
 
     def pager(self, device: torch.device) -> Pager:
         """The pages for parameters on `device`; they are made at the first call."""
-        pager = self._pagers.get(device)
-        if pager is None:
-            pager = self._pagers[device] = self._make(device)
-        return pager
+        with self._making:
+            pager = self._pagers.get(device)
+            if pager is None:
+                pager = self._pagers[device] = self._make(device)
+            return pager
 
     def _make(self, device):
         there = is_device(device)

@@ -17,7 +17,7 @@ import torch
 
 from .library import ffi, library, new_options
 from .probe import negation
-from .torch_private import TENSOR_BASE, capsule_pointer, exchange_api, python_function, type_slot
+from .torch_private import TENSOR_BASE, capsule_pointer, exchange_api, has_gil, python_function, type_slot
 
 _FORM = np.dtype(
     [
@@ -102,6 +102,8 @@ def finds_gradients(params):
 def _loop():
     """adamw_describe_tensors(sequence, address of options), which holds the GIL as torch needs it, and options with
     torch's function and CPython's; or None."""
+    if not has_gil():  # which the loop needs: it looks at objects that it does not own
+        return None
     capsule, get_item = exchange_api(), python_function("PyList_GetItem")
     function = getattr(library().lib, "adamw_describe_tensors", None)
     if capsule is None or get_item is None or function is None:
