@@ -1,14 +1,15 @@
 // Owns every check of what a caller passes. Nothing below it checks again; nothing here writes a caller's memory.
 #pragma once
 
+#include <cstdint>
 #include <cstring>
 #include <vector>
 
-#include "../backend.h"
+#include "../../include/adamw.h"
 
 namespace adamw {
 
-struct Workspace;  // workspace.h
+struct CheckMemory;  // overlap_cache.h
 
 constexpr const char *step_name = "adamw_step";
 constexpr int64_t most_bytes = int64_t{1} << 62;
@@ -17,7 +18,7 @@ constexpr int64_t most_bytes = int64_t{1} << 62;
 // options say, in this library's size.
 adamw_status check_step_options(const adamw_step_options *options, adamw_step_options &o);
 adamw_status check_rows(const adamw_step_options &options, const adamw_tensor *tensors, int64_t count,
-                        Workspace &workspace);
+                        CheckMemory &memory);
 adamw_status check_quantize_options(const char *function, const adamw_quantize_options *options,
                                     adamw_quantize_options &o);
 adamw_status check_device(const char *function, int32_t device);

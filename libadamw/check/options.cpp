@@ -6,6 +6,8 @@
 #include <cmath>
 #include <cstdio>
 
+#include "../devices.h"
+#include "../formats.h"
 #include "../pager/pager.h"
 #include "../status.h"
 #include "sizes.h"

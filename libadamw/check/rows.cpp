@@ -4,8 +4,10 @@
 #include <utility>
 #include <vector>
 
+#include "../formats.h"
+#include "../numerics/layout.h"
 #include "../status.h"
-#include "../workspace.h"
+#include "overlap_cache.h"
 
 namespace adamw {
 namespace {
@@ -146,15 +148,15 @@ struct Recognized {
 }  // namespace
 
 adamw_status check_rows(const adamw_step_options &options, const adamw_tensor *tensors, int64_t count,
-                        Workspace &workspace) {
+                        CheckMemory &memory) {
   if (count == 0) return ADAMW_OK;
-  OverlapCache *const seen = workspace.tables.find(tensors[0].param, count);
+  OverlapCache *const seen = memory.tables.find(tensors[0].param, count);
   if (seen != nullptr) {
     Recognized recognized{seen->compare()};
     if (adamw_status s = over_stretches(options, tensors, count, recognized)) return s;
     if (recognized.comparison.right()) return ADAMW_OK;
   }
-  Listed listed{workspace.written, workspace.read};
+  Listed listed{memory.written, memory.read};
   const std::vector<Interval> &written = listed.all_written, &read = listed.all_read;
   listed.all_written.clear();
   listed.all_read.clear();
@@ -163,7 +165,7 @@ adamw_status check_rows(const adamw_step_options &options, const adamw_tensor *t
   if (adamw_status s = check_overlap(step_name, sorted, by_address(read.data(), read.size()))) return s;
   if (seen == nullptr) return ADAMW_OK;
   seen->take(written, sorted);
-  workspace.tables.make_room(seen);
+  memory.tables.make_room(seen);
   return ADAMW_OK;
 }
 
