@@ -1,6 +1,7 @@
 // Owns how numerics/dynamic_codes.h looks up its lines and rounds on vectors. Knows nothing of where codes lie.
 #pragma once
 
+#include "../../include/adamw.h"
 #include "../numerics/dynamic_codes.h"
 #include "vector.h"
 
@@ -31,6 +32,15 @@ ADAMW_INLINE PerMoment<I> encode(DynamicCodes, bool amsgrad, const PerMoment<V> 
   return {encode_signed(x.exp_avg, V(scales.exp_avg.inverse), noise, signed_map),
           encode_unsigned(x.exp_avg_sq, V(scales.exp_avg_sq.inverse), noise, unsigned_map),
           amsgrad ? encode_unsigned(x.max_exp_avg_sq, V(scales.max_exp_avg_sq.inverse), I(0u), unsigned_map) : I(0u)};
+}
+
+// Of one moment, for quantization alone.
+ADAMW_INLINE I encode_as(DynamicCodes, adamw_map map, V value, const Scale &scale, I noise) {
+  return map == ADAMW_MAP_SIGNED ? encode_signed(value, V(scale.inverse), noise, signed_map)
+                                 : encode_unsigned(value, V(scale.inverse), noise, unsigned_map);
+}
+ADAMW_INLINE V decode_as(DynamicCodes, adamw_map map, I code) {
+  return map == ADAMW_MAP_SIGNED ? decode_signed<V>(code) : decode_unsigned<V>(code);
 }
 
 }  // namespace

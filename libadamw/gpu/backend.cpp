@@ -282,6 +282,16 @@ QuantizeTable quantize_table(const QuantizePlan &plan, float *floats, std::uint8
   return t;
 }
 
+// The name of a kernel of the plan's format.
+struct KernelName {
+  char name[48];
+};
+KernelName kernel_of(const char *what, const QuantizePlan &plan) {
+  KernelName kernel;
+  std::snprintf(kernel.name, sizeof kernel.name, "%s%s", what, traits(plan.format).kernel_name);
+  return kernel;
+}
+
 adamw_status run_blocks(const Launcher &launcher, const char *function, const char *kernel, const QuantizeTable &t) {
   LoadedKernel loaded{};
   if (adamw_status s = launcher.state.kernel(function, *find_kernel(kernel), &loaded)) return s;
@@ -298,7 +308,7 @@ adamw_status quantize(const QuantizePlan &plan, const float *source, std::uint8_
       t.largest = workspace.at<std::uint32_t>(0);
       if (adamw_status s = run_blocks(launcher, function, "adamw_largest", t)) return s;
     }
-    if (adamw_status s = run_blocks(launcher, function, "adamw_quantize_blocks", t)) return s;
+    if (adamw_status s = run_blocks(launcher, function, kernel_of("adamw_quantize", plan).name, t)) return s;
     return workspace.give_back(function);
   });
 }
@@ -306,7 +316,7 @@ adamw_status quantize(const QuantizePlan &plan, const float *source, std::uint8_
 adamw_status dequantize(const QuantizePlan &plan, const std::uint8_t *codes, const float *absmax, float *target) {
   constexpr const char *function = "adamw_dequantize";
   return on_device(function, plan.device, plan.stream, [&](const Launcher &launcher) {
-    return run_blocks(launcher, function, "adamw_dequantize_blocks",
+    return run_blocks(launcher, function, kernel_of("adamw_dequantize", plan).name,
                       quantize_table(plan, target, const_cast<std::uint8_t *>(codes), const_cast<float *>(absmax)));
   });
 }

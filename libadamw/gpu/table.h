@@ -124,6 +124,10 @@ using AmsgradTable = StepTable<AmsgradRow>;
 static_assert(sizeof(PlainTable) <= parameter_bytes && sizeof(AmsgradTable) <= parameter_bytes, "a launch carries it");
 static_assert(PlainTable::capacity >= 304, "GPT-2 small in one launch");
 
+// The dtypes that the kernels of any dtype know: F(value of adamw_dtype, its class in kernels/elements.h).
+// kernel_choice.h sees to it that none is missing.
+#define ADAMW_KERNEL_DTYPES(F) F(0, Float32) F(1, Bfloat16) F(2, Float16)
+
 // Every kernel with its parameters and the threads of its blocks. step<state>_<parameters>_<gradients>: what people
 // train with, at full speed; step<state>_any: every other choice of dtypes, element by element. step<state>_runs: the
 // same of rows whose elements lie in runs of the unsharded tensor. (Kernels that know no runs are none the slower.)
@@ -149,8 +153,8 @@ static_assert(PlainTable::capacity >= 304, "GPT-2 small in one launch");
   F(adamw_measure8_amsgrad, AmsgradTable, block_threads_used)  \
   F(adamw_norms, NormTable, block_threads_used)                \
   F(adamw_largest, QuantizeTable, block_threads_used)          \
-  F(adamw_quantize_blocks, QuantizeTable, block_threads_used)  \
-  F(adamw_dequantize_blocks, QuantizeTable, block_threads_used)
+  F(adamw_quantize8, QuantizeTable, block_threads_used)        \
+  F(adamw_dequantize8, QuantizeTable, block_threads_used)
 
 #define ADAMW_THREADS(kernel, Table, threads) constexpr int kernel##_threads = threads;
 ADAMW_KERNELS(ADAMW_THREADS)
