@@ -42,9 +42,12 @@ typedef int (*adamw_dlpack_function)(void *object, void *dl_tensor);
 /* The object at `index` of `sequence`, not owned, or NULL. CPython's PyList_GetItem is one. */
 typedef void *(*adamw_item_function)(void *sequence, ptrdiff_t index);
 
-/* What `object` has under `key`, owned by whoever calls it, or NULL. CPython's PyObject_GetAttr is one, and so is the
- * function of a PyMethodDef that takes no arguments, whose `key` is NULL. */
-typedef void *(*adamw_get_function)(void *object, void *key);
+/* What `object` refers to, as `descriptor` says, owned by whoever calls it, or NULL; `nothing` is NULL. The slot tp_descr_get
+ * of a descriptor's type is one: it is the __get__(object) of that descriptor. */
+typedef void *(*adamw_get_function)(void *descriptor, void *object, void *nothing);
+
+/* What `object` says of itself; `nothing` is NULL. The function of a PyMethodDef that takes no arguments is one. */
+typedef void *(*adamw_test_function)(void *object, void *nothing);
 
 /* Makes `object` number `index` of `sequence`, which owns it from now on, even if it fails; 0 if it could. CPython's
  * PyList_SetItem is one. */
@@ -63,11 +66,11 @@ typedef struct adamw_describe_options {
   size_t form_size;               /* sizeof(adamw_tensor_form) */
   void **objects;                 /* NULL, or where to write what tells the objects apart: `count` pointers, those that
                                      `item` returned, or with `handle` those that lie in these objects */
-  adamw_get_function get;         /* NULL, or: described is get(object, key), as a parameter's gradient is */
-  void *key;
+  adamw_get_function get;         /* NULL, or: described is get(descriptor, object, NULL), as a parameter's gradient is */
+  void *descriptor;
   adamw_set_item_function keep;   /* with `get`: the sequence `kept` owns what `get` returned until the caller empties it */
   void *kept;
-  adamw_get_function test;        /* NULL, or: a tensor is refused of which test(tensor, NULL) is not `passes`. A torch
+  adamw_test_function test;       /* NULL, or: a tensor is refused of which test(tensor, NULL) is not `passes`. A torch
                                      tensor whose is_neg() is not False holds other numbers than its memory */
   void *passes;
   size_t handle;                  /* 0, or: `handle` bytes beyond its beginning a tensor has a pointer. It is refused if the
