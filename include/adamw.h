@@ -216,6 +216,9 @@ typedef enum adamw_state_format {
 /* Elements in a block of ADAMW_STATE_BLOCK8. */
 #define ADAMW_BLOCK_SIZE 256
 
+/* The smallest row_length with which blocks follow rows. With shorter rows, blocks are flat. */
+#define ADAMW_SHORTEST_BLOCK_ROW 64
+
 /* Entries of adamw_tensor.gnorm_history. */
 #define ADAMW_GNORM_HISTORY 100
 

@@ -14,6 +14,7 @@
 namespace adamw {
 
 static_assert(block_size == ADAMW_BLOCK_SIZE, "the header's");
+static_assert(shortest_block_row == ADAMW_SHORTEST_BLOCK_ROW, "the header's");
 
 // One tensor of a step.
 struct Row {

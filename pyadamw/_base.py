@@ -7,15 +7,16 @@ from collections.abc import Callable
 from typing import Any, TypeVar, overload
 
 import torch
-from torch.optim.optimizer import ParamsT
 
 from ._native.cuda import Counter, is_capturing, is_device
 from ._native.library import library
+from ._native.torch_private import ParamsT, multiply
 from ._options.options import check_options, plain_betas
 from ._options.overrides import Overrides
 from ._state import load, received
 from ._state.export import converted
 from ._state.report import MemoryReport
+from ._step.exclusive import exclusive, new_lock
 from ._step.plan import Plan
 from ._step.rows import collect
 from ._step.torch_hooks import with_hooks
@@ -35,6 +36,7 @@ class _Cache:
         self.overrides = Overrides()
         self.exposed = False  # the user may hold the state, and may replace or move its tensors
         self.skipped = Counter()
+        self.lock = new_lock()
 
 
 class Base(torch.optim.Optimizer):
@@ -52,6 +54,7 @@ class Base(torch.optim.Optimizer):
     # ---- state ---------------------------------------------------------------------------------------------------
 
     @property
+    @exclusive
     def state(self) -> defaultdict[torch.Tensor, Any]:
         """The state of each parameter, a dict of plain tensors. It is empty before the first step of the parameter.
 
@@ -66,6 +69,7 @@ class Base(torch.optim.Optimizer):
         return self._state
 
     @state.setter
+    @exclusive
     def state(self, state: defaultdict[torch.Tensor, Any]) -> None:
         self._settle()
         self._state = state
@@ -96,6 +100,7 @@ class Base(torch.optim.Optimizer):
         named = {group["page_manager"] for group in self.param_groups} - {None}
         return [self._cache.pages, *named]
 
+    @exclusive
     def memory_report(self) -> MemoryReport:
         """How many bytes the state of each parameter takes, and where it is: a MemoryReport. str() makes a table."""
         return MemoryReport(self.param_groups, self._state, self.default_pages, self.overrides)
@@ -118,6 +123,7 @@ class Base(torch.optim.Optimizer):
     def step(self, closure: Callable[[], T]) -> T: ...
 
     @with_hooks
+    @exclusive
     def step(self, closure: Callable[[], T] | None = None) -> T | None:
         """Steps every parameter that has a gradient, and returns the result of `closure`.
 
@@ -163,7 +169,7 @@ class Base(torch.optim.Optimizer):
         with torch.no_grad():
             factor = scale.to(torch.float64).reciprocal().to(torch.float32)
             for (device, _), grads in lists.items():
-                torch._foreach_mul_(grads, factor.to(device, non_blocking=True))
+                multiply(grads, factor.to(device, non_blocking=True))
 
     def _current_plan(self, counts_on_device: bool) -> Plan:
         """`counts_on_device`: whether step counts must be on the devices of the parameters; they then stay on them."""
@@ -185,6 +191,7 @@ class Base(torch.optim.Optimizer):
 
     # ---- groups --------------------------------------------------------------------------------------------------
 
+    @exclusive
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Adds a group, which may override every option, including optim_bits and min_8bit_size."""
         if isinstance(param_group, dict):
@@ -195,6 +202,7 @@ class Base(torch.optim.Optimizer):
 
     # ---- checkpoints and copies ----------------------------------------------------------------------------------
 
+    @exclusive
     def state_dict(self) -> dict[str, Any]:
         """The state of all parameters and the options of all groups; see torch.optim.Optimizer.
 
@@ -222,6 +230,7 @@ class Base(torch.optim.Optimizer):
         """
         return converted(self.state_dict(), "bitsandbytes")
 
+    @exclusive
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Loads a copy of the state of another optimizer: the two share no memory.
 
@@ -252,6 +261,7 @@ class Base(torch.optim.Optimizer):
         """What state is loaded into."""
         return load.Target(self.param_groups, self._state, self._cache.pages, self._cache.overrides)
 
+    @exclusive
     def __getstate__(self) -> dict[str, Any]:
         # The base class keeps only the first three.
         return {
@@ -267,6 +277,7 @@ class Base(torch.optim.Optimizer):
             ],
         }
 
+    @exclusive
     def __setstate__(self, state: dict[str, Any]) -> None:
         state = dict(state)
         cache, previous = self.__dict__.get("_cache", _Cache()), self.__dict__.get("param_groups")

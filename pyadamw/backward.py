@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
+from ._native.torch_private import belongs_to_fsdp1
 from ._state import load
-from ._state.sharding import belongs_to_fsdp1
 from ._state.spec import describe
 from ._step.data_parallel import Averaged
 from .optim import AdamW8bit, _AdamW

@@ -49,14 +49,3 @@ class StorageError(AdamWError, OSError):
 
 class LibraryNotFoundError(AdamWError, OSError):
     """The shared library is missing or cannot be loaded."""
-
-
-BY_STATUS: dict[int, type[AdamWError]] = {
-    1: InvalidArgumentError,
-    2: VersionError,
-    3: UnsupportedError,
-    4: OutOfMemoryError,
-    5: InternalError,
-    6: DeviceError,
-    7: StorageError,
-}

@@ -15,6 +15,7 @@ from typing import Literal
 import torch
 
 from ._native import quantize as _calls
+from ._native.constants import BLOCK8, MAPS, ROUNDINGS, TENSOR8
 from ._native.layout import absmax_shape, block_dim, follows_rows, row_length
 from ._native.memory import oddity
 
@@ -66,9 +67,11 @@ def quantize(
     _check_dense("tensor", tensor)
     if tensor.is_complex():
         raise ValueError(f"tensor has dtype {str(tensor.dtype).removeprefix('torch.')}: must be real numbers")
-    _check_choice("map", map, _calls.MAPS)
-    _check_choice("rounding", rounding, _calls.ROUNDINGS)
-    return _calls.quantize(tensor, map, block_wise=block_wise, rounding=rounding, step=step, seed=seed)
+    _check_choice("map", map, MAPS)
+    _check_choice("rounding", rounding, ROUNDINGS)
+    return _calls.quantize(
+        tensor, map, state_format=BLOCK8 if block_wise else TENSOR8, rounding=rounding, step=step, seed=seed
+    )
 
 
 def dequantize(
@@ -77,11 +80,11 @@ def dequantize(
     """The float32 tensor absmax[block] * codebook(map)[codes], with the shape of `codes`. See quantize()."""
     _check_dense("codes", codes)
     _check_dense("absmax", absmax)
-    _check_choice("map", map, _calls.MAPS)
-    return _calls.dequantize(codes, absmax, map, block_wise=block_wise)
+    _check_choice("map", map, MAPS)
+    return _calls.dequantize(codes, absmax, map, state_format=BLOCK8 if block_wise else TENSOR8)
 
 
 def codebook(map: Map = "signed") -> torch.Tensor:
     """The 256 float32 values of a map, in the order of their codes: "signed" from -1 to 1, "unsigned" from 0 to 1."""
-    _check_choice("map", map, _calls.MAPS)
+    _check_choice("map", map, MAPS)
     return _calls.codebook(map)

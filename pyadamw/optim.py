@@ -12,9 +12,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import torch
-from torch.optim.optimizer import ParamsT
 
 from ._base import Base
+from ._native.torch_private import ParamsT
 from ._options.options import carried, check_width, plain_betas
 from ._options.overrides import GlobalOptimManager
 from .paging import PageManager

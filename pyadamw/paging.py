@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from typing import Literal
 
 import torch
@@ -77,6 +78,7 @@ class PageManager:
         self.resident_bytes, self.chunk_bytes, self.reserve_bytes = resident_bytes, chunk_bytes, reserve_bytes
         self.directory = None if directory is None else os.fspath(directory)
         self._pagers: dict[torch.device, Pager] = {}
+        self._making = threading.Lock()  # optimizers of several threads may ask for the first time
         if backing is not None and not _BACKINGS[backing]:
             self.pager(torch.device("cpu"))  # a wrong directory is an error now, not in the first step
 
@@ -105,10 +107,11 @@ class PageManager:
 
     def pager(self, device: torch.device) -> Pager:
         """The pager for parameters on `device`; the first call makes it."""
-        pager = self._pagers.get(device)
-        if pager is None:
-            pager = self._pagers[device] = self._make(device)
-        return pager
+        with self._making:
+            pager = self._pagers.get(device)
+            if pager is None:
+                pager = self._pagers[device] = self._make(device)
+            return pager
 
     def _make(self, device):
         on_device = is_device(device)

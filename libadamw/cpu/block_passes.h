@@ -67,7 +67,7 @@ void quantize_as(Codes, const QuantizePlan &plan, const float *source, std::uint
       // A scale of zero stands for a block whose numbers are too small to keep: they must not become code 1.
       const V value = scale.absmax > 0.0f ? sanitized(load(x.at + i), plan.map) : V(0.0f);
       const I noise = plan.stochastic ? noise_of(load(words + i)) : I(0u);
-      store_codes(out.at + i, encode_as(Codes{}, plan.map, value, scale, noise));
+      store_codes(out.at + i, Codes::encode_one(plan.map == ADAMW_MAP_SIGNED, value, scale, noise));
     }
     out.commit();
   }
@@ -87,7 +87,7 @@ void dequantize_as(Codes, const QuantizePlan &plan, const std::uint8_t *codes, c
     const V scale(absmax[format.scale_of(block)]);
     for (int i = 0; i < padded; i += lanes) {
       const I code = load(in.at + i);
-      store(out.at + i, decode_as(Codes{}, plan.map, code) * scale);
+      store(out.at + i, Codes::template decode_one<V>(plan.map == ADAMW_MAP_SIGNED, code) * scale);
     }
     out.commit();
   }

@@ -95,7 +95,7 @@ ADAMW_INLINE void finish(Operands &o, OldMoments &was, const NewMoments &fresh, 
     x.max_exp_avg_sq = Amsgrad ? load(fresh.moments.max_exp_avg_sq.at + i) : x.exp_avg_sq;
     const V p = load(o.param.at + i), next = update_param8(p, x.exp_avg, x.max_exp_avg_sq, f);
     store(o.param.at + i, Masked ? select(not_equal(load(fresh.steps.at + i), V(0.0f)), next, p) : next);
-    const PerMoment<I> codes = encode(Codes{}, Amsgrad, x, scales, noise_of(load(words + i)));
+    const PerMoment<I> codes = Codes::encode(Amsgrad, x, scales, noise_of(load(words + i)));
     for_each_moment(
         Amsgrad, [i](Staged<std::uint8_t> &to, const I &code) { store_codes(to.at + i, code); }, was.codes, codes);
   }

@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "../backend.h"
-#include "../numerics/dynamic_codes.h"
+#include "../numerics/codes.h"
 #include "../numerics/sums.h"
 
 namespace adamw {

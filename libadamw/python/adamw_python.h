@@ -44,9 +44,12 @@ typedef int (*adamw_dlpack_function)(void *object, void *dl_tensor);
 /* Returns the object at `index` of `sequence`, which the caller does not own, or NULL. CPython's PyList_GetItem is one. */
 typedef void *(*adamw_item_function)(void *sequence, ptrdiff_t index);
 
-/* Returns the value that `object` has under `key`, which the caller owns, or NULL. CPython's PyObject_GetAttr is one. The
- * function of a PyMethodDef without arguments is another; its `key` is NULL. */
-typedef void *(*adamw_get_function)(void *object, void *key);
+/* Returns the value of `descriptor` for `object`, which the caller owns, or NULL; `nothing` is NULL. The slot tp_descr_get of
+ * a descriptor's type is one: it is the __get__(object) of that descriptor. */
+typedef void *(*adamw_get_function)(void *descriptor, void *object, void *nothing);
+
+/* Returns the answer of `object`; `nothing` is NULL. The function of a PyMethodDef without arguments is one. */
+typedef void *(*adamw_test_function)(void *object, void *nothing);
 
 /* Stores `object` at `index` of `sequence`, which takes ownership of it, even if the call fails. Returns 0 on success.
  * CPython's PyList_SetItem is one. */
@@ -66,13 +69,13 @@ typedef struct adamw_describe_options {
   size_t form_size;               /* sizeof(adamw_tensor_form) */
   void **objects;                 /* NULL, or receives `count` pointers that tell the objects apart: the pointers that
                                      `item` returned, or with `handle` the pointers that lie in these objects */
-  adamw_get_function get;         /* NULL, or: describe get(object, key) instead of the object, for example the gradient
-                                     of a parameter */
-  void *key;
+  adamw_get_function get;         /* NULL, or: describe get(descriptor, object, NULL) instead of the object, for example
+                                     the gradient of a parameter */
+  void *descriptor;
   adamw_set_item_function keep;   /* with `get`: the sequence `kept` owns the values that `get` returned, until the caller
                                      empties it */
   void *kept;
-  adamw_get_function test;        /* NULL, or: refuse a tensor if test(tensor, NULL) is not `passes`. A torch tensor whose
+  adamw_test_function test;       /* NULL, or: refuse a tensor if test(tensor, NULL) is not `passes`. A torch tensor whose
                                      is_neg() is not False has other numbers than its memory */
   void *passes;
   size_t handle;                  /* 0, or the offset in bytes of a pointer in each tensor. It points to memory with a

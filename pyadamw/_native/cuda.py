@@ -5,12 +5,9 @@ need not wait for them. Must not know rows or groups.
 import torch
 
 from .memory import plain
+from .torch_private import current_raw_stream
 
 TYPES = {"cuda"}  # of torch devices that libadamw reaches through a driver
-
-# torch uses this name in the code that it generates. The public function makes an object, which takes longer than a
-# call that steps some tensors. A torch without CUDA does not have the name.
-_current_stream = getattr(torch._C, "_cuda_getCurrentRawStream", None)
 
 
 def is_device(device):
@@ -19,8 +16,8 @@ def is_device(device):
 
 def stream(device):
     """The address of the current stream of `device`."""
-    if _current_stream is not None and device.index is not None:
-        return _current_stream(device.index)
+    if current_raw_stream is not None and device.index is not None:
+        return current_raw_stream(device.index)
     return torch.cuda.current_stream(device).cuda_stream
 
 

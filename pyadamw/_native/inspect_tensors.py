@@ -5,19 +5,20 @@ Asking tensor by tensor from Python costs more than stepping small ones. Recent 
 describes a tensor (DLPack's exchange API), and libadamw has a loop that calls it, in its private part (adamw_python.h).
 Without either, read() says so, and callers ask tensor by tensor. An address says nothing of a lazy negation: the loop
 reads the bit that is_neg() reads, or calls the function that CPython's stable ABI names for it. The loop also asks
-parameters for their gradients, by CPython's PyObject_GetAttr: a step takes a tenth longer where Python does that.
+parameters for their gradients, as the descriptor of Tensor.grad does: without it a step takes a seventh longer.
 """
 
 import ctypes
 import functools
 import inspect
-import sys
+import types
 
 import numpy as np
 import torch
 
 from .library import ffi, library, new_options
 from .probe import negation
+from .torch_private import TENSOR_BASE, capsule_pointer, exchange_api, has_gil, python_function, type_slot
 
 _FORM = np.dtype(
     [
@@ -50,18 +51,16 @@ class _Method(ctypes.Structure):
     ]
 
 
-_PY_TP_METHODS = 64  # typeslots.h
+_PY_TP_DESCR_GET, _PY_TP_METHODS = 54, 64  # typeslots.h
 _METH_NOARGS = 4  # methodobject.h
 
 
-_GRAD = sys.intern("grad")
+_GRAD = inspect.getattr_static(torch.Tensor, "grad", None)  # where torch keeps a gradient
 
 
 def _is_neg():
     """The C function of Tensor.is_neg(), which takes the tensor and nothing; or None."""
-    get_slot = ctypes.pythonapi.PyType_GetSlot
-    get_slot.restype, get_slot.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_int]
-    at = get_slot(torch._C.TensorBase, _PY_TP_METHODS)
+    at = type_slot(TENSOR_BASE, _PY_TP_METHODS)
     while at and (entry := _Method.from_address(at)).name is not None:
         if entry.name == b"is_neg":
             return entry.function if entry.flags == _METH_NOARGS else None
@@ -72,41 +71,44 @@ def _is_neg():
 def finds_gradients(params):
     """Whether DescribedGradients can ask these parameters: the `.grad` of their classes is torch's own. A property in
     Python might change the list that the loop goes through."""
-    own = inspect.getattr_static(torch.Tensor, "grad", None)
-    return _loop() is not None and all(
-        inspect.getattr_static(kind, "grad", None) is own for kind in set(map(type, params))
-    )
+    if None in (_loop(), *_asking()) or not isinstance(_GRAD, types.GetSetDescriptorType):
+        return False
+    return all(inspect.getattr_static(kind, "grad", None) is _GRAD for kind in set(map(type, params)))
 
 
-def _address(name):
-    """Of a function of CPython."""
-    return ctypes.cast(getattr(ctypes.pythonapi, name), ctypes.c_void_p).value
+@functools.cache
+def _asking():
+    """The addresses of what CPython calls for a descriptor's value and of its PyList_SetItem; None for each that is
+    missing."""
+    return type_slot(type(_GRAD), _PY_TP_DESCR_GET), python_function("PyList_SetItem")
 
 
 @functools.cache
 def _loop():
     """adamw_describe_tensors(sequence, address of options), which holds the GIL as torch needs it, and options with
     torch's function and CPython's; or None."""
-    capsule, function = getattr(torch.Tensor, "__dlpack_c_exchange_api__", None), library().describe_tensors
-    if capsule is None or function is None:
+    if not has_gil():  # which the loop needs: it looks at objects that it does not own
+        return None
+    capsule, get_item, function = exchange_api(), python_function("PyList_GetItem"), library().describe_tensors
+    if capsule is None or get_item is None or function is None:
         return None
     place, test = negation(), _is_neg()
     if place is not None:
         asking = place._asdict()
     elif test is not None:
-        asking = {"test": ffi.cast("adamw_get_function", test), "passes": ffi.cast("void *", id(False))}
+        asking = {"test": ffi.cast("adamw_test_function", test), "passes": ffi.cast("void *", id(False))}
     else:
         return None
-    pointer_of = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(
-        ("PyCapsule_GetPointer", ctypes.pythonapi)
-    )
-    api = _ExchangeApi.from_address(pointer_of(capsule, b"dlpack_exchange_api"))
+    at = capsule_pointer(capsule, b"dlpack_exchange_api")
+    if at is None:
+        return None
+    api = _ExchangeApi.from_address(at)
     if api.major != 1 or not api.describe_object or ffi.sizeof("adamw_tensor_form") != _FORM.itemsize:
         return None
     prototype = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.py_object, ctypes.c_void_p)
     options = {
         "describe": ffi.cast("adamw_dlpack_function", api.describe_object),
-        "item": ffi.cast("adamw_item_function", _address("PyList_GetItem")),
+        "item": ffi.cast("adamw_item_function", get_item),
         **asking,
     }
     return prototype(int(ffi.cast("uintptr_t", function))), options
@@ -157,9 +159,10 @@ class DescribedGradients(Described):
         super().__init__(addresses)
         self._none = [None] * self._count
         self._kept = self._none.copy()  # owns the gradients from read() to release()
-        self._options.get = ffi.cast("adamw_get_function", _address("PyObject_GetAttr"))
-        self._options.key = ffi.cast("void *", id(_GRAD))
-        self._options.keep = ffi.cast("adamw_set_item_function", _address("PyList_SetItem"))
+        get, keep = _asking()
+        self._options.get = ffi.cast("adamw_get_function", get)
+        self._options.descriptor = ffi.cast("void *", id(_GRAD))
+        self._options.keep = ffi.cast("adamw_set_item_function", keep)
         self._options.kept = ffi.cast("void *", id(self._kept))
 
     def release(self):

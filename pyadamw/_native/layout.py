@@ -6,13 +6,29 @@ A block has 256 elements. If rows of dimension 0 have at least 64 elements, each
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
-from .cdef import BLOCK_SIZE
+from .cdef import BLOCK_SIZE, SHORTEST_BLOCK_ROW
+from .library import ffi, library
 
-FLOAT32, BLOCK8, TENSOR8 = 0, 1, 2  # adamw_state_format
-SHORTEST_ROW = 64  # shorter rows do not begin a new block
+
+class Kind(NamedTuple):
+    """A state format, as far as Python has to know it."""
+
+    bits: int  # of an element of a moment
+    coded: bool  # codes and scales; else numbers
+    block_wise: bool  # a scale for each block; else one, or none
+
+
+@functools.cache
+def kind(state_format: int) -> Kind:
+    """Of an adamw_state_format; the library is asked, about a tensor of two blocks."""
+    layout, numel = ffi.new("adamw_state_layout *"), 2 * BLOCK_SIZE
+    library().check(library().lib.adamw_get_state_layout(state_format, numel, numel, 0, layout))
+    return Kind(8 * layout.moment_bytes // numel, layout.absmax_count > 0, layout.absmax_count > 1)
 
 
 def row_length(shape: Sequence[int]) -> int:
@@ -22,7 +38,7 @@ def row_length(shape: Sequence[int]) -> int:
 
 def follows_rows(shape: Sequence[int]) -> bool:
     """Whether each row of dimension 0 begins a new block."""
-    return len(shape) > 1 and row_length(shape) >= SHORTEST_ROW
+    return len(shape) > 1 and row_length(shape) >= SHORTEST_BLOCK_ROW
 
 
 def block_dim(shape: Sequence[int]) -> int:

@@ -15,7 +15,6 @@ from pathlib import Path
 import torch
 
 from ..errors import (
-    BY_STATUS,
     InternalError,
     InvalidArgumentError,
     LibraryNotFoundError,
@@ -23,6 +22,7 @@ from ..errors import (
     VersionError,
 )
 from . import cdef, load_errors
+from .constants import BY_STATUS, DTYPE_NAMES, DTYPES
 from .messages import in_python
 
 ENVIRONMENT = "PYADAMW_LIBRARY"
@@ -31,9 +31,6 @@ INSTALLED = Path(sys.prefix) / "lib" / "libadamw.so.1"  # a separate package, as
 CUDA_MAJORS = ("12", "13")
 
 ffi = cdef.ffi
-
-DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}  # adamw_dtype
-DTYPE_NAMES = "float32, bfloat16 or float16"
 
 
 def _check_declarations():

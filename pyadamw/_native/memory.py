@@ -6,9 +6,13 @@ misread them. The operations of torch read and write all of them.
 """
 
 import torch
-from torch.nn.parameter import is_lazy
 
 _is_neg = torch.Tensor.is_neg
+
+
+def is_lazy(value):
+    """Whether it is a parameter or buffer that has no shape yet."""
+    return isinstance(value, (torch.nn.UninitializedParameter, torch.nn.UninitializedBuffer))
 
 
 def address(tensor):

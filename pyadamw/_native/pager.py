@@ -10,11 +10,11 @@ import sys
 import torch
 
 from ..errors import UnsupportedError
+from .constants import PLACE_NAMES, PLACES
 from .cuda import is_capturing, is_device
 from .library import ffi, library, new_options
 from .workers import leave_in_workers
 
-PLACES = ("host", "file", "pinned", "managed", "device")  # adamw_place
 STATISTICS = tuple(name for name, _ in ffi.typeof("adamw_pager_statistics").fields)
 
 _homes = {}  # address of a buffer: (its pager, its place), as long as the buffer exists
@@ -27,7 +27,7 @@ class Pager:
         self._library = library()
         self.device = device
         options, pager = new_options("adamw_pager_options"), ffi.new("adamw_pager **")
-        options.backing = PLACES.index(backing)
+        options.backing = PLACES[backing]
         options.device = self._library.device_number(device, "a parameter")
         options.resident_bytes, options.chunk_bytes, options.reserve_bytes = resident_bytes, chunk_bytes, reserve_bytes
         directory = ffi.NULL if directory is None else ffi.new("char[]", directory)
@@ -49,11 +49,11 @@ class Pager:
         buffer, place = ffi.new("void **"), ffi.new("int32_t *")
         self._library.check(self._library.lib.adamw_pager_alloc(self.pointer, bytes_, buffer, place))
         address = int(ffi.cast("uintptr_t", buffer[0]))
-        _homes[address] = (self, PLACES[place[0]])
-        if PLACES[place[0]] == "file":
+        _homes[address] = (self, PLACE_NAMES[place[0]])
+        if PLACE_NAMES[place[0]] == "file":
             self._in_files.add(address)
         owner = ffi.gc(buffer[0], self._free, bytes_)
-        on_device = PLACES[place[0]] in ("managed", "device") and self.device.type != "cpu"
+        on_device = PLACE_NAMES[place[0]] in ("managed", "device") and self.device.type != "cpu"
         if on_device:
             return torch.as_tensor(_CudaMemory(owner, address, bytes_), device=self.device).view(dtype).view(shape)
         return torch.frombuffer(ffi.buffer(owner, bytes_), dtype=dtype).view(shape)

@@ -15,6 +15,8 @@ from typing import NamedTuple
 
 import torch
 
+from .torch_private import TENSOR_BASE, cpp_tensor, negated_view
+
 _BYTES = 208  # the smallest size of a C++ tensor since torch 2.0; a multiple of 8
 
 
@@ -58,7 +60,7 @@ def _samples_and_negated() -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         samples = _samples()
         for k, sample in enumerate(samples):
             for negate in (True, False) if k.bit_count() % 2 else (False, True):
-                (negated if negate else plain).append(torch._neg_view(sample) if negate else sample.detach())
+                (negated if negate else plain).append(negated_view(sample) if negate else sample.detach())
         plain += samples
     return plain, negated
 
@@ -68,15 +70,15 @@ def _found() -> Place | None:
         plain, negated = _samples_and_negated()
     plain.append(torch.ones(3, dtype=torch.complex64, device="cpu").conj())
     everyone = [*plain, *negated]
-    size = min(torch._C.TensorBase.__basicsize__, 128)
-    handles = [8 * k for k in range(2, size // 8) if all(_words(id(t), size)[k] == t._cdata for t in everyone)]
+    size = min(TENSOR_BASE.__basicsize__, 128)
+    handles = [8 * k for k in range(2, size // 8) if all(_words(id(t), size)[k] == cpp_tensor(t) for t in everyone)]
     if len(handles) != 1 or not all(t.is_neg() for t in negated) or any(t.is_neg() for t in plain):
         return None
     ones, zeros = [~0] * (_BYTES // 8), [~0] * (_BYTES // 8)
     for tensor in negated:
-        ones = [seen & word for seen, word in zip(ones, _words(tensor._cdata, _BYTES), strict=True)]
+        ones = [seen & word for seen, word in zip(ones, _words(cpp_tensor(tensor), _BYTES), strict=True)]
     for tensor in plain:
-        zeros = [seen & ~word for seen, word in zip(zeros, _words(tensor._cdata, _BYTES), strict=True)]
+        zeros = [seen & ~word for seen, word in zip(zeros, _words(cpp_tensor(tensor), _BYTES), strict=True)]
     both = [(8 * k, one & zero) for k, (one, zero) in enumerate(zip(ones, zeros, strict=True)) if one & zero]
     if len(both) != 1 or both[0][1].bit_count() != 1:
         return None

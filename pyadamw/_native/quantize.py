@@ -6,22 +6,23 @@ It refuses arguments that would make the library read outside of a tensor. The c
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 
+from .constants import BLOCK8, MAPS, ROUNDINGS
 from .cuda import is_device, stream
-from .layout import BLOCK8, TENSOR8, absmax_shape, row_length
+from .layout import absmax_shape, kind, row_length
 from .library import ffi, library, new_options
 from .memory import plain
 
-MAPS = {"signed": 0, "unsigned": 1}  # adamw_map
-ROUNDINGS = {"nearest": 0, "stochastic": 1}  # adamw_rounding
 
-
-def _options(tensor: torch.Tensor, map: str, block_wise: bool, rounding: str = "nearest", step: int = 0, seed: int = 0):
+def _options(
+    tensor: torch.Tensor, map: str, state_format: int, rounding: str = "nearest", step: int = 0, seed: int = 0
+):
     options = new_options("adamw_quantize_options")
     options.map, options.rounding = MAPS[map], ROUNDINGS[rounding]
-    options.state_format = BLOCK8 if block_wise else TENSOR8
+    options.state_format = state_format
     options.device = library().device_number(tensor.device, "the tensor")
     if is_device(tensor.device):
         options.stream = ffi.cast("void *", stream(tensor.device))
@@ -31,18 +32,26 @@ def _options(tensor: torch.Tensor, map: str, block_wise: bool, rounding: str = "
     return options
 
 
-def _pointer(kind: str, tensor: torch.Tensor):
-    return ffi.cast(kind, tensor.data_ptr())
+def _pointer(c_type: str, tensor: torch.Tensor) -> Any:
+    return ffi.cast(c_type, tensor.data_ptr())
 
 
 def quantize(
-    tensor: torch.Tensor, map: str, *, block_wise: bool = True, rounding: str = "nearest", step: int = 0, seed: int = 0
+    tensor: torch.Tensor,
+    map: str,
+    *,
+    state_format: int = BLOCK8,
+    rounding: str = "nearest",
+    step: int = 0,
+    seed: int = 0,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """(codes, absmax) of a dense tensor of real numbers."""
     source = plain(tensor.detach().to(torch.float32))
-    options = _options(source, map, block_wise, rounding, step, seed)
+    options = _options(source, map, state_format, rounding, step, seed)
     codes = torch.empty(source.shape, dtype=torch.uint8, device=source.device)
-    absmax = torch.empty(absmax_shape(source.shape, block_wise), dtype=torch.float32, device=source.device)
+    absmax = torch.empty(
+        absmax_shape(source.shape, kind(state_format).block_wise), dtype=torch.float32, device=source.device
+    )
     lib = library()
     lib.check(
         lib.lib.adamw_quantize(
@@ -52,9 +61,9 @@ def quantize(
     return codes, absmax
 
 
-def dequantize(codes: torch.Tensor, absmax: torch.Tensor, map: str, *, block_wise: bool = True) -> torch.Tensor:
+def dequantize(codes: torch.Tensor, absmax: torch.Tensor, map: str, *, state_format: int = BLOCK8) -> torch.Tensor:
     """The float32 numbers of dense codes and scales. ValueError where these are not what the codes need."""
-    shape = absmax_shape(codes.shape, block_wise)
+    shape = absmax_shape(codes.shape, kind(state_format).block_wise)
     if codes.dtype != torch.uint8:
         raise ValueError(f"codes has dtype {codes.dtype}: must be uint8")
     if absmax.dtype != torch.float32 or absmax.numel() != math.prod(shape) or absmax.device != codes.device:
@@ -67,7 +76,7 @@ def dequantize(codes: torch.Tensor, absmax: torch.Tensor, map: str, *, block_wis
     lib = library()
     lib.check(
         lib.lib.adamw_dequantize(
-            _options(codes, map, block_wise),
+            _options(codes, map, state_format),
             _pointer("uint8_t *", codes),
             _pointer("float *", absmax),
             _pointer("float *", target),

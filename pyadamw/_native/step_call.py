@@ -6,6 +6,7 @@ from operator import itemgetter
 
 import numpy as np
 
+from .constants import FLAGS
 from .library import ffi, library, new_options
 
 ROW_SIZE = ffi.sizeof("adamw_tensor")
@@ -25,9 +26,6 @@ def _row_dtype():
 
 
 ROW = _row_dtype()
-
-# adamw_step_flags, by the group option that sets them.
-FLAGS = {"amsgrad": 1, "maximize": 2, "stochastic_rounding": 4, "skip_zeros": 8}
 
 # The options of a group that a call needs, apart from lr.
 VALUES = ("betas", "eps", "weight_decay", "max_unorm", "percentile_clipping", "seed", *FLAGS)

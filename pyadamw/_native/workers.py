@@ -5,15 +5,13 @@ next step, if the child still lives then, and the disk must hold both copies. A 
 this. Workers of a DataLoader do not: they live for a whole epoch and never read an optimizer.
 """
 
-import multiprocessing
-from multiprocessing import util
+from .torch_private import after_fork, process_target
 
 
 def leave_in_workers(owner, leave):
     """Calls leave(owner) in each DataLoader worker that is forked from now on, as long as `owner` lives."""
-    util.register_after_fork(owner, lambda owner: leave(owner) if _is_worker() else None)
+    after_fork(owner, lambda owner: leave(owner) if _is_worker() else None)
 
 
 def _is_worker():
-    target = getattr(multiprocessing.current_process(), "_target", None)
-    return getattr(target, "__module__", None) == "torch.utils.data._utils.worker"
+    return getattr(process_target(), "__module__", None) == "torch.utils.data._utils.worker"

@@ -13,10 +13,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
-from torch.optim.optimizer import ParamsT
-from torch.utils.weak import TensorWeakRef
 
 from .._checks import refuse
+from .._native.torch_private import ParamsT, TensorWeakRef
 from .options import check_options, plain_betas
 
 ALLOWED = (

@@ -8,6 +8,8 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import NamedTuple
 
+from .._native.torch_private import STRIDED_SHARD
+
 Piece = tuple[int, int]  # first index and the one after the last
 
 
@@ -65,7 +67,7 @@ def _order(placements, sizes, dim, length):
         kind = type(placement).__name__
         if kind == "Shard":
             plain.append(i)
-        elif kind == "_StridedShard":
+        elif kind == STRIDED_SHARD:
             strided.append(i)
         else:
             return None

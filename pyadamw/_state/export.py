@@ -6,7 +6,7 @@ All of it works on state dicts alone: {"state": {index: {name: tensor}}, "param_
 import torch
 
 from .._checks import shown
-from .._native.layout import BLOCK8, FLOAT32
+from .._native.constants import BLOCK8, FLOAT32
 from .._native.quantize import codebook, quantize
 from .._options.options import check_options, plain_betas
 from . import formats

@@ -16,7 +16,8 @@ import torch
 
 from .._checks import is_finite, is_real, shown
 from .._native import cdef
-from .._native.layout import BLOCK8, FLOAT32, TENSOR8, absmax_shape
+from .._native.constants import BLOCK8, FLOAT32, TENSOR8
+from .._native.layout import absmax_shape, kind
 from .._native.memory import lies_plainly, oddity, plain
 from .._native.pager import home
 from .._native.quantize import dequantize, quantize
@@ -57,7 +58,7 @@ class Spec(NamedTuple):
         return tuple(MAPS) if self.amsgrad else ("exp_avg", "exp_avg_sq")
 
     def absmax_shape(self):
-        return absmax_shape(self.shape, self.format == BLOCK8, self.block_dim)
+        return absmax_shape(self.shape, kind(self.format).block_wise, self.block_dim)
 
     def zeros(self, shape, dtype):
         if self.pages is not None:
@@ -97,7 +98,7 @@ def _empty_history(spec):
 
 
 def _zero_moment(moment, spec):
-    if spec.format == FLOAT32:
+    if not kind(spec.format).coded:
         return {moment: spec.zeros(spec.shape, torch.float32)}
     return {
         codes_of(moment): spec.zeros(spec.shape, torch.uint8),
@@ -166,7 +167,7 @@ def _stored_format(state, moment, spec, where):
     if moment in state:
         return FLOAT32
     scales = tuple(_tensor(state, absmax_of(moment), where).shape)
-    if spec.format != FLOAT32 and scales == spec.absmax_shape():
+    if kind(spec.format).coded and scales == spec.absmax_shape():
         return spec.format  # in a tensor of one block, block-wise and tensor-wise are the same
     blocks = spec._replace(format=BLOCK8).absmax_shape()
     return TENSOR8 if scales == (1,) and blocks != (1,) else BLOCK8
@@ -227,7 +228,7 @@ def _check(state, key, shape, where, dtypes="float"):
 
 
 def _check_moment(state, moment, source, where):
-    if source.format == FLOAT32:
+    if not kind(source.format).coded:
         _check(state, moment, source.shape, where)
     else:
         _check(state, codes_of(moment), source.shape, where, "uint8")
@@ -235,7 +236,7 @@ def _check_moment(state, moment, source, where):
 
 
 def _check_numbers(state, moment, source, where):
-    if source.format == FLOAT32:
+    if not kind(source.format).coded:
         check_moment(state[moment], f"{where}: {moment}", negative=moment == "exp_avg")
     else:  # second moments are stored as their square roots
         scale = absmax_of(moment)
@@ -261,9 +262,10 @@ def _as_format(state, moment, source, spec, where):
     """One checked moment, in the format of `spec`."""
     codes_key, scale = codes_of(moment), absmax_of(moment)
     if source.format == spec.format:
-        dtypes = {moment: torch.float32} if spec.format == FLOAT32 else {codes_key: torch.uint8, scale: torch.float32}
+        coded = {codes_key: torch.uint8, scale: torch.float32}
+        dtypes = coded if kind(spec.format).coded else {moment: torch.float32}
         return {key: _placed(state[key], dtype, spec) for key, dtype in dtypes.items()}
-    if source.format == FLOAT32:
+    if not kind(source.format).coded:
         values = _at_work(state[moment], torch.float32, spec)
         if not values.isfinite().all():  # its code would be zero, and a second moment of zero leads to m / eps
             raise ValueError(
@@ -275,9 +277,9 @@ def _as_format(state, moment, source, spec, where):
             values = values.sqrt()
     else:
         codes, absmax = _at_work(state[codes_key], torch.uint8, spec), _at_work(state[scale], torch.float32, spec)
-        values = dequantize(codes, absmax, MAPS[moment], block_wise=source.format == BLOCK8)
-        if spec.format == FLOAT32:
+        values = dequantize(codes, absmax, MAPS[moment], state_format=source.format)
+        if not kind(spec.format).coded:
             return {moment: _placed(values if moment == "exp_avg" else values.square_(), torch.float32, spec)}
-    codes, absmax = quantize(values, MAPS[moment], block_wise=spec.format == BLOCK8)
+    codes, absmax = quantize(values, MAPS[moment], state_format=spec.format)
     absmax = absmax.reshape(spec.absmax_shape())
     return {codes_key: _placed(codes, torch.uint8, spec), scale: _placed(absmax, torch.float32, spec)}

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch.nn.parameter import is_lazy
 
-from .._native.layout import FLOAT32
+from .._native.layout import kind
+from .._native.memory import is_lazy
 from .._native.pager import home
 from .._options.overrides import Overrides
 from ..paging import PageManager, manager_of
@@ -90,7 +90,7 @@ def _entry(name: str, param: torch.Tensor, group: dict[str, Any], state: dict[st
     spec = state_spec(view, group, default)
     reasons: list[str] = []
     places: dict[str, int] = {}
-    if group["optim_bits"] == 8 and spec.format == FLOAT32:
+    if group["optim_bits"] == 8 and not kind(spec.format).coded:
         reasons.append(f"32 bits because it has fewer than min_8bit_size = {group['min_8bit_size']} elements")
     if group["is_paged"] and manager_of(group, param.numel(), default) is None:
         minimum = (group["page_manager"] or default).min_numel
@@ -102,4 +102,4 @@ def _entry(name: str, param: torch.Tensor, group: dict[str, Any], state: dict[st
             local = inner(value)
             place = home(local)[1] or str(local.device)
             places[place] = places.get(place, 0) + local.numel() * local.element_size()
-    return Entry(name, param.numel(), 32 if spec.format == FLOAT32 else 8, "; ".join(reasons), places)
+    return Entry(name, param.numel(), kind(spec.format).bits, "; ".join(reasons), places)

@@ -17,9 +17,10 @@ from typing import NamedTuple
 
 import torch
 
-from .._native.cdef import BLOCK_SIZE
-from .._native.layout import SHORTEST_ROW, absmax_shape, block_dim, follows_rows, row_length
+from .._native.cdef import BLOCK_SIZE, SHORTEST_BLOCK_ROW
+from .._native.layout import absmax_shape, block_dim, follows_rows, row_length
 from .._native.memory import plain
+from .._native.torch_private import local_tensor
 from .cuts import Cuts
 
 
@@ -44,20 +45,12 @@ class Local(NamedTuple):
 
 def is_sharded(value):
     """Whether it is a DTensor. (Their module is large, and is not imported for this.)"""
-    return isinstance(value, torch.Tensor) and hasattr(value, "_local_tensor") and hasattr(value, "placements")
-
-
-def belongs_to_fsdp1(param):
-    """Whether it is a flat parameter of FullyShardedDataParallel (the predecessor of FSDP2), or a part of one.
-
-    FSDP1 keeps state as pieces of flat tensors, with one element for each element of the parameter.
-    """
-    return getattr(param, "_fsdp_flattened", False) is True or getattr(param, "_is_flat_param", False) is True
+    return isinstance(value, torch.Tensor) and hasattr(value, "placements") and hasattr(value, "to_local")
 
 
 def inner(value):
     """The tensor of this process: the local part of a DTensor; any other tensor unchanged."""
-    return value._local_tensor if is_sharded(value) else value
+    return local_tensor(value) if is_sharded(value) else value
 
 
 def local_view(param, eight_bit, block_wise=True, needs_norm="", by_index=False):
@@ -111,7 +104,7 @@ def _cut_blocks(shape, cuts):
                 continue
             if first % BLOCK_SIZE or (last % BLOCK_SIZE and end != shape[d]):
                 return f"shards of dimension {d} end within blocks of {BLOCK_SIZE}"
-            if follows_rows(shape) and last - first < SHORTEST_ROW:
+            if follows_rows(shape) and last - first < SHORTEST_BLOCK_ROW:
                 return f"a shard of dimension {d} has rows of {last - first} elements, which are too short for blocks"
             if scales != (first // BLOCK_SIZE, -(-last // BLOCK_SIZE)):
                 return f"shards of dimension {d} differ from the shards of its scales"
@@ -126,7 +119,7 @@ def _no_index(shape, cuts, eight_bit):
     step = math.prod(shape[inmost + 1 :])
     lengths = [(end - begin) * step for begin, end in cuts.pieces[inmost]]
     # Blocks of any state follow rows: they lie in one run if runs are rows, or whole blocks.
-    fits = (inmost == 1 and min(lengths) >= SHORTEST_ROW) or not any(length % BLOCK_SIZE for length in lengths)
+    fits = (inmost == 1 and min(lengths) >= SHORTEST_BLOCK_ROW) or not any(length % BLOCK_SIZE for length in lengths)
     if inmost > 0 and not eight_bit and not fits:
         return f"shards of dimension {inmost} end within blocks of {BLOCK_SIZE}"
     return ""
@@ -143,7 +136,7 @@ def local_gradient(grad, param=None, whole=False):
         return grad.detach().full_tensor()
     if param is not None and is_sharded(param) and grad.placements != param.placements:
         grad = grad.detach().redistribute(placements=param.placements)
-    return grad._local_tensor
+    return local_tensor(grad)
 
 
 def gathered(param):
@@ -157,7 +150,7 @@ def own_part(whole, param):
 
     mesh = param.device_mesh
     everywhere = DTensor.from_local(whole, mesh, [Replicate()] * mesh.ndim, run_check=False)
-    return everywhere.redistribute(placements=param.placements)._local_tensor
+    return local_tensor(everywhere.redistribute(placements=param.placements))
 
 
 # ---- state -----------------------------------------------------------------------------------------------------------
@@ -178,7 +171,7 @@ def _unwrapped(value, param, whole):
         return value.full_tensor() if is_sharded(value) else value
     if is_sharded(value):
         if value.device_mesh == param.device_mesh and value.placements == param.placements:
-            return value._local_tensor
+            return local_tensor(value)
         value = value.full_tensor()
     split = value.shape in (param.shape, torch.Size(absmax_shape(param.shape)))
     return own_part(value, param) if split else value

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch.nn.parameter import is_lazy
 
-from .._native.layout import BLOCK8, FLOAT32, TENSOR8
+from .._native.constants import BLOCK8, FLOAT32, TENSOR8
+from .._native.memory import is_lazy
 from ..paging import PageManager, manager_of
 from .formats import BY_BLOCK, BY_ELEMENT, Spec
 from .sharding import Local, local_view, wrapped

@@ -8,6 +8,8 @@ import weakref
 
 import torch
 
+from .._native.torch_private import delayed_params
+
 
 def _classes() -> list[type]:
     """DistributedDataParallel and its subclasses; none if it has not been imported."""
@@ -47,8 +49,8 @@ class Averaged:
 
 
 def _averaged(instance: torch.nn.Module) -> list[torch.Tensor]:
-    if "module" not in instance.__dict__.get("_modules", ()):  # its constructor has failed
+    if not hasattr(instance, "module"):  # its constructor has failed
         return []
     ignored = getattr(instance, "parameters_to_ignore", ())  # DistributedDataParallel leaves these to the user
     params = [param for name, param in instance.module.named_parameters() if name not in ignored]
-    return [*params, *getattr(instance, "_delay_all_reduce_params", ())]
+    return [*params, *delayed_params(instance)]

@@ -9,8 +9,9 @@ operations, with about five such passes over the parameters.
 import numpy as np
 
 from .._checks import scalar
+from .._native.constants import DTYPES
 from .._native.cuda import is_device, is_on_device
-from .._native.library import DTYPES, library
+from .._native.library import library
 from .._native.memory import address
 from .._native.step_call import Call, get_values, new_rows
 from .._options.options import check_options, plain_betas

@@ -9,10 +9,12 @@ from typing import NamedTuple
 
 import torch
 
-from .._native.library import DTYPES, dtype_number, library
+from .._native.constants import DTYPES
+from .._native.library import dtype_number, library
 from .._native.memory import lies_plainly
+from .._native.torch_private import belongs_to_fsdp1
 from .._state import formats
-from .._state.sharding import Local, belongs_to_fsdp1, inner, local_gradient, unwrapped
+from .._state.sharding import Local, inner, local_gradient, unwrapped
 from .._state.spec import describe, state_spec, stepped_view, wrapped_state
 
 

@@ -12,10 +12,10 @@ import torch
 from .._native.cuda import float32_at, stream
 from .._native.memory import address, plain
 from .._native.step_call import rows_pointer
+from .._native.torch_private import increment_version
 from .._state.sharding import gathered, inner, own_part
 from .._state.spec import describe
 from ..errors import AdamWError
-from .watch import increment_version
 
 
 class Run:

@@ -1,48 +1,65 @@
 """Owns the wrapper around every step(): the user's hooks and the profiler's label. Must not know what a step does.
 
-Otherwise torch.optim.Optimizer would wrap step(), with a profiler label that costs 25 us even without a profiler.
+Otherwise torch.optim.Optimizer would wrap step(), with a profiler label that costs 25 us even without a profiler. It
+does wrap step() where torch_private.step_hooks is None. The code here stands for profile_hook_step() of torch:
+tests/python/test_torch_hooks.py notices when that changes.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
-from torch.optim import optimizer as torch_optimizer
 
-_before = torch_optimizer._global_optimizer_pre_hooks
-_after = torch_optimizer._global_optimizer_post_hooks
+from .._native.torch_private import StepHooks, mark_step, own_hooks_after, own_hooks_before, profiler_label, step_hooks
+from .._native.torch_private import uncompiled as make_uncompiled
+
 _is_compiling = torch.compiler.is_compiling
-_label = getattr(torch._C._profiler, "_RecordFunctionFast", torch.autograd.profiler.record_function)
 
 Step = TypeVar("Step", bound=Callable[..., Any])
 
 
 def with_hooks(step: Step) -> Step:
-    """Wraps `step` as torch.optim.Optimizer.profile_hook_step() does, for the class that defines it."""
+    """`step` as torch.optim.Optimizer.profile_hook_step() makes it, for the class that has it."""
+    return _not_compiled(step) if step_hooks is None else _hooked(step, step_hooks)
+
+
+def _not_compiled(step: Step) -> Step:
+    """`step` for torch to wrap."""
 
     @functools.wraps(step)
-    def hooked(self, *args, **kwargs):
-        if _is_compiling():  # a graph cannot hold raw addresses
+    def guarded(*args: Any, **kwargs: Any) -> Any:
+        return (uncompiled if _is_compiling() else step)(*args, **kwargs)
+
+    uncompiled = make_uncompiled(step)
+    return cast(Step, guarded)
+
+
+def _hooked(step: Step, hooks: StepHooks) -> Step:
+    before, after = hooks
+
+    @functools.wraps(step)
+    def hooked(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if _is_compiling():  # raw addresses are nothing that a graph could hold
             return uncompiled(self, *args, **kwargs)
         if type(self).step is not hooked:  # called by the step() of a subclass, which torch has wrapped
             return step(self, *args, **kwargs)
-        with _label(f"Optimizer.step#{type(self).__name__}.step"):
-            for hook in (*_before.values(), *self._optimizer_step_pre_hooks.values()):
+        with profiler_label(f"Optimizer.step#{type(self).__name__}.step"):
+            for hook in (*before.values(), *own_hooks_before(self)):
                 result = hook(self, (self, *args), kwargs)
                 if result is not None:
                     if not (isinstance(result, tuple) and len(result) == 2):
                         raise RuntimeError(f"a step pre-hook must return None or (new_args, new_kwargs), not {result}")
                     (self, *args), kwargs = result
             out = step(self, *args, **kwargs)
-            self._optimizer_step_code()
-            for hook in (*self._optimizer_step_post_hooks.values(), *_after.values()):
+            mark_step(self)
+            for hook in (*own_hooks_after(self), *after.values()):
                 hook(self, (self, *args), kwargs)
             return out
 
     # Unlike torch.compiler.disable(), this imports the compiler no earlier than it is called.
-    uncompiled = torch._disable_dynamo(hooked)
-    hooked.hooked = True  # torch leaves it alone
-    return hooked
+    uncompiled = make_uncompiled(hooked)
+    hooked.hooked = True  # type: ignore[attr-defined]  # torch leaves it alone
+    return cast(Step, hooked)

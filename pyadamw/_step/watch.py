@@ -83,21 +83,3 @@ class StandIns:
         result = tensor.detach()
         result.data = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
         return result
-
-
-def _accepts_lists():
-    """Whether torch.autograd.graph.increment_version() takes a list: since torch 2.5; before, only one tensor."""
-    try:
-        torch.autograd.graph.increment_version([torch.zeros(1, dtype=torch.float32, device="cpu")])
-    except (AttributeError, RuntimeError, TypeError):
-        return False
-    return True
-
-
-if _accepts_lists():
-    increment_version = torch.autograd.graph.increment_version
-else:
-
-    def increment_version(tensors):
-        for tensor in tensors:
-            torch.autograd.graph.increment_version(tensor)
