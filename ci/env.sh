@@ -14,6 +14,7 @@ jobs=$(nproc 2>/dev/null || echo 2)
 use_ccache() {
   command -v ccache >/dev/null || return 0
   export CMAKE_C_COMPILER_LAUNCHER=ccache CMAKE_CXX_COMPILER_LAUNCHER=ccache CCACHE_DIR=$root/build/ccache
+  export CCACHE_DEPEND=1 # what is not there yet is only compiled, not preprocessed first
   export CC=${CC:-cc} CXX=${CXX:-c++} # pip would take the compiler that Python was built with: the same, by another name
 }
 # wait_passively: what runs after it runs beside others: its threads that wait leave them the processors, instead of spinning.

@@ -1,4 +1,4 @@
-"""Owns pyadamw/_native/cdef.py: the C declarations of include/adamw.h as cffi reads them.
+"""Owns pyadamw/_native/cdef.py: the C declarations of adamw.h and of the private adamw_python.h, as cffi reads them.
 
 cffi wants plain C: no comments, no preprocessor. Its out-of-line ABI mode parses that here, once, and not at every
 import. Constants and the struct sizes that the header asserts are written as Python numbers, so that the package can
@@ -14,7 +14,7 @@ from pathlib import Path
 import cffi
 
 ROOT = Path(__file__).resolve().parent.parent
-SOURCE = ROOT / "include" / "adamw.h"
+SOURCES = (ROOT / "include" / "adamw.h", ROOT / "libadamw" / "python" / "adamw_python.h")
 TARGET = ROOT / "pyadamw" / "_native" / "cdef.py"
 
 
@@ -46,10 +46,10 @@ def declarations(text):
 
 
 def generate():
-    text = without_comments(SOURCE.read_text(encoding="utf-8"))
+    text = "\n".join(without_comments(source.read_text(encoding="utf-8")) for source in SOURCES)
     constants, (sizes, offsets) = numbers(text), asserted(text)
     lines = [
-        '"""Generated from include/adamw.h by ci/generate_cdef.py: do not edit. The C interface of libadamw."""',
+        '"""The C interface of libadamw, from adamw.h and adamw_python.h by ci/generate_cdef.py: do not edit."""',
         "",
         *(f"{name} = {value}" for name, value in constants.items()),
         "",
@@ -80,9 +80,8 @@ def main():
     text = generate()
     if "--check" in sys.argv[1:]:
         if not TARGET.exists() or TARGET.read_text(encoding="utf-8") != text:
-            sys.exit(
-                f"{TARGET.relative_to(ROOT)} does not match {SOURCE.relative_to(ROOT)}: run python ci/generate_cdef.py"
-            )
+            names = " and ".join(str(source.relative_to(ROOT)) for source in SOURCES)
+            sys.exit(f"{TARGET.relative_to(ROOT)} does not match {names}: run python ci/generate_cdef.py")
     else:
         TARGET.write_text(text, encoding="utf-8")
 

@@ -34,8 +34,13 @@
  *     write the same memory. A step from atexit(), or from the destructor of a static or thread_local object, works.
  *   - fork(): see the end of the section on pages. In a child whose parent had threads a call computes on one thread,
  *     whatever num_threads says.
- *   - Options structs begin with their own size, set by the *_INIT macro or the *_init() function, so that fields can be
- *     appended in later versions without breaking compiled programs.
+ *   - Later versions of this header only append fields to structs, and a new field of zero bytes asks for nothing new. So that
+ *     programs and libraries of different versions fit, options structs begin with their own size, which the *_INIT macro or the
+ *     *_init() function sets, and rows and statistics are passed with theirs. Every such size is a multiple of 8, is at least
+ *     what the struct or the function says, and is at most 4096.
+ *       A smaller struct is one of an older header. The fields that it lacks count as what the *_INIT macro says; in a row, as 0.
+ *       A larger struct is one of a newer header. The bytes beyond the fields that this library knows must be 0: then nobody asks
+ *       for what this library does not have. If one is not 0, or the size is another, the call returns ADAMW_ERROR_VERSION.
  *   - A buffer needs the alignment of its element type, no more.
  *   - The caller's rounding mode and flush-to-zero flags have no influence, and are as they were after the call.
  *
@@ -76,7 +81,7 @@ extern "C" {
 typedef enum adamw_status {
   ADAMW_OK = 0,
   ADAMW_ERROR_INVALID_ARGUMENT = 1, /* a value is out of range, NULL, misaligned, overlapping, ... */
-  ADAMW_ERROR_VERSION = 2,          /* a struct size that this library does not know */
+  ADAMW_ERROR_VERSION = 2,          /* a struct size that this library does not know, or a field that it does not know in use */
   ADAMW_ERROR_UNSUPPORTED = 3,      /* valid, but not on this build, device or processor */
   ADAMW_ERROR_OUT_OF_MEMORY = 4,    /* memory, or the threads of a pager, that the system would not give: the message names
                                        which. Nothing was written, but see adamw_step() about pagers and devices */
@@ -254,7 +259,7 @@ typedef struct adamw_pager adamw_pager;
 
 /* What is the same for all rows of a call. Start from ADAMW_STEP_OPTIONS_INIT. */
 typedef struct adamw_step_options {
-  size_t size;                 /* sizeof(adamw_step_options) */
+  size_t size;                 /* sizeof(adamw_step_options) of who calls, in 128 ... 4096: all up to `stream` must be there */
   double lr;                   /* learning rate, in [0, infinity) */
   double beta1;                /* in [0, 1) */
   double beta2;                /* in [0, 1) */
@@ -297,15 +302,17 @@ typedef struct adamw_step_options {
         ADAMW_STATE_FLOAT32, 0u, 100, -1, 0, 0, 0u, NULL, NULL, NULL, NULL, NULL, NULL, NULL             \
   }
 
-/* The same as a function, for bindings that lose macros. size is sizeof(adamw_step_options) of who calls.
+/* The same as a function, for bindings that lose macros. size is sizeof(adamw_step_options) of who calls, size in 128 ... 4096.
+ * Writes as many bytes: the fields that this library knows, as far as they fit, then zeros. options->size becomes `size`.
  * Errors:
  *   INVALID_ARGUMENT  options is NULL
  *   VERSION           a size that this library does not know; nothing has been written then */
 ADAMW_API adamw_status adamw_step_options_init(adamw_step_options *options, size_t size);
 
-/* One AdamW step of `count` tensors, in place. `tensors` is an array of rows that lie `tensor_size` =
- * sizeof(adamw_tensor) bytes apart; it is only read, and not kept after the call. count in 0 ... 2^55; 0 is a valid call that
- * does nothing. Every field of every row is checked before anything is written.
+/* One AdamW step of `count` tensors, in place. `tensors` is an array of rows that lie `tensor_size` bytes apart, which is
+ * sizeof(adamw_tensor) of who calls; it is only read, and not kept after the call. tensor_size in 104 ... 4096: all fields up to
+ * `global_offset` must be there. count in 0 ... 2^55; 0 is a valid call that does nothing. Every field of every row is checked
+ * before anything is written.
  * On the CPU the call returns when the step is done. It needs less than a kilobyte of working memory a row, and with
  * percentile_clipping up to 32 KiB, with max_unorm or ADAMW_STATE_TENSOR8 up to 128 KiB more a row; nothing that grows with the
  * tensors beyond that.
@@ -318,7 +325,7 @@ ADAMW_API adamw_status adamw_step_options_init(adamw_step_options *options, size
  * another NaN.
  * Errors:
  *   INVALID_ARGUMENT  any value outside what is said above; something of the pager's is acquired
- *   VERSION           options.size or tensor_size is not this library's
+ *   VERSION           options.size or tensor_size is one that this library does not know, or bytes that it does not know are not 0
  *   UNSUPPORTED       a device that this build, driver or machine does not have; a kernel (ADAMW_CPU) that cannot run here; a
  *                     pager, in a child of fork() (not HOST), or whose windows are too small for a tensor that max_unorm or
  *                     TENSOR8 measures (they never are with chunk_bytes of at least 131072 and 1 / 4096 of its state
@@ -355,7 +362,7 @@ typedef enum adamw_rounding {
 
 /* Start from ADAMW_QUANTIZE_OPTIONS_INIT and set numel and row_length. */
 typedef struct adamw_quantize_options {
-  size_t size;           /* sizeof(adamw_quantize_options) */
+  size_t size;           /* sizeof(adamw_quantize_options) of who calls, in 72 ... 4096: all up to `seed` must be there */
   int32_t map;           /* adamw_map */
   int32_t state_format;  /* ADAMW_STATE_BLOCK8 or ADAMW_STATE_TENSOR8 */
   int32_t rounding;      /* adamw_rounding */
@@ -376,7 +383,8 @@ typedef struct adamw_quantize_options {
         0, 0, 0, 0, 0u, NULL                                                                             \
   }
 
-/* The same as a function, for bindings that lose macros. size is sizeof(adamw_quantize_options) of who calls.
+/* The same as a function, for bindings that lose macros. size is sizeof(adamw_quantize_options) of who calls, size in 72 ... 4096.
+ * Writes as many bytes: the fields that this library knows, as far as they fit, then zeros. options->size becomes `size`.
  * Errors:
  *   INVALID_ARGUMENT  options is NULL
  *   VERSION           a size that this library does not know; nothing has been written then */
@@ -390,7 +398,7 @@ ADAMW_API adamw_status adamw_quantize_options_init(adamw_quantize_options *optio
  * Errors:
  *   INVALID_ARGUMENT  a value outside what is said at adamw_quantize_options; buffers that are NULL (unless numel is 0),
  *                     misaligned, or overlap one that is written
- *   VERSION           options.size is not this library's
+ *   VERSION           options.size is one that this library does not know, or bytes that it does not know are not 0
  *   UNSUPPORTED       a device that this build, driver or machine does not have; a kernel (ADAMW_CPU) that cannot run here
  *   OUT_OF_MEMORY     memory of the host or the device; nothing has been written
  *   DEVICE            the CUDA call that failed, by name */
@@ -400,7 +408,7 @@ ADAMW_API adamw_status adamw_quantize(const adamw_quantize_options *options, con
  * Errors:
  *   INVALID_ARGUMENT  a value outside what is said at adamw_quantize_options; buffers that are NULL (unless numel is 0),
  *                     misaligned, or overlap one that is written
- *   VERSION           options.size is not this library's
+ *   VERSION           options.size is one that this library does not know, or bytes that it does not know are not 0
  *   UNSUPPORTED       a device that this build, driver or machine does not have; a kernel (ADAMW_CPU) that cannot run here
  *   OUT_OF_MEMORY     memory of the host or the device; nothing has been written
  *   DEVICE            the CUDA call that failed, by name */
@@ -430,7 +438,7 @@ typedef enum adamw_place {
 
 /* Start from ADAMW_PAGER_OPTIONS_INIT. */
 typedef struct adamw_pager_options {
-  size_t size;            /* sizeof(adamw_pager_options) */
+  size_t size;            /* sizeof(adamw_pager_options) of who calls, in 32 ... 4096: all up to `chunk_bytes` must be there */
   int32_t backing;        /* adamw_place, but for DEVICE */
   int32_t device;         /* where steps run: -1, the CPU (HOST, FILE), or a CUDA device (PINNED, MANAGED) */
   int64_t resident_bytes; /* the budget of fast memory (host memory for FILE, the device's for PINNED and MANAGED), in
@@ -448,7 +456,8 @@ typedef struct adamw_pager_options {
 #define ADAMW_PAGER_OPTIONS_INIT \
   { sizeof(adamw_pager_options), ADAMW_PLACE_HOST, -1, 0, 0, 0, NULL }
 
-/* The same as a function, for bindings that lose macros. size is sizeof(adamw_pager_options) of who calls.
+/* The same as a function, for bindings that lose macros. size is sizeof(adamw_pager_options) of who calls, size in 32 ... 4096.
+ * Writes as many bytes: the fields that this library knows, as far as they fit, then zeros. options->size becomes `size`.
  * Errors:
  *   INVALID_ARGUMENT  options is NULL
  *   VERSION           a size that this library does not know; nothing has been written then */
@@ -473,7 +482,7 @@ typedef struct adamw_pager_statistics {
 /* Makes a pager; *pager is NULL after an error.
  * Errors:
  *   INVALID_ARGUMENT  a value outside what is said at adamw_pager_options; options or pager is NULL
- *   VERSION           options.size is not this library's
+ *   VERSION           options.size is one that this library does not know, or bytes that it does not know are not 0
  *   UNSUPPORTED       a device that this build, driver or machine does not have, or a backing that the device cannot have
  *   OUT_OF_MEMORY     memory of the host or the device
  *   DEVICE            the CUDA call that failed, by name
@@ -542,10 +551,11 @@ ADAMW_API adamw_status adamw_pager_prefetch(adamw_pager *pager, void *address, i
  *   DEVICE            the CUDA call that failed, by name */
 ADAMW_API adamw_status adamw_pager_wait(adamw_pager *pager);
 
-/* Writes *statistics. size is sizeof(adamw_pager_statistics).
+/* Writes *statistics. size is sizeof(adamw_pager_statistics) of who calls, size in 64 ... 4096: all up to resident_peak_bytes is
+ * there. As many bytes are written: the fields that this library knows, as far as they fit, then zeros.
  * Errors:
  *   INVALID_ARGUMENT  pager or statistics is NULL
- *   VERSION           size is not this library's
+ *   VERSION           a size that this library does not know; nothing has been written then
  *   UNSUPPORTED       in a child of fork() (not HOST) */
 ADAMW_API adamw_status adamw_pager_stats(adamw_pager *pager, adamw_pager_statistics *statistics, size_t size);
 
@@ -562,80 +572,6 @@ ADAMW_API adamw_status adamw_pager_stats(adamw_pager *pager, adamw_pager_statist
  * such a child still lives and has not given its buffers back, one copy of the files' content, and as much space on the disk. If
  * that cannot be had the call returns STORAGE or OUT_OF_MEMORY, nothing is lost, and the next one tries again. Without such a
  * child only what the parent's program itself has written to buffers since the fork is written to the files. */
-
-/* ---- tensors of a Python framework -------------------------------------------------------------------------- */
-
-/* What adamw_describe_tensors() says of one tensor besides its address. Tensors of equal form have equal bytes here. */
-typedef struct adamw_tensor_form {
-  int64_t numel;        /* number of elements */
-  uint64_t shape;       /* a hash of the sizes, in order */
-  int32_t device_type;  /* DLDeviceType: 1 is the CPU, 2 CUDA */
-  int32_t device_id;
-  uint8_t dtype_code;   /* DLDataTypeCode: 2 is float, 4 bfloat */
-  uint8_t dtype_bits;
-  uint16_t dtype_lanes;
-  int32_t contiguous;   /* 1 if the elements lie side by side in the order of the dimensions, else 0 */
-} adamw_tensor_form;
-
-/* Fills the DLTensor of dlpack.h, version 1, at `dl_tensor` with a view of `object`; 0 if it could. It is the
- * dltensor_from_py_object_no_sync of a DLPackExchangeAPI, which recent versions of torch have in
- * Tensor.__dlpack_c_exchange_api__. */
-typedef int (*adamw_dlpack_function)(void *object, void *dl_tensor);
-
-/* The object at `index` of `sequence`, not owned, or NULL. CPython's PyList_GetItem is one. */
-typedef void *(*adamw_item_function)(void *sequence, ptrdiff_t index);
-
-/* What `object` refers to, owned by whoever calls it, or NULL. The `get` of a PyGetSetDef of CPython is one. */
-typedef void *(*adamw_get_function)(void *object, void *closure);
-
-/* Makes `object` number `index` of `sequence`, which owns it from now on, even if it fails; 0 if it could. CPython's
- * PyList_SetItem is one. */
-typedef int (*adamw_set_item_function)(void *sequence, ptrdiff_t index, void *object);
-
-/* What adamw_describe_tensors() calls, and where it writes: filled in once, for as many calls as there are. Start from
- * ADAMW_DESCRIBE_OPTIONS_INIT. */
-typedef struct adamw_describe_options {
-  size_t size;                    /* sizeof(adamw_describe_options) */
-  adamw_dlpack_function describe;
-  adamw_item_function item;
-  int64_t count;                  /* number of objects, in 0 ... INT64_MAX */
-  void *addresses;                /* the address of element 0 of tensor i goes to the pointer i * stride bytes beyond this */
-  size_t stride;                  /* a multiple of 8: `addresses` may be a column of a table of adamw_tensor */
-  adamw_tensor_form *forms;       /* `count` of them */
-  size_t form_size;               /* sizeof(adamw_tensor_form) */
-  void **objects;                 /* NULL, or where to write what tells the objects apart: `count` pointers, those that `item`
-                                     returned, or with `handle` those that lie in these objects */
-  adamw_get_function get;         /* NULL, or: described is get(object, closure), as a parameter's gradient is */
-  void *closure;
-  adamw_set_item_function keep;   /* with `get`: the sequence `kept` owns what `get` returned until the caller empties it */
-  void *kept;
-  adamw_get_function test;        /* NULL, or: a tensor is refused of which test(tensor, NULL) is not `passes`. A torch tensor
-                                     whose is_neg() is not False holds other numbers than its memory */
-  void *passes;
-  size_t handle;                  /* 0, or: `handle` bytes beyond its beginning a tensor has a pointer. It is refused if the
-                                     64-bit number `bits_at` bytes beyond what that points to has one of the bits `bits` */
-  size_t bits_at;
-  uint64_t bits;
-} adamw_describe_options;
-
-#define ADAMW_DESCRIBE_OPTIONS_INIT \
-  { sizeof(adamw_describe_options), NULL, NULL, 0, NULL, 0, NULL, sizeof(adamw_tensor_form), NULL, NULL, NULL, NULL, NULL, \
-    NULL, NULL, 0, 0, 0u }
-
-/* The same as a function, for bindings that lose macros. size is sizeof(adamw_describe_options) of who calls.
- * Errors:
- *   INVALID_ARGUMENT  options is NULL
- *   VERSION           a size that this library does not know; nothing has been written then */
-ADAMW_API adamw_status adamw_describe_options_init(adamw_describe_options *options, size_t size);
-
-/* Looks at each of the first `count` objects of `sequence`. For bindings that must look at thousands of tensors before each
- * step: asked one by one from Python that takes longer than the step. It keeps nothing, synchronises nothing and takes no
- * lock: if the functions need the interpreter's, the caller must hold it.
- * Errors: the outputs may be partly written; a pending Python exception is left for the caller to handle.
- *   INVALID_ARGUMENT  options, or a member of it that is needed, is NULL, misaligned or out of range; an object that is no
- *                     tensor, has no memory (a sparse one, or one that wraps another tensor) or is refused
- *   VERSION           options.size or options.form_size is not this library's */
-ADAMW_API adamw_status adamw_describe_tensors(void *sequence, const adamw_describe_options *options);
 
 #ifdef __cplusplus
 } /* extern "C" */
@@ -660,8 +596,6 @@ ADAMW_ASSERT_(sizeof(adamw_quantize_options) == 80 && offsetof(adamw_quantize_op
 ADAMW_ASSERT_(offsetof(adamw_step_options, pager) == 136, adamw_assert_step_pager);
 ADAMW_ASSERT_(sizeof(adamw_pager_options) == 48 && offsetof(adamw_pager_options, resident_bytes) == 16, adamw_assert_pager_size);
 ADAMW_ASSERT_(sizeof(adamw_pager_statistics) == 96 && offsetof(adamw_pager_statistics, bytes_in) == 64, adamw_assert_statistics);
-ADAMW_ASSERT_(sizeof(adamw_tensor_form) == 32 && offsetof(adamw_tensor_form, contiguous) == 28, adamw_assert_form_size);
-ADAMW_ASSERT_(sizeof(adamw_describe_options) == 144 && offsetof(adamw_describe_options, bits) == 136, adamw_assert_describe);
 #undef ADAMW_ASSERT_
 #endif
 

@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <vector>
 
+#include "check/sizes.h"
 #include "cpu/kernels.h"
 #include "cpu/parallel.h"
 #include "guarded.h"
@@ -131,11 +132,12 @@ class Progress {
 };
 
 adamw_status step(const adamw_step_options *options, const adamw_tensor *tensors, size_t tensor_size, int64_t count) {
-  if (adamw_status s = check_step_options(options)) return s;
+  adamw_step_options o;
+  if (adamw_status s = check_step_options(options, o)) return s;
   const WorkspaceLease lease;
   Workspace &workspace = *lease;
-  if (adamw_status s = check_rows(*options, tensors, tensor_size, count, workspace)) return s;
-  const adamw_step_options &o = *options;
+  if (adamw_status s = read_rows(step_name, tensors, tensor_size, count, workspace.copies)) return s;
+  if (adamw_status s = check_rows(o, tensors, count, workspace)) return s;
   if (o.rows_stepped != nullptr) *o.rows_stepped = 0;
   StepPlan plan{};
   make_plan(o, tensors, count, workspace, plan);
@@ -268,19 +270,21 @@ adamw_status adamw_codebook(adamw_map map, float *values) {
 
 adamw_status adamw_quantize(const adamw_quantize_options *options, const float *source, uint8_t *codes, float *absmax) {
   return guarded("adamw_quantize", [&] {
-    if (adamw_status s = check_quantize_options("adamw_quantize", options)) return s;
-    if (options->numel == 0) return ADAMW_OK;
-    if (adamw_status s = check_quantize_buffers("adamw_quantize", *options, source, codes, absmax, false)) return s;
-    return backend_of(options->device)->quantize(quantize_plan(*options), source, codes, absmax);
+    adamw_quantize_options o;
+    if (adamw_status s = check_quantize_options("adamw_quantize", options, o)) return s;
+    if (o.numel == 0) return ADAMW_OK;
+    if (adamw_status s = check_quantize_buffers("adamw_quantize", o, source, codes, absmax, false)) return s;
+    return backend_of(o.device)->quantize(quantize_plan(o), source, codes, absmax);
   });
 }
 
 adamw_status adamw_dequantize(const adamw_quantize_options *options, const uint8_t *codes, const float *absmax,
                               float *target) {
   return guarded("adamw_dequantize", [&] {
-    if (adamw_status s = check_quantize_options("adamw_dequantize", options)) return s;
-    if (options->numel == 0) return ADAMW_OK;
-    if (adamw_status s = check_quantize_buffers("adamw_dequantize", *options, target, codes, absmax, true)) return s;
-    return backend_of(options->device)->dequantize(quantize_plan(*options), codes, absmax, target);
+    adamw_quantize_options o;
+    if (adamw_status s = check_quantize_options("adamw_dequantize", options, o)) return s;
+    if (o.numel == 0) return ADAMW_OK;
+    if (adamw_status s = check_quantize_buffers("adamw_dequantize", o, target, codes, absmax, true)) return s;
+    return backend_of(o.device)->dequantize(quantize_plan(o), codes, absmax, target);
   });
 }

@@ -4,9 +4,9 @@
 
 #include <cstdint>
 #include <functional>
-#include <memory>
 
 #include "../include/adamw.h"
+#include "devices.h"
 #include "formats.h"
 #include "numerics/coefficients.h"
 #include "numerics/layout.h"
@@ -85,34 +85,5 @@ struct QuantizePlan {
   int threads, device;
   void *stream;
 };
-
-class Backing;  // pager/pager.h
-struct PagerCounts;
-struct PagerOptions;
-
-// One row of the table per device kind; a build without a device has no row for it.
-struct Backend {
-  const char *name;
-  adamw_status (*check_device)(const char *function, std::int32_t device);
-  adamw_status (*step)(const StepPlan &);
-  adamw_status (*quantize)(const QuantizePlan &, const float *source, std::uint8_t *codes, float *absmax);
-  adamw_status (*dequantize)(const QuantizePlan &, const std::uint8_t *codes, const float *absmax, float *target);
-  adamw_status (*make_backing)(const char *function, const PagerOptions &, PagerCounts &, std::unique_ptr<Backing> *);
-};
-
-extern const Backend cpu_backend;
-#ifdef ADAMW_CUDA_MAJOR
-extern const Backend cuda_backend;
-#endif
-
-// The backend of adamw_step_options.device; null where this build has none.
-inline const Backend *backend_of(std::int32_t device) {
-  if (device < 0) return &cpu_backend;
-#ifdef ADAMW_CUDA_MAJOR
-  return &cuda_backend;
-#else
-  return nullptr;
-#endif
-}
 
 }  // namespace adamw

@@ -66,9 +66,9 @@ inline bool is_dtype(std::int32_t raw) {
 // Which part of a tensor has a scale for each of its moments.
 enum class Scaling { none, block, tensor };
 
-// How the numbers of a moment are kept: a class that cpu/ and gpu/kernels/ have code for.
-struct Float32Moments;  // as they are
-struct DynamicCodes;    // numerics/dynamic_codes.h
+// How the numbers of a moment are kept. A coding's class is all of its arithmetic (numerics/codes.h has them).
+struct Float32Moments {};  // as they are
+struct DynamicCodes;       // numerics/dynamic_codes.h
 
 // F(value of adamw_state_format, its coding, the coding's name in those of the GPU's kernels, bytes of an element in
 // each moment, what has a scale)

@@ -1,6 +1,6 @@
 // Owns the defaults of the options structs as functions: what the *_INIT macros of adamw.h say, and nothing else. Knows
 // no struct from within.
-#include "check/check.h"
+#include "check/sizes.h"
 #include "guarded.h"
 
 namespace adamw {
@@ -10,8 +10,9 @@ template <class Options>
 adamw_status set(const char *function, Options *options, size_t size, const Options &defaults) {
   return guarded(function, [&] {
     if (options == nullptr) return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: options is NULL", function);
-    if (adamw_status s = check_struct(function, "size", size, sizeof *options)) return s;
-    *options = defaults;
+    if (adamw_status s = check_size_of<Options>(function, "size", size)) return s;
+    write_struct(options, size, defaults);
+    options->size = size;
     return ADAMW_OK;
   });
 }
@@ -29,8 +30,4 @@ adamw_status adamw_quantize_options_init(adamw_quantize_options *options, size_t
 
 adamw_status adamw_pager_options_init(adamw_pager_options *options, size_t size) {
   return adamw::set("adamw_pager_options_init", options, size, ADAMW_PAGER_OPTIONS_INIT);
-}
-
-adamw_status adamw_describe_options_init(adamw_describe_options *options, size_t size) {
-  return adamw::set("adamw_describe_options_init", options, size, ADAMW_DESCRIBE_OPTIONS_INIT);
 }

@@ -27,14 +27,14 @@ T = TypeVar("T")
 
 
 class _Cache:
-    """What an optimizer knows beyond its state; shared by the shallow copies that wrappers such as Lightning's make."""
+    """Data of an optimizer beside its state. Shallow copies, such as those of Lightning's wrappers, share it."""
 
     def __init__(self) -> None:
         self.plan: Plan | None = None
-        self.counts_there = False  # GradScaler's found_inf has been on a device: step counts are kept there since
-        self.pages = PageManager()  # of groups that name none
+        self.counts_on_device = False  # True once GradScaler's found_inf was on a device
+        self.pages = PageManager()  # for groups that name none
         self.overrides = Overrides()
-        self.exposed = False  # somebody may hold the state, and replace or move what is in it
+        self.exposed = False  # the user may hold the state, and may replace or move its tensors
         self.skipped = Counter()
         self.lock = new_lock()
 
@@ -56,12 +56,11 @@ class Base(torch.optim.Optimizer):
     @property
     @exclusive
     def state(self) -> defaultdict[torch.Tensor, Any]:
-        """The state of each parameter, a dict of plain tensors; empty before its first step.
+        """The state of each parameter, a dict of plain tensors. It is empty before the first step of the parameter.
 
-        It may be edited, moved or shared with other processes at any time: once it has been looked at, every step
-        compares it with what the last step saw.
-        Tensors in the pages of a PageManager("pinned") show what a step has left there after its wait(), which this
-        does.
+        You may edit it, move it or share it with other processes at any time. After the first access, every step
+        compares it with the state that the last step saw. Tensors in the pages of a PageManager("pinned") are up to
+        date only after wait(), which this property calls.
         """
         self._cache.exposed = True
         self._settle()
@@ -77,14 +76,14 @@ class Base(torch.optim.Optimizer):
         self._cache.plan, self._cache.exposed = None, True
 
     def _settle(self) -> None:
-        """Ends what is left of a step that was interrupted, and interrupted again while it was settled."""
+        """Finishes the cleanup after an interrupted step, if another interrupt had stopped the cleanup."""
         plan = self._cache.plan
         if plan is not None and plan.unsettled is not None:
             plan.settle()
 
     @property
     def skipped_elements(self) -> int:
-        """How many elements 8-bit state has skipped since construction because their gradient was not finite."""
+        """The number of elements that 8-bit state has skipped since construction: their gradient was not finite."""
         return self._cache.skipped.total
 
     @property
@@ -103,7 +102,7 @@ class Base(torch.optim.Optimizer):
 
     @exclusive
     def memory_report(self) -> MemoryReport:
-        """What the state of each parameter takes and where it lies, as a MemoryReport; str() makes a table of it."""
+        """How many bytes the state of each parameter takes, and where it is: a MemoryReport. str() makes a table."""
         return MemoryReport(self.param_groups, self._state, self.default_pages, self.overrides)
 
     # ---- step ----------------------------------------------------------------------------------------------------
@@ -112,8 +111,8 @@ class Base(torch.optim.Optimizer):
     def _step_supports_amp_scaling(self) -> bool:
         """Whether GradScaler leaves unscaling and the test for infinities to step(), through grad_scale and found_inf.
 
-        Only with capturable=True, for a step that waits for nothing. As with torch.optim.AdamW, others are served in
-        the ordinary way: frameworks that clip gradients between unscaling and the step refuse optimizers that unscale.
+        Only with capturable=True, so that the step need not wait. Otherwise GradScaler does both, as with
+        torch.optim.AdamW: frameworks that clip gradients after unscaling refuse optimizers that unscale.
         """
         return all(group["capturable"] for group in self.param_groups)
 
@@ -126,42 +125,42 @@ class Base(torch.optim.Optimizer):
     @with_hooks
     @exclusive
     def step(self, closure: Callable[[], T] | None = None) -> T | None:
-        """Steps every parameter that has a gradient, and returns what `closure` returned.
+        """Steps every parameter that has a gradient, and returns the result of `closure`.
 
         Args:
-            closure: called first, with gradients enabled, to compute the loss and the gradients again.
+            closure: is called first, with gradients enabled, to compute the loss and the gradients again.
 
         Raises:
-            ValueError: a parameter, gradient, option or state is not what it must be; nothing has been changed.
-            StorageError: the file of a PageManager cannot be read or written. Parameters and state are consistent, and
-                the exception's `stepped` has the parameters that have been stepped.
-            KeyboardInterrupt: Ctrl-C. Each parameter has been stepped, its count included, or has not.
+            ValueError: a parameter, gradient, option or state is wrong; nothing has been changed.
+            StorageError: the file of a PageManager cannot be read or written. Parameters and state agree, and `stepped`
+                of the exception lists the parameters that have been stepped.
+            KeyboardInterrupt: Ctrl-C. Each parameter has been stepped completely, including its count, or not at all.
         """
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        scaler = self.__dict__  # where GradScaler leaves its own: an attribute that is not there is slow to find out
+        scaler = self.__dict__  # GradScaler sets attributes here; a missing attribute would be slow to look up
         found_inf = scaler.get("found_inf")
         if scaler.get("grad_scale") is not None:
             self._unscale(scaler["grad_scale"])
-        there = found_inf is not None and is_device(found_inf.device)
-        if found_inf is not None and not there and float(found_inf) != 0:
+        on_device = found_inf is not None and is_device(found_inf.device)
+        if found_inf is not None and not on_device and float(found_inf) != 0:
             return loss
         if is_capturing() and not all(group["capturable"] for group in self.param_groups):
             raise RuntimeError(
                 f"step() of {type(self).__name__} cannot be captured into a CUDA graph with capturable=False: "
                 "pass capturable=True"
             )
-        plan = self._current_plan(counts_there=there)
-        if there and not plan.everything_there and float(found_inf) != 0:  # what is on the CPU has to wait for it
+        plan = self._current_plan(counts_on_device=on_device)
+        if on_device and not plan.all_on_device and float(found_inf) != 0:  # parameters on the CPU must wait for it
             plan.release()
             return loss
-        plan.step(self.param_groups, found_inf if there and plan.everything_there else None)
+        plan.step(self.param_groups, found_inf if on_device and plan.all_on_device else None)
         return loss
 
     def _unscale(self, scale: torch.Tensor) -> None:
-        """Divides every gradient by `scale`, in place: after the step they are what they are without a GradScaler."""
+        """Divides every gradient by `scale`, in place: after the step, gradients are as without a GradScaler."""
         lists = defaultdict(list)
         for group in self.param_groups:
             for param in group["params"]:
@@ -172,29 +171,29 @@ class Base(torch.optim.Optimizer):
             for (device, _), grads in lists.items():
                 multiply(grads, factor.to(device, non_blocking=True))
 
-    def _current_plan(self, counts_there: bool) -> Plan:
-        """`counts_there`: whether step counts must lie on the parameters' devices; they stay there then."""
+    def _current_plan(self, counts_on_device: bool) -> Plan:
+        """`counts_on_device`: whether step counts must be on the devices of the parameters; they then stay on them."""
         cache = self._cache
         self._settle()
-        if counts_there and cache.plan is not None and not cache.plan.counts_there:
+        if counts_on_device and cache.plan is not None and not cache.plan.counts_on_device:
             cache.plan = None
         if cache.plan is None or not cache.plan.refresh(self.param_groups, self._state, cache.exposed):
-            cache.counts_there = cache.counts_there or counts_there
+            cache.counts_on_device = cache.counts_on_device or counts_on_device
             plan, cache.plan = cache.plan, None
             for number, group in enumerate(self.param_groups):
                 check_options(group, f"group {number}: ")
             grad_dtypes = {} if plan is None else plan.grad_dtypes
             rows, waiting = collect(self.param_groups, self._state, grad_dtypes, cache.pages, cache.overrides)
-            cache.plan = Plan(self.param_groups, self._state, rows, waiting, cache.skipped, cache.counts_there)
+            cache.plan = Plan(self.param_groups, self._state, rows, waiting, cache.skipped, cache.counts_on_device)
             if not cache.plan.refresh(self.param_groups, self._state, cache.exposed):
-                raise InternalError("pyadamw: a parameter changed while step() was looking at it")
+                raise InternalError("pyadamw: a parameter changed while step() was reading it")
         return cache.plan
 
     # ---- groups --------------------------------------------------------------------------------------------------
 
     @exclusive
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Adds a group, which may override every option, optim_bits and min_8bit_size included."""
+        """Adds a group, which may override every option, including optim_bits and min_8bit_size."""
         if isinstance(param_group, dict):
             check_options(param_group, f"group {len(self.param_groups)}: ")
             if "betas" in param_group:
@@ -207,10 +206,10 @@ class Base(torch.optim.Optimizer):
     def state_dict(self) -> dict[str, Any]:
         """The state of all parameters and the options of all groups; see torch.optim.Optimizer.
 
-        The tensors share memory with the optimizer's: they change with its steps until they are copied or saved.
+        The tensors share memory with the optimizer: they change with its steps until you copy or save them.
         """
 
-        # Within the user's own hooks.
+        # This hook runs before the user's hooks.
         handle = self.register_state_dict_post_hook(lambda _, found: load.aliased(found), prepend=True)
         try:
             return super().state_dict()
@@ -218,36 +217,37 @@ class Base(torch.optim.Optimizer):
             handle.remove()
 
     def to_torch_state_dict(self) -> dict[str, Any]:
-        """state_dict() as torch.optim.AdamW has it: 32-bit state, of 8-bit state its values. On the CPU."""
+        """A state dict for torch.optim.AdamW, on the CPU: 8-bit state is converted to 32 bits."""
         return converted(self.state_dict(), "torch")
 
     def to_bitsandbytes_state_dict(self) -> dict[str, Any]:
-        """state_dict() as bitsandbytes' AdamW classes have it, each state as wide as it is here. On the CPU.
+        """A state dict for bitsandbytes' AdamW classes, on the CPU. Each state keeps its width.
+
+        It leaves out the history of percentile clipping.
 
         Raises:
-            ValueError: the state is amsgrad's, which bitsandbytes does not support. (The history of percentile clipping
-                is left out.)
+            ValueError: the state has amsgrad, which bitsandbytes does not support.
         """
         return converted(self.state_dict(), "bitsandbytes")
 
     @exclusive
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Loads the state of another optimizer, and copies it: the two share no memory.
+        """Loads a copy of the state of another optimizer: the two share no memory.
 
-        State of the other width (8 or 32 bits) is converted to the one that this optimizer is configured for. That,
-        and what else decides where state lives (min_8bit_size, block_wise, is_paged), stays as it is here; every other
-        option is taken from `state_dict`. Keys that no known format has are kept as they are.
+        State of the other width (8 or 32 bits) is converted to the width that this optimizer is configured for. The
+        options that decide about width and memory (optim_bits, min_8bit_size, block_wise, is_paged, page_manager) stay
+        as they are. Every other option comes from `state_dict`. Unknown keys are kept.
 
         Args:
             state_dict: from state_dict() of these classes, of torch.optim.AdamW, of bitsandbytes' AdamW classes (any
-                version and width) or of torchao's AdamW8bit: what it is, is recognised by what is in it.
+                version and width) or of torchao's AdamW8bit. The format is recognised by the content.
 
         Raises:
-            ValueError: something is missing, damaged or of the wrong shape or type, or infinite where 8-bit state
-                cannot hold that; the message names parameter and key, and the optimizer is as it was.
+            ValueError: a value is missing, damaged, of the wrong shape or type, or infinite although 8-bit state cannot
+                hold infinities. The message names the parameter and the key, and the optimizer is unchanged.
         """
-        # The base class casts every tensor to the parameter's dtype. A hook of our own, after the user's, hides the
-        # state from it; __setstate__ brings it back before the user's post hooks run.
+        # The base class casts every tensor to the dtype of the parameter. So a hook, which runs after the user's hooks,
+        # hides the state from it. __setstate__ brings the state back before the user's post hooks run.
         self._settle()
         if not isinstance(state_dict, dict):
             received.check_structure(state_dict)  # the base class copies it before any hook sees it
@@ -288,7 +288,7 @@ class Base(torch.optim.Optimizer):
         entries = state.pop("state", {})
         self.__dict__["_cache"] = cache
         super().__setstate__(state)
-        self.defaults.pop("differentiable", None)  # the base class adds it, to whatever optimizer
+        self.defaults.pop("differentiable", None)  # the base class adds it to every optimizer
         self._state = defaultdict(dict, {param: load.reveal(entry) for param, entry in entries.items()})
         cache.plan, cache.exposed = None, previous is None  # a copy may share its state with the original
         load.restore_options(self.param_groups, previous, self.defaults)

@@ -1,4 +1,4 @@
-"""Owns what single values may be: numbers, flags, integers. Must not know which option of what they are."""
+"""Owns checks of single values: numbers, flags, integers. Must not know to which option they belong."""
 
 import math
 import numbers
@@ -8,7 +8,7 @@ import torch
 
 
 def shown(value):
-    """repr() of any value: short, and also of what has none, such as some tensors and numbers of 5000 digits."""
+    """A short repr() of any value, even if repr() fails, as for some tensors and for numbers of 5000 digits."""
     try:
         text = repr(value)
     except Exception:  # whatever repr() raises
@@ -32,7 +32,7 @@ def is_finite(value):
     """Whether a number is finite as a float."""
     try:
         return math.isfinite(value)
-    except OverflowError:  # an int that no float can be
+    except OverflowError:  # an int that is too large for a float
         return False
 
 
@@ -51,18 +51,18 @@ def flag(name, value):
         refuse(name, value, "True or False")
 
 
-def integer(least, most, need):
-    """A check that a value is an integer in [least, most]; None: no limit."""
+def integer(minimum, maximum, need):
+    """A check that a value is an integer in [minimum, maximum]; None: no limit."""
 
     def check(name, value):
-        if not (is_integer(value) and value >= least and (most is None or value <= most)):
+        if not (is_integer(value) and value >= minimum and (maximum is None or value <= maximum)):
             refuse(name, value, need)
 
     return check
 
 
 def kind_of_file(mode):
-    """What is no regular file, in words. `mode`: as os.stat() gives it."""
+    """The kind of something that is not a regular file, in words. `mode`: from os.stat()."""
     kinds = {
         stat.S_IFDIR: "a folder",
         stat.S_IFIFO: "a FIFO",
@@ -70,4 +70,4 @@ def kind_of_file(mode):
         stat.S_IFCHR: "a device",
         stat.S_IFBLK: "a device",
     }
-    return kinds.get(stat.S_IFMT(mode), "no regular file")
+    return kinds.get(stat.S_IFMT(mode), "not a regular file")

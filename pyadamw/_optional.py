@@ -1,4 +1,4 @@
-"""Owns importing packages that need not be there. Must not know what they are for."""
+"""Owns importing packages that need not be installed. Must not know what they are for."""
 
 import importlib
 import os
@@ -6,8 +6,11 @@ import sys
 
 
 def optional(name):
-    """A module, or None. Never one that lies in the current folder: `python -m pyadamw` looks there first, and beside a
-    file of somebody else's there may be others."""
+    """A module, or None. It never imports from the current folder.
+
+    `python -m pyadamw` searches the current folder first, and a folder with a downloaded checkpoint may hold other
+    files from the same source.
+    """
     path = sys.path
     try:
         sys.path = [entry for entry in path if entry and not _is_here(entry)]
@@ -21,5 +24,5 @@ def optional(name):
 def _is_here(entry):
     try:
         return os.path.samefile(entry, os.curdir)
-    except OSError:  # one of them is not there
+    except OSError:  # one of them does not exist
         return False

@@ -1,4 +1,4 @@
-"""Owns stepping inside of backward(): one optimizer for each parameter. Must not know how a step is done."""
+"""Owns stepping during backward(): one optimizer for each parameter. Must not know how a step is done."""
 
 from __future__ import annotations
 
@@ -18,33 +18,36 @@ from .paging import PageManager
 
 
 class StepInBackward:
-    """Steps each parameter as soon as backward() has accumulated its gradient, and drops the gradient: at no time do
-    the gradients of all parameters exist. Results are those of one optimizer for all, without gradient clipping over
-    all.
+    """Steps each parameter as soon as backward() has accumulated its gradient, and then drops the gradient.
+
+    The gradients of all parameters therefore never exist at once. The results are the same as with one optimizer for
+    all parameters. Gradient clipping over all parameters is not possible.
 
         stepper = pyadamw.StepInBackward(model.parameters(), pyadamw.AdamW8bit, lr=1e-4)
         for x, y in batches:
-            loss(model(x), y).backward()          # that was the step
+            loss(model(x), y).backward()          # this was the step
 
-    Not together with gradient accumulation over several backward() calls or a GradScaler, and not with what averages
-    gradients only after they have been accumulated: DistributedDataParallel is an error in the first backward(), before
-    anything is stepped. FSDP2 (fully_shard) averages earlier: make the stepper of the parameters that it has sharded.
-    These cannot be moved while there is a stepper (model.cpu(), model.float()), for they would lose their hooks: call
-    remove() first, and make another one.
+    Do not use it with gradient accumulation over several backward() calls, or with a GradScaler. It refuses
+    DistributedDataParallel, which averages gradients too late: the first backward() is then an error, before anything
+    is stepped.
+
+    With FSDP2, which averages earlier, call fully_shard first, and then make the stepper from the sharded parameters.
+    While a stepper exists, do not move them (model.cpu(), model.float()): they would lose their hooks. Call remove()
+    first, move the model, and then make another stepper.
 
     Args:
-        params: tensors, or (name, tensor) pairs. Those that require no gradient are left alone.
+        params: tensors, or (name, tensor) pairs. Tensors that require no gradient are ignored.
         cls: one of the six classes.
-        options: as `cls` takes them. Paged state of all parameters shares one page manager.
+        options: keyword arguments of `cls`. All parameters share one page manager if their state is paged.
 
     Attributes:
-        optimizers: {parameter: its optimizer}, in the order of `params`. With torch.distributed.checkpoint, either save
-            and load state_dict() as it is, or let get_optimizer_state_dict(model, list(stepper.optimizers.values()))
-            and set_optimizer_state_dict() name state by parameter.
+        optimizers: {parameter: its optimizer}, in the order of `params`. With torch.distributed.checkpoint you have two
+            ways. Save and load state_dict(), or name state by parameter, with get_optimizer_state_dict(model,
+            list(stepper.optimizers.values())) and set_optimizer_state_dict().
 
     Raises:
         ValueError: a parameter belongs to FullyShardedDataParallel (FSDP1), which calls no hooks.
-        RuntimeError: a parameter belongs to DistributedDataParallel; also in backward(), which steps nothing then.
+        RuntimeError: a parameter belongs to DistributedDataParallel. backward() raises it too, and then steps nothing.
     """
 
     def __init__(
@@ -70,10 +73,10 @@ class StepInBackward:
                     "calls no hooks of parameters: shard the model with fully_shard (FSDP2), or step after backward()"
                 )
         self._refuse_averaged()
-        self._averaged: Averaged | None = None  # the first backward() looks again
+        self._averaged: Averaged | None = None  # the first backward() checks again
         self._hooks = [param.register_post_accumulate_grad_hook(self._step) for param in self.optimizers]
-        # torch.utils.swap_tensors() gives a parameter another one's hooks: it would not be stepped any more, and nobody
-        # would say so. It refuses parameters that have weak references.
+        # torch.utils.swap_tensors() gives a parameter the hooks of another: it would silently not be stepped any more.
+        # swap_tensors() refuses parameters that have weak references.
         self._no_swapping = [weakref.ref(param) for param in self.optimizers]
 
     def _step(self, param: torch.Tensor) -> None:
@@ -82,11 +85,11 @@ class StepInBackward:
         optimizer = self.optimizers[param]
         try:
             optimizer.step()
-        finally:  # also after an error or an interrupt: the next backward() would add to it what has been stepped
+        finally:  # also after an error or an interrupt: else the next backward() would add to a gradient already used
             optimizer.zero_grad()
 
     def _refuse_averaged(self) -> None:
-        """Looks whether DistributedDataParallel has any of the parameters, in whatever order they have been made."""
+        """Raises if a DistributedDataParallel has any of the parameters, whichever was made first."""
         averaged = Averaged()
         for param, optimizer in self.optimizers.items():
             if param in averaged:
@@ -99,22 +102,25 @@ class StepInBackward:
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
-        """The groups of all optimizers, to change options such as lr in."""
+        """The groups of all optimizers. Change options such as lr here."""
         return [group for optimizer in self.optimizers.values() for group in optimizer.param_groups]
 
     def state_dict(self) -> dict[str, Any]:
         """The state dicts of all optimizers, in their order.
 
-        State that is not there yet is made (step 0, zeros), so that torch.distributed.checkpoint.load(), which fills
-        what it is given, finds all of it in a stepper that has not stepped yet.
+        Missing state is made first (step 0, zeros), so that torch.distributed.checkpoint.load() can fill the state of a
+        stepper that has not stepped yet.
         """
         for optimizer in self.optimizers.values():
             _make_state(optimizer)
         return {"optimizers": [optimizer.state_dict() for optimizer in self.optimizers.values()]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Loads what state_dict() gave. ValueError if it is of another number of parameters, or damaged, and then
-        nothing has changed."""
+        """Loads a state dict from state_dict().
+
+        Raises:
+            ValueError: it is damaged, or has another number of parameters. Nothing has changed then.
+        """
         saved = state_dict.get("optimizers") if isinstance(state_dict, dict) else None
         if not isinstance(saved, (list, tuple)):
             raise ValueError("not the state dict of a StepInBackward: it has no list of optimizers")
@@ -129,14 +135,14 @@ class StepInBackward:
             optimizer.load_state_dict(state)
 
     def remove(self) -> None:
-        """Ends it: backward() leaves gradients where they are again. The optimizers stay."""
+        """Removes the hooks: from now on backward() keeps gradients and does not step. The optimizers stay."""
         for hook in self._hooks:
             hook.remove()
         self._hooks, self._no_swapping = [], []
 
 
 def _make_state(optimizer: _AdamW) -> None:
-    """What the first step would make before it steps."""
+    """Makes the state that the first step would make."""
     for group in optimizer.param_groups:
         for param in group["params"]:
             if param.device.type == "meta" or optimizer._state.get(param):
@@ -145,6 +151,6 @@ def _make_state(optimizer: _AdamW) -> None:
             if grad is None:
                 param.grad = torch.zeros_like(param)
             try:
-                optimizer._current_plan(counts_there=False).release()
+                optimizer._current_plan(counts_on_device=False).release()
             finally:
                 param.grad = grad

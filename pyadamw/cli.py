@@ -1,4 +1,4 @@
-"""Owns the command line, `python -m pyadamw`. Must not know what its commands do beyond calling them."""
+"""Owns the command line, `python -m pyadamw`. Must not know how its commands work."""
 
 import argparse
 import platform
@@ -15,7 +15,7 @@ from .errors import AdamWError
 
 
 def info(_arguments):
-    """Prints what a bug report needs: versions, the library, its kernel, threads."""
+    """Prints the facts for a bug report: versions, the library, its kernel, threads."""
     rows = [("pyadamw", __version__), ("torch", f"{torch.__version__}, CUDA {torch.version.cuda or 'none'}")]
     rows += [("python", platform.python_version()), ("machine", platform.platform())]
     failure = None
@@ -44,7 +44,7 @@ def convert(arguments):
                 raise ValueError(f"{arguments.input} has no {arguments.key!r}: {_keys(state_dict)}")
             state_dict = state_dict[arguments.key]
         elif isinstance(state_dict, dict) and "state" not in state_dict:
-            raise ValueError(f"{arguments.input} is no optimizer's state; choose with --key: {_keys(state_dict)}")
+            raise ValueError(f"{arguments.input} is not the state of an optimizer; choose --key: {_keys(state_dict)}")
         to = "pyadamw" if arguments.to == "safetensors" else arguments.to
         result = export.converted(state_dict, to, _with_progress, finite=True)
         files.write(result, arguments.output, arguments.to == "safetensors")
@@ -60,7 +60,7 @@ def convert(arguments):
 
 
 def _keys(state_dict):
-    return f"it has {', '.join(map(repr, state_dict))}" if isinstance(state_dict, dict) else "it is no dict"
+    return f"it has {', '.join(map(repr, state_dict))}" if isinstance(state_dict, dict) else "it is not a dict"
 
 
 def _with_progress(entries):
@@ -76,10 +76,10 @@ def _parser(with_demo):
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("info", help="versions, library, kernel and threads").set_defaults(run=info)
     conversion = commands.add_parser("convert", help="rewrite a file of optimizer state for another optimizer")
-    conversion.add_argument("input", metavar="IN", help="a file of torch.save() or safetensors; its code is not run")
-    conversion.add_argument("output", metavar="OUT", help="a file that is replaced as a whole, or a free name")
+    conversion.add_argument("input", metavar="IN", help="a file of torch.save() or safetensors; no code in it is run")
+    conversion.add_argument("output", metavar="OUT", help="a file to replace as a whole, or a new name")
     conversion.add_argument("--to", required=True, choices=["torch", "bitsandbytes", "pyadamw", "safetensors"])
-    conversion.add_argument("--key", help="where in a larger checkpoint the optimizer's state is")
+    conversion.add_argument("--key", help="the key of the optimizer's state in a larger checkpoint")
     conversion.set_defaults(run=convert)
     demo = commands.add_parser("demo", help="train a small GPT with torch, 32-bit and 8-bit AdamW and compare")
     if with_demo:

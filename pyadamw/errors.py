@@ -6,10 +6,10 @@ import torch
 
 
 class AdamWError(Exception):
-    """What libadamw refused or could not do. The message is the library's own: it names row, field and value.
+    """The base class: libadamw refused a call, or could not do it. The message names the parameter and the value.
 
-    `stepped` are the parameters that a failed step() has stepped completely, their step counts included: none, but for
-    StorageError and DeviceError.
+    `stepped` lists the parameters that a failed step() has stepped completely, including their step counts. It is empty
+    except for StorageError and DeviceError.
     """
 
     stepped: tuple[torch.Tensor, ...] = ()
@@ -20,15 +20,15 @@ class InvalidArgumentError(AdamWError, ValueError):
 
 
 class VersionError(AdamWError, RuntimeError):
-    """Library and package do not belong together (ADAMW_ERROR_VERSION)."""
+    """The library and the package have versions that do not fit (ADAMW_ERROR_VERSION)."""
 
 
 class UnsupportedError(AdamWError, NotImplementedError):
-    """Valid, but not on this build, device or processor (ADAMW_ERROR_UNSUPPORTED)."""
+    """A valid request that this build, device or processor does not support (ADAMW_ERROR_UNSUPPORTED)."""
 
 
 class OutOfMemoryError(AdamWError, MemoryError):
-    """Working memory could not be had; nothing was written (ADAMW_ERROR_OUT_OF_MEMORY)."""
+    """There is no memory for the call; nothing was written (ADAMW_ERROR_OUT_OF_MEMORY)."""
 
 
 class InternalError(AdamWError, RuntimeError):
@@ -42,8 +42,8 @@ class DeviceError(AdamWError, RuntimeError):
 class StorageError(AdamWError, OSError):
     """The file of a page manager cannot be made, grown, read or written (ADAMW_ERROR_STORAGE).
 
-    In a step, parameters and state stay consistent: each element of both has been stepped, or neither. What could not
-    be written to the file is kept in memory.
+    After a failed step, parameters and state agree: each element was stepped in both, or in neither. Data that could
+    not be written to the file is kept in memory.
     """
 
 

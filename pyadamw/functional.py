@@ -1,11 +1,11 @@
-"""Owns the public quantize, dequantize and codebook functions on torch tensors. Must not know of optimizers.
+"""Owns the public functions quantize, dequantize and codebook on torch tensors. Must not know of optimizers.
 
     codes, absmax = quantize(x)                   # x is about absmax[block] * codebook("signed")[codes]
     y = dequantize(codes, absmax)
 
-Blocks are those of 8-bit optimizer state: 256 elements, beginning anew with each row of dimension 0 where rows have at
-least 64 elements; the maps are the dynamic maps of Dettmers et al., "8-bit Optimizers via Block-wise Quantization",
-ICLR 2022, as bitsandbytes uses them.
+Blocks are the same as in 8-bit optimizer state. A block has 256 elements; if rows of dimension 0 have at least 64
+elements, each row begins a new block. The maps are the dynamic maps of Dettmers et al., "8-bit Optimizers via
+Block-wise Quantization", ICLR 2022, as bitsandbytes uses them.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def _check_choice(name, value, allowed):
 
 
 def _check_dense(name, value):
-    is_meta = isinstance(value, torch.Tensor) and value.device.type == "meta"  # device_number() says so
+    is_meta = isinstance(value, torch.Tensor) and value.device.type == "meta"  # device_number() refuses it
     if oddity(value) and not is_meta:
         raise ValueError(f"{name} is {oddity(value)}: must be a dense tensor")
 
@@ -48,18 +48,21 @@ def quantize(
     """Quantizes a tensor to 8 bits: (codes, absmax).
 
     Args:
-        tensor: numbers of any floating dtype and shape; taken as float32. NaN, infinities and, with the unsigned map,
-            negative numbers are stored as zero.
-        map: "signed" or "unsigned". With "unsigned" a number above zero is never stored as zero.
-        block_wise: one scale for each block of 256 elements (True) or one for the tensor (False).
-        rounding: "nearest", or "stochastic", as a step rounds: right on average (signed: from 3.81e-6 to a tenth of the
-            block's scale; from there up to nearest, and of what is below 9e-7, 61% is kept on average; unsigned: from
-            3.25e-7 up, and what is below becomes that), with random bits that depend on `step`, `seed` and the
-            element's index alone.
+        tensor: real numbers of any floating dtype and shape, converted to float32. NaN, infinities and, with the
+            unsigned map, negative numbers are stored as zero.
+        map: "signed" or "unsigned". With "unsigned", a number above zero is never stored as zero.
+        block_wise: True: one scale for each block of 256 elements. False: one scale for the whole tensor.
+        rounding: "nearest" or "stochastic". "stochastic" rounds as a step does, and is right on average. The random
+            bits depend only on `step`, `seed` and the index of the element. Limits, relative to the scale of the block:
+            signed - stochastic up to a tenth of the scale, to nearest above. Right on average from 3.81e-6 upwards;
+            below 9e-7, 61% is kept on average.
+            unsigned - right on average from 3.25e-7 upwards; smaller numbers above zero become 3.25e-7.
+        step: the number of the step, for "stochastic".
+        seed: the seed, for "stochastic".
 
     Returns:
-        codes: uint8, the shape of `tensor`.
-        absmax: float32, the largest magnitude of each block; its shape is absmax_shape(tensor.shape, block_wise).
+        codes: uint8, with the shape of `tensor`.
+        absmax: float32, the largest magnitude of each block, of shape absmax_shape(tensor.shape, block_wise).
     """
     _check_dense("tensor", tensor)
     if tensor.is_complex():
@@ -74,7 +77,7 @@ def quantize(
 def dequantize(
     codes: torch.Tensor, absmax: torch.Tensor, map: Map = "signed", *, block_wise: bool = True
 ) -> torch.Tensor:
-    """The float32 tensor absmax[block] * codebook(map)[codes], of the shape of `codes`. See quantize()."""
+    """The float32 tensor absmax[block] * codebook(map)[codes], with the shape of `codes`. See quantize()."""
     _check_dense("codes", codes)
     _check_dense("absmax", absmax)
     _check_choice("map", map, MAPS)

@@ -1,6 +1,7 @@
 """Owns the six optimizer classes: their names, signatures and documentation. Must not know how a step is done.
 
-The positional arguments are those of bitsandbytes' documentation, in its order; what is new is keyword-only.
+The positional arguments are the same, in the same order, as in bitsandbytes' documentation. New arguments are
+keyword-only.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from .paging import PageManager
 
 _SUMMARY = """AdamW with {state}.
 
-    Every step does, for each element p with gradient g::
+    For each element p with gradient g, a step computes::
 
         m  = beta1 * m + (1 - beta1) * g                                   exp_avg
         v  = beta2 * v + (1 - beta2) * g**2                                exp_avg_sq
@@ -28,37 +29,40 @@ _SUMMARY = """AdamW with {state}.
         p  = p * (1 - lr * weight_decay)
              - lr / (1 - beta1**step) * m / (sqrt(v') / sqrt(1 - beta2**step) + eps)
 
-    in float32, rounded once to the dtype of p (float32, bfloat16 or float16; g may have another of these). 8-bit state
-    keeps m and sqrt(v) as one byte an element and one float32 scale for every 256: 2.03 bytes a parameter instead of 8.
+    in float32, and rounds once to the dtype of p (float32, bfloat16 or float16; g may have another of these). 8-bit
+    state keeps m and sqrt(v) as one byte an element, and one float32 scale for every 256 elements: 2.03 bytes a
+    parameter instead of 8.
     {note}
     Args:
-        params: tensors, (name, tensor) pairs, or dicts of a group's "params" and its own value for any option below.
+        params: tensors, (name, tensor) pairs, or dicts. Each dict is a parameter group: it has "params", and may have a
+            value for any option below.
         lr: learning rate, >= 0: a number, or a tensor of one element that a scheduler may change in place.
-        betas: decay rates of m and v, each in [0, 1): any sequence of two numbers. Groups have a tuple of floats.
-        eps: added to the denominator, >= 0.
+        betas: decay rates of m and v, each in [0, 1), as any sequence of two numbers. Groups hold a tuple of floats.
+        eps: is added to the denominator, >= 0.
         weight_decay: >= 0; decoupled from the gradient.
         amsgrad: divide by the largest v so far.
         optim_bits: {widths}
-        args: None, or a mapping or object that may carry optim_bits, min_8bit_size, percentile_clipping, block_wise,
-            max_unorm and skip_zeros; what it carries wins. max_unorm (0.0: off) scales the update of a tensor down to
-            max_unorm times the tensor's norm; skip_zeros (False) leaves elements alone whose gradient is exactly zero.
+        args: None, or a mapping or object that may have optim_bits, min_8bit_size, percentile_clipping, block_wise,
+            max_unorm and skip_zeros. Its values win. max_unorm (0.0: off) scales the update of a tensor down to
+            max_unorm times the norm of the tensor. skip_zeros (False) does not change elements whose gradient is
+            exactly zero.
         min_8bit_size: tensors with fewer elements keep 32-bit state.
-        percentile_clipping: 100 is off. 1 ... 99: a gradient whose norm exceeds this percentile of the last 100 norms
-            of its tensor is scaled down to it.
-        block_wise: a scale for every 256 elements of 8-bit state (True), or one for the tensor (False: less exact).
+        percentile_clipping: 100: off. 1 ... 99: a gradient is scaled down if its norm is above this percentile of the
+            last 100 norms of its tensor.
+        block_wise: True: one scale for every 256 elements of 8-bit state. False: one scale for the tensor, less exact.
 {paged}        maximize: step uphill.
         stochastic_rounding: round 16-bit parameters stochastically instead of to nearest, so that updates smaller than
             half a unit in the last place are not lost.
-        seed: of all stochastic rounding, in [0, 2**64): equal seeds repeat equal runs.
-        capturable: keep step counts in the memory of the parameters' CUDA device, so that step() can be captured into a
-            CUDA graph; lr may be a tensor there. No effect on the CPU.
-        page_manager: a pyadamw.PageManager that says where paged state lives; None: one with the defaults.
+        seed: the seed of all stochastic rounding, in [0, 2**64). Equal seeds repeat equal runs.
+        capturable: keep step counts in the memory of the CUDA device, so that a CUDA graph can capture step(). lr may
+            then be a tensor on this device. No effect on the CPU.
+        page_manager: the pyadamw.PageManager for paged state; None: a manager with the defaults.
 
     Raises:
-        ValueError: an argument is not what it may be; the message has the value and what is allowed.
+        ValueError: an argument is wrong; the message has its value and what is allowed.
 
-    Elements whose gradient is NaN or infinite are skipped by 8-bit state and counted in `skipped_elements`; with 32-bit
-    state they propagate, as in torch.optim.AdamW.
+    With 8-bit state, a step skips elements whose gradient is NaN or infinite, and counts them in `skipped_elements`.
+    With 32-bit state they propagate, as in torch.optim.AdamW.
 
     Sources: Loshchilov & Hutter, "Decoupled Weight Decay Regularization", ICLR 2019; Dettmers et al., "8-bit Optimizers
     via Block-wise Quantization", ICLR 2022; Reddi et al., "On the Convergence of Adam and Beyond", ICLR 2018 (amsgrad).
@@ -67,12 +71,12 @@ _SUMMARY = """AdamW with {state}.
 _IS_PAGED = """        is_paged: keep the state of tensors of 100,000 elements or more in the pages of a PageManager.
 """
 _PAGED_NOTE = """
-    State of tensors of 100,000 elements or more is kept in the pages of a PageManager: it need not fit where the step
-    runs.
+    The state of tensors of 100,000 elements or more is kept in the pages of a PageManager. It need not fit into the
+    memory of the device that runs the step.
 """
 
 
-# What torch.optim.AdamW takes and these classes do not need, and what to do instead.
+# Arguments of torch.optim.AdamW that these classes do not need, and what to do instead.
 _NOT_NEEDED = {
     "foreach": "leave it out, a step is always one call for all tensors",
     "fused": "leave it out, a step is always fused",
@@ -81,13 +85,13 @@ _NOT_NEEDED = {
 
 
 def _refuse_call(self: _AdamW, error: TypeError) -> NoReturn:
-    """A call that does not fit the signature: as Python says it, of the user's class, and what to do."""
+    """Raises Python's error about a call that does not fit the signature, with the user's class and some advice."""
     advice = [f": {what}" for name, what in _NOT_NEEDED.items() if repr(name) in str(error)]
     raise TypeError(f"{type(self).__name__}.__init__() {error}{''.join(advice)}") from None
 
 
 def _naming_the_class(init: Callable[..., None]) -> Callable[..., None]:
-    """`init`, whose TypeError for arguments that it has not names the class that was called."""
+    """`init`, with a TypeError for unknown arguments that names the class that was called."""
     signature = inspect.signature(init)
 
     @functools.wraps(init)
@@ -102,10 +106,10 @@ def _naming_the_class(init: Callable[..., None]) -> Callable[..., None]:
 
 
 class _AdamW(Base):
-    """The argument list, once. A class says which values of optim_bits it accepts and which width it then has."""
+    """The argument list, once. A class defines which values of optim_bits it accepts, and the width of its state."""
 
     _accepted: tuple[int, ...] = (8, 32)
-    _width: int | None = None  # the class's own; None: optim_bits decides
+    _width: int | None = None  # None: optim_bits decides
 
     def __init__(
         self,
@@ -157,7 +161,7 @@ class _AdamW(Base):
 
     @property
     def mng(self) -> GlobalOptimManager:
-        """The GlobalOptimManager of the process, by bitsandbytes' name."""
+        """The GlobalOptimManager of the process, under bitsandbytes' name."""
         return GlobalOptimManager.get_instance()
 
 
@@ -189,8 +193,8 @@ class _PagedAdamW(_AdamW):
     """The argument list without is_paged."""
 
     if TYPE_CHECKING:
-        # Type checkers and editors cannot follow what is done below: this says it again, for them alone. Stubtest
-        # compares it with what runs (tests/packages/test_typing.py).
+        # Type checkers and editors cannot follow the code below, so this repeats the signature for them. Stubtest
+        # compares the two (tests/packages/test_typing.py).
         def __init__(
             self,
             params: ParamsT,

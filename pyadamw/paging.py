@@ -1,4 +1,4 @@
-"""Owns the choice of pages: which backing, on which device, from which size on. Must not know what they store."""
+"""Owns the choice of pages: which backing, on which device, for tensors of what size. Must not know what they store."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal
 
 import torch
 
-from ._checks import integer, refuse
+from ._checks import integer, refuse, shown
 from ._native.cuda import is_device
 from ._native.pager import STATISTICS, Pager
 from .errors import UnsupportedError
@@ -19,33 +19,35 @@ _bytes = integer(0, 2**60, "a number of bytes >= 0")
 
 
 class PageManager:
-    """Where paged optimizer state lives. One may serve several optimizers, and each group of one.
+    """Decides where paged optimizer state is kept. One manager may serve several optimizers and several groups.
 
-    Whatever the backing, the bits of a step are those without paging. Tensors of state are ordinary tensors, which stay
-    valid as long as somebody holds them; their memory is given back when nobody does.
+    Whatever the backing, the results have the same bits as without paging. The state consists of ordinary tensors. They
+    stay valid as long as something refers to them; then their memory is given back.
+
+    On a CUDA device, the options max_unorm and block_wise=False do without windows: the kernels read state twice and
+    write it once where it is, over the link if it is in host memory. Expect slower steps with these options.
 
     Args:
-        backing: None: "managed" for parameters on a CUDA device that supports concurrent managed access, "pinned" on
-            one that does not (on Windows and WSL, for example), "host" on the CPU. Or:
-            "host" - ordinary memory; parameters on the CPU.
-            "file" - a private file without a name, for state larger than memory; parameters on the CPU. Space on the
-            disk is reserved before state is made.
-            "pinned" - page-locked host memory, streamed through the device while it is stepped; the tensors of state
-            are then on the CPU, as far as resident_bytes does not hold them.
-            "managed" - CUDA unified memory, which the driver moves out of a full device. What resident_bytes does not
-            hold stays in host memory, where the device's kernels read and write it.
-        resident_bytes: the budget of fast memory: host memory for "file", the device's for "pinned" and "managed". What
-            is left of it beside the windows (all of it for "managed") holds the state that is made first. 0: only the
-            windows; no limit for "managed". No effect on "host".
-        chunk_bytes: bytes of state in a window, of which there are four. 0: as the library finds right.
-        reserve_bytes: "file": disk space to reserve at once, beyond that for what is in use.
-        directory: "file": where; None: the environment variable TMPDIR, or else /var/tmp.
-        min_numel: parameters with fewer elements are not paged: it is not worth it (100,000, as in bitsandbytes).
+        backing: one of these, or None. None means "host" on the CPU, "managed" on CUDA devices that support concurrent
+            managed access, and "pinned" on other CUDA devices.
+            "host" - ordinary memory. For parameters on the CPU.
+            "file" - a private file without a name, for state larger than memory. For parameters on the CPU. Disk space
+            is reserved before state is made.
+            "pinned" - page-locked host memory, which a step streams through the device. The tensors of state are on the
+            CPU, except those that fit into resident_bytes.
+            "managed" - CUDA unified memory, which the driver moves out of a full device. State beyond resident_bytes
+            stays in host memory, and the kernels of the device read and write it over the link.
+        resident_bytes: the budget of fast memory: host memory for "file", device memory for "pinned" and "managed".
+            First come the windows ("managed" needs none). The rest keeps the state that is made first. 0 means only the
+            windows, or no limit for "managed". No effect on "host".
+        chunk_bytes: bytes of state in a window; there are four windows. 0: the library chooses.
+        reserve_bytes: for "file": disk space to reserve at once, in addition to the state in use.
+        directory: for "file": the directory of the file. None: the environment variable TMPDIR, or else /var/tmp.
+        min_numel: parameters with fewer elements are not paged, because it does not pay (100,000, as in bitsandbytes).
 
     Raises:
-        ValueError: an argument is not what it may be.
-        StorageError (an OSError): the directory is missing or read-only, or has no room. Not for "host", "pinned" and
-            "managed".
+        ValueError: an argument is wrong; the message has its value and what is allowed.
+        StorageError (an OSError): the directory is missing or read-only, or the disk is full. Only with "file".
     """
 
     def __init__(
@@ -68,9 +70,9 @@ class PageManager:
             _bytes(name, value)
         integer(0, None, "an integer >= 0")("min_numel", min_numel)
         if backing != "file" and directory is not None:
-            refuse("directory", directory, 'None but for backing="file"')
+            raise ValueError(f"directory = {shown(directory)}: only allowed with backing='file'")
         if backing != "file" and reserve_bytes:
-            refuse("reserve_bytes", reserve_bytes, '0 but for backing="file"')
+            raise ValueError(f"reserve_bytes = {shown(reserve_bytes)}: only allowed with backing='file'")
         self.backing: Backing | None = backing
         self.min_numel = min_numel
         self.resident_bytes, self.chunk_bytes, self.reserve_bytes = resident_bytes, chunk_bytes, reserve_bytes
@@ -78,7 +80,7 @@ class PageManager:
         self._pagers: dict[torch.device, Pager] = {}
         self._making = threading.Lock()  # optimizers of several threads may ask for the first time
         if backing is not None and not _BACKINGS[backing]:
-            self.pager(torch.device("cpu"))  # what is wrong with the directory shows now
+            self.pager(torch.device("cpu"))  # a wrong directory is an error now, not in the first step
 
     def __repr__(self) -> str:
         return (
@@ -86,7 +88,7 @@ class PageManager:
             f"reserve_bytes={self.reserve_bytes}, directory={self.directory!r}, min_numel={self.min_numel})"
         )
 
-    # A copied optimizer goes on with the same manager; one that comes out of a pickle gets one like it.
+    # A copied optimizer uses the same manager. An unpickled one gets a new manager with the same arguments.
     def __deepcopy__(self, memo: object) -> PageManager:
         return self
 
@@ -104,24 +106,23 @@ class PageManager:
         )
 
     def pager(self, device: torch.device) -> Pager:
-        """The pages for parameters on `device`; they are made at the first call."""
-        with self._making:
-            pager = self._pagers.get(device)
-            if pager is None:
-                pager = self._pagers[device] = self._make(device)
-            return pager
+        """The pager for parameters on `device`; the first call makes it."""
+        pager = self._pagers.get(device)
+        if pager is None:
+            pager = self._pagers[device] = self._make(device)
+        return pager
 
     def _make(self, device):
-        there = is_device(device)
+        on_device = is_device(device)
         if self.backing is None:
-            if not there:
+            if not on_device:
                 return self._new("host", device)
             try:
                 return self._new("managed", device)
             except UnsupportedError:
                 return self._new("pinned", device)
-        if _BACKINGS[self.backing] != there:
-            others = " or ".join(repr(name) for name, cuda in _BACKINGS.items() if cuda == there)
+        if _BACKINGS[self.backing] != on_device:
+            others = " or ".join(repr(name) for name, cuda in _BACKINGS.items() if cuda == on_device)
             raise ValueError(f"backing = {self.backing!r}, but a parameter is on {device}: must be {others} for that")
         return self._new(self.backing, device)
 
@@ -130,21 +131,24 @@ class PageManager:
         return Pager(backing, device, self.resident_bytes, self.chunk_bytes, self.reserve_bytes, directory)
 
     def wait(self) -> None:
-        """Until tensors of state on the CPU show what the steps so far have left there ("pinned"; others always do).
+        """Waits until tensors of state on the CPU hold the results of all steps so far ("pinned"; others need no wait).
 
-        An optimizer's `state` and state_dict() do this; tensors that were taken from there before a step need it.
+        The optimizer's `state` and state_dict() call it. Call it yourself before you read a tensor that you got from
+        them before the last step.
         """
         for pager in list(self._pagers.values()):
             pager.wait()
 
     def stats(self) -> dict[str, int]:
-        """What the manager holds and has done since it was made, as a dict of integers, summed over devices.
+        """Statistics since the manager was made, as a dict of integers, summed over devices.
 
-        buffers; host_bytes, file_bytes, pinned_bytes, managed_bytes, device_bytes: of state, by where it lies;
-        resident_bytes, resident_peak_bytes: fast memory in use now and at most; bytes_in, bytes_out: brought in and
-        written back by steps ("managed": only what they asked the driver for, not what kernels use over the link);
-        wait_ns: nanoseconds that steps waited for bytes; faults_avoided: pages of 4096 bytes that were there before
-        they were touched.
+        buffers: number of buffers that are allocated now.
+        host_bytes, file_bytes, pinned_bytes, managed_bytes, device_bytes: bytes of state in each kind of memory.
+        resident_bytes, resident_peak_bytes: fast memory in use now, and at most so far.
+        bytes_in, bytes_out: bytes that steps brought in and wrote back. For "managed" they count only requests to the
+            driver, not accesses of kernels over the link.
+        wait_ns: nanoseconds that steps waited for bytes.
+        faults_avoided: pages of 4096 bytes that were brought in before their first use.
         """
         total = dict.fromkeys(STATISTICS, 0)
         for pager in list(self._pagers.values()):
@@ -165,6 +169,6 @@ def _like(backing, resident_bytes, chunk_bytes, reserve_bytes, directory, min_nu
 
 
 def manager_of(group, numel, default):
-    """The page manager of a parameter of `numel` elements in a parameter group; None if it is not paged."""
+    """The page manager for a parameter of `numel` elements in a parameter group; None if it is not paged."""
     manager = group["page_manager"] or default
     return manager if group["is_paged"] and numel >= manager.min_numel else None

@@ -1,24 +1,26 @@
 // Owns every check of what a caller passes. Nothing below it checks again; nothing here writes a caller's memory.
 #pragma once
 
+#include <cstdint>
 #include <cstring>
 #include <vector>
 
-#include "../backend.h"
+#include "../../include/adamw.h"
 
 namespace adamw {
 
-struct Workspace;  // workspace.h
+struct CheckMemory;  // overlap_cache.h
 
 constexpr const char *step_name = "adamw_step";
 constexpr int64_t most_bytes = int64_t{1} << 62;
 
-// Each returns ADAMW_OK or fails with a sentence that names the function, row, field and value.
-adamw_status check_step_options(const adamw_step_options *options);
-adamw_status check_rows(const adamw_step_options &options, const adamw_tensor *tensors, size_t tensor_size,
-                        int64_t count, Workspace &workspace);
-adamw_status check_quantize_options(const char *function, const adamw_quantize_options *options);
-adamw_status check_struct(const char *function, const char *what, size_t size, size_t expected);
+// Each returns ADAMW_OK or fails with a sentence that names the function, row, field and value. `o`: what the caller's
+// options say, in this library's size.
+adamw_status check_step_options(const adamw_step_options *options, adamw_step_options &o);
+adamw_status check_rows(const adamw_step_options &options, const adamw_tensor *tensors, int64_t count,
+                        CheckMemory &memory);
+adamw_status check_quantize_options(const char *function, const adamw_quantize_options *options,
+                                    adamw_quantize_options &o);
 adamw_status check_device(const char *function, int32_t device);
 adamw_status check_layout(const char *function, int64_t numel, int64_t row_length);
 adamw_status refuse_buffer(const char *function, int64_t row, const char *field, const void *pointer, int64_t bytes,

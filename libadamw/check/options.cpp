@@ -6,8 +6,11 @@
 #include <cmath>
 #include <cstdio>
 
+#include "../devices.h"
+#include "../formats.h"
 #include "../pager/pager.h"
 #include "../status.h"
+#include "sizes.h"
 
 namespace adamw {
 namespace {
@@ -29,15 +32,6 @@ adamw_status check_common(const char *function, int32_t threads, int32_t reserve
 
 }  // namespace
 
-adamw_status check_struct(const char *function, const char *what, size_t size, size_t expected) {
-  if (size == expected) return ADAMW_OK;
-  return fail(
-      ADAMW_ERROR_VERSION,
-      "%s: %s = %zu, but this library (version %d.%d.%d, ABI %d) knows %zu: start from the *_INIT macro, or the "
-      "*_init() function, of the adamw.h that belongs to it",
-      function, what, size, ADAMW_VERSION_MAJOR, ADAMW_VERSION_MINOR, ADAMW_VERSION_PATCH, ADAMW_ABI_VERSION, expected);
-}
-
 adamw_status check_device(const char *function, int32_t device) {
   const Backend *backend = backend_of(device);
   if (backend != nullptr) return backend->check_device(function, device);
@@ -47,10 +41,8 @@ adamw_status check_device(const char *function, int32_t device) {
               function, device);
 }
 
-adamw_status check_step_options(const adamw_step_options *options) {
-  if (options == nullptr) return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: options is NULL", step_name);
-  if (adamw_status s = check_struct(step_name, "options.size", options->size, sizeof *options)) return s;
-  const adamw_step_options &o = *options;
+adamw_status check_step_options(const adamw_step_options *options, adamw_step_options &o) {
+  if (adamw_status s = read_options(step_name, options, ADAMW_STEP_OPTIONS_INIT, o)) return s;
   const auto bad = [](const char *field, double value, const char *need) {
     return invalid(step_name, field, value, need);
   };
@@ -123,10 +115,9 @@ adamw_status check_layout(const char *function, int64_t numel, int64_t row_lengt
   return ADAMW_OK;
 }
 
-adamw_status check_quantize_options(const char *function, const adamw_quantize_options *options) {
-  if (options == nullptr) return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: options is NULL", function);
-  if (adamw_status s = check_struct(function, "options.size", options->size, sizeof *options)) return s;
-  const adamw_quantize_options &o = *options;
+adamw_status check_quantize_options(const char *function, const adamw_quantize_options *options,
+                                    adamw_quantize_options &o) {
+  if (adamw_status s = read_options(function, options, ADAMW_QUANTIZE_OPTIONS_INIT, o)) return s;
   const auto bad = [=](const char *field, double value, const char *need) {
     return invalid(function, field, value, need);
   };

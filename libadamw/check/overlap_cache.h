@@ -87,4 +87,10 @@ class OverlapCaches {
   size_t oldest_ = 0;
 };
 
+// What check_rows() keeps for the calls after it.
+struct CheckMemory {
+  std::vector<Interval> written, read;
+  OverlapCaches tables;
+};
+
 }  // namespace adamw

@@ -4,8 +4,10 @@
 #include <utility>
 #include <vector>
 
+#include "../formats.h"
+#include "../numerics/layout.h"
 #include "../status.h"
-#include "../workspace.h"
+#include "overlap_cache.h"
 
 namespace adamw {
 namespace {
@@ -145,25 +147,16 @@ struct Recognized {
 
 }  // namespace
 
-adamw_status check_rows(const adamw_step_options &options, const adamw_tensor *tensors, size_t tensor_size,
-                        int64_t count, Workspace &workspace) {
-  if (adamw_status s = check_struct(step_name, "tensor_size", tensor_size, sizeof(adamw_tensor))) return s;
-  if (count < 0 || count > most_bytes / static_cast<int64_t>(sizeof(adamw_tensor))) {
-    return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: count = %" PRId64 ": must be the number of rows, in 0 ... 2^55",
-                step_name, count);
-  }
+adamw_status check_rows(const adamw_step_options &options, const adamw_tensor *tensors, int64_t count,
+                        CheckMemory &memory) {
   if (count == 0) return ADAMW_OK;
-  if (adamw_status s =
-          check_buffer(step_name, -1, "tensors", tensors, count * static_cast<int64_t>(sizeof(adamw_tensor)), 8)) {
-    return s;
-  }
-  OverlapCache *const seen = workspace.tables.find(tensors[0].param, count);
+  OverlapCache *const seen = memory.tables.find(tensors[0].param, count);
   if (seen != nullptr) {
     Recognized recognized{seen->compare()};
     if (adamw_status s = over_stretches(options, tensors, count, recognized)) return s;
     if (recognized.comparison.right()) return ADAMW_OK;
   }
-  Listed listed{workspace.written, workspace.read};
+  Listed listed{memory.written, memory.read};
   const std::vector<Interval> &written = listed.all_written, &read = listed.all_read;
   listed.all_written.clear();
   listed.all_read.clear();
@@ -172,7 +165,7 @@ adamw_status check_rows(const adamw_step_options &options, const adamw_tensor *t
   if (adamw_status s = check_overlap(step_name, sorted, by_address(read.data(), read.size()))) return s;
   if (seen == nullptr) return ADAMW_OK;
   seen->take(written, sorted);
-  workspace.tables.make_room(seen);
+  memory.tables.make_room(seen);
   return ADAMW_OK;
 }
 

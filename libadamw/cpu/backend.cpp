@@ -5,7 +5,6 @@
 #include <cmath>
 #include <vector>
 
-#include "../pager/pager.h"
 #include "../status.h"
 #include "kernels.h"
 #include "parallel.h"
@@ -288,6 +287,6 @@ adamw_status check_device(const char *, std::int32_t) { return ADAMW_OK; }
 
 }  // namespace
 
-const Backend cpu_backend = {"cpu", check_device, step, quantize, dequantize, make_cpu_backing};
+const Backend cpu_backend = {"cpu", check_device, step, quantize, dequantize};
 
 }  // namespace adamw

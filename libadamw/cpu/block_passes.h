@@ -49,8 +49,9 @@ float largest(const QuantizePlan &plan, const float *source, std::int64_t first,
   return result;
 }
 
-void quantize(const QuantizePlan &plan, const float *source, std::uint8_t *codes, float *absmax, const Scale *given,
-              std::int64_t first, std::int64_t last) {
+template <class Codes>
+void quantize_as(Codes, const QuantizePlan &plan, const float *source, std::uint8_t *codes, float *absmax,
+                 const Scale *given, std::int64_t first, std::int64_t last) {
   alignas(64) std::uint32_t words[ADAMW_BLOCK_SIZE];
   Staged<float> x;
   Staged<std::uint8_t> out;
@@ -66,16 +67,15 @@ void quantize(const QuantizePlan &plan, const float *source, std::uint8_t *codes
       // A scale of zero stands for a block whose numbers are too small to keep: they must not become code 1.
       const V value = scale.absmax > 0.0f ? sanitized(load(x.at + i), plan.map) : V(0.0f);
       const I noise = plan.stochastic ? noise_of(load(words + i)) : I(0u);
-      store_codes(out.at + i, plan.map == ADAMW_MAP_SIGNED
-                                  ? encode_signed(value, V(scale.inverse), noise, signed_map)
-                                  : encode_unsigned(value, V(scale.inverse), noise, unsigned_map));
+      store_codes(out.at + i, Codes::encode_one(plan.map == ADAMW_MAP_SIGNED, value, scale, noise));
     }
     out.commit();
   }
 }
 
-void dequantize(const QuantizePlan &plan, const std::uint8_t *codes, const float *absmax, float *target,
-                std::int64_t first, std::int64_t last) {
+template <class Codes>
+void dequantize_as(Codes, const QuantizePlan &plan, const std::uint8_t *codes, const float *absmax, float *target,
+                   std::int64_t first, std::int64_t last) {
   const FormatTraits format = traits(plan.format);
   Staged<std::uint8_t> in;
   Staged<float> out;
@@ -87,11 +87,30 @@ void dequantize(const QuantizePlan &plan, const std::uint8_t *codes, const float
     const V scale(absmax[format.scale_of(block)]);
     for (int i = 0; i < padded; i += lanes) {
       const I code = load(in.at + i);
-      const V value = plan.map == ADAMW_MAP_SIGNED ? decode_signed<V>(code) : decode_unsigned<V>(code);
-      store(out.at + i, value * scale);
+      store(out.at + i, Codes::template decode_one<V>(plan.map == ADAMW_MAP_SIGNED, code) * scale);
     }
     out.commit();
   }
+}
+
+// Numbers that are kept as they are have no codes: check/ lets no plan with them through.
+void quantize_as(Float32Moments, const QuantizePlan &, const float *, std::uint8_t *, float *, const Scale *,
+                 std::int64_t, std::int64_t) {}
+void dequantize_as(Float32Moments, const QuantizePlan &, const std::uint8_t *, const float *, float *, std::int64_t,
+                   std::int64_t) {}
+
+void quantize(const QuantizePlan &plan, const float *source, std::uint8_t *codes, float *absmax, const Scale *given,
+              std::int64_t first, std::int64_t last) {
+  dispatch_format(plan.format, [&](auto coding) {
+    quantize_as(typename decltype(coding)::Type{}, plan, source, codes, absmax, given, first, last);
+  });
+}
+
+void dequantize(const QuantizePlan &plan, const std::uint8_t *codes, const float *absmax, float *target,
+                std::int64_t first, std::int64_t last) {
+  dispatch_format(plan.format, [&](auto coding) {
+    dequantize_as(typename decltype(coding)::Type{}, plan, codes, absmax, target, first, last);
+  });
 }
 
 }  // namespace

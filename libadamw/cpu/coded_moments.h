@@ -49,17 +49,19 @@ ADAMW_INLINE void update_moments(NewMoments &fresh, const Operands &o, const Old
         Amsgrad,
         map_moments(Amsgrad, [i](const Staged<std::uint8_t> &codes) { return load(codes.at + i); }, was.codes));
     const V raw = load(o.grad.at + i), square = values.exp_avg_sq * values.exp_avg_sq;
+    const Moments<V> next = update_moments8(values.exp_avg, square, raw, f, old);
+    const V old_max = Amsgrad ? values.max_exp_avg_sq * V(was.scales.max_exp_avg_sq) : V(0.0f);
     PerMoment<V> now;
-    if constexpr (Masked) {
-      const auto masked = masked_moments8<Amsgrad>(values, square, was.scales, raw, f, old, skip_zeros);
-      fresh.skipped -= count(masked.finite);
-      store(fresh.steps.at + i, select(masked.steps, V(1.0f), V(0.0f)));
-      now = masked.moments;
-    } else {
-      const Moments<V> next = update_moments8(values.exp_avg, square, raw, f, old);
-      now.exp_avg = next.exp_avg;
-      now.exp_avg_sq = sqrt(next.exp_avg_sq);
-      if (Amsgrad) now.max_exp_avg_sq = maximum(values.max_exp_avg_sq * V(was.scales.max_exp_avg_sq), now.exp_avg_sq);
+    now.exp_avg = next.exp_avg;
+    now.exp_avg_sq = sqrt(next.exp_avg_sq);
+    if (Amsgrad) now.max_exp_avg_sq = maximum(old_max, now.exp_avg_sq);
+    if (Masked) {
+      fresh.skipped -= count(less_equal(next.exp_avg_sq, V(largest_float)));
+      const M steps = steps8(next.exp_avg_sq, raw, skip_zeros);
+      now.exp_avg = select(steps, now.exp_avg, values.exp_avg * V(was.scales.exp_avg));
+      now.exp_avg_sq = select(steps, now.exp_avg_sq, values.exp_avg_sq * V(was.scales.exp_avg_sq));
+      if (Amsgrad) now.max_exp_avg_sq = select(steps, now.max_exp_avg_sq, old_max);
+      store(fresh.steps.at + i, select(steps, V(1.0f), V(0.0f)));
     }
     store(fresh.moments.exp_avg.at + i, now.exp_avg);
     store(fresh.moments.exp_avg_sq.at + i, now.exp_avg_sq);
@@ -93,7 +95,7 @@ ADAMW_INLINE void finish(Operands &o, OldMoments &was, const NewMoments &fresh, 
     x.max_exp_avg_sq = Amsgrad ? load(fresh.moments.max_exp_avg_sq.at + i) : x.exp_avg_sq;
     const V p = load(o.param.at + i), next = update_param8(p, x.exp_avg, x.max_exp_avg_sq, f);
     store(o.param.at + i, Masked ? select(not_equal(load(fresh.steps.at + i), V(0.0f)), next, p) : next);
-    const PerMoment<I> codes = encode(Codes{}, Amsgrad, x, scales, noise_of(load(words + i)));
+    const PerMoment<I> codes = Codes::encode(Amsgrad, x, scales, noise_of(load(words + i)));
     for_each_moment(
         Amsgrad, [i](Staged<std::uint8_t> &to, const I &code) { store_codes(to.at + i, code); }, was.codes, codes);
   }

@@ -6,20 +6,19 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <iterator>
 
 #include "kernels.h"
 
 namespace adamw {
 
-extern const Kernels scalar_kernels;
-namespace {
-bool always() { return true; }
-}  // namespace
+extern const Kernels scalar_kernels, avx2_kernels, avx512_kernels, neon_kernels;
 
-// One line per instruction set, best first.
-#if defined(__x86_64__)
-extern const Kernels avx2_kernels, avx512_kernels;
 namespace {
+
+bool always() { return true; }
+
+#if defined(__x86_64__)
 // clang 14 does not know "f16c" as a name for __builtin_cpu_supports().
 bool has_f16c() {
   unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
@@ -30,37 +29,46 @@ bool has_avx512() {
   return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
 }
-constexpr struct {
-  const Kernels *kernels;
-  bool (*supported)();
-} table[] = {{&avx512_kernels, has_avx512}, {&avx2_kernels, has_avx2}, {&scalar_kernels, always}};
-}  // namespace
-const char *built_kernels() { return "avx512 avx2 scalar"; }
-#elif defined(__aarch64__)
-extern const Kernels neon_kernels;
-namespace {
-constexpr struct {
-  const Kernels *kernels;
-  bool (*supported)();
-} table[] = {{&neon_kernels, always}, {&scalar_kernels, always}};
-}  // namespace
-const char *built_kernels() { return "neon scalar"; }
-#else
-namespace {
-constexpr struct {
-  const Kernels *kernels;
-  bool (*supported)();
-} table[] = {{&scalar_kernels, always}};
-}  // namespace
-const char *built_kernels() { return "scalar"; }
 #endif
 
-int usable_kernels(const Kernels *list[4]) {
-  int n = 0;
+// One line per instruction set, best first.
+constexpr struct {
+  const Kernels *kernels;
+  bool (*supported)();
+} table[] = {
+#if defined(__x86_64__)
+    {&avx512_kernels, has_avx512},
+    {&avx2_kernels, has_avx2},
+#elif defined(__aarch64__)
+    {&neon_kernels, always},
+#endif
+    {&scalar_kernels, always},
+};
+
+}  // namespace
+
+std::vector<const Kernels *> usable_kernels() {
+  std::vector<const Kernels *> list;
   for (const auto &entry : table) {
-    if (entry.supported()) list[n++] = entry.kernels;
+    if (entry.supported()) list.push_back(entry.kernels);
   }
-  return n;
+  return list;
+}
+
+const char *built_kernels() {
+  struct Names {  // in memory that is there: adamw_build_info() cannot fail
+    char text[16 * std::size(table)] = "";
+    Names() {
+      std::size_t length = 0;
+      for (const auto &entry : table) {
+        const char *space = length == 0 ? "" : " ";
+        std::snprintf(text + length, sizeof text - length, "%s%s", space, entry.kernels->name);
+        length = std::strlen(text);
+      }
+    }
+  };
+  static const Names names;
+  return names.text;
 }
 
 namespace {

@@ -25,13 +25,5 @@ ADAMW_INLINE I rounded_code_or_zero(V position, V x, I noise) {
   return zero_where_zero(x, bits(max(position, V(encode_start + 1.0f))) + noise);
 }
 
-// The codes of a block's moments, from moments and scales; `noise` for those that are rounded stochastically.
-ADAMW_INLINE PerMoment<I> encode(DynamicCodes, bool amsgrad, const PerMoment<V> &x, const PerMoment<Scale> &scales,
-                                 I noise) {
-  return {encode_signed(x.exp_avg, V(scales.exp_avg.inverse), noise, signed_map),
-          encode_unsigned(x.exp_avg_sq, V(scales.exp_avg_sq.inverse), noise, unsigned_map),
-          amsgrad ? encode_unsigned(x.max_exp_avg_sq, V(scales.max_exp_avg_sq.inverse), I(0u), unsigned_map) : I(0u)};
-}
-
 }  // namespace
 }  // namespace adamw

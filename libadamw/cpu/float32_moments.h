@@ -2,7 +2,7 @@
 #pragma once
 
 #include "../formats.h"
-#include "../numerics/dynamic_codes.h"
+#include "../numerics/codes.h"
 #include "operands.h"
 
 namespace adamw {

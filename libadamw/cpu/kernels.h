@@ -2,9 +2,10 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "../backend.h"
-#include "../numerics/dynamic_codes.h"
+#include "../numerics/codes.h"
 #include "../numerics/sums.h"
 
 namespace adamw {
@@ -28,8 +29,8 @@ struct Kernels {
   float (*largest)(const QuantizePlan &, const float *source, std::int64_t first, std::int64_t last);
 };
 
-// Built into this library and usable on this processor, best first; returns how many.
-int usable_kernels(const Kernels *list[4]);
+// Built into this library and usable on this processor, best first.
+std::vector<const Kernels *> usable_kernels();
 
 // The names built in, best first, separated by spaces.
 const char *built_kernels();

@@ -2,14 +2,13 @@
 // elements.
 #include <algorithm>
 #include <cstring>
-#include <memory>
+#include <optional>
 #include <vector>
 
-#include "../pager/pager.h"
+#include "../lease.h"
 #include "../status.h"
 #include "kernel_choice.h"
 #include "launch.h"
-#include "pages/paging.h"
 #include "part_row.h"
 
 namespace adamw {
@@ -26,14 +25,6 @@ int place_among(T (&all)[room], int *count, const T &value) {
   if (at == room) return -1;
   if (at == *count) all[(*count)++] = value;
   return at;
-}
-
-// This thread's memory for a table, which keeps what the last call left there: 32 KB are not made and zeroed each time.
-template <class Table>
-Table *own() {
-  static thread_local std::unique_ptr<Table> table;
-  if (table == nullptr) table = std::make_unique<Table>();
-  return table.get();
 }
 
 // A step, launch by launch.
@@ -66,8 +57,7 @@ class StepRun {
     if (clips_) {
       if (adamw_status s = launcher_.state.kernel(step_name, *find_kernel("adamw_norms"), &norms_)) return s;
     }
-    table_ = own<Table>();
-    norm_table_ = clips_ ? own<NormTable>() : nullptr;
+    if (clips_) norm_table_.emplace();
     fill_head();
     if (plan_.windows != nullptr) return go_in_windows();
     take(plan_.rows, plan_.count);
@@ -236,7 +226,7 @@ class StepRun {
   }
 
   adamw_status clip(std::int64_t first, std::int64_t last, std::int64_t segments, double *squares) {
-    NormTable &t = *norm_table_;
+    NormTable &t = **norm_table_;
     t.head = {plan_.grad_scale, plan_.found_inf,   table_->head.results,    squares,
               segments,         table_->head.rows, table_->head.grad_dtype, plan_.percentile_clipping};
     for (std::int64_t i = first; i < last; ++i) {
@@ -255,8 +245,8 @@ class StepRun {
   std::int64_t count_ = 0;
   std::vector<Row> parts_;  // of a window
   LoadedKernel step_{}, step_in_runs_{}, measure_{}, norms_{};
-  Table *table_ = nullptr;
-  NormTable *norm_table_ = nullptr;
+  Lease<Table> table_;  // 32 KB, which keep what the last call left there: they are not made and zeroed each time
+  std::optional<Lease<NormTable>> norm_table_;
 };
 
 // body(launcher), with the device's context current, and the caller's again after it.
@@ -292,6 +282,16 @@ QuantizeTable quantize_table(const QuantizePlan &plan, float *floats, std::uint8
   return t;
 }
 
+// The name of a kernel of the plan's format.
+struct KernelName {
+  char name[48];
+};
+KernelName kernel_of(const char *what, const QuantizePlan &plan) {
+  KernelName kernel;
+  std::snprintf(kernel.name, sizeof kernel.name, "%s%s", what, traits(plan.format).kernel_name);
+  return kernel;
+}
+
 adamw_status run_blocks(const Launcher &launcher, const char *function, const char *kernel, const QuantizeTable &t) {
   LoadedKernel loaded{};
   if (adamw_status s = launcher.state.kernel(function, *find_kernel(kernel), &loaded)) return s;
@@ -308,7 +308,7 @@ adamw_status quantize(const QuantizePlan &plan, const float *source, std::uint8_
       t.largest = workspace.at<std::uint32_t>(0);
       if (adamw_status s = run_blocks(launcher, function, "adamw_largest", t)) return s;
     }
-    if (adamw_status s = run_blocks(launcher, function, "adamw_quantize_blocks", t)) return s;
+    if (adamw_status s = run_blocks(launcher, function, kernel_of("adamw_quantize", plan).name, t)) return s;
     return workspace.give_back(function);
   });
 }
@@ -316,17 +316,9 @@ adamw_status quantize(const QuantizePlan &plan, const float *source, std::uint8_
 adamw_status dequantize(const QuantizePlan &plan, const std::uint8_t *codes, const float *absmax, float *target) {
   constexpr const char *function = "adamw_dequantize";
   return on_device(function, plan.device, plan.stream, [&](const Launcher &launcher) {
-    return run_blocks(launcher, function, "adamw_dequantize_blocks",
+    return run_blocks(launcher, function, kernel_of("adamw_dequantize", plan).name,
                       quantize_table(plan, target, const_cast<std::uint8_t *>(codes), const_cast<float *>(absmax)));
   });
-}
-
-adamw_status make_backing(const char *function, const PagerOptions &options, PagerCounts &counts,
-                          std::unique_ptr<Backing> *backing) {
-  DeviceState *state = nullptr;
-  if (adamw_status s = device_state(function, options.device, &state)) return s;
-  return options.backing == ADAMW_PLACE_MANAGED ? managed_backing(function, *state, options, counts, backing)
-                                                : pinned_backing(function, *state, options, counts, backing);
 }
 
 adamw_status check_device(const char *function, std::int32_t device) {
@@ -337,6 +329,6 @@ adamw_status check_device(const char *function, std::int32_t device) {
 }  // namespace
 }  // namespace gpu
 
-const Backend cuda_backend = {"cuda", gpu::check_device, gpu::step, gpu::quantize, gpu::dequantize, gpu::make_backing};
+const Backend cuda_backend = {"cuda", gpu::check_device, gpu::step, gpu::quantize, gpu::dequantize};
 
 }  // namespace adamw

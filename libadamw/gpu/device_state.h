@@ -5,7 +5,7 @@
 #include <mutex>
 #include <vector>
 
-#include "../backend.h"
+#include "../../include/adamw.h"
 #include "driver.h"
 
 namespace adamw {

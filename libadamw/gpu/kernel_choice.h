@@ -2,7 +2,7 @@
 #pragma once
 
 #include <cstdio>
-#include <cstring>
+#include <initializer_list>
 
 #include "../backend.h"
 #include "device_state.h"
@@ -11,16 +11,46 @@
 namespace adamw {
 namespace gpu {
 
-// The kernel of table.h with this name; null if there is none.
-inline const ListedKernel *find_kernel(const char *name) {
 #define ADAMW_NAME(kernel, Table, threads) {#kernel, threads},
-  static constexpr ListedKernel known[] = {ADAMW_KERNELS(ADAMW_NAME)};
+constexpr ListedKernel listed_kernels[] = {ADAMW_KERNELS(ADAMW_NAME)};
 #undef ADAMW_NAME
-  for (const ListedKernel &one : known) {
-    if (std::strcmp(one.name, name) == 0) return &one;
+
+// The kernel of table.h with this name; null if there is none.
+constexpr const ListedKernel *find_kernel(const char *name) {
+  for (const ListedKernel &one : listed_kernels) {
+    const char *a = one.name, *b = name;
+    for (; *a == *b && *a != '\0'; ++a, ++b) {
+    }
+    if (*a == *b) return &one;
   }
   return nullptr;
 }
+constexpr bool are_kernels(std::initializer_list<const char *> names) {
+  for (const char *name : names) {
+    if (find_kernel(name) == nullptr) return false;
+  }
+  return true;
+}
+
+// Every format has the kernels that any dtypes take, and every dtype is known to these.
+#define ADAMW_CHECK_FORMAT(value, Coding, kernel, bytes, scaling)                                                      \
+  static_assert(                                                                                                       \
+      are_kernels({"adamw_step" kernel "_any", "adamw_step" kernel "_any_amsgrad", "adamw_step" kernel "_runs",        \
+                   "adamw_step" kernel "_runs_amsgrad", "adamw_measure" kernel, "adamw_measure" kernel "_amsgrad"}) && \
+          (scaling == Scaling::none || are_kernels({"adamw_quantize" kernel, "adamw_dequantize" kernel})),             \
+      "table.h lacks kernels of a state format");
+ADAMW_STATE_FORMAT_TABLE(ADAMW_CHECK_FORMAT)
+#undef ADAMW_CHECK_FORMAT
+
+constexpr bool kernels_know(adamw_dtype dtype) {
+#define ADAMW_KNOWS(value, Dtype) dtype == value ||
+  return ADAMW_KERNEL_DTYPES(ADAMW_KNOWS) false;
+#undef ADAMW_KNOWS
+}
+#define ADAMW_CHECK_DTYPE(value, name, bytes) \
+  static_assert(kernels_know(value), "table.h lacks a dtype in ADAMW_KERNEL_DTYPES");
+ADAMW_DTYPE_TABLE(ADAMW_CHECK_DTYPE)
+#undef ADAMW_CHECK_DTYPE
 
 struct StepKernels {
   const ListedKernel *step, *in_runs, *measure;

@@ -27,13 +27,15 @@ struct RowResult {
   std::uint32_t arrived;        // segments that are done; 0 before and after
 };
 
-// A row as it travels. Without amsgrad it carries no third moment, so that more of them fit in a launch: kernels take
-// their buffers from buffers_of().
-struct LaunchRow {
+// The buffers that every row has. Those of max_exp_avg_sq travel only where there are any, so that more rows fit in a
+// launch.
+struct Buffers {
   void *param;
   const void *grad;
   void *exp_avg, *exp_avg_sq;
   float *exp_avg_absmax, *exp_avg_sq_absmax;
+};
+struct LaunchRow : Buffers {
   std::int64_t end;  // items (blocks, or segments) of this launch up to the end of this row
   std::int64_t numel, row_length, global_offset;
   const float *step;        // null: coefficients are `sets[set]`
@@ -47,24 +49,17 @@ struct AmsgradRow : LaunchRow {
   float *max_exp_avg_sq_absmax;
 };
 
-// Those of any row; without amsgrad those of max_exp_avg_sq are null.
-struct alignas(16) AllBuffers {
-  void *param;
-  const void *grad;
-  PerMoment<void *> moments;
-  PerMoment<float *> scales;
+// Those of any row; without amsgrad the last two are null. In this order two of them are one load.
+struct alignas(16) AllBuffers : Buffers {
+  void *max_exp_avg_sq;
+  float *max_exp_avg_sq_absmax;
+
+  ADAMW_INLINE PerMoment<void *> moments() const { return {exp_avg, exp_avg_sq, max_exp_avg_sq}; }
+  ADAMW_INLINE PerMoment<float *> scales() const { return {exp_avg_absmax, exp_avg_sq_absmax, max_exp_avg_sq_absmax}; }
 };
-ADAMW_INLINE AllBuffers buffers_of(const LaunchRow &row) {
-  return {row.param,
-          row.grad,
-          {row.exp_avg, row.exp_avg_sq, nullptr},
-          {row.exp_avg_absmax, row.exp_avg_sq_absmax, nullptr}};
-}
+ADAMW_INLINE AllBuffers buffers_of(const LaunchRow &row) { return {row, nullptr, nullptr}; }
 ADAMW_INLINE AllBuffers buffers_of(const AmsgradRow &row) {
-  AllBuffers at = buffers_of(static_cast<const LaunchRow &>(row));
-  at.moments.max_exp_avg_sq = row.max_exp_avg_sq;
-  at.scales.max_exp_avg_sq = row.max_exp_avg_sq_absmax;
-  return at;
+  return {row, row.max_exp_avg_sq, row.max_exp_avg_sq_absmax};
 }
 
 struct LaunchHead {
@@ -129,6 +124,10 @@ using AmsgradTable = StepTable<AmsgradRow>;
 static_assert(sizeof(PlainTable) <= parameter_bytes && sizeof(AmsgradTable) <= parameter_bytes, "a launch carries it");
 static_assert(PlainTable::capacity >= 304, "GPT-2 small in one launch");
 
+// The dtypes that the kernels of any dtype know: F(value of adamw_dtype, its class in kernels/elements.h).
+// kernel_choice.h sees to it that none is missing.
+#define ADAMW_KERNEL_DTYPES(F) F(0, Float32) F(1, Bfloat16) F(2, Float16)
+
 // Every kernel with its parameters and the threads of its blocks. step<state>_<parameters>_<gradients>: what people
 // train with, at full speed; step<state>_any: every other choice of dtypes, element by element. step<state>_runs: the
 // same of rows whose elements lie in runs of the unsharded tensor. (Kernels that know no runs are none the slower.)
@@ -154,8 +153,8 @@ static_assert(PlainTable::capacity >= 304, "GPT-2 small in one launch");
   F(adamw_measure8_amsgrad, AmsgradTable, block_threads_used)  \
   F(adamw_norms, NormTable, block_threads_used)                \
   F(adamw_largest, QuantizeTable, block_threads_used)          \
-  F(adamw_quantize_blocks, QuantizeTable, block_threads_used)  \
-  F(adamw_dequantize_blocks, QuantizeTable, block_threads_used)
+  F(adamw_quantize8, QuantizeTable, block_threads_used)        \
+  F(adamw_dequantize8, QuantizeTable, block_threads_used)
 
 #define ADAMW_THREADS(kernel, Table, threads) constexpr int kernel##_threads = threads;
 ADAMW_KERNELS(ADAMW_THREADS)

@@ -67,15 +67,32 @@ ADAMW_INLINE Scale block_scale(float largest) {
   return largest >= smallest_scale ? Scale{largest, as_float(F(1.0f) / F(largest)) * encode_unit} : Scale{0.0f, 0.0f};
 }
 
-// exp_avg: the signed map, nearest from a tenth of the scale up, stochastic below. exp_avg_sq: its root, the unsigned
-// map, stochastic; its maximum nearest.
+// What a coding is: the codes of 0, and the way of all moments of some elements, or of one of their kinds, from codes
+// to values (in units of the scale) and back. Here exp_avg takes the signed map, nearest from a tenth of the scale up
+// and stochastic below; exp_avg_sq's root takes the unsigned map, stochastic, and its maximum nearest.
 struct DynamicCodes {
-  static constexpr PerMoment<std::uint8_t> zero{127, 0, 0};  // the codes of 0
+  static constexpr PerMoment<std::uint8_t> zero{127, 0, 0};
 
   template <class V, class I>
   static ADAMW_INLINE PerMoment<V> decode(bool amsgrad, const PerMoment<I> &codes) {
     return {decode_signed<V>(codes.exp_avg), decode_unsigned<V>(codes.exp_avg_sq),
             amsgrad ? decode_unsigned<V>(codes.max_exp_avg_sq) : V(0.0f)};
+  }
+  template <class V, class I>
+  static ADAMW_INLINE PerMoment<I> encode(bool amsgrad, const PerMoment<V> &x, const PerMoment<Scale> &scales,
+                                          I noise) {
+    return {encode_signed(x.exp_avg, V(scales.exp_avg.inverse), noise, signed_map),
+            encode_unsigned(x.exp_avg_sq, V(scales.exp_avg_sq.inverse), noise, unsigned_map),
+            amsgrad ? encode_unsigned(x.max_exp_avg_sq, V(scales.max_exp_avg_sq.inverse), I(0u), unsigned_map) : I(0u)};
+  }
+  template <class V, class I>
+  static ADAMW_INLINE V decode_one(bool is_signed, I code) {
+    return is_signed ? decode_signed<V>(code) : decode_unsigned<V>(code);
+  }
+  template <class V, class I>
+  static ADAMW_INLINE I encode_one(bool is_signed, V x, const Scale &scale, I noise) {
+    return is_signed ? encode_signed(x, V(scale.inverse), noise, signed_map)
+                     : encode_unsigned(x, V(scale.inverse), noise, unsigned_map);
   }
 };
 

@@ -121,32 +121,6 @@ ADAMW_INLINE V change8(V exp_avg, V root, const Factors8 &f) {
   return exp_avg / fma(root, V(f.root_weight), V(f.eps));
 }
 
-// An element that may not be stepped (its gradient is not finite, its square overflows, or it is 0 and to be skipped)
-// keeps its moments and its parameter; `moments.exp_avg_sq` and the maximum are roots.
-template <class V, class M>
-struct Masked8 {
-  PerMoment<V> moments;
-  M steps;  // whether it is stepped
-  M finite;
-};
-
-// `values`: those of the old codes; `scales`: of the block that they are in.
-template <bool Amsgrad, class V>
-ADAMW_INLINE auto masked_moments8(const PerMoment<V> &values, V square, const PerMoment<float> &scales, V raw,
-                                  const Factors8 &f, const OldFactors &old, bool skip_zeros) {
-  const Moments<V> next = update_moments8(values.exp_avg, square, raw, f, old);
-  const V root = sqrt(next.exp_avg_sq), old_max = Amsgrad ? values.max_exp_avg_sq * V(scales.max_exp_avg_sq) : V(0.0f);
-  const V max_root = Amsgrad ? maximum(old_max, root) : root;
-  const auto steps = steps8(next.exp_avg_sq, raw, skip_zeros);
-  Masked8<V, decltype(less_equal(raw, raw))> masked;
-  masked.moments.exp_avg = select(steps, next.exp_avg, values.exp_avg * V(scales.exp_avg));
-  masked.moments.exp_avg_sq = select(steps, root, values.exp_avg_sq * V(scales.exp_avg_sq));
-  masked.moments.max_exp_avg_sq = Amsgrad ? select(steps, max_root, old_max) : masked.moments.exp_avg_sq;
-  masked.steps = steps;
-  masked.finite = less_equal(next.exp_avg_sq, V(largest_float));
-  return masked;
-}
-
 template <class V>
 ADAMW_INLINE V update_param8(V p, V exp_avg, V root, const Factors8 &f) {
   return fma(p, V(f.decay), change8(exp_avg, root, f));

@@ -1,9 +1,10 @@
 // Owns the entry points adamw_pager_*: checks what callers pass, and lets no exception out.
+#include <algorithm>
 #include <cinttypes>
 #include <cstdlib>
 
-#include "../backend.h"
 #include "../check/check.h"
+#include "../check/sizes.h"
 #include "../guarded.h"
 #include "pager.h"
 
@@ -14,41 +15,44 @@ constexpr std::int64_t largest_chunk = std::int64_t{1} << 40;
 constexpr std::int64_t most_buffer_bytes = std::int64_t{1} << 60;  // whole pages of it are still a number
 
 adamw_status create(const char *function, const adamw_pager_options *options, adamw_pager **pager) {
-  const auto bad = [=](const char *field, std::int64_t value, const char *need) {
-    return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: options.%s = %" PRId64 ": must be %s", function, field, value, need);
+  const auto bad = [=](const char *field, std::int64_t value, const std::string &need) {
+    return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: options.%s = %" PRId64 ": must be %s", function, field, value,
+                need.c_str());
   };
   if (pager == nullptr) return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: pager is NULL", function);
   *pager = nullptr;
-  if (options == nullptr) return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: options is NULL", function);
-  if (adamw_status s = check_struct(function, "options.size", options->size, sizeof *options)) return s;
-  const adamw_pager_options &o = *options;
-  if (o.backing < ADAMW_PLACE_HOST || o.backing > ADAMW_PLACE_MANAGED)
-    return bad("backing", o.backing, "ADAMW_PLACE_HOST, FILE, PINNED or MANAGED");
+  adamw_pager_options o;
+  if (adamw_status s = read_options(function, options, ADAMW_PAGER_OPTIONS_INIT, o)) return s;
+  if (!names_backing(o.backing)) return bad("backing", o.backing, "ADAMW_PLACE_" + backings_with(is_backing, "or"));
   if (o.device < -1) return bad("device", o.device, "-1 (CPU) or a CUDA device number");
-  const bool file = o.backing == ADAMW_PLACE_FILE, on_cpu = file || o.backing == ADAMW_PLACE_HOST;
-  if (on_cpu && o.device >= 0)
-    return bad("device", o.device, "-1 for the backings HOST and FILE: steps on a CUDA device take PINNED or MANAGED");
-  if (!on_cpu && o.device < 0)
+  const auto place = static_cast<adamw_place>(o.backing);
+  const PlaceTraits traits = traits_of(place);
+  if (traits.is(on_cpu) && o.device >= 0)
     return bad("device", o.device,
-               "a CUDA device number for the backings PINNED and MANAGED: the CPU takes HOST or FILE");
+               "-1 for the backings " + backings_with(on_cpu, "and") + ": steps on a CUDA device take " +
+                   backings_with(on_cpu, "or", false));
+  if (!traits.is(on_cpu) && o.device < 0)
+    return bad("device", o.device,
+               "a CUDA device number for the backings " + backings_with(on_cpu, "and", false) + ": the CPU takes " +
+                   backings_with(on_cpu, "or"));
   if (adamw_status s = check_device(function, o.device)) return s;
   if (o.resident_bytes < 0) return bad("resident_bytes", o.resident_bytes, "0 (the default) or above");
   if (o.chunk_bytes != 0 && (o.chunk_bytes < smallest_chunk || o.chunk_bytes > largest_chunk))
     return bad("chunk_bytes", o.chunk_bytes, "0 (the default) or in 65536 ... 2^40");
-  if (!file && o.reserve_bytes != 0) return bad("reserve_bytes", o.reserve_bytes, "0 but for the backing FILE");
+  if (!traits.is(in_files) && o.reserve_bytes != 0)
+    return bad("reserve_bytes", o.reserve_bytes, "0 but for the backing " + backings_with(in_files, "or"));
   if (o.reserve_bytes < 0 || o.reserve_bytes > most_buffer_bytes)
     return bad("reserve_bytes", o.reserve_bytes, "in 0 ... 2^60");
-  if (!file && o.directory != nullptr)
-    return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: options.directory = '%s': must be NULL but for the backing FILE",
-                function, o.directory);
-  PagerOptions decided{
-      static_cast<adamw_place>(o.backing), o.device, o.resident_bytes, o.chunk_bytes, o.reserve_bytes, ""};
-  const bool windows = file || o.backing == ADAMW_PLACE_PINNED;  // in the budget
+  if (!traits.is(in_files) && o.directory != nullptr)
+    return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: options.directory = '%s': must be NULL but for the backing %s",
+                function, o.directory, backings_with(in_files, "or").c_str());
+  PagerOptions decided{place, o.device, o.resident_bytes, o.chunk_bytes, o.reserve_bytes, ""};
+  const bool windows = traits.is(windows_in_budget);
   if (decided.chunk_bytes == 0) {
     // Half of a small budget for the windows.
     const std::int64_t fit = o.resident_bytes / (2 * page_windows) / page_bytes * page_bytes;
-    const std::int64_t usual = o.backing == ADAMW_PLACE_MANAGED ? managed_chunk : default_chunk;
-    decided.chunk_bytes = windows && o.resident_bytes != 0 ? std::clamp(fit, smallest_chunk, usual) : usual;
+    decided.chunk_bytes =
+        windows && o.resident_bytes != 0 ? std::clamp(fit, smallest_chunk, traits.usual_chunk) : traits.usual_chunk;
   }
   decided.chunk_bytes = round_up(decided.chunk_bytes, page_bytes);
   if (windows && o.resident_bytes != 0 && o.resident_bytes < page_windows * decided.chunk_bytes) {
@@ -57,14 +61,14 @@ adamw_status create(const char *function, const adamw_pager_options *options, ad
                 ": 0 (the default) or at least %" PRId64,
                 function, o.resident_bytes, page_windows, decided.chunk_bytes, page_windows * decided.chunk_bytes);
   }
-  if (file) {
+  if (traits.is(in_files)) {
     const char *temporary = std::getenv("TMPDIR");
     decided.directory = o.directory != nullptr                         ? o.directory
                         : temporary != nullptr && temporary[0] != '\0' ? temporary
                                                                        : "/var/tmp";
   }
   auto fresh = std::make_unique<adamw_pager>(decided);
-  if (adamw_status s = fresh->open(function, backend_of(decided.device)->make_backing)) return s;
+  if (adamw_status s = fresh->open(function, traits.make)) return s;
   *pager = fresh.release();
   return ADAMW_OK;
 }
@@ -139,7 +143,10 @@ adamw_status adamw_pager_wait(adamw_pager *pager) {
 adamw_status adamw_pager_stats(adamw_pager *pager, adamw_pager_statistics *statistics, size_t size) {
   return with_pager("adamw_pager_stats", pager, [&](const char *function) {
     if (statistics == nullptr) return is_null(function, "statistics");
-    if (adamw_status s = check_struct(function, "size", size, sizeof *statistics)) return s;
-    return pager->statistics(function, statistics);
+    if (adamw_status s = check_size_of<adamw_pager_statistics>(function, "size", size)) return s;
+    adamw_pager_statistics found{};
+    const adamw_status status = pager->statistics(function, &found);
+    if (status == ADAMW_OK) write_struct(statistics, size, found);
+    return status;
   });
 }

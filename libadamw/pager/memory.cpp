@@ -68,9 +68,7 @@ class HostBacking final : public Backing {
 
 }  // namespace
 
-adamw_status make_cpu_backing(const char *function, const PagerOptions &options, PagerCounts &counts,
-                              std::unique_ptr<Backing> *backing) {
-  if (options.backing == ADAMW_PLACE_FILE) return file_backing(function, options, counts, backing);
+adamw_status host_backing(const char *, const PagerOptions &, PagerCounts &counts, std::unique_ptr<Backing> *backing) {
   *backing = std::make_unique<HostBacking>(counts);
   return ADAMW_OK;
 }

@@ -25,12 +25,12 @@ Pager *first_pager = nullptr;
 
 // ---- life ----
 
-adamw_status Pager::open(const char *function, MakeBacking make) {
+adamw_status Pager::open(const char *function, MakesBacking *make) {
   process_ = getpid();
   if (adamw_status s = make(function, options_, counts_, &backing_)) return s;
-  const bool unlimited = options_.backing == ADAMW_PLACE_MANAGED && options_.resident_bytes == 0;
-  budget_ = unlimited ? std::numeric_limits<std::int64_t>::max()
-                      : std::max<std::int64_t>(0, options_.resident_bytes - backing_->windows_bytes());
+  limited_ = !traits_.is(unlimited_budget) || options_.resident_bytes != 0;
+  budget_ = limited_ ? std::max<std::int64_t>(0, options_.resident_bytes - backing_->windows_bytes())
+                     : std::numeric_limits<std::int64_t>::max();
   const std::lock_guard<std::mutex> lock(all_mutex);
   next_ = first_pager;
   if (next_ != nullptr) next_->before_ = this;
@@ -101,9 +101,9 @@ adamw_status Pager::allocate(const char *function, std::int64_t bytes, void **me
 }
 
 void Pager::take_budget(std::int64_t bytes) {
-  if (options_.backing == ADAMW_PLACE_MANAGED && options_.resident_bytes == 0) return;  // no limit
+  if (!limited_) return;
   budget_ -= bytes;
-  if (options_.backing != ADAMW_PLACE_MANAGED) counts_.add_resident(bytes);
+  if (!traits_.is(counts_residents)) counts_.add_resident(bytes);
 }
 
 bool Pager::empty() {
@@ -111,7 +111,7 @@ bool Pager::empty() {
   return buffers_.empty();
 }
 
-void Pager::count(const Buffer &buffer, int sign) { places_[buffer.place] += sign * buffer.bytes; }
+void Pager::count(const Buffer &buffer, int sign) { held_.*traits_of(buffer.place).bytes += sign * buffer.bytes; }
 
 adamw_status Pager::free(const char *function, void *memory) {
   const std::scoped_lock locks(sessions_, mutex_);
@@ -155,13 +155,8 @@ adamw_status Pager::check_stretch(const char *function, const void *address, std
 adamw_status Pager::statistics(const char *function, adamw_pager_statistics *out) {
   if (adamw_status s = refuse_fork(function)) return s;
   const std::lock_guard<std::mutex> lock(mutex_);
-  adamw_pager_statistics s{};
+  adamw_pager_statistics s = held_;
   s.buffers = static_cast<std::int64_t>(buffers_.size());
-  s.host_bytes = places_[ADAMW_PLACE_HOST];
-  s.file_bytes = places_[ADAMW_PLACE_FILE];
-  s.pinned_bytes = places_[ADAMW_PLACE_PINNED];
-  s.managed_bytes = places_[ADAMW_PLACE_MANAGED];
-  s.device_bytes = places_[ADAMW_PLACE_DEVICE];
   s.resident_bytes = counts_.resident;
   s.resident_peak_bytes = counts_.resident_peak;
   s.bytes_in = counts_.in;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <atomic>
+#include <cstdint>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -10,15 +11,13 @@
 #include <vector>
 
 #include "../../include/adamw.h"
-#include "../numerics/types.h"
+#include "places.h"
 
 namespace adamw {
 
 constexpr std::int64_t page_bytes = 4096;  // what files are read and written in, and faults are counted in
 constexpr int page_windows = 4;            // one is used, one is written, two are read ahead
-constexpr std::int64_t default_chunk = std::int64_t{16} << 20, smallest_chunk = std::int64_t{64} << 10;
-// Windows of unified memory take no memory, but a launch each.
-constexpr std::int64_t managed_chunk = std::int64_t{1} << 30;
+constexpr std::int64_t smallest_chunk = std::int64_t{64} << 10;
 
 constexpr std::int64_t round_up(std::int64_t bytes, std::int64_t unit) { return (bytes + unit - 1) / unit * unit; }
 inline std::uintptr_t number(const void *address) { return reinterpret_cast<std::uintptr_t>(address); }
@@ -125,14 +124,12 @@ class Backing {
 
 class Pager {
  public:
-  explicit Pager(const PagerOptions &options) : options_(options) {}
+  explicit Pager(const PagerOptions &options) : options_(options), traits_(traits_of(options.backing)) {}
   ~Pager();
   Pager(const Pager &) = delete;
   Pager &operator=(const Pager &) = delete;
 
-  using MakeBacking = adamw_status (*)(const char *function, const PagerOptions &, PagerCounts &,
-                                       std::unique_ptr<Backing> *);
-  adamw_status open(const char *function, MakeBacking make);  // once, before anything else
+  adamw_status open(const char *function, MakesBacking *make);  // once, before anything else
   const PagerOptions &options() const { return options_; }
 
   adamw_status allocate(const char *function, std::int64_t bytes, void **memory, std::int32_t *place);
@@ -147,7 +144,7 @@ class Pager {
   adamw_status prefetch(const char *function, void *address, std::int64_t bytes, void *stream);
 
   // Whether anything here has to be brought in at all.
-  bool pages() const { return options_.backing != ADAMW_PLACE_HOST; }
+  bool pages() const { return traits_.is(brought_in); }
 
   // A call that lends: from begin() to end() no other thread's does, and buffers stay. end() waits for what is written.
   class Session {
@@ -198,25 +195,21 @@ class Pager {
   adamw_status order_in_place(const char *function, void *stream);
 
   PagerOptions options_;
+  PlaceTraits traits_;  // of the backing
   PagerCounts counts_;
   std::unique_ptr<Backing> backing_;
   std::mutex sessions_;  // taken first
   std::mutex mutex_;     // buffers_, budget_
   std::map<std::uintptr_t, Buffer> buffers_;
+  bool limited_ = true;          // by the budget
   std::int64_t budget_ = 0;      // left for resident buffers
   Loan acquired_[page_windows];  // without pieces: none
   int next_window_ = 0;
   long process_ = 0;
-  std::int64_t places_[ADAMW_PLACE_DEVICE + 1] = {};  // bytes of buffers
-  Pager *next_ = nullptr, *before_ = nullptr;         // of all pagers of the process
-  bool listed_ = false;                               // among these
+  adamw_pager_statistics held_{};              // of buffers and where they lie; the rest is in counts_
+  Pager *next_ = nullptr, *before_ = nullptr;  // of all pagers of the process
+  bool listed_ = false;                        // among these
 };
-
-// The backings for the CPU; Backend::make_backing has those of a device.
-adamw_status make_cpu_backing(const char *function, const PagerOptions &options, PagerCounts &counts,
-                              std::unique_ptr<Backing> *backing);
-adamw_status file_backing(const char *function, const PagerOptions &options, PagerCounts &counts,
-                          std::unique_ptr<Backing> *backing);
 
 // A buffer in ordinary memory, 64-byte units or whole pages.
 adamw_status allocate_host(const char *function, Buffer *buffer);

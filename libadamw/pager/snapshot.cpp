@@ -28,10 +28,10 @@ class OwnPages {
 
   // Whether the system tells the truth: of a page that was read, and then written.
   bool can_tell(const PrivateFile &file) const {
-    if (file.size() == 0) return false;
+    if (pages_ < 0 || file.size() == 0) return false;
     void *page =
         mmap(nullptr, static_cast<std::size_t>(page_bytes), PROT_READ | PROT_WRITE, MAP_PRIVATE, file.descriptor(), 0);
-    if (pages_ < 0 || page == MAP_FAILED) return false;
+    if (page == MAP_FAILED) return false;
     volatile char &byte = *static_cast<char *>(page);
     const char seen = byte;
     const bool before = is_own(page);
@@ -120,10 +120,12 @@ void Arenas::after_fork(bool in_child) {
     close(made_claim_[0]);
     own_claims_.push_back(made_claim_[1]);
   }
-  // What could not be made private would follow the parent: better that nobody can read it.
+  // What could not be made private would follow the parent: better that nobody can read it. (Each is a whole mapping,
+  // so this takes no memory. Should one fail all the same, the others are protected.)
   for (const auto &arena : arenas_) {
     arena->over_pages(0, arena->bytes, [&](Page page, std::int64_t at, std::int64_t size) {
-      return page == Page::shared ? mprotect(arena->memory + at, static_cast<std::size_t>(size), PROT_NONE) : 0;
+      if (page == Page::shared) mprotect(arena->memory + at, static_cast<std::size_t>(size), PROT_NONE);
+      return 0;
     });
   }
 }

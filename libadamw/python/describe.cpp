@@ -5,6 +5,7 @@
 
 #include "../check/check.h"
 #include "../status.h"
+#include "adamw_python.h"
 
 namespace {
 
@@ -47,11 +48,17 @@ std::uint64_t bits_of(const adamw_describe_options &o, void *object) {
   return bits;
 }
 
+// pyadamw and the library that it loads declare the same, or it calls nothing here: one size is right.
+adamw_status check_size(const char *function, const char *what, size_t size, size_t known) {
+  if (size == known) return ADAMW_OK;
+  return adamw::fail(ADAMW_ERROR_VERSION, "%s: %s = %zu: must be %zu", function, what, size, known);
+}
+
 adamw_status check(const char *function, const adamw_describe_options *options) {
   if (options == nullptr) return adamw::fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: options is NULL", function);
-  if (adamw_status s = adamw::check_struct(function, "options.size", options->size, sizeof *options)) return s;
+  if (adamw_status s = check_size(function, "options.size", options->size, sizeof *options)) return s;
   const adamw_describe_options &o = *options;
-  if (adamw_status s = adamw::check_struct(function, "options.form_size", o.form_size, sizeof *o.forms)) return s;
+  if (adamw_status s = check_size(function, "options.form_size", o.form_size, sizeof *o.forms)) return s;
   const auto invalid = [&](const char *field, int64_t value, const char *need) {
     return adamw::fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: options.%s = %" PRId64 ": must be %s", function, field, value,
                        need);
@@ -72,6 +79,17 @@ adamw_status check(const char *function, const adamw_describe_options *options) 
 
 }  // namespace
 
+int32_t adamw_python_version(void) { return ADAMW_PYTHON_VERSION; }
+
+adamw_status adamw_describe_options_init(adamw_describe_options *options, size_t size) {
+  constexpr const char *function = "adamw_describe_options_init";
+  adamw::clear_error();
+  if (options == nullptr) return adamw::fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: options is NULL", function);
+  if (adamw_status s = check_size(function, "size", size, sizeof *options)) return s;
+  *options = ADAMW_DESCRIBE_OPTIONS_INIT;
+  return ADAMW_OK;
+}
+
 adamw_status adamw_describe_tensors(void *sequence, const adamw_describe_options *options) {
   constexpr const char *function = "adamw_describe_tensors";
   adamw::clear_error();
@@ -82,7 +100,7 @@ adamw_status adamw_describe_tensors(void *sequence, const adamw_describe_options
     void *const item = o.item(sequence, static_cast<ptrdiff_t>(i)), *object = item;
     if (o.objects != nullptr) o.objects[i] = item;
     if (object != nullptr && o.get != nullptr) {
-      object = o.get(object, o.closure);
+      object = o.get(object, o.key);
       if (object != nullptr && o.keep(o.kept, static_cast<ptrdiff_t>(i), object) != 0) object = nullptr;
     }
     DLTensor t;

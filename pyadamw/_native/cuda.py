@@ -1,5 +1,5 @@
-"""Owns what a step on a CUDA device takes beyond a step on the CPU: its stream, and numbers that stay in the device's
-memory, so that nobody has to wait for them. Must not know rows or groups.
+"""Owns the extra needs of a step on a CUDA device: its stream, and numbers that stay in device memory, so that the CPU
+need not wait for them. Must not know rows or groups.
 """
 
 import torch
@@ -15,38 +15,38 @@ def is_device(device):
 
 
 def stream(device):
-    """The address of the stream that work on `device` is queued on now."""
+    """The address of the current stream of `device`."""
     if current_raw_stream is not None and device.index is not None:
         return current_raw_stream(device.index)
     return torch.cuda.current_stream(device).cuda_stream
 
 
 def is_capturing():
-    """Whether a CUDA graph is being captured: work is recorded, and runs at each replay."""
+    """Whether a CUDA graph is being captured: then work is recorded, and runs at each replay."""
     return torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
 
 
-def stays_there(value):
-    """Whether `value` is a tensor that reading would have to wait for."""
+def is_on_device(value):
+    """Whether `value` is a tensor on a device, which the CPU could read only after waiting."""
     return isinstance(value, torch.Tensor) and is_device(value.device)
 
 
 def float32_at(value, device, known):
     """The address of one float32 on `device` with the value of `value`, a tensor of one element; 0 if it is None.
 
-    `known`, a dict of this step, holds what was made, so that it outlives the calls.
+    `known`, a dict of this step, holds the new tensors, so that they outlive the calls.
     """
     if value is None:
         return 0
     key = (id(value), device)
     if key not in known:
-        # Without waiting, unless the number comes down from a device.
+        # The CPU waits only if the number moves from a device to the CPU.
         known[key] = plain(value.detach().to(device, torch.float32, non_blocking=is_device(device)).reshape(1))
     return known[key].data_ptr()
 
 
 class Counter:
-    """Counts elements on several devices; `total` waits for them."""
+    """A counter of elements with a part on each device; `total` waits for the devices."""
 
     def __init__(self, start=0):
         self.parts = {torch.device("cpu"): torch.tensor([start], dtype=torch.int64, device="cpu")}

@@ -2,15 +2,16 @@
 know what they are for.
 
 Asking tensor by tensor from Python costs more than stepping small ones. Recent versions of torch have a C function that
-describes a tensor (DLPack's exchange API), and libadamw a loop that calls it. Without either, read() says so. An
-address says nothing of a lazy negation: the loop reads the bit that is_neg() reads, or calls the function that
-CPython's stable ABI names for it. So it does with that of Tensor.grad, to ask parameters for their gradients: a third
-faster.
+describes a tensor (DLPack's exchange API), and libadamw has a loop that calls it, in its private part (adamw_python.h).
+Without either, read() says so, and callers ask tensor by tensor. An address says nothing of a lazy negation: the loop
+reads the bit that is_neg() reads, or calls the function that CPython's stable ABI names for it. The loop also asks
+parameters for their gradients, by CPython's PyObject_GetAttr: a step takes a tenth longer where Python does that.
 """
 
 import ctypes
 import functools
 import inspect
+import sys
 
 import numpy as np
 import torch
@@ -39,15 +40,6 @@ class _ExchangeApi(ctypes.Structure):
     ]
 
 
-_GET_SET = ("name", "get", "set", "doc", "closure")
-
-
-class _GetSet(ctypes.Structure):
-    """PyGetSetDef of CPython's stable ABI."""
-
-    _fields_ = [(name, ctypes.c_char_p if name in ("name", "doc") else ctypes.c_void_p) for name in _GET_SET]
-
-
 class _Method(ctypes.Structure):
     """PyMethodDef of CPython's stable ABI."""
 
@@ -59,43 +51,40 @@ class _Method(ctypes.Structure):
     ]
 
 
-_PY_TP_METHODS, _PY_TP_GETSET = 64, 73  # typeslots.h
+_PY_TP_METHODS = 64  # typeslots.h
 _METH_NOARGS = 4  # methodobject.h
 
 
-def _defined(name, slot, structure):
-    """What torch's tensor class has under this name in the table that one of its slots points to; or None."""
-    at = type_slot(TENSOR_BASE, slot)
-    while at and (entry := structure.from_address(at)).name is not None:
-        if entry.name == name:
-            return entry
-        at += ctypes.sizeof(structure)
-    return None
-
-
-@functools.cache
-def _gradient():
-    """(get, closure, keep) for adamw_describe_tensors() to ask parameters for their `.grad`; or None."""
-    entry, set_item = _defined(b"grad", _PY_TP_GETSET, _GetSet), python_function("PyList_SetItem")
-    if entry is None or not entry.get or set_item is None:
-        return None
-    keep = ffi.cast("adamw_set_item_function", set_item)
-    return ffi.cast("adamw_get_function", entry.get), ffi.cast("void *", entry.closure or 0), keep
+_GRAD = sys.intern("grad")
 
 
 def _is_neg():
     """The C function of Tensor.is_neg(), which takes the tensor and nothing; or None."""
-    entry = _defined(b"is_neg", _PY_TP_METHODS, _Method)
-    return entry.function if entry is not None and entry.flags == _METH_NOARGS else None
+    at = type_slot(TENSOR_BASE, _PY_TP_METHODS)
+    while at and (entry := _Method.from_address(at)).name is not None:
+        if entry.name == b"is_neg":
+            return entry.function if entry.flags == _METH_NOARGS else None
+        at += ctypes.sizeof(_Method)
+    return None
 
 
 def finds_gradients(params):
-    """Whether DescribedGradients can ask these parameters: the `.grad` of their classes is torch's own."""
-    if not (_loop() and _gradient()):
-        return False
-    own = TENSOR_BASE.__dict__["grad"]
-    kinds = set(map(type, params))
-    return all(inspect.getattr_static(kind, "grad", None) is own for kind in kinds)
+    """Whether DescribedGradients can ask these parameters: the `.grad` of their classes is torch's own. A property in
+    Python might change the list that the loop goes through."""
+    own = inspect.getattr_static(torch.Tensor, "grad", None)
+    return (
+        _loop() is not None
+        and _asking() is not None
+        and all(inspect.getattr_static(kind, "grad", None) is own for kind in set(map(type, params)))
+    )
+
+
+def _asking():
+    """(get, keep): functions of CPython by which the loop asks objects for an attribute; or None."""
+    get, keep = python_function("PyObject_GetAttr"), python_function("PyList_SetItem")
+    if get is None or keep is None:
+        return None
+    return ffi.cast("adamw_get_function", get), ffi.cast("adamw_set_item_function", keep)
 
 
 @functools.cache
@@ -104,8 +93,7 @@ def _loop():
     torch's function and CPython's; or None."""
     if not has_gil():  # which the loop needs: it looks at objects that it does not own
         return None
-    capsule, get_item = exchange_api(), python_function("PyList_GetItem")
-    function = getattr(library().lib, "adamw_describe_tensors", None)
+    capsule, get_item, function = exchange_api(), python_function("PyList_GetItem"), library().describe_tensors
     if capsule is None or get_item is None or function is None:
         return None
     place, test = negation(), _is_neg()
@@ -175,7 +163,8 @@ class DescribedGradients(Described):
         super().__init__(addresses)
         self._none = [None] * self._count
         self._kept = self._none.copy()  # owns the gradients from read() to release()
-        self._options.get, self._options.closure, self._options.keep = _gradient()
+        self._options.get, self._options.keep = _asking()
+        self._options.key = ffi.cast("void *", id(_GRAD))
         self._options.kept = ffi.cast("void *", id(self._kept))
 
     def release(self):

@@ -1,7 +1,7 @@
-"""Owns how a tensor is cut into the blocks of 8-bit state, and the shape of their scales. Must not know what is in
-them, or where they lie.
+"""Owns how a tensor is cut into the blocks of 8-bit state, and the shape of their scales. Must not know their content,
+or where they are in memory.
 
-Blocks have 256 elements, and begin anew with each row of dimension 0 where rows have at least 64 elements.
+A block has 256 elements. If rows of dimension 0 have at least 64 elements, each row begins a new block.
 """
 
 from __future__ import annotations
@@ -32,18 +32,21 @@ def kind(state_format: int) -> Kind:
 
 
 def row_length(shape: Sequence[int]) -> int:
-    """adamw_tensor.row_length: elements of one row of dimension 0, or all of a tensor of one dimension."""
+    """adamw_tensor.row_length: the elements of a row of dimension 0; of a tensor with one dimension, all elements."""
     return math.prod(shape[1:]) if len(shape) > 1 else math.prod(shape)
 
 
 def follows_rows(shape: Sequence[int]) -> bool:
-    """Whether blocks begin anew with each row of dimension 0."""
+    """Whether each row of dimension 0 begins a new block."""
     return len(shape) > 1 and row_length(shape) >= SHORTEST_BLOCK_ROW
 
 
 def block_dim(shape: Sequence[int]) -> int:
-    """The dimension that blocks cut: those before it are dimensions of the scales, too. 0 where blocks are flat, else
-    the last one whose elements, with all that follows, are whole blocks; 1 if there is none."""
+    """The dimension that blocks cut. The scales also have the dimensions before it.
+
+    It is 0 if blocks are flat. Else it is the last dimension that, together with all later ones, consists of whole
+    blocks; 1 if no dimension does.
+    """
     if not follows_rows(shape):
         return 0
     whole = (dim for dim in range(len(shape) - 1, 0, -1) if math.prod(shape[dim:]) % BLOCK_SIZE == 0)
@@ -51,10 +54,10 @@ def block_dim(shape: Sequence[int]) -> int:
 
 
 def absmax_shape(shape: Sequence[int], block_wise: bool = True, dim: int | None = None) -> tuple[int, ...]:
-    """The shape of the scales of 8-bit codes of `shape`: its dimensions before `dim`, then the blocks of the rest.
+    """The shape of the scales for 8-bit codes of shape `shape`: the dimensions before `dim`, then the number of blocks.
 
-    For two dimensions that is (rows, blocks of a row), or (blocks,) if blocks are flat. `dim`: block_dim() of a larger
-    tensor that this is a part of; None: of this one.
+    For two dimensions it is (rows, blocks per row), or (blocks,) if blocks are flat. If this tensor is a part of a
+    larger one, `dim` is block_dim() of the larger one; None means block_dim() of this tensor.
     """
     if not block_wise:
         return (min(math.prod(shape), 1),)

@@ -1,7 +1,8 @@
 """Owns finding, loading and checking libadamw, and turning its statuses into exceptions. Must not know what a step is.
 
-torch is imported before the library is opened, so that both use one OpenMP thread pool. A process opens one library:
-each has the CPU's kernels, and those for CUDA ask for a driver only when a tensor is on a GPU. Nothing here calls CUDA.
+torch is imported before the library is opened, so that both use one OpenMP thread pool. A process opens one library.
+Each library has the CPU kernels; a library for CUDA needs a driver only when a tensor is on a GPU. Nothing here calls
+CUDA.
 """
 
 import ctypes
@@ -22,17 +23,18 @@ from ..errors import (
 )
 from . import cdef, load_errors
 from .constants import BY_STATUS, DTYPE_NAMES, DTYPES
+from .messages import in_python
 
 ENVIRONMENT = "PYADAMW_LIBRARY"
 PACKAGED = Path(__file__).resolve().parents[1] / "lib"
-INSTALLED = Path(sys.prefix) / "lib" / "libadamw.so.1"  # a package of its own, as in conda; for the CPU or for one CUDA
+INSTALLED = Path(sys.prefix) / "lib" / "libadamw.so.1"  # a separate package, as in conda; for the CPU or for one CUDA
 CUDA_MAJORS = ("12", "13")
 
 ffi = cdef.ffi
 
 
 def _check_declarations():
-    """The structs as cffi lays them out must be those that the header asserts."""
+    """Checks that the structs have the same layout in cffi as in the assertions of the header."""
     for name, size in cdef.SIZES.items():
         if ffi.sizeof(name) != size:
             raise VersionError(f"pyadamw: sizeof({name}) is {ffi.sizeof(name)} here, but {size} in adamw.h")
@@ -44,14 +46,14 @@ def _check_declarations():
 
 
 def cuda_major():
-    """The CUDA major that torch was built for, as text; None where it was built for none."""
+    """The CUDA major that torch was built for, as text; None if it was built without CUDA."""
     return torch.version.cuda.split(".")[0] if torch.version.cuda else None
 
 
 def candidates():
-    """Where the library is looked for, in this order: inside of pyadamw, then in the environment of this Python.
+    """The possible paths of the library, in order: inside of pyadamw, then in the environment of this Python.
 
-    The environment variable PYADAMW_LIBRARY silences the rest.
+    If the environment variable PYADAMW_LIBRARY is set, only its path counts.
     """
     chosen = os.environ.get(ENVIRONMENT)
     if chosen:
@@ -66,7 +68,7 @@ def _open():
     if path is None:
         looked = " or ".join(str(p) for p in paths)
         if os.environ.get(ENVIRONMENT):
-            raise LibraryNotFoundError(f"{ENVIRONMENT} = {looked}: there is no such file, or this user may not see it")
+            raise LibraryNotFoundError(f"{ENVIRONMENT} = {looked}: no such file, or you have no permission to see it")
         raise LibraryNotFoundError(
             f"libadamw is not at {looked}: install pyadamw again, or set {ENVIRONMENT} to a libadamw.so"
         )
@@ -75,7 +77,7 @@ def _open():
     if problem is not None:
         raise LibraryNotFoundError(f"{where} cannot be loaded: {problem}")
     try:
-        # ctypes opens it, because cffi takes no path that the locale cannot spell. With a slash: nowhere else.
+        # ctypes opens it, because cffi refuses paths that the locale cannot encode. An absolute path prevents a search.
         return path, ffi.dlopen(ffi.cast("void *", ctypes.CDLL(os.path.abspath(path))._handle))
     except OSError as error:
         raise LibraryNotFoundError(f"{where} cannot be loaded: {load_errors.after(error)}") from error
@@ -95,7 +97,7 @@ def _check_versions(path, lib):
             f"{path} has ABI version {abi}, but this pyadamw needs {cdef.ABI_VERSION}: "
             "install a pyadamw and a libadamw that belong together"
         )
-    # A newer minor version only adds; an older one lacks functions that are declared here.
+    # A newer minor version only adds functions; an older one lacks functions that are declared here.
     needed = (cdef.VERSION_MAJOR, cdef.VERSION_MINOR)
     if (version // 10000, version // 100 % 100) < needed:
         raise VersionError(
@@ -104,25 +106,41 @@ def _check_versions(path, lib):
         )
 
 
+def _private_function(lib):
+    """adamw_describe_tensors() if `lib` has it in the form that is declared here, else None: adamw_python.h is no
+    promise, and a step does without it."""
+    try:
+        same = lib.adamw_python_version() == cdef.PYTHON_VERSION
+        return lib.adamw_describe_tensors if same and lib.adamw_describe_options_init else None
+    except (AttributeError, ffi.error):
+        return None
+
+
 def version_text(number):
     return f"{number // 10000}.{number // 100 % 100}.{number % 100}"
 
 
 class Library:
-    """The loaded library. `lib` has the C functions, `path` is where it came from."""
+    """The loaded library. `lib` has the C functions, `path` is the path of the file; `describe_tensors` is a private
+    function of it, or None."""
 
     def __init__(self):
         _check_declarations()
         self.path, self.lib = _open()
         _check_versions(self.path, self.lib)
+        self.describe_tensors = _private_function(self.lib)
         cuda = re.search(r"\bbackend cuda(\d+)\b", self.build_info())
         self.cuda = int(cuda[1]) if cuda else None  # the CUDA major that it is built for
 
-    def check(self, status):
-        """Raises the exception of a status other than ADAMW_OK, with the library's message."""
+    def check(self, status, names=None):
+        """Raises the exception of a status other than ADAMW_OK, with the library's message in the words of Python.
+
+        `names`: as of in_python(). Errors that only a developer can correct keep the words of C.
+        """
         if status:
             message = text(self.lib.adamw_last_error()) or text(self.lib.adamw_status_string(status))
-            raise BY_STATUS.get(int(status), InternalError)(message)
+            kind = BY_STATUS.get(int(status), InternalError)
+            raise kind(message if kind in (InternalError, VersionError) else in_python(message, names))
 
     def version(self):
         return version_text(self.lib.adamw_version())
@@ -150,14 +168,14 @@ class Library:
     def _no_cuda(self):
         """Why the loaded library is not one for CUDA, and what to do."""
         if os.environ.get(ENVIRONMENT):
-            return f"{ENVIRONMENT} chose it: unset that, or set it to a libadamw for CUDA"
+            return f"The environment variable {ENVIRONMENT} chose it: unset it, or set it to a libadamw for CUDA"
         major = cuda_major()
         if major is None:
-            return "Only a torch that is built for CUDA can be used with a GPU here, and this one is not"
+            return "To use a GPU, install a torch that is built for CUDA: this one is not"
         places = " and ".join(map(str, candidates()))
-        tried = f"This torch is for CUDA {torch.version.cuda}, and of {places} it is the first that is there"
+        tried = f"This torch is for CUDA {torch.version.cuda}, and pyadamw loads the first file that exists of {places}"
         if major not in CUDA_MAJORS:
-            return f"{tried}. Install a torch for CUDA {' or '.join(CUDA_MAJORS)}: libadamw exists for those"
+            return f"{tried}. Install a torch for CUDA {' or '.join(CUDA_MAJORS)}: libadamw exists for these"
         if self.path == INSTALLED:
             return f"{tried}. Install the libadamw for CUDA {major}: `conda install 'libadamw=*=cuda{major}*'`"
         return (

@@ -26,25 +26,25 @@ def before(path):
     A library that was cut off must be found here: the system's loader would die of SIGBUS, and the process with it.
     """
     if os.path.isdir(path):
-        return "it is a folder: name the file in it"
+        return "it is a folder: give the path of the file in it"
     if not os.path.exists(path):
-        return f"it is a link to {os.path.realpath(path)}, which is not there"
+        return f"it is a link to {os.path.realpath(path)}, which does not exist"
     if not os.access(path, os.R_OK, effective_ids=True):
-        return f"this user may not read it: chmod a+r {path}"
+        return f"you have no permission to read it: chmod a+r {path}"
     try:
         mode = os.stat(path).st_mode
         if not stat.S_ISREG(mode):
-            return f"it is {kind_of_file(mode)}: name the file of a shared library"
+            return f"it is {kind_of_file(mode)}: give the path of a shared library"
         with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
             return _of_file(file, os.fstat(file.fileno()).st_size)
     except OSError as error:  # as of files that are none, in /proc
-        return f"it cannot be read ({error.strerror}): name the file of a shared library"
+        return f"it cannot be read ({error.strerror}): give the path of a shared library"
 
 
 def _of_file(file, length):
     header = file.read(64)
     if header[:4] != b"\x7fELF" or len(header) < 64:
-        return "it is not a shared library (no ELF header): install pyadamw again, or name another file"
+        return "it is not a shared library (no ELF header): install pyadamw again, or give another path"
     order = "<" if header[5] == 1 else ">"
     (machine,) = struct.unpack_from(order + "H", header, 18)
     built_for = _MACHINES.get(machine, f"another machine (ELF machine {machine})")
@@ -79,4 +79,4 @@ def after(error):
             f"it is built for a newer system (here: {' '.join(platform.libc_ver())}): install a pyadamw that is built "
             f"for this one, or build it here with `pip install .`: {error}"
         )
-    return f"{error}: install pyadamw again, or name another file"
+    return f"{error}: install pyadamw again, or give another path"

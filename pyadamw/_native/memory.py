@@ -1,9 +1,8 @@
-"""Owns what torch means by the numbers of a tensor, where that is not what lies at its address. Must not know what the
-tensors are for.
+"""Owns the tensors whose values are not simply the memory at their address. Must not know what the tensors are for.
 
-A raw address says nothing of tensors that are negated lazily (imaginary parts of conjugates), of classes that wrap
-other tensors (float8 weights, collectives that are still in flight), or of elements that do not lie in order. torch's
-own operations read and write all of these.
+There are three kinds: lazily negated tensors (imaginary parts of conjugates), classes that wrap other tensors (float8
+weights, collectives that are still running), and tensors whose elements are not in order. Code with raw addresses would
+misread them. The operations of torch read and write all of them.
 """
 
 import torch
@@ -17,7 +16,7 @@ def is_lazy(value):
 
 
 def address(tensor):
-    """Where the first element lies; 0 where there is no memory, as in a tensor that wraps another."""
+    """The address of the first element; 0 if the tensor has no memory, for example because it wraps another."""
     try:
         return tensor.data_ptr()
     except (RuntimeError, ValueError):
@@ -29,12 +28,12 @@ def has_memory(tensor):
 
 
 def lies_plainly(tensor):
-    """Whether the numbers of a tensor are what lies at its address, one after the other."""
+    """Whether the values of a tensor are in memory at its address, one after the other."""
     return has_memory(tensor) and tensor.is_contiguous() and not _is_neg(tensor)
 
 
 def oddity(value):
-    """What a value is, in words, if it is no ordinary tensor whose numbers lie in memory; "" if it is one."""
+    """The kind of a value, in words, if it is not an ordinary tensor with values in memory; "" if it is one."""
     if not isinstance(value, torch.Tensor):
         return type(value).__name__
     if value.is_nested:
@@ -47,14 +46,14 @@ def oddity(value):
 
 
 def is_out_of_memory(error):
-    """Whether an exception says that memory could not be had. torch's for the host's memory is a RuntimeError."""
+    """Whether an exception means that memory ran out. For host memory, torch raises a RuntimeError."""
     if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
         return True
     return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
 
 
 def plain(tensor):
-    """The numbers of a tensor where they lie plainly: itself if that is so, else a copy."""
+    """A tensor with the same values that lies plainly in memory: the tensor itself, or a copy."""
     if lies_plainly(tensor):
         return tensor
     copy = torch.empty(tensor.shape, dtype=tensor.dtype, device=tensor.device)
@@ -62,10 +61,12 @@ def plain(tensor):
 
 
 def look(tensor):
-    """What has to be the same for an address to mean the same: for tensors that Described cannot read. None of what is
-    no tensor."""
+    """The properties that must stay equal for an address to keep its meaning, for tensors that Described cannot read.
+
+    None if `tensor` is not a tensor.
+    """
     if not isinstance(tensor, torch.Tensor):
         return None
-    if is_lazy(tensor):  # torch refuses all questions until it is initialized, and then its class is another
+    if is_lazy(tensor):  # torch refuses all queries until it is initialized; then its class changes
         return id(tensor), type(tensor)
     return id(tensor), address(tensor), tensor.dtype, tensor.device, tensor.shape, tensor.stride(), _is_neg(tensor)

@@ -1,6 +1,6 @@
-"""Owns one adamw_pager of libadamw and the tensors whose memory its pages are. Must not know what is stored in them.
+"""Owns one adamw_pager of libadamw and the tensors in its pages. Must not know the content of the tensors.
 
-A tensor holds its pages, and pages hold the pager: everything goes when nobody has a tensor or the pager any more.
+A tensor holds its pages, and pages hold the pager. So everything is freed when nothing refers to a tensor or the pager.
 """
 
 import math
@@ -17,7 +17,7 @@ from .workers import leave_in_workers
 
 STATISTICS = tuple(name for name, _ in ffi.typeof("adamw_pager_statistics").fields)
 
-_homes = {}  # address of a buffer: (its pager, its place), as long as it is there
+_homes = {}  # address of a buffer: (its pager, its place), as long as the buffer exists
 
 
 class Pager:
@@ -42,7 +42,7 @@ class Pager:
         leave_in_workers(self, Pager._leave)
 
     def zeros(self, shape, dtype):
-        """A contiguous tensor of zeros in pages: on the device if they can be used there, else on the CPU."""
+        """A contiguous tensor of zeros in pages: on the device if the device can use these pages, else on the CPU."""
         if math.prod(shape) == 0:
             return torch.zeros(shape, dtype=dtype, device=self.device)
         bytes_ = math.prod(shape) * dtype.itemsize
@@ -53,8 +53,8 @@ class Pager:
         if PLACE_NAMES[place[0]] == "file":
             self._in_files.add(address)
         owner = ffi.gc(buffer[0], self._free, bytes_)
-        there = PLACE_NAMES[place[0]] in ("managed", "device") and self.device.type != "cpu"
-        if there:
+        on_device = PLACE_NAMES[place[0]] in ("managed", "device") and self.device.type != "cpu"
+        if on_device:
             return torch.as_tensor(_CudaMemory(owner, address, bytes_), device=self.device).view(dtype).view(shape)
         return torch.frombuffer(ffi.buffer(owner, bytes_), dtype=dtype).view(shape)
 
@@ -70,17 +70,17 @@ class Pager:
         self._library.lib.adamw_pager_free(self.pointer, buffer)
 
     def _leave(self):
-        """In a worker: gives back what is in files, whose tensors must not be looked at any more."""
+        """In a worker: gives back the buffers in files. Their tensors must not be read any more."""
         self._left = bool(self._in_files)
         for address in self._in_files:
             self._library.lib.adamw_pager_free(self.pointer, ffi.cast("void *", address))
 
     def wait(self):
-        """Until tensors on the CPU show what the steps so far have left there."""
+        """Waits until tensors on the CPU hold the results of all steps so far."""
         if self._left:
             raise UnsupportedError(
-                "optimizer state in files was left to the process that made it: workers of a DataLoader have none. "
-                "Look at it, or save it, in the process that trains"
+                "a worker of a DataLoader has no optimizer state in files, because it has given its snapshot back: "
+                "read or save the state in the process that trains"
             )
         if is_device(self.device):
             self._library.check(self._library.lib.adamw_pager_wait(self.pointer))
@@ -94,7 +94,7 @@ class Pager:
 
 
 class _CudaMemory:
-    """Bytes that a CUDA device can use, as torch takes them from other packages."""
+    """Bytes that a CUDA device can use, in the form in which torch takes memory from other packages."""
 
     def __init__(self, owner, address, bytes_):
         self.owner = owner
@@ -102,5 +102,5 @@ class _CudaMemory:
 
 
 def home(tensor):
-    """(pager, place) of a tensor whose memory is a pager's pages; (None, None) of any other."""
+    """(pager, place) of a tensor in the pages of a pager; (None, None) of any other tensor."""
     return _homes.get(tensor.untyped_storage().data_ptr(), (None, None))

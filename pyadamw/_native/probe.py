@@ -1,10 +1,10 @@
-"""Owns where torch keeps what Tensor.is_neg() says, so that thousands of tensors can be asked at once. Must not know
-why anybody asks.
+"""Owns finding the bit that Tensor.is_neg() reads, so that thousands of tensors can be checked at once. Must not know
+who needs it.
 
-is_neg() takes longer than all else that is asked of a gradient, since it gives the interpreter's lock away in between.
-What it reads is one bit of a number in the C++ tensor, which a Python tensor points to. Where that is, torch does not
-promise: it is found by comparing tensors with their lazily negated views, many of every kind, and believed only if all
-agree. Otherwise the caller has to call is_neg().
+is_neg() takes longer than all other queries about a gradient, because it releases the interpreter's lock. It reads one
+bit of a number in the C++ tensor, which a Python tensor points to. torch does not promise where this bit is. So it is
+found by comparing many tensors of every kind with their lazily negated views, and used only if all agree. Otherwise the
+caller must call is_neg().
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 
 from .torch_private import TENSOR_BASE, cpp_tensor, negated_view
 
-_BYTES = 208  # of a C++ tensor, the least that it has had since torch 2.0; a multiple of 8
+_BYTES = 208  # the smallest size of a C++ tensor since torch 2.0; a multiple of 8
 
 
 class Place(NamedTuple):
@@ -43,7 +43,7 @@ def _samples() -> list[torch.Tensor]:
 
 @functools.cache
 def negation() -> Place | None:
-    """Where the bit is; None if it cannot be found."""
+    """The place of the bit; None if it cannot be found."""
     try:
         return _found()
     except (AttributeError, RuntimeError, TypeError, ValueError):
@@ -51,8 +51,10 @@ def negation() -> Place | None:
 
 
 def _samples_and_negated() -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    """In an order that does not repeat (Thue and Morse's): where the two kinds were made in turn, or one after the
-    other, a bit of an address might tell them apart as well."""
+    """The samples and their negated views, made in an order that does not repeat (the Thue-Morse sequence).
+
+    If the two kinds were made in turn, or one kind after the other, a bit of an address might tell them apart too.
+    """
     plain, negated = [], []
     for _ in range(4):
         samples = _samples()

@@ -1,6 +1,6 @@
 """Owns the calls of the library that quantize and dequantize, and its maps. Must not know who asks, or what for.
 
-What would make the library read outside of a tensor is refused here; the rest of the arguments is right already.
+It refuses arguments that would make the library read outside of a tensor. The caller has checked the others.
 """
 
 from __future__ import annotations

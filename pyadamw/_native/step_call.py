@@ -1,8 +1,7 @@
 """Owns the row table of a step, adamw_tensor[], as numpy columns, and the options of one call. Must not know of torch
-optimizers: what the numbers mean is in adamw.h.
+optimizers. adamw.h explains the numbers.
 """
 
-import re
 from operator import itemgetter
 
 import numpy as np
@@ -28,7 +27,7 @@ def _row_dtype():
 
 ROW = _row_dtype()
 
-# The options of a group that a call needs, besides lr.
+# The options of a group that a call needs, apart from lr.
 VALUES = ("betas", "eps", "weight_decay", "max_unorm", "percentile_clipping", "seed", *FLAGS)
 get_values = itemgetter(*VALUES)
 
@@ -48,7 +47,7 @@ def pointer_to(kind, address):
 
 
 class Call:
-    """The options of one adamw_step() call for rows that have the dtypes, state format and options in common."""
+    """The options of one adamw_step() call, for rows with the same dtypes, state format and options."""
 
     def __init__(self, param_dtype, grad_dtype, state_format, device, skipped, pager, stepped):
         """`skipped`: the address of the counter of skipped elements. `pager`: the pager.Pager of state, or None.
@@ -78,28 +77,22 @@ class Call:
 
     def set_surroundings(self, surroundings):
         """Takes (number of threads, addresses of lr and found_inf or 0, stream)."""
-        if surroundings != self._surroundings:  # C options cost more to set than these to compare
-            options, self._surroundings = self.options, None  # until all of it is set: an interrupt may come in between
+        if surroundings != self._surroundings:  # to set C options takes longer than this comparison
+            options, self._surroundings = self.options, None  # until everything is set, because of interrupts
             options.num_threads, *factors, stream = surroundings
             options.lr_tensor, options.found_inf = (pointer_to("float *", f) for f in factors)
             options.stream = pointer_to("void *", stream)
             self._surroundings = surroundings
 
     def write_progress_to(self, address):
-        """Where the library writes how many rows a call has stepped, an int64: in the call, unless that is refused."""
+        """Sets the address of an int64, where the library writes how many rows a call has stepped.
+
+        A call that is refused does not write it.
+        """
         self.options.rows_stepped = pointer_to("int64_t *", address)
 
     def step(self, rows, count, names):
         """One call. `names(i)` names the tensor of row i in an error message."""
         status = self._step(self.options, rows, ROW_SIZE, count)
         if status:
-            self._raise(status, names)
-
-    def _raise(self, status, names):
-        try:
-            self._library.check(status)
-        except Exception as error:
-            row = re.search(r"\brow (\d+)", str(error))
-            if row is None:
-                raise
-            raise type(error)(f"{names(int(row.group(1)))}: {error}") from None
+            self._library.check(status, names)

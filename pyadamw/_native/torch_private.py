@@ -54,7 +54,6 @@ PRIVATE = (
     Name("torch.Tensor", "_cdata", _CALLED),
     Name("torch.Tensor", "__dlpack_c_exchange_api__", _ONE_BY_ONE),
     Name("torch._C", "_cuda_getCurrentRawStream", "torch.cuda.current_stream()"),
-    Name("torch.utils.dlpack", "to_dlpack", "the tensors whose versions are counted are owned by Python alone"),
     Name("torch.autograd.graph", "increment_version", "an operation in place on no element, tensor by tensor"),
     Name("torch.utils.weak", "TensorWeakRef", "weakref.ref()"),
     Name("torch.distributed.tensor.DTensor", "_local_tensor", "to_local()"),
@@ -65,6 +64,7 @@ PRIVATE = (
     Name("ctypes.pythonapi", "PyType_GetSlot", _ONE_BY_ONE),
     Name("ctypes.pythonapi", "PyList_GetItem", _ONE_BY_ONE),
     Name("ctypes.pythonapi", "PyList_SetItem", "gradients are asked for in Python"),
+    Name("ctypes.pythonapi", "PyObject_GetAttr", "gradients are asked for in Python"),
     Name("ctypes.pythonapi", "PyCapsule_GetPointer", _ONE_BY_ONE),
     Name("multiprocessing.util", "register_after_fork", "state in files is copied for workers of a DataLoader, too"),
     Name("multiprocessing.process.BaseProcess", "_target", "state in files is copied for workers of a DataLoader, too"),
@@ -165,12 +165,6 @@ def exchange_api() -> Any:
 # Takes the number of a device; None where this torch is without CUDA, too. The public way makes an object, which takes
 # longer than a call that steps some rows.
 current_raw_stream: Callable[[int], int] | None = getattr(torch._C, "_cuda_getCurrentRawStream", None)
-
-
-def cpp_owner(tensor: torch.Tensor) -> Any:
-    """What owns the tensor in C++, as long as it is held; None."""
-    to_dlpack = getattr(torch.utils.dlpack, "to_dlpack", None)
-    return None if to_dlpack is None else to_dlpack(tensor)
 
 
 def _increment_version(tensors: Iterable[torch.Tensor]) -> None:

@@ -1,4 +1,4 @@
-"""Owns what each option of a parameter group may be, and the sentence that says so. Must not know what options do."""
+"""Owns the valid values of each option of a parameter group, and the errors. Must not know what options do."""
 
 import numbers
 from collections.abc import Mapping
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import torch
 
 from .._checks import finite_at_least_zero, flag, integer, is_finite, is_integer, is_real, refuse
-from .._native.cuda import stays_there
+from .._native.cuda import is_on_device
 from .._native.memory import oddity
 from ..paging import PageManager
 
@@ -20,7 +20,7 @@ def _learning_rate(name, value):
             return
         if oddity(value) or value.numel() != 1 or value.is_complex() or value.dtype == torch.bool:
             refuse(name, value, "a finite number >= 0 or a tensor that holds one")
-        if stays_there(value):
+        if is_on_device(value):
             return
         number = value.item()
     else:
@@ -30,20 +30,22 @@ def _learning_rate(name, value):
 
 
 def plain_betas(value):
-    """Any sequence of two numbers (a list of some configuration, an array) as a tuple of two floats, which every
-    checkpoint can hold and nobody changes in place. What is none is returned as it is."""
+    """A tuple of two floats from any sequence of two numbers, such as a list or an array. Other values are unchanged.
+
+    Every checkpoint can hold such a tuple, and no code can change it in place.
+    """
     if isinstance(value, (str, bytes, Mapping, torch.Tensor)) or not hasattr(type(value), "__getitem__"):
         return value
     try:
         numbers_ = [_plain(beta) for beta in value] if len(value) == 2 else []
     except TypeError:  # an array without dimensions has no length
         return value
-    right = len(numbers_) == 2 and all(is_real(number) and is_finite(number) for number in numbers_)
-    return tuple(map(float, numbers_)) if right else value
+    valid = len(numbers_) == 2 and all(is_real(number) and is_finite(number) for number in numbers_)
+    return tuple(map(float, numbers_)) if valid else value
 
 
 def _plain(number):
-    """A number as it is, also out of an array without dimensions."""
+    """A number unchanged, or the number in an array without dimensions."""
     is_array = not isinstance(number, torch.Tensor) and getattr(number, "shape", None) == ()
     return number.item() if is_array else number
 
@@ -86,14 +88,14 @@ OPTIONS = {
 
 
 def check_options(options, where=""):
-    """Refuses the first option of `options` (a mapping) that is not what it may be; ignores names it does not know."""
+    """Refuses the first option of `options` (a mapping) that has a wrong value; ignores unknown names."""
     for name, check in OPTIONS.items():
         if name in options:
             check(where + name, options[name])
 
 
 def check_width(name, allowed):
-    """The widths that a class accepts as `optim_bits`: a function that refuses any other."""
+    """A function that refuses other values of `optim_bits` than the widths that a class allows."""
 
     def check(value):
         if not (is_integer(value) and value in allowed):
@@ -103,7 +105,7 @@ def check_width(name, allowed):
 
 
 def carried(args):
-    """What `args` (None, a mapping or an object with attributes) says about the options in ARGS, as a dict."""
+    """The options in ARGS that `args` (None, a mapping or an object with attributes) has, as a dict."""
     if args is None:
         return {}
     if isinstance(args, Mapping):

@@ -1,8 +1,8 @@
-"""Owns options of single parameters, which win over those of their group. Must not know what options do.
+"""Owns options of single parameters, which win over the options of the group. Must not know what options do.
 
-Nothing here refers weakly to a parameter outside of a garbage collection: torch.utils.swap_tensors(), with which
-module.cpu() and .float() move what FSDP2 has sharded, refuses tensors that have weak references. (Modules may have
-some.)
+Except during a garbage collection, nothing here keeps weak references to parameters. The reason: module.cpu() and
+.float() move the parameters of FSDP2 by torch.utils.swap_tensors(), which refuses tensors that have weak references.
+(Weak references to modules are allowed.)
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ def _checked(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class _Configs:
-    """{parameter: its options}, of parameters that somebody else holds, too.
+    """{parameter: its options}, for parameters that something else holds too.
 
-    They are held, for there may be no weak references to them. Only while garbage is collected the references are weak,
-    so that what nobody else holds goes then, as a part of whatever cycle it may be.
+    The references are strong, because weak ones are not allowed. Only during a garbage collection they are weak, so
+    that the collection can free a parameter that nothing else holds, even if it is part of a cycle.
     """
 
     def __init__(self) -> None:
@@ -53,7 +53,7 @@ class _Configs:
         self._parked: list[tuple[TensorWeakRef, dict[str, Any]]] = []
 
     def get(self, param: torch.Tensor) -> dict[str, Any]:
-        if self._parked:  # another thread asks, or what is run by the collection
+        if self._parked:  # another thread asks during a collection, or code that the collection runs
             for reference, config in list(self._parked):
                 if reference() is param:
                     return config
@@ -90,7 +90,7 @@ class _Configs:
         self._parked = []
 
     def _collecting(self, phase: str, info: dict[str, int]) -> None:
-        # The youngest generation is collected all the time. At the end of the interpreter anything may be gone.
+        # Collections of the youngest generation are too frequent. While the interpreter ends, anything may be missing.
         try:
             if phase == "stop":
                 self._take_back()
@@ -103,21 +103,23 @@ class _Configs:
 
 
 class GlobalOptimManager:
-    """Options of single parameters, by bitsandbytes' names. A parameter group of its own does the same, and is the
-    recommended way: `[{"params": [model.embedding.weight], "optim_bits": 32}, {"params": others}]`.
+    """Options of single parameters, under bitsandbytes' names.
 
         manager = pyadamw.GlobalOptimManager.get_instance()
         manager.register_module_override(model.embedding, "weight", {"optim_bits": 32})
 
-    An optimizer looks here when it first steps a parameter or loads state for it, and keeps what it finds: what is said
-    later, or of other parameters, does not reach it. initialize() forgets all that has been said.
+    A separate parameter group does the same, and is the recommended way:
+    `[{"params": [model.embedding.weight], "optim_bits": 32}, {"params": others}]`.
 
-    A group whose lr is 0 stops all of its parameters, those with an lr of their own, too: so schedulers warm up from 0,
-    and torch.distributed.checkpoint makes state before it loads it.
+    An optimizer asks the manager when it first steps a parameter or loads state for it, and keeps the answer. Options
+    that you set later do not change it. initialize() forgets all options.
+
+    A group whose lr is 0 stops all of its parameters, even if they have another lr here. So schedulers can warm up from
+    0, and torch.distributed.checkpoint can make state before it loads it.
 
     Attributes:
-        optimizer: None. It, index2config and uses_config_override are there because they are in bitsandbytes.
-        index2config: {(group, position): options} of what register_parameters() found to have options.
+        optimizer: None. It, index2config and uses_config_override exist because bitsandbytes has them.
+        index2config: {(group, position): options} of the parameters with options in register_parameters().
     """
 
     _instance: GlobalOptimManager | None = None
@@ -135,7 +137,7 @@ class GlobalOptimManager:
         return cls._instance
 
     def initialize(self) -> None:
-        """Forgets all options. What optimizers have taken over already, they keep."""
+        """Forgets all options. Optimizers keep the options that they have taken over."""
         self._configs.clear()
         self._modules = []
         self.optimizer = None
@@ -143,23 +145,25 @@ class GlobalOptimManager:
 
     @property
     def pid2config(self) -> dict[int, dict[str, Any]]:
-        """{id of a parameter: its options}, as override_config() has set them; a copy."""
+        """{id of a parameter: its options} from override_config(); a copy."""
         return {id(param): dict(config) for param, config in self._configs.items()}
 
     @property
     def uses_config_override(self) -> bool:
-        """Whether any parameter has options by override_config()."""
+        """Whether any parameter has options from override_config()."""
         return bool(self._configs.items())
 
     @property
     def module_weight_config_triple(self) -> list[tuple[torch.nn.Module, str, dict[str, Any]]]:
-        """[(module, name of the parameter, options)], as register_module_override() has set them; a copy."""
+        """[(module, name of the parameter, options)] from register_module_override(); a copy."""
         found = [(module(), name, config) for module, name, config in self._modules]
         return [(module, name, dict(config)) for module, name, config in found if module is not None]
 
     def register_parameters(self, params: ParamsT) -> None:
-        """Not needed: parameters are known by identity, wherever they are moved. Checks that they are tensors, or
-        groups of them, as the constructor of an optimizer takes them."""
+        """Not needed here: parameters are recognised by identity, wherever they are moved.
+
+        It only checks that `params` is a list of tensors or groups, as an optimizer takes it.
+        """
         entries = list(params)
         grouped = any(isinstance(entry, dict) for entry in entries)
         groups = [e["params"] if isinstance(e, dict) else [e] for e in entries] if grouped else [entries]
@@ -183,10 +187,10 @@ class GlobalOptimManager:
         value: Any = None,
         key_value_dict: Mapping[str, Any] | None = None,
     ) -> None:
-        """Sets options of one parameter or of several: one by `key` and `value`, or those of a dict.
+        """Sets options of one parameter or several: either one option (`key` and `value`), or the options of a dict.
 
         Raises:
-            ValueError: an option is unknown, or not what it may be.
+            ValueError: an option is unknown, or its value is wrong.
         """
         if (key is None) == (key_value_dict is None):
             raise ValueError("override_config() takes either key and value or key_value_dict")
@@ -198,11 +202,11 @@ class GlobalOptimManager:
             self._configs.update(param, config)
 
     def register_module_override(self, module: torch.nn.Module, param_name: str, config: Mapping[str, Any]) -> None:
-        """Sets options of the parameter that `module` has under this name when an optimizer first steps it."""
+        """Sets options for the parameter `param_name` of `module`: the one it has when an optimizer first steps it."""
         if not isinstance(getattr(module, param_name, None), torch.Tensor):
             raise ValueError(f"{type(module).__name__} has no parameter {param_name!r}")
         added = (weakref.ref(module), param_name, _checked(config))
-        # What is gone, or said again, is not said twice: models and their trainers are made many times in a process.
+        # Drops entries of dead modules, and an equal older entry: a process may make models and trainers many times.
         self._modules = [entry for entry in self._modules if entry[0]() is not None and entry != added] + [added]
 
     def config_of(self, param: torch.Tensor) -> dict[str, Any]:
@@ -216,9 +220,9 @@ class GlobalOptimManager:
 
 
 class Overrides:
-    """What one optimizer has taken over for its parameters.
+    """The options that one optimizer has taken over for its parameters.
 
-    A parameter that has state here has been looked up when it got it: without options of its own then, it has none.
+    A parameter that has state was looked up when it got the state: if it had no options then, it has none now.
     """
 
     def __init__(self) -> None:
@@ -231,7 +235,7 @@ class Overrides:
         return {} if manager is None or has_state else manager.config_of(param)
 
     def take(self, param: torch.Tensor, has_state: bool = False) -> dict[str, Any]:
-        """From now on the options stay."""
+        """Takes the options over: from now on they stay."""
         return self.set(param, self.of(param, has_state))
 
     def set(self, param: torch.Tensor, own: dict[str, Any]) -> dict[str, Any]:
@@ -240,12 +244,12 @@ class Overrides:
         return own
 
     def keep_only(self, params: Iterable[torch.Tensor]) -> None:
-        """Forgets, and lets go, parameters that are not among these."""
+        """Forgets and releases all parameters except these."""
         if self._taken:
-            there = set(map(id, params))
-            self._taken = {param: own for param, own in self._taken.items() if id(param) in there}
+            wanted = set(map(id, params))
+            self._taken = {param: own for param, own in self._taken.items() if id(param) in wanted}
 
     def applied(self, group: dict[str, Any], param: torch.Tensor, has_state: bool = False) -> dict[str, Any]:
-        """The options of a parameter: those of its group, unless it has its own."""
+        """The options of a parameter: the group's, where the parameter has none."""
         own = self.of(param, has_state)
         return {**group, **own} if own else group

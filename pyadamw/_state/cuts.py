@@ -1,4 +1,4 @@
-"""Owns where the shards of a DTensor begin and end, in this process and in every other. Must not know what is in them.
+"""Owns where the shards of a DTensor begin and end, in this process and in all others. Must not know their content.
 
 Every process must come to the same decisions, so these are made from the pieces of all.
 """
@@ -14,7 +14,7 @@ Piece = tuple[int, int]  # first index and the one after the last
 
 
 def chunks(piece: Piece, count: int) -> list[Piece]:
-    """A piece in `count` pieces, as torch.chunk() cuts it: of equal lengths, but that the last ones may be shorter."""
+    """A piece cut into `count` pieces, as torch.chunk() does it: of equal length, but the last may be shorter."""
     begin, end = piece
     length = -(-(end - begin) // count)
     starts = [min(begin + i * length, end) for i in range(count + 1)]
@@ -34,7 +34,7 @@ class Cuts(NamedTuple):
 
     @classmethod
     def of(cls, param) -> Cuts | None:
-        """Of a DTensor; None if its shards are no contiguous parts, or of a kind that is not known here."""
+        """The cuts of a DTensor; None if its shards are not contiguous, or are of an unknown kind."""
         mesh, coordinate = param.device_mesh, param.device_mesh.get_coordinate()
         if coordinate is None:  # this process has none of it
             coordinate = [0] * mesh.ndim
@@ -51,7 +51,7 @@ class Cuts(NamedTuple):
         return cls(pieces, mine, counts)
 
     def scaled(self, dim: int, size: int) -> list[Piece]:
-        """The pieces of a tensor that has another size in this dimension, and is cut in the same way."""
+        """The pieces of a tensor with another size in this dimension, which is cut in the same way."""
         pieces = [(0, size)]
         for count in self.counts[dim]:
             pieces = [part for piece in pieces for part in chunks(piece, count)]

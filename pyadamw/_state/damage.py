@@ -1,15 +1,15 @@
-"""Owns which numbers of state no step can have left. Must not know what state is made of.
+"""Owns finding numbers in state that no step can produce: damage. Must not know the parts of state.
 
-Infinities and NaNs in moments are none of these: a gradient leaves them in 32-bit state, as it does in torch's.
+Infinities and NaNs in moments are no damage: gradients can cause them in 32-bit state, as in torch.
 """
 
 import torch
 
-FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)  # what numbers may have been stored as
+FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)  # dtypes of stored numbers
 
 
 def check_moment(values, where, negative):
-    """`negative`: it may be, as a first moment."""
+    """`negative`: whether negative values are valid, as in a first moment."""
     if not negative:
         check_not_negative(values, where)
     if values.dtype == torch.float64 and not (values.to(torch.float32).isfinite() == values.isfinite()).all():
@@ -17,7 +17,8 @@ def check_moment(values, where, negative):
 
 
 def check_scales(values, where, squared=False):
-    """`squared`: of what is stored as square roots. Gradients whose squares are infinite leave no trace there."""
+    """`squared`: the scales belong to square roots, so their squares must be finite too: 8-bit state skips gradients
+    whose squares are infinite."""
     values = values.to(torch.float32)
     if not (values.square() if squared else values).isfinite().all():
         raise ValueError(f"{where} is not finite: the state is damaged")
@@ -31,4 +32,4 @@ def check_not_negative(values, where):
 
 def check_no_nan(values, where):
     if values.isnan().any():
-        raise ValueError(f"{where} has a NaN: the state is of a run that has failed")
+        raise ValueError(f"{where} has a NaN: the state comes from a run that has failed")

@@ -27,13 +27,14 @@ def check_format(groups):
             )
         if found > FORMAT:
             raise ValueError(
-                f"group {number}: the state has format {shown(found)}, from a later pyadamw; this one reads up to "
-                f"{FORMAT}: update pyadamw, or write the state with `python -m pyadamw convert --to torch` where it is"
+                f"group {number}: the state has format {shown(found)}, from a later pyadamw; this one reads formats up "
+                f"to {FORMAT}: update pyadamw, or run `python -m pyadamw convert IN OUT --to torch` on the machine "
+                "that wrote the state"
             )
 
 
 def _plain(entry, where):
-    """32-bit state of one parameter on the CPU, whoever has made it; and whether it was 8-bit."""
+    """The state of one parameter, from any optimizer, as 32-bit state on the CPU; and whether it had 8 bits."""
     shape, eight = shape_of(entry, where), is_eight_bit(entry)
     entry = translated(entry, shape.numel(), where)
     amsgrad = bool({"max_exp_avg_sq", formats.codes_of("max_exp_avg_sq")} & set(entry))
@@ -64,7 +65,7 @@ def _torch_group(group):
 
 def _bitsandbytes_entry(_entry, state, eight, where):
     if "max_exp_avg_sq" in state:
-        raise ValueError(f"{where}: bitsandbytes does not support the state of amsgrad")
+        raise ValueError(f"{where}: bitsandbytes does not support amsgrad state")
     result = {}
     for key, i, kind in (("exp_avg", 1, "signed"), ("exp_avg_sq", 2, "unsigned")):
         if not eight:
@@ -86,7 +87,7 @@ def _own_entry(entry, state, eight, where):
     spec = formats.Spec(state["exp_avg"].shape, torch.device("cpu"), BLOCK8, amsgrad, clipping, None)
     if "exp_avg_absmax" not in entry:
         return {"step": state["step"], **formats.conform(state, spec, where)}
-    # It is own already, block-wise or with one scale, and has been looked at.
+    # It has our format already, block-wise or with one scale, and has been checked.
     entry = formats.renamed(entry, spec)
     own = {key: value.detach() for key, value in entry.items() if key in formats.KEYS and key != "step"}
     return {**entry, **own, "step": state["step"]}
@@ -104,7 +105,7 @@ _WRITERS = {
 
 
 def _apart(made, source):
-    """`made` without memory of `source`, whose owner goes on stepping it."""
+    """`made` without memory of `source`, because its owner may step it."""
     taken = {value.untyped_storage().data_ptr() for value in source.values() if isinstance(value, torch.Tensor)}
 
     def own(value):
@@ -117,11 +118,10 @@ def _apart(made, source):
 
 
 def converted(state_dict, to, progress=iter, finite=False):
-    """A state dict of any optimizer that load_state_dict() reads, as `to`: "torch", "bitsandbytes", "pyadamw". The two
-    share no memory.
+    """Converts a state dict that load_state_dict() can read to the format `to`: "torch", "bitsandbytes" or "pyadamw".
 
-    `progress` wraps the sequence of entries. `finite`: moments with a NaN are refused. ValueError names the parameter
-    and what is wrong.
+    The two share no memory. `progress` wraps the sequence of entries. `finite`: refuse moments with a NaN. A ValueError
+    names the parameter and the fault.
     """
     check_structure(state_dict)
     check_format(state_dict["param_groups"])
@@ -149,10 +149,10 @@ def _converted_entry(entry, entry_of, where, finite):
 
 
 def _checked_group(group, where):
-    """A group that says what AdamW has to know of it."""
+    """The group, if it has all options that AdamW needs; else a ValueError."""
     missing = [name for name in ("lr", "betas", "eps", "weight_decay") if name not in group]
     if missing:
-        raise ValueError(f"{where} of the state dict has no {' and no '.join(missing)}: it is no AdamW's")
+        raise ValueError(f"{where} of the state dict has no {' and no '.join(missing)}: it is not from an AdamW")
     with naming(where):
         check_options(group, f"{where}: ")
         check_has_number(group["lr"], f"{where}: lr")

@@ -1,8 +1,8 @@
-"""Owns reading state dicts from files and writing them, whole or not at all. Must not know what is in them.
+"""Owns reading state dicts from files and writing them, completely or not at all. Must not know their content.
 
-OUT may be anything that a user can name. Only a regular file is replaced, and where OUT is a link, what it leads to: as
-open(OUT, "wb") would, but at once. Until then all is in a file beside it whose name nobody can foresee, that only this
-user can read, and that is gone if anything fails.
+OUT may be any path. Only a regular file is replaced; if OUT is a link, the target of the link, as open(OUT, "wb") would
+do, but at once. Until then the data is in a private file beside it, with an unpredictable name, which is removed if
+anything fails.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from .._optional import optional
 def _safetensors():
     safetensors = optional("safetensors")
     if safetensors is None or optional("safetensors.torch") is None:
-        raise ValueError("files of safetensors need that package: pip install safetensors")
+        raise ValueError("files of safetensors need the package safetensors: pip install safetensors")
     return safetensors
 
 
@@ -35,22 +35,22 @@ def read(path):
         if start[:4] == b"PK\x03\x04" or start[8:9] != b"{":
             file.seek(0)
             return _naming(path, "torch.load(weights_only=True) cannot read it", _read_torch, file)
-    return _naming(path, "no optimizer state in a file of safetensors", _read_safetensors, path, _safetensors())
+    return _naming(path, "not a safetensors file with optimizer state", _read_safetensors, path, _safetensors())
 
 
 def _open_regular(path, flags):
-    """A FIFO would keep open() waiting, and a device need not have an end."""
+    """Opens only regular files: open() would wait on a FIFO, and a device may have no end."""
     file = os.open(path, flags | os.O_NONBLOCK)
     if not stat.S_ISREG(os.fstat(file).st_mode):
         os.close(file)
-        raise ValueError(f"{path} is {kind_of_file(os.stat(path).st_mode)}: must be a file")
+        raise ValueError(f"{path} is {kind_of_file(os.stat(path).st_mode)}: must be a regular file")
     return file
 
 
 def _naming(path, what, function, *arguments):
     try:
         return function(*arguments)
-    except Exception as error:  # a damaged file fails in any way
+    except Exception as error:  # a damaged file may raise any error
         if is_out_of_memory(error):
             raise
         raise ValueError(f"{path}: {what}: {_first_line(error)}") from error
@@ -80,7 +80,7 @@ def _first_line(error):
 
 
 def write(state_dict, path, as_safetensors):
-    """Writes a state dict: the whole file or nothing. The mode of a file that is there stays as it is."""
+    """Writes a state dict: the whole file or nothing. An existing file keeps its mode."""
     target, like = _target(path)
     save = _saver_of_safetensors(state_dict) if as_safetensors else _saver_of_torch(state_dict)
     partial = None
@@ -96,7 +96,7 @@ def write(state_dict, path, as_safetensors):
     except Exception as error:
         if is_out_of_memory(error):
             raise
-        # torch and safetensors wrap what the system says, or raise another error while they handle it.
+        # torch and safetensors wrap the error of the system, or raise another error while they handle it.
         cause = error
         while cause is not None and not isinstance(cause, OSError):
             cause = cause.__cause__ or cause.__context__
@@ -109,7 +109,7 @@ def write(state_dict, path, as_safetensors):
 
 
 def _target(path):
-    """(the file that is to be replaced or made, what os.stat() says of it or None)."""
+    """(the file to replace or make, its os.stat() or None if it does not exist)."""
     target = os.path.realpath(path)
     try:
         found = os.stat(path)
@@ -121,14 +121,14 @@ def _target(path):
             raise ValueError(f"{path} cannot be written: there is no such folder") from None
         return target, None
     if not stat.S_ISREG(found.st_mode):
-        raise ValueError(f"{path} is {kind_of_file(found.st_mode)}: must be a file, or a name that is free")
+        raise ValueError(f"{path} is {kind_of_file(found.st_mode)}: must be a regular file, or must not exist")
     if not os.access(target, os.W_OK):
-        raise ValueError(f"{path} cannot be written: this user may not write it")
+        raise ValueError(f"{path} cannot be written: you have no permission to write it")
     return target, found
 
 
 def _make_like(partial, like):
-    """Gives a file the mode, and if that may be, the owner of another; None: those of any new file."""
+    """Gives a file the mode of another file and, if permitted, its owner. None: the mode of a new file."""
     if like is None:
         mask = os.umask(0o077)
         os.umask(mask)
@@ -151,7 +151,7 @@ def _saver_of_safetensors(state_dict):
         for name, value in entry.items():
             try:
                 tensors[f"{key}.{name}"] = torch.as_tensor(value, device="cpu").detach().contiguous()
-            except Exception as error:  # torch has a kind of its own for each kind of value
+            except Exception as error:  # torch raises a different error for each kind of value
                 raise ValueError(f"parameter {key}: {name} cannot be stored in a file of safetensors") from error
     for number, group in enumerate(state_dict["param_groups"]):
         groups.append({})

@@ -1,10 +1,11 @@
-"""Owns recognising the state of one parameter that another optimizer has made, by what is in it: bitsandbytes' and
-torchao's AdamW. (torch.optim.AdamW's has the names and numbers of 32-bit state here.) Must not know of groups or steps.
+"""Owns recognising state from the AdamW of bitsandbytes and torchao, by its content, for one parameter. Must not know
+of groups or steps. (State of torch.optim.AdamW needs no work: it has the keys and values of 32-bit state.)
 
-bitsandbytes: state1 and state2 are exp_avg and exp_avg_sq; as 8-bit codes, an element is qmap[code] times the absmax of
-its block of 256 elements of the flattened tensor (2048 before version 0.44), or times the one number max1 or max2 of
-the tensor. Since 0.44 the keys lie in a dict of their own. torchao: exp_avg and exp_avg_sq are tensors of a class that
-has codes, a scale for each block, and qmap.
+bitsandbytes: state1 and state2 are exp_avg and exp_avg_sq. With 8-bit codes, an element is qmap[code] times a scale.
+The scale is absmax of its block of the flattened tensor (256 elements, 2048 before version 0.44), or the one number
+max1 or max2 of the tensor. Since version 0.44 the keys are in an inner dict.
+
+torchao: exp_avg and exp_avg_sq are tensors of a class that has codes, a scale for each block, and qmap.
 """
 
 from collections.abc import Mapping
@@ -27,9 +28,9 @@ _BLOCKS = (256, 2048)
 
 
 def translated(entry, numel, where):
-    """`entry`, a mapping, with the names of state here and float32 numbers where it is foreign, else as it is.
+    """`entry`, a mapping, with our keys and float32 values if it is foreign; otherwise unchanged.
 
-    Tensors that are right already are not copied. ValueError names `where`, the key and what is wrong.
+    Tensors that are already right are not copied. A ValueError names `where`, the key and the fault.
     """
     if _WRAPPER in entry:
         inner = entry[_WRAPPER]
@@ -57,7 +58,7 @@ def shape_of(entry, where):
     if not _is_torchao(moment):
         _dense(moment, f"{where}: {key}")
         if moment.untyped_storage().nbytes() < moment.numel() * moment.element_size():
-            raise ValueError(f"{where}: {key} has shape {tuple(moment.shape)}, and the memory of fewer elements")
+            raise ValueError(f"{where}: {key} has shape {tuple(moment.shape)}, but memory for fewer elements")
     return moment.shape
 
 
@@ -76,7 +77,7 @@ def _first_moment(entry):
 def _from_bitsandbytes(entry, numel, where):
     unknown = sorted(map(str, set(entry) - _BITSANDBYTES))
     if unknown:
-        raise ValueError(f"{where}: the state has {', '.join(unknown)}, which no known version of bitsandbytes has")
+        raise ValueError(f"{where}: the state has {', '.join(unknown)}, which no known version of bitsandbytes writes")
     result = {"step": entry["step"]} if "step" in entry else {}
     for moment, i in _MOMENTS.items():
         codes = _tensor(entry, f"state{i}", where)
@@ -108,7 +109,7 @@ def _dense(value, where):
 
 
 def _decoded(codes, qmap, scales, blocks, where, where_map):
-    """The float32 numbers of 8-bit codes, in their shape. `blocks`: how many elements may share a scale."""
+    """The float32 values of 8-bit codes, in the same shape. `blocks`: possible numbers of elements per scale."""
     numel = codes.numel()
     if qmap.numel() != 256 or qmap.dtype not in FLOATS:
         raise ValueError(f"{where_map} has {qmap.numel()} elements of {qmap.dtype}: must be 256 floats")
@@ -120,7 +121,7 @@ def _decoded(codes, qmap, scales, blocks, where, where_map):
         raise ValueError(f"{where} or {where_map} is not finite: the state is damaged")
     values = qmap.detach().to(codes.device, torch.float32)[codes.detach().flatten().int()]
     scales = scales.detach().to(codes.device, torch.float32).flatten()
-    if scales.numel() > 1:  # one scale is multiplied as it is
+    if scales.numel() > 1:  # a single scale needs no repetition
         scales = scales.repeat_interleave(counts[scales.numel()])[:numel]
     return values.mul_(scales).view(codes.shape)
 

@@ -1,11 +1,11 @@
-"""Owns what optimizer state of one parameter is made of: its keys, shapes and dtypes; making, checking, converting it.
+"""Owns the parts of the optimizer state of one parameter: keys, shapes and dtypes; making, checking, converting it.
 
-Must not know of parameter groups, checkpoints or steps. Everything is in the parameter's logical order. The second
+Must not know of parameter groups, checkpoints or steps. Elements are in the logical order of the parameter. The second
 moment of 8-bit state is stored as its square root (adamw.h, adamw_state_format).
 
-A moment of 32-bit state is `exp_avg`, its numbers, as in torch. One of 8-bit state is `exp_avg_codes` and
-`exp_avg_absmax`: bytes never bear the name of numbers, so that a tool that knows torch's keys fails and does not take
-them for values. Up to state format 1 they did.
+A moment of 32-bit state has the key `exp_avg`, as in torch. A moment of 8-bit state has the keys `exp_avg_codes` and
+`exp_avg_absmax`. Codes never have torch's keys: so a tool that knows only those fails, and does not read codes as
+numbers. (In state format 1, codes had torch's keys.)
 """
 
 import math
@@ -26,7 +26,7 @@ from .damage import FLOATS, check_moment, check_not_negative, check_scales
 
 MAPS = {"exp_avg": "signed", "exp_avg_sq": "unsigned", "max_exp_avg_sq": "unsigned"}
 HISTORY = "gnorm_history"
-MOST_STEPS = 2**53  # each whole number up to here is one of a float64
+MAX_STEPS = 2**53  # a float64 can hold every whole number up to here
 
 
 def codes_of(moment):
@@ -37,14 +37,14 @@ def absmax_of(moment):
     return f"{moment}_absmax"
 
 
-# What the state of a parameter may have, and what of it is shaped as the parameter, or has a number for each block.
+# The keys of state; those with the shape of the parameter; those with a number for each block.
 BY_ELEMENT = {*MAPS, *map(codes_of, MAPS)}
 BY_BLOCK = set(map(absmax_of, MAPS))
 KEYS = {"step", HISTORY, *BY_ELEMENT, *BY_BLOCK}
 
 
 class Spec(NamedTuple):
-    """What the state of a parameter is to be."""
+    """The kind of state that a parameter needs."""
 
     shape: torch.Size
     device: torch.device
@@ -52,7 +52,7 @@ class Spec(NamedTuple):
     amsgrad: bool
     clipping: bool  # percentile clipping: there is a history of gradient norms
     pages: PageManager | None  # None: it is not paged
-    block_dim: int | None = None  # of the whole parameter, where this is a part of it; None: this is the whole
+    block_dim: int | None = None  # of the whole parameter, if this is a part of it; None: this is the whole
 
     def moments(self):
         return tuple(MAPS) if self.amsgrad else ("exp_avg", "exp_avg_sq")
@@ -66,19 +66,19 @@ class Spec(NamedTuple):
         return torch.zeros(shape, dtype=dtype, device=self.device)
 
     def is_home(self, tensor):
-        """Whether its memory is where state of this parameter belongs."""
+        """Whether the memory of `tensor` is where the state of this parameter belongs."""
         pager = home(tensor)[0]
-        if self.pages is None or is_shared(tensor):  # what processes share stays where they share it
+        if self.pages is None or is_shared(tensor):  # shared memory stays where it is
             return pager is None and tensor.device == self.device
         return pager is self.pages.pager(self.device)
 
     def workplace(self):
-        """Where state is converted: paged state must not pass through the device's memory."""
+        """The device that converts state: paged state must not pass through the memory of a CUDA device."""
         return self.device if self.pages is None else torch.device("cpu")
 
 
 def is_shared(tensor):
-    """Whether other processes may use the same memory of the host. (torch says so of everything on a GPU.)"""
+    """Whether other processes may use the same host memory. (torch calls every GPU tensor shared.)"""
     return tensor.device.type == "cpu" and tensor.is_shared()
 
 
@@ -93,7 +93,7 @@ def fresh(spec):
 
 
 def _empty_history(spec):
-    """Zeros: the next step fills all of it with its own squared norm."""
+    """Zeros: the next step fills all entries with its squared norm."""
     return torch.zeros(cdef.GNORM_HISTORY, dtype=torch.float32, device=spec.device)
 
 
@@ -111,14 +111,14 @@ def step_count(value, where):
     number = value
     if isinstance(value, torch.Tensor) and not oddity(value) and value.numel() == 1 and not value.is_complex():
         number = value.item()
-    if not (is_real(number) and is_finite(number) and 0 <= number <= MOST_STEPS and number == int(number)):
+    if not (is_real(number) and is_finite(number) and 0 <= number <= MAX_STEPS and number == int(number)):
         need = "a whole number from 0 to 2^53, or a tensor that holds one"
         raise ValueError(f"{where}: step = {shown(value)}: must be {need}")
     return float(number)
 
 
-# In a state dict, where torch has the numbers of a moment that is kept in 8 bits. torch.distributed.checkpoint leaves
-# it where it was to read numbers for 32-bit state, and loading can say so; nothing else can take it for a tensor.
+# In the state dict of 8-bit state, this number is under torch's keys. If torch.distributed.checkpoint should read it as
+# 32-bit state, it leaves the number as it is, and loading can report that. No tool can take it for a tensor.
 MARK = 8
 
 
@@ -127,7 +127,7 @@ def marked(state):
 
 
 def without_marks(state, where):
-    """The state without what marked() has put there. Refuses one that has nothing else of a moment."""
+    """The state without the marks of marked(). Refuses a state that has only the mark of a moment."""
     if not isinstance(state, Mapping):
         return state
     marks = [moment for moment in MAPS if isinstance(state.get(moment), int)]
@@ -135,18 +135,17 @@ def without_marks(state, where):
         if codes_of(moment) not in state:
             raise ValueError(
                 f"{where}: the state was saved in 8 bits, but has no {codes_of(moment)}. torch.distributed.checkpoint "
-                "reads only what the optimizer has, and this may keep 32-bit state here: read the checkpoint with an "
-                "optimizer of the class and options (min_8bit_size, overrides) that saved it, and give that one's "
-                "state_dict() to this one's load_state_dict(), which converts"
+                "reads only keys that the optimizer has, and this optimizer may keep 32-bit state here. Load the "
+                "checkpoint into an optimizer of the class and options (min_8bit_size, overrides) that saved it. Then "
+                "pass the state_dict() of that optimizer to load_state_dict() of this one, which converts"
             )
-    # What torch.distributed.checkpoint looked for in a flat checkpoint and did not find is {}.
+    # torch.distributed.checkpoint gives {} for keys that it did not find in a flat checkpoint.
     missing = [key for key in KEYS if isinstance(state.get(key), dict) and not state[key]]
     return {key: value for key, value in state.items() if key not in (*marks, *missing)}
 
 
 def renamed(state, spec):
-    """A state of format 1, whose codes have the names of numbers, with the names and shapes that they have now; any
-    other as it is."""
+    """A state of format 1, whose codes have torch's keys, with today's keys and shapes; any other state unchanged."""
     old = [moment for moment in MAPS if _is_codes(state.get(moment)) and absmax_of(moment) in state]
     if not old:
         return state
@@ -164,7 +163,7 @@ def _is_codes(value):
 
 
 def _stored_format(state, moment, spec, where):
-    """The format of a moment that the state has, by the shape of its scales."""
+    """The stored format of a moment, by the shape of its scales."""
     if moment in state:
         return FLOAT32
     scales = tuple(_tensor(state, absmax_of(moment), where).shape)
@@ -175,12 +174,12 @@ def _stored_format(state, moment, spec, where):
 
 
 def conform(state, spec, where, received=False):
-    """`state` (a mapping) as `spec` wants it: converted to its width, on its device; without `step`.
+    """`state` (a mapping) as `spec` demands: converted to its width, on its device; without `step`.
 
-    Tensors that are right already are not copied. What is missing because an option was switched on later (amsgrad,
-    percentile clipping) starts anew. What has torch's name wins over codes: whoever puts an `exp_avg` beside
-    `exp_avg_codes` knows torch's keys, and means it. `received`: the state comes from elsewhere, and its numbers are
-    looked at, too. Raises ValueError naming `where`, the key and what is wrong; changes nothing.
+    Tensors that are already right are not copied. Parts that are missing because an option was switched on later
+    (amsgrad, percentile clipping) start from zero. Torch's keys win over codes: if a tool puts an `exp_avg` beside
+    `exp_avg_codes`, it knows torch's keys and means them. `received`: the state comes from elsewhere, so its numbers
+    are checked too. Raises a ValueError that names `where`, the key and the fault; changes nothing.
     """
     state, result = renamed(without_marks(state, where), spec), {}
     for moment in MAPS:
@@ -194,8 +193,8 @@ def conform(state, spec, where, received=False):
             if moment != "max_exp_avg_sq":
                 raise ValueError(
                     f"{where}: the state has neither {moment} nor {codes_of(moment)}. torch.distributed.checkpoint "
-                    "reads only what the optimizer has: if it has read this, the checkpoint may have the other width "
-                    "(32 or 8 bits). Read it with an optimizer of the class and options that saved it"
+                    "reads only keys that the optimizer has: if you used it, the checkpoint may have the other width "
+                    "(32 or 8 bits). Load it into an optimizer of the class and options that saved it"
                 )
             result.update(_zero_moment(moment, spec))
     if HISTORY in state:
@@ -222,8 +221,8 @@ def _check(state, key, shape, where, dtypes="float"):
     value = _tensor(state, key, where)
     if tuple(value.shape) != tuple(shape):
         raise ValueError(f"{where}: {key} has shape {tuple(value.shape)}: must be {tuple(shape)}")
-    right = value.dtype == torch.uint8 if dtypes == "uint8" else value.dtype in FLOATS
-    if not right:
+    valid = value.dtype == torch.uint8 if dtypes == "uint8" else value.dtype in FLOATS
+    if not valid:
         raise ValueError(f"{where}: {key} has dtype {str(value.dtype).removeprefix('torch.')}: must be {dtypes}")
     return value
 
@@ -245,7 +244,7 @@ def _check_numbers(state, moment, source, where):
 
 
 def _placed(tensor, dtype, spec):
-    """The tensor where `spec` wants it: itself if that is so."""
+    """The tensor in the memory that `spec` demands: the tensor itself if it is there already."""
     valid = tensor.dtype == dtype and lies_plainly(tensor) and not tensor.requires_grad
     if valid and spec.is_home(tensor):
         return tensor
@@ -268,7 +267,7 @@ def _as_format(state, moment, source, spec, where):
         return {key: _placed(state[key], dtype, spec) for key, dtype in dtypes.items()}
     if not kind(source.format).coded:
         values = _at_work(state[moment], torch.float32, spec)
-        if not values.isfinite().all():  # a code for it would be zero, and a second moment of zero ends in m / eps
+        if not values.isfinite().all():  # its code would be zero, and a second moment of zero leads to m / eps
             raise ValueError(
                 f"{where}: {moment} has an infinity or NaN, which 8-bit state cannot hold: "
                 "keep 32-bit state for this parameter (optim_bits=32), or set these elements of all moments to 0"

@@ -19,12 +19,12 @@ from .received import check_copies, check_has_number, check_structure, naming, s
 from .sharding import inner, is_sharded, unwrapped
 from .spec import describe, state_spec, stepped_view, wrapped_state
 
-# Where state lives and how wide it is: decided by this optimizer, whatever a checkpoint says.
+# The options about the memory and the width of state: this optimizer decides them, whatever a checkpoint says.
 OURS = ("optim_bits", "min_8bit_size", "block_wise", "is_paged", "page_manager")
 
 
-# Options that torch.optim.AdamW has and nobody here: torch.distributed.checkpoint takes the state of one optimizer for
-# another only if that has all options of the first.
+# Options that only torch.optim.AdamW has: torch.distributed.checkpoint loads the state of one optimizer into another
+# only if the second has all options of the first.
 TORCHS = {"foreach": None, "differentiable": False, "fused": None, "decoupled_weight_decay": True}
 
 
@@ -38,7 +38,7 @@ class Target(NamedTuple):
 
 
 class Hidden:
-    """State of one parameter that the base class must not touch."""
+    """The state of one parameter, hidden from the base class."""
 
     def __init__(self, state):
         self.state = state
@@ -49,7 +49,7 @@ def reveal(entry):
 
 
 def aliased(state_dict):
-    """`state_dict` with other dicts and tensor objects, of the same memory, and only what can be stored."""
+    """`state_dict` with new dicts and tensor objects, which share the memory. All values in it can be stored."""
 
     def copied(entry):
         values = {name: value.detach() if isinstance(value, torch.Tensor) else value for name, value in entry.items()}
@@ -62,8 +62,10 @@ def aliased(state_dict):
 
 
 def restore_options(groups, previous, defaults):
-    """Gives loaded groups the options that they lack, and back those that stay: as in `previous` (the groups before, or
-    None) or else as in `defaults`."""
+    """Completes the options of loaded groups, from `previous` (the groups before, or None) or else from `defaults`.
+
+    It adds missing options, and restores the options that loading must not change.
+    """
     for number, group in enumerate(groups):
         before = defaults if previous is None else previous[number]
         for name in OPTIONS:
@@ -75,9 +77,9 @@ def restore_options(groups, previous, defaults):
 
 
 def prepare(target, state_dict):
-    """For a hook of load_state_dict: `state_dict` with the state of each parameter as `target` wants it, hidden."""
+    """For a hook of load_state_dict: `state_dict` with the state of each parameter as `target` needs it, hidden."""
     prepared = checked(target, state_dict)
-    for param in prepared.pop(_LOADED, ()):  # only now that nothing can fail any more
+    for param in prepared.pop(_LOADED, ()):  # only now, when nothing can fail any more
         target.overrides.take(param, bool(target.states.get(param)))
     return prepared or None
 
@@ -86,7 +88,7 @@ _LOADED = object()  # the key of the parameters whose state is loaded
 
 
 def checked(target, state_dict):
-    """What prepare() returns, made without changing anything; {} where the base class says what is wrong."""
+    """The result of prepare(), made without changing anything; {} if the base class will report the fault."""
     check_structure(state_dict)
     groups, saved = target.groups, state_dict["param_groups"]
     if [len(group["params"]) for group in groups] != [len(group["params"]) for group in saved]:
@@ -110,7 +112,7 @@ def checked(target, state_dict):
     state = {}
     for key, entry in _under_their_keys(state_dict["state"], places).items():
         if key not in places:
-            raise ValueError(f"the state dict has state for parameter {shown(key)}, which is in none of its groups")
+            raise ValueError(f"the state dict has state for parameter {shown(key)}, which none of its groups lists")
         number, position = places[key]
         if versions[number] == 1:
             with naming(describe(groups, number, position)):
@@ -122,8 +124,10 @@ def checked(target, state_dict):
 
 
 def _under_their_keys(entries, places):
-    """torch.distributed.checkpoint takes the keys of dicts for words: what is no tensor it puts beside the entry of
-    parameter 0, under "0"."""
+    """Merges entries under "0" into the entry of parameter 0, and so on.
+
+    torch.distributed.checkpoint treats keys of dicts as strings: it puts values that are not tensors under "0".
+    """
     words = {str(place): place for place in places if isinstance(place, int) and 0 <= place < 2**63}
     strays = {key for key in entries if key not in places and isinstance(key, str) and key in words}
     result = {key: entry for key, entry in entries.items() if key not in strays}
@@ -137,8 +141,11 @@ def _under_their_keys(entries, places):
 
 
 def _check_cast_codes(entry, bits, what):
-    """Refuses numbers that were codes: torch.distributed.checkpoint casts what it finds to the dtype of what is there,
-    and codes of state format 1 had the names of numbers."""
+    """Refuses numbers that are in fact codes.
+
+    torch.distributed.checkpoint casts the tensors in a file to the dtype in the optimizer, and in state format 1 codes
+    had torch's keys.
+    """
     moment = entry.get("exp_avg") if isinstance(entry, dict) else None
     if not (is_integer(bits) and bits == 8) or not isinstance(moment, torch.Tensor):
         return
@@ -149,14 +156,14 @@ def _check_cast_codes(entry, bits, what):
         return
     if 0 <= values.min() <= values.max() <= 255:
         raise ValueError(
-            f"{what}: exp_avg has the whole numbers of 8-bit codes: the checkpoint has 8-bit state, read as "
-            "32-bit state without being decoded. Read it with a pyadamw and an optimizer of the class that saved it, "
-            "and give that one's state_dict() to this one's load_state_dict()"
+            f"{what}: exp_avg consists of 8-bit codes: the checkpoint has 8-bit state, which was read as 32-bit state "
+            "without decoding. Load it with the version of pyadamw, and into an optimizer of the class, that saved it. "
+            "Then pass the state_dict() of that optimizer to load_state_dict() of this one"
         )
 
 
 def _loaded(entry, groups, number, position, target):
-    """A copy of the state of one parameter, converted to the format of its group. `groups`: as they will be."""
+    """A copy of the state of one parameter, converted to the format of its group. `groups`: as after loading."""
     group = groups[number]
     param, what = group["params"][position], describe(groups, number, position)
     if not isinstance(entry, dict):
@@ -166,19 +173,19 @@ def _loaded(entry, groups, number, position, target):
     options = target.overrides.applied(group, param, bool(target.states.get(param)))
     local = stepped_view(param, options)
     spec = state_spec(local, options, target.pages)
-    # As a whole: what is shaped as the parameter or its scales are now is cut with it.
+    # With the shape of the whole parameter: unwrapped() then cuts tensors of this shape, or of the scales' shape.
     entry = formats.renamed(formats.without_marks(entry, what), spec._replace(shape=param.shape))
     entry = translated(unwrapped(entry, param, local.whole), spec.shape.numel(), what)
     if "step" not in entry:
         raise ValueError(f"{what}: the state has no step")
     if spec.amsgrad and not {"max_exp_avg_sq", formats.codes_of("max_exp_avg_sq")} & set(entry):
-        raise ValueError(f"{what}: the state has no max_exp_avg_sq, but its group has amsgrad=True")
+        raise ValueError(f"{what}: the state has no max_exp_avg_sq, although its group has amsgrad=True")
     step = torch.tensor(formats.step_count(entry["step"], what), dtype=torch.float32, device="cpu")
     state = formats.conform(entry, spec, what, received=True)
     memory = {_address(value) for value in entry.values()}
     specs = {formats.HISTORY: spec._replace(pages=None)}
     own = {key: _own(value, specs.get(key, spec), memory) for key, value in state.items()}
-    # What others have put there, such as an optimizer that wraps this one, is theirs to understand.
+    # Other keys, for example of an optimizer that wraps this one, are copied unread.
     others = {}
     for key, value in entry.items():
         if key not in formats.KEYS:
@@ -198,7 +205,7 @@ def _address(value):
 
 
 def _own(tensor, spec, memory):
-    """The tensor in memory of this optimizer's own: pages if the parameter is paged, and never the checkpoint's."""
+    """The tensor in memory of this optimizer, never of the checkpoint: in pages if the parameter is paged."""
     if _address(tensor) not in memory:
         return tensor
     return spec.zeros(tensor.shape, tensor.dtype).copy_(tensor)

@@ -1,5 +1,5 @@
-"""Owns what a state dict from elsewhere may look like as a whole, and the ValueError that says what is wrong with it.
-Must not know what is in the state of a parameter, or what becomes of it.
+"""Owns checking the outer structure of a foreign state dict, and the ValueError that names a fault. Must not know the
+content of the state of a parameter.
 """
 
 import copy
@@ -13,7 +13,7 @@ from ..errors import AdamWError
 
 
 def check_structure(state_dict):
-    """Refuses what is not {"state": {key: ...}, "param_groups": [{"params": [key, ...], ...}, ...]}."""
+    """Raises ValueError unless it is {"state": {key: ...}, "param_groups": [{"params": [key, ...], ...}, ...]}."""
     if not isinstance(state_dict, Mapping) or not {"state", "param_groups"} <= state_dict.keys():
         raise ValueError('not the state dict of an optimizer: it has no "state" and "param_groups"')
     state, groups = state_dict["state"], state_dict["param_groups"]
@@ -26,7 +26,7 @@ def check_structure(state_dict):
         _check_group(group, f"group {number}")
         for key in group["params"]:
             if key in seen:
-                raise ValueError(f"group {number}: params has {shown(key)}, which the groups have already")
+                raise ValueError(f"group {number}: params has {shown(key)}, which appears in the groups before")
             seen.add(key)
 
 
@@ -41,17 +41,17 @@ def _check_group(group, where):
     if names is not None and not (
         isinstance(names, (list, tuple)) and len(names) == len(params) and all(isinstance(name, str) for name in names)
     ):
-        raise ValueError(f"{where}: param_names = {shown(names)}: must be a list of words, one for each of params")
+        raise ValueError(f"{where}: param_names = {shown(names)}: must be a list of strings, one for each of params")
 
 
 def check_has_number(lr, where):
-    """Refuses a learning rate without a value: an optimizer may be made with one, to be filled later."""
+    """Refuses a learning rate on the meta device, which has no value. (Constructors accept it, to be filled later.)"""
     if isinstance(lr, torch.Tensor) and lr.device.type == "meta":
-        raise ValueError(f"{where} is a meta tensor, which has no number")
+        raise ValueError(f"{where} is a meta tensor, which has no value")
 
 
 def check_copies(values, where):
-    """Refuses what cannot be copied, of {name: value}: an optimizer must not share it with who has given it."""
+    """Refuses values of {name: value} that cannot be copied: an optimizer must not share them with the caller."""
     for name, value in values.items():
         with naming(f"{where}: {shown_name(name)}"):
             copy.deepcopy(value)
@@ -62,8 +62,11 @@ def shown_name(name):
 
 
 class naming:
-    """What goes wrong within, in whatever way, is a ValueError that begins with `where`: a value out of a file may be
-    anything, and torch has an error of its own for each of its kinds. Not so where memory or the library fails."""
+    """Turns every exception in its block into a ValueError that begins with `where`.
+
+    A value from a file may be anything, and torch raises a different error for each kind of value. Errors of the
+    library, and errors about missing memory, stay as they are.
+    """
 
     def __init__(self, where):
         self.where = where

@@ -1,4 +1,4 @@
-"""Owns the report of what optimizer state takes and where it lies. Must not know how state is made or stepped."""
+"""Owns the report on the size and the place of optimizer state. Must not know how state is made or stepped."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Entry(NamedTuple):
     name: str  # "parameter 'layer.weight' (shape (10, 20))", or its number and group
     numel: int
     bits: int  # of an element of exp_avg: 8 or 32
-    why: str  # why it is 32 bits wide or not paged, where the options asked for the other, or whole in every process
+    why: str  # why it has 32 bits or is not paged although the options ask for it, or is whole in every process
     places: dict[str, int]  # bytes; "host", "file", "pinned", "managed" and "device" are pages, others torch devices
 
     @property
@@ -31,12 +31,12 @@ class Entry(NamedTuple):
 
 
 class MemoryReport:
-    """What optimizer.memory_report() returns; str() makes a table of it.
+    """The result of optimizer.memory_report(); str() makes a table.
 
     Attributes:
-        entries: an Entry for each parameter, in the order of the groups; a parameter without state has no bytes.
+        entries: an Entry for each parameter, in the order of the groups. A parameter without state has 0 bytes.
         places: {place: bytes} of all state.
-        managers: [(PageManager, its stats())], those that the groups use.
+        managers: [(PageManager, its stats())] of the page managers that the groups use.
     """
 
     def __init__(
@@ -93,8 +93,8 @@ def _entry(name: str, param: torch.Tensor, group: dict[str, Any], state: dict[st
     if group["optim_bits"] == 8 and not kind(spec.format).coded:
         reasons.append(f"32 bits because it has fewer than min_8bit_size = {group['min_8bit_size']} elements")
     if group["is_paged"] and manager_of(group, param.numel(), default) is None:
-        least = (group["page_manager"] or default).min_numel
-        reasons.append(f"not paged because it has fewer than min_numel = {least} elements")
+        minimum = (group["page_manager"] or default).min_numel
+        reasons.append(f"not paged because it has fewer than min_numel = {minimum} elements")
     if view.whole:
         reasons.append(f"gathered for each step, and its state is whole in every process, because {view.gathered}")
     for key, value in state.items():

@@ -1,10 +1,13 @@
-"""Owns what a parameter is in this process: the local tensor and its place in the global one, and the way between local
-tensors and DTensors. Must not know what state is made of.
+"""Owns the part of a parameter in this process: the local tensor, its place in the global one, and conversions between
+local tensors and DTensors. Must not know what state is made of.
 
-A sharded parameter (DTensor) is stepped in one of two ways. In its shard, where state of the shard is the shard of the
-state: 32-bit state, and 8-bit state whose blocks end where shards do. Else as a whole: its gradient and itself are
-gathered for the step, every process steps all of it and keeps its own part; state is whole in every process. That is
-for tensors whose shards cut blocks (biases and norms, mostly), and for what needs norms of the whole.
+A sharded parameter (DTensor) is stepped in one of two ways:
+
+- Each process steps its shard. This works if the state of the shard is the shard of the state: for 32-bit state, and
+  for 8-bit state whose blocks end where shards end.
+- Every process steps the whole tensor. Parameter and gradient are gathered for the step, and each process keeps its
+  part of the parameter. The state is whole in every process. This is for tensors whose shards cut blocks (mostly biases
+  and norms), and for options that need a norm of the whole tensor.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from .cuts import Cuts
 
 
 class Local(NamedTuple):
-    """What is stepped of a parameter in this process, but for the tensor itself: that is inner()'s."""
+    """The part of a parameter that this process steps, without the tensor itself, which inner() returns."""
 
     dtype: torch.dtype
     device: torch.device
@@ -41,20 +44,20 @@ class Local(NamedTuple):
 
 
 def is_sharded(value):
-    """Whether it is a DTensor. (Their module is large, and need not be there.)"""
+    """Whether it is a DTensor. (Their module is large, and is not imported for this.)"""
     return isinstance(value, torch.Tensor) and hasattr(value, "placements") and hasattr(value, "to_local")
 
 
 def inner(value):
-    """The tensor of this process: of a DTensor its part, any other itself."""
+    """The tensor of this process: the local part of a DTensor; any other tensor unchanged."""
     return local_tensor(value) if is_sharded(value) else value
 
 
 def local_view(param, eight_bit, block_wise=True, needs_norm="", by_index=False):
-    """What of `param` is stepped in this process.
+    """The part of `param` that this process steps.
 
-    `needs_norm`: the option for which the step needs a norm of the whole; `by_index`: whether it needs to know where
-    each element is. ValueError if it cannot be stepped at all.
+    `needs_norm`: the option that needs a norm of the whole tensor; "" if none does. `by_index`: whether the step needs
+    the index of each element. ValueError if `param` cannot be stepped at all.
     """
     shape, numel, tensor = param.shape, param.numel(), inner(param)
     dim = block_dim(shape)
@@ -62,7 +65,7 @@ def local_view(param, eight_bit, block_wise=True, needs_norm="", by_index=False)
     if not is_sharded(param):
         return whole
     if any(placement.is_partial() for placement in param.placements):
-        raise ValueError(f"its placements are {param.placements}: DTensors that are Partial cannot be stepped")
+        raise ValueError(f"its placements are {param.placements}: a Partial DTensor is not supported; reduce it first")
     if all(placement.is_replicate() for placement in param.placements):
         return whole
     local = whole._replace(shape=tensor.shape, row_length=row_length(tensor.shape))
@@ -74,7 +77,7 @@ def local_view(param, eight_bit, block_wise=True, needs_norm="", by_index=False)
         return local
     cuts = Cuts.of(param)
     if cuts is None:
-        return whole._replace(gathered=f"shards of {param.placements} are no simple parts")
+        return whole._replace(gathered=f"shards of {param.placements} are not contiguous parts")
     problem = _cut_blocks(shape, cuts) if eight_bit else ""
     problem = problem or _no_index(shape, cuts, eight_bit)
     if problem:
@@ -89,7 +92,7 @@ def local_view(param, eight_bit, block_wise=True, needs_norm="", by_index=False)
 
 
 def _cut_blocks(shape, cuts):
-    """What is wrong if shards do not end where blocks do."""
+    """The reason, in words, if shards do not end where blocks end; else ""."""
     dim = block_dim(shape)
     for d in (d for d in cuts.dims if d >= dim):
         if d > dim:
@@ -102,14 +105,14 @@ def _cut_blocks(shape, cuts):
             if first % BLOCK_SIZE or (last % BLOCK_SIZE and end != shape[d]):
                 return f"shards of dimension {d} end within blocks of {BLOCK_SIZE}"
             if follows_rows(shape) and last - first < SHORTEST_BLOCK_ROW:
-                return f"a shard of dimension {d} has rows of {last - first} elements, too few for blocks"
+                return f"a shard of dimension {d} has rows of {last - first} elements, which are too short for blocks"
             if scales != (first // BLOCK_SIZE, -(-last // BLOCK_SIZE)):
-                return f"shards of dimension {d} and those of its scales differ"
+                return f"shards of dimension {d} differ from the shards of its scales"
     return ""
 
 
 def _no_index(shape, cuts, eight_bit):
-    """What is wrong if the C library cannot be told where each element of a shard is."""
+    """The reason, in words, if the C library has no way to describe the index of each element; else ""."""
     inmost = max(cuts.dims)
     if any(0 < d < inmost for d in cuts.dims):
         return f"it is cut along dimensions {', '.join(map(str, sorted(cuts.dims)))}"
@@ -126,7 +129,7 @@ def _no_index(shape, cuts, eight_bit):
 
 
 def local_gradient(grad, param=None, whole=False):
-    """The part of a gradient that belongs to what is stepped of its parameter."""
+    """The part of a gradient that belongs to the stepped part of its parameter."""
     if not is_sharded(grad):
         return grad
     if whole:
@@ -137,12 +140,12 @@ def local_gradient(grad, param=None, whole=False):
 
 
 def gathered(param):
-    """All of a sharded parameter, in memory of its own."""
+    """The whole of a sharded parameter, in new memory."""
     return plain(param.detach().full_tensor()).clone()
 
 
 def own_part(whole, param):
-    """What of a whole tensor belongs to this process."""
+    """The part of a whole tensor that belongs to this process."""
     from torch.distributed.tensor import DTensor, Replicate
 
     mesh = param.device_mesh
@@ -154,8 +157,8 @@ def own_part(whole, param):
 
 
 def unwrapped(entry, param, whole):
-    """State of a parameter, in which tensors are what this process steps: of DTensors their local parts, of whole
-    tensors that part which belongs to the shard."""
+    """The state of a parameter as this process steps it: the local parts of DTensors, and the shard's part of whole
+    tensors."""
     if not is_sharded(param):
         return entry
     return {key: _unwrapped(value, param, whole) for key, value in entry.items()}
@@ -175,8 +178,8 @@ def _unwrapped(value, param, whole):
 
 
 def wrapped(state, param, local, by_element, by_block):
-    """The state with DTensors, placed as the parameter is: what has one of these keys. The rest is the same in every
-    process."""
+    """The state with values under these keys as DTensors, which are placed like the parameter. Other values are equal
+    in every process."""
     if not is_sharded(param) or local.whole:
         return state
     from torch.distributed.tensor import DTensor

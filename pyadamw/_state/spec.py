@@ -1,5 +1,5 @@
-"""Owns what the options of a parameter ask for: what of it is stepped in this process, and what its state is to be; and
-its name in messages. Must not know whether there is state, how it is made, or what a step does with it.
+"""Owns the consequences of a parameter's options: which part of it this process steps, the kind of its state, and its
+name in messages. Must not know whether state exists, how it is made, or what a step does with it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ..paging import PageManager, manager_of
 from .formats import BY_BLOCK, BY_ELEMENT, Spec
 from .sharding import Local, local_view, wrapped
 
-# The options of a group that decide what its state is made of.
+# The options of a group that decide about the kind of its state.
 STRUCTURE = (
     "optim_bits",
     "min_8bit_size",
@@ -31,7 +31,7 @@ STRUCTURE = (
 
 
 def describe(groups: Sequence[Mapping[str, Any]], group: int, position: int) -> str:
-    """A parameter, by its name where it has one."""
+    """The name of a parameter in messages: its name in the group if it has one, else its position."""
     options = groups[group]
     param = options["params"][position]
     shape = "not initialized yet" if is_lazy(param) else f"shape {tuple(param.shape)}"
@@ -45,7 +45,7 @@ def _is_eight_bit(numel: int, group: Mapping[str, Any]) -> bool:
 
 
 def stepped_view(param: torch.Tensor, group: Mapping[str, Any]) -> Local:
-    """What of `param` is stepped in this process, with these options."""
+    """The part of `param` that this process steps, with these options."""
     needs_norm = "percentile_clipping" if group["percentile_clipping"] < 100 else ""
     needs_norm = needs_norm or ("max_unorm" if group["max_unorm"] > 0 else "")
     by_index = group["stochastic_rounding"] and param.dtype != torch.float32
@@ -53,8 +53,10 @@ def stepped_view(param: torch.Tensor, group: Mapping[str, Any]) -> Local:
 
 
 def state_spec(local: Local, group: Mapping[str, Any], pages: PageManager) -> Spec:
-    """What the state of a stepped_view() is to be, as its options say (of its group, and of its own). `pages`: the page
-    manager where they name none."""
+    """The kind of state that these options (of the group and of the parameter) demand for a stepped_view().
+
+    `pages`: the page manager if the options name none.
+    """
     if _is_eight_bit(local.numel, group):
         state_format = BLOCK8 if group["block_wise"] else TENSOR8
     else:
@@ -71,5 +73,5 @@ def state_spec(local: Local, group: Mapping[str, Any], pages: PageManager) -> Sp
 
 
 def wrapped_state(state: dict[str, Any], param: torch.Tensor, local: Local) -> dict[str, Any]:
-    """The state of a stepped_view() with DTensors, where `param` is one."""
+    """The state of a stepped_view(), with DTensors if `param` is one."""
     return wrapped(state, param, local, BY_ELEMENT, BY_BLOCK)

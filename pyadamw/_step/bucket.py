@@ -1,4 +1,4 @@
-"""Owns what a plan remembers of a parameter group, and of the rows of one call. Must not know how they are made."""
+"""Owns what a plan remembers: a parameter group, and the rows of one call. Must not know how rows are made."""
 
 from itertools import chain
 from operator import itemgetter
@@ -16,14 +16,14 @@ def in_order(groups):
 
 
 class Group:
-    """A parameter group as it was last seen."""
+    """A parameter group as the plan last saw it."""
 
     def __init__(self, group):
         self.count, self.structure = len(group["params"]), _get_structure(group)
         self.values = self.lr = self.lr_tensor = None  # not looked at yet
 
     def same(self, group):
-        """But for which parameters they are."""
+        """Whether the group is unchanged, apart from the identity of its parameters."""
         return len(group["params"]) == self.count and _get_structure(group) == self.structure
 
 
@@ -31,9 +31,9 @@ class Bucket:
     """Rows [start, stop) of the table, which one call steps."""
 
     def __init__(self, row, start, stop, rows, call):
-        """`row`: one of them."""
+        """`row`: any row of the call."""
         self.group, self.own = row.group, row.own  # own: options that win over the group's
         self.device, self.whole = row.local.device, row.local.whole
         self.start, self.stop, self.call = start, stop, call
-        self.there = is_device(self.device)
+        self.on_device = is_device(self.device)
         self.rows, self.pointer = range(start, stop), rows_pointer(rows[start:stop])

@@ -1,4 +1,4 @@
-"""Owns finding out which parameters DistributedDataParallel averages the gradients of. Must not know of optimizers."""
+"""Owns finding the parameters whose gradients DistributedDataParallel averages. Must not know of optimizers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .._native.torch_private import delayed_params
 
 
 def _classes() -> list[type]:
-    """DistributedDataParallel and the classes made of it, as far as anybody has imported it."""
+    """DistributedDataParallel and its subclasses; none if it has not been imported."""
     module = sys.modules.get("torch.nn.parallel.distributed")
     found = [module.DistributedDataParallel] if hasattr(module, "DistributedDataParallel") else []
     for cls in found:  # grows meanwhile
@@ -25,10 +25,10 @@ def _references() -> list[int]:
 
 
 class Averaged:
-    """The parameters whose gradients some DistributedDataParallel averages, as it was when this was made.
+    """The parameters whose gradients a DistributedDataParallel averages, at the time when this object was made.
 
-    There is no list of all instances, and to look for them takes milliseconds. But each refers to its class: as long as
-    those that were found live and their classes have as many references, there is no other.
+    torch has no list of all instances, and a search takes milliseconds. But each instance refers to its class. So there
+    is no new instance as long as the known instances live and their classes have the same number of references.
     """
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ class Averaged:
         return id(param) in self._params
 
     def outdated(self) -> bool:
-        """Whether there may be others now. Costs next to nothing."""
+        """Whether new instances may exist. This check is very fast."""
         return self._references != _references() or any(instance() is None for instance in self._instances)
 
 

@@ -1,5 +1,5 @@
 """Owns finding the gradients of a step and writing their addresses into the row table. Must not know what else a plan
-looks at, or why.
+checks.
 """
 
 import torch
@@ -10,15 +10,15 @@ from .._state.sharding import inner, local_gradient
 
 
 class Gradients:
-    """This step's gradients of the rows of a plan, held from take() to release()."""
+    """The gradients of one step for the rows of a plan, held from take() to release()."""
 
     def __init__(self, rows, params, column, sharded):
-        """`params`: those of the rows. `column` of the table takes the addresses of their gradients."""
+        """`params`: the parameters of the rows. `column`: the column of the table for the addresses of gradients."""
         self.rows, self.column, self.sharded = rows, column, sharded
         self.shapes, self.dtypes = [row.local.shape for row in rows], [row.grad_dtype for row in rows]
-        self.present = None  # the rows that have one, if not all do
+        self.present = None  # the rows that have a gradient; None: all rows
         self._held = None
-        # Those that processes gather in the step are not here yet.
+        # Gradients that processes gather during the step do not exist yet.
         described = Described(column)
         locals_ = list(map(inner, params))
         known = not any(row.local.whole for row in rows) and described.read(locals_)
@@ -28,7 +28,7 @@ class Gradients:
         self._described = DescribedGradients(column) if self._of_params else described
 
     def take(self, params):
-        """Returns False, without side effects, if they are not what the rows say."""
+        """Returns False, without side effects, if a gradient's shape or dtype differs from the rows."""
         self.present = None
         if self._of_params:
             if self._are_known(params):
@@ -38,7 +38,7 @@ class Gradients:
         grads = [param.grad for param in params]
         if self.sharded:
             triples = zip(grads, params, self.rows, strict=True)
-            # Those that are gathered are gathered in the step: here processes need not agree on what to do.
+            # The step gathers gradients later: here, processes may still take different paths.
             grads = [g if g is None or row.local.whole else local_gradient(g, p) for g, p, row in triples]
         if self._forms and self._are_known(grads):
             self._held = grads
@@ -49,7 +49,7 @@ class Gradients:
         return self._described.read(tensors) and self._described.forms == self._forms
 
     def _take_one_by_one(self, grads):
-        """Of some parameters only, not contiguous, not described, or wrong."""
+        """The slow way: if some gradients are missing, not contiguous, cannot be described, or are wrong."""
         shapes, dtypes = self.shapes, self.dtypes
         if any(grad is None for grad in grads):
             self.present = [i for i, grad in enumerate(grads) if grad is not None]
@@ -69,11 +69,11 @@ class Gradients:
         return True
 
     def of_these(self, rows):
-        """Those of `rows`, a list of numbers, that have one, in order."""
+        """The rows among `rows`, a list of numbers, that have a gradient, in order."""
         return rows if self.present is None else sorted(set(rows).intersection(self.present))
 
     def gather(self, i, param):
-        """The gradient of row `i`, of which the other processes have the rest; returned, for the caller to hold."""
+        """Gathers the whole gradient of row `i` from all processes. The caller must hold the result."""
         grad = plain(local_gradient(param.grad, whole=True))
         self.column[i] = address(grad)
         return grad

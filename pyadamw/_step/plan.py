@@ -1,16 +1,16 @@
-"""Owns what stays the same from one step to the next: the row table, its pointers, and the calls that step it; and
-finding out cheaply that something did change. Must not know how rows are chosen, what state is made of or how the calls
-are made.
+"""Owns the data that stays the same from step to step: the row table, its pointers, and the calls that step it. It
+also finds out cheaply that something has changed. Must not know how rows are chosen, what state is made of or how the
+calls are made.
 
-The cost of refresh() and step() is the cost of a step beyond the C call, so they handle whole lists in single C-level
-operations: about five such passes over the parameters.
+A step costs the C call and, beside it, refresh() and step(). So these two handle whole lists in single C-level
+operations, with about five such passes over the parameters.
 """
 
 import numpy as np
 
 from .._checks import scalar
 from .._native.constants import DTYPES
-from .._native.cuda import is_device, stays_there
+from .._native.cuda import is_device, is_on_device
 from .._native.library import library
 from .._native.memory import address
 from .._native.step_call import Call, get_values, new_rows
@@ -33,9 +33,9 @@ COLUMNS = {
 
 
 class Plan:
-    """What is known of a step. It keeps addresses and no tensors: those are the groups' and the state's."""
+    """The knowledge about a step. It keeps addresses, but no tensors: the groups and the state own the tensors."""
 
-    def __init__(self, groups, states, rows, waiting, skipped, counts_there=False):
+    def __init__(self, groups, states, rows, waiting, skipped, counts_on_device=False):
         """`waiting`: the indices of parameters that have no row."""
         self.groups, self._params = [Group(group) for group in groups], None
         everyone = in_order(groups)
@@ -51,7 +51,7 @@ class Plan:
         self.without_version = {i for i, param in enumerate(params) if param.is_inference()}
         quick = self.watch.sees_swaps and not self.sharded and not self.without_version
         self.versions = StandIns(params) if quick else None
-        self.counts_there = counts_there  # step counts of all devices' rows lie there, not only of capturable groups
+        self.counts_on_device = counts_on_device  # of all groups, not only of capturable ones
         self._take_counts(groups, [states[param] for param in params])
         tensors = list(map(inner, params))
         self._check_overlap(groups, tensors, [states[param] for param in params])
@@ -66,37 +66,35 @@ class Plan:
         return everyone if self.in_order else [everyone[i] for i in self.order]
 
     def _placements(self, everyone):
-        """Where the parts of DTensors are: the address of one says nothing of it."""
+        """The placements of DTensors, which an address does not show."""
         if not self.sharded:
             return None
         return [(id(p), p.placements, p.device_mesh) if is_sharded(p) else id(p) for p in everyone]
 
     def _take_counts(self, groups, states):
-        """Makes step counts such that all are counted in one go, as far as they may be moved."""
+        """Arranges step counts so that all of them that may be moved are counted in one operation."""
         on_device = {}
         for i, row in enumerate(self.rows):
-            if is_device(row.local.device) and (self.counts_there or groups[row.group]["capturable"]):
+            if is_device(row.local.device) and (self.counts_on_device or groups[row.group]["capturable"]):
                 on_device.setdefault(row.local.device, []).append(i)
         self.counts = Counts([state["step"] for state in states], on_device)
         for state, view in zip(states, self.counts.views, strict=True):
             state["step"] = view
 
     def _check_overlap(self, groups, params, states):
-        """The library checks the rows of one call; this checks those of all calls, before the first."""
-        written = [(tensor, i) for i, tensor in enumerate(params) if self.rows[i].plain]
+        """The library checks the rows of one call; this checks the rows of all calls, before the first call."""
+        written = [(tensor, i, "") for i, tensor in enumerate(params) if self.rows[i].plain]
         for i, state in enumerate(states):
-            tensors = [value for key, value in state.items() if key in formats.KEYS and key != "step"]
-            written += [(inner(value), i) for value in tensors]
-        written = [(tensor, i) for tensor, i in written if tensor.numel()]
-        begin = np.array([tensor.data_ptr() for tensor, _ in written], dtype=np.uint64)
-        end = begin + np.array([tensor.numel() * tensor.element_size() for tensor, _ in written], dtype=np.uint64)
+            keys = [key for key in state if key in formats.KEYS and key != "step"]
+            written += [(inner(state[key]), i, f"state {key!r} of ") for key in keys]
+        written = [entry for entry in written if entry[0].numel()]
+        begin = np.array([tensor.data_ptr() for tensor, *_ in written], dtype=np.uint64)
+        end = begin + np.array([tensor.numel() * tensor.element_size() for tensor, *_ in written], dtype=np.uint64)
         order = np.argsort(begin, kind="stable")
         for k in np.flatnonzero(begin[order][1:] < end[order][:-1])[:1]:
-            rows = [self.rows[written[order[j]][1]] for j in (k, k + 1)]
-            one, other = (describe(groups, row.group, row.position) for row in rows)
-            if one == other:
-                raise ValueError(f"{one} shares memory with its own state: each must have its own")
-            raise ValueError(f"{one} and {other} share memory: each must have its own")
+            found = [written[order[j]] for j in (k, k + 1)]
+            one, other = (f"{key}{describe(groups, self.rows[i].group, self.rows[i].position)}" for _, i, key in found)
+            raise ValueError(f"{one} and {other} share memory: each needs separate memory")
 
     def _fill_table(self, params, tensors, states):
         table = self.table = new_rows(len(self.rows))
@@ -113,7 +111,7 @@ class Plan:
 
     def _make_calls(self, skipped):
         self.buckets = []
-        # How many rows each call has stepped, where its first row is; of rows that are gathered, each has a call.
+        # At the first row of each call: how many rows it has stepped. Rows that are gathered have one call each.
         self.stepped = np.zeros(len(self.rows), dtype=np.int64)
         keys = [row.bucket() for row in self.rows]
         ends = [i for i in range(1, len(keys)) if keys[i] != keys[i - 1]] + [len(keys)] * bool(keys)
@@ -127,22 +125,22 @@ class Plan:
             dtypes = DTYPES[row.local.dtype], DTYPES[row.grad_dtype]
             call = Call(*dtypes, row.spec.format, number, counter, pager, self.progress_of(start))
             self.buckets.append(Bucket(row, start, stop, self.table, call))
-        self.everything_there = all(bucket.there for bucket in self.buckets)
+        self.all_on_device = all(bucket.on_device for bucket in self.buckets)
 
     def progress_of(self, row):
-        """Where the library writes how many rows the call that begins with `row` has stepped."""
+        """The address of the number of rows stepped by the call that begins with `row`; the library writes it."""
         return self.stepped.ctypes.data + 8 * row
 
     # ---- every step ----------------------------------------------------------------------------------------------
 
     def refresh(self, groups, states, exposed):
-        """Points the table at this step's gradients. False if the plan is out of date; nothing has been written then.
+        """Points the table at this step's gradients. Returns False, without side effects, if the plan is out of date.
 
-        `exposed`: somebody outside has seen `states`, and may have replaced or moved what is in it.
+        `exposed`: code outside has seen `states`, and may have replaced or moved its tensors.
         """
         if len(groups) != len(self.groups) or not all(map(Group.same, self.groups, groups)):
             return False
-        # The list itself where there is one: a copy touches every parameter.
+        # With one group, use its list: a copy would touch every parameter.
         params = groups[0]["params"] if len(groups) == 1 else None
         if type(params) is not list:
             params = in_order(groups)
@@ -163,7 +161,7 @@ class Plan:
         return True
 
     def release(self):
-        """Lets go of what refresh() has taken for one step."""
+        """Releases the tensors that refresh() has taken for one step."""
         self.gradients.release()
         self._params = None
 
@@ -181,33 +179,33 @@ class Plan:
 
     def _set_options(self, groups):
         for number, group in enumerate(groups):
-            if type(group["betas"]) is not tuple:  # what a scheduler or a user has put there
+            if type(group["betas"]) is not tuple:  # a scheduler or the user has set it
                 check_options({"betas": group["betas"]}, f"group {number}: ")
                 group["betas"] = plain_betas(group["betas"])
             known, values, lr = self.groups[number], get_values(group), group["lr"]
-            was_there, known.lr_tensor = known.lr_tensor is not None, None
-            if type(lr) is not float:  # so it is nearly always; to ask whether it is a tensor takes longer
-                if stays_there(lr):
-                    known.lr_tensor, lr = lr, 0.0  # its value is the kernels' to read
+            had_tensor, known.lr_tensor = known.lr_tensor is not None, None
+            if type(lr) is not float:  # nearly always it is a float; a check for a tensor would take longer
+                if is_on_device(lr):
+                    known.lr_tensor, lr = lr, 0.0  # the kernels read its value
                 else:
                     check_options({"lr": lr})
                     lr = scalar(lr)
-            is_there = known.lr_tensor is not None
-            if values != known.values or lr != known.lr or was_there != is_there:
+            has_tensor = known.lr_tensor is not None
+            if values != known.values or lr != known.lr or had_tensor != has_tensor:
                 check_options(group, f"group {number}: ")
                 group["betas"] = plain_betas(group["betas"])
-                known.values = None  # until all of it is set
+                known.values = None  # until everything is set
                 for bucket in self.buckets:
                     if bucket.group == number:
                         bucket.call.set_values(get_values({**group, **bucket.own}) if bucket.own else values)
-                        # A group whose lr is 0 stops what has an lr of its own, too; see _factors().
-                        bucket.call.options.lr = scalar(bucket.own.get("lr", lr)) if lr or is_there else 0.0
+                        # A group whose lr is 0 also stops parameters with a separate lr; see _factors().
+                        bucket.call.options.lr = scalar(bucket.own.get("lr", lr)) if lr or has_tensor else 0.0
                 known.values, known.lr = values, lr
 
     # ---- a step that has begun -----------------------------------------------------------------------------------
 
     def _run(self, groups, found_inf):
-        self.stepped.fill(0)  # first: what an earlier step has left there is not believed
+        self.stepped.fill(0)  # first: the numbers of an earlier step must not count
         run = self.unsettled = Run(self, self._params, found_inf)
         try:
             run.calls(groups)
@@ -218,8 +216,10 @@ class Plan:
         self.settle()
 
     def settle(self):
-        """Makes parameters, state and counts agree, row by row, whatever has ended a step; most often there is little
-        left to do. An interrupt in here does not end it, and is raised afterwards."""
+        """Makes parameters, state and counts agree, row by row, however the step ended.
+
+        An interrupt during this function does not end it, and is raised afterwards.
+        """
         interrupt = None
         while self.unsettled is not None:
             try:
@@ -228,7 +228,7 @@ class Plan:
             except KeyboardInterrupt as error:
                 interrupt = error
             except Exception:
-                if self.unsettled.failed:  # twice: it will not get better
+                if self.unsettled.failed:  # for the second time: another try will not help
                     self.unsettled = None
                 else:
                     self.unsettled.failed = True

@@ -1,5 +1,5 @@
-"""Owns finding out what a step consists of: one checked Row per parameter that has a gradient or state, sorted into the
-buckets that one C call can take. Creates missing state. Must not know how often a step is taken, or how fast.
+"""Owns finding the parts of a step: one checked Row for each parameter with a gradient or state, sorted into buckets
+that one C call can step. Creates missing state. Must not know how often steps happen, or how fast they are.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from .._state.spec import describe, state_spec, stepped_view, wrapped_state
 
 
 class Row(NamedTuple):
-    """What is known of a parameter from step to step. It holds no tensor: what the user lets go of is free at once."""
+    """The knowledge about a parameter from step to step. It holds no tensor: what the user releases is free at once."""
 
     index: int  # of its parameter among those of all groups
     group: int  # index of its parameter group
     position: int  # its place in the group
     local: Local
-    plain: bool  # the library can step it where it lies; else it is copied for the step
+    plain: bool  # the library can step it in place; else it is copied for the step
     grad_dtype: torch.dtype
     spec: formats.Spec
-    own: dict  # options of its own, which win over the group's
+    own: dict  # options of this parameter, which win over the group's
 
     def bucket(self):
-        """What rows of one call have in common."""
+        """The properties that all rows of one call share."""
         own, local = repr(sorted(self.own.items())), self.local
         dtypes = DTYPES[local.dtype], DTYPES[self.grad_dtype]
         return (self.group, own, str(local.device), *dtypes, self.spec.format, local.whole)
@@ -51,7 +51,7 @@ def _check_not_fsdp1(param, options, what):
     if options["optim_bits"] == 8 and belongs_to_fsdp1(param):
         raise ValueError(
             f"{what} belongs to FullyShardedDataParallel (FSDP1), which cannot save 8-bit state: shard the model with "
-            "fully_shard (FSDP2), or take AdamW32bit or optim_bits=32"
+            "fully_shard (FSDP2), or use AdamW32bit or optim_bits=32"
         )
 
 
@@ -61,18 +61,19 @@ def _check_grad(grad, local, what):
             f"{what} has a sparse gradient: AdamW does not support sparse gradients (pass sparse=False to an embedding)"
         )
     if grad.shape != local.shape:
-        raise ValueError(f"{what} has a gradient of shape {tuple(grad.shape)}: must be that of the parameter")
+        raise ValueError(f"{what} has a gradient of shape {tuple(grad.shape)}: must have the shape of the parameter")
     if grad.device != local.device:
-        raise ValueError(f"{what} is on {local.device}, but its gradient on {grad.device}")
+        raise ValueError(f"{what} is on {local.device}, but its gradient is on {grad.device}")
     dtype_number(grad.dtype, f"the gradient of {what}")
 
 
 def collect(groups, states, grad_dtypes, pages, overrides):
     """The rows of all groups, in bucket order, and the indices of parameters that have neither a gradient nor state.
 
-    Checks everything first, then creates or converts state in `states` {parameter: state}, so that an error leaves all
-    as it was. `grad_dtypes` {id of parameter: dtype} are used for parameters that have state but no gradient now;
-    `pages` is the page manager of groups that name none, `overrides` has the options of single parameters.
+    Checks everything first, then creates or converts state in `states` {parameter: state}. So an error changes nothing.
+
+    `grad_dtypes`: {id of parameter: dtype} for parameters that have state but no gradient now. `pages`: the page
+    manager for groups that name none. `overrides`: the options of single parameters.
     """
     everyone = [
         (number, position, param)
@@ -107,8 +108,9 @@ def collect(groups, states, grad_dtypes, pages, overrides):
     for row, state in zip(rows, prepared, strict=True):
         if state is not None:
             current = states.setdefault(everyone[row.index][2], {})
-            current.update(state)  # first: an interrupt in between leaves numbers beside codes, or the other way round,
-            for key in current.keys() - state.keys():  # and both say the same
+            # The update comes first: an interrupt then leaves numbers beside codes, and both have the same values.
+            current.update(state)
+            for key in current.keys() - state.keys():
                 del current[key]
     rows.sort(key=Row.bucket)
     return rows, waiting
@@ -122,7 +124,7 @@ def _named(what, call, *arguments):
 
 
 def _prepared(row, param, states, groups):
-    """The state that the row needs, if it is not what `states` holds already."""
+    """The state that the row needs; None if `states` holds it already."""
     state = states.get(param)
     if not state:
         fresh = {"step": torch.tensor(0.0, dtype=torch.float32, device="cpu"), **formats.fresh(row.spec)}
@@ -148,5 +150,5 @@ def _is_count(step):
 
 
 def _leftover(state, valid):
-    """What the state should no longer have: codes of moments that are numbers now, or the other way round."""
+    """Whether the state has keys that must go: codes of a moment that is stored as numbers now, or the reverse."""
     return any(key in state and key not in valid for key in (formats.BY_ELEMENT | formats.BY_BLOCK))

@@ -1,10 +1,10 @@
 """Owns one step of a plan, from its first change until parameters, state and counts agree. Must not know how a plan
-is made, or how it is found out that it still holds.
+is made, or how it is checked.
 
-An interrupt (Ctrl-C) may end a step between any two operations of Python, and another one the repair of that. So
-what has happened is not concluded from where the exception came out, but read: the library itself writes how many rows
-a call has stepped, and counts are changed and noted in one call of C (step_counts.py). Run.settle() brings the rest in
-line, and may be ended and called again at any point.
+An interrupt (Ctrl-C) may end a step between any two operations of Python, and another interrupt may end the repair. So
+the place of the exception proves nothing. Instead, the library writes how many rows a call has stepped, and counts are
+changed and noted in one call of C (step_counts.py). Run.settle() reads these and repairs the rest. It may be
+interrupted, and called again, at any point.
 """
 
 import torch
@@ -24,14 +24,14 @@ class Run:
     __slots__ = ("complete", "copies", "counts", "factors", "failed", "found_inf", "params", "plan", "present")
 
     def __init__(self, plan, params, found_inf):
-        """`params`: of the plan's rows. `found_inf`: as of Plan.step()."""
+        """`params`: the parameters of the plan's rows. `found_inf`: as in Plan.step()."""
         self.plan, self.params, self.found_inf = plan, params, found_inf
         self.present = plan.gradients.present  # the rows that are stepped; None: all
         self.counts = plan.counts.notes()
-        self.factors = {}  # as of cuda.float32_at()
-        self.copies = {}  # {row: what the library steps in the place of its parameter}
+        self.factors = {}  # as in cuda.float32_at()
+        self.copies = {}  # {row: the copy that the library steps instead of the parameter}
         self.complete = False  # all calls have stepped all of their rows
-        self.failed = False  # to settle it has failed once, by something other than an interrupt
+        self.failed = False  # settle() has failed once, by something other than an interrupt
 
     # ---- stepping ------------------------------------------------------------------------------------------------
 
@@ -51,27 +51,27 @@ class Run:
         self.complete = True
 
     def _factors(self, bucket):
-        """What lies behind pointers, on the bucket's device; only the CPU has to wait for what comes from another."""
+        """The values behind pointers, on the device of the bucket. Only a bucket on the CPU waits for other devices."""
         device, known = bucket.device, self.factors
         lr = self.plan.groups[bucket.group].lr_tensor
         if lr is not None and "lr" in bucket.own:
             lr = self._own_lr(lr, bucket.own["lr"])
         at = float32_at(lr, device, known)
-        return (at, float32_at(self.found_inf, device, known), stream(device)) if bucket.there else (at, 0, 0)
+        return (at, float32_at(self.found_inf, device, known), stream(device)) if bucket.on_device else (at, 0, 0)
 
     def _own_lr(self, lr, own):
-        """An lr of a parameter's own where the group's lies on a device: 0 where that is 0, without waiting for it."""
+        """The separate lr of a parameter if the group's lr is on a device: 0 if the group's is 0, without waiting."""
         key = ("own lr", id(lr), id(own))
         return self.factors.setdefault(key, (lr.detach() != 0).to(torch.float32) * own)
 
     def _copy(self):
-        """The library steps copies of parameters whose numbers do not lie plainly in memory."""
+        """Makes copies of the parameters whose values do not lie plainly in memory: the library steps the copies."""
         for i in self.plan.gradients.of_these(self.plan.copied):
             copy = self.copies[i] = plain(inner(self.params[i]).detach())
             self.plan.table["param"][i] = address(copy)
 
     def _call_gathered(self, bucket, groups):
-        """Parameters that processes gather for the step, one at a time: no two of them are whole at once."""
+        """Steps parameters that processes gather for the step, one at a time: no two of them are whole at once."""
         plan = self.plan
         for i in plan.gradients.of_these(bucket.rows):
             self.copies[i] = gathered(self.params[i])
@@ -96,7 +96,7 @@ class Run:
     # ---- settling ------------------------------------------------------------------------------------------------
 
     def settle(self):
-        """Whatever has ended the step: a row is stepped in parameter, state and count, or in none of them."""
+        """However the step ended: makes each row stepped in parameter, state and count, or in none of them."""
         plan, present = self.plan, self.present
         if not self.complete:
             kept = set(self.rows_stepped())
@@ -111,14 +111,14 @@ class Run:
             increment_version([self.params[i] for i in stepped if i not in plan.without_version])
 
     def _put_back(self, i):
-        """Gives a parameter the numbers of the copy that has been stepped in its place."""
+        """Writes the stepped copy back into its parameter."""
         param, copy = self.params[i], self.copies[i]
-        # Not torch.no_grad(): an interrupt as it ends would leave gradients off.
+        # Not torch.no_grad(): an interrupt at its end would leave gradients disabled.
         inner(param).detach().copy_(own_part(copy, param) if self.plan.rows[i].local.whole else copy)
         self.copies.pop(i)
 
     def rows_stepped(self):
-        """The rows that the library says it has stepped completely, in the order of the calls."""
+        """The rows that the library has stepped completely, in the order of the calls."""
         rows, stepped = [], self.plan.stepped
         for bucket in self.plan.buckets:
             some = self._rows_of(bucket)
@@ -129,6 +129,6 @@ class Run:
         return bucket.rows if self.present is None else [i for i in self.present if bucket.start <= i < bucket.stop]
 
     def name_stepped(self, error):
-        """Gives an error of the library's the parameters that have been stepped."""
+        """Adds the parameters that have been stepped to an error of the library."""
         if isinstance(error, AdamWError):
             error.stepped = tuple(self.params[i] for i in self.rows_stepped())

@@ -1,8 +1,8 @@
-"""Owns the step counts of a plan's rows: where they lie, counting one more, and taking that back. Must not know what a
-step does.
+"""Owns the step counts of a plan's rows: their place in memory, counting one more step, and undoing that. Must not know
+what a step does.
 
-An interrupt (Ctrl-C) may come between any two operations of Python. So whatever changes counts is one call of C that
-also notes that it has done so: `done.extend(map(np.add, ...))`. What is to be taken back is then known for certain.
+An interrupt (Ctrl-C) may come between any two operations of Python. So every change of counts is one call of C that
+also notes the change: `done.extend(map(np.add, ...))`. The notes then say for certain what must be undone.
 """
 
 from functools import partial
@@ -15,13 +15,13 @@ from .._native.cuda import is_device
 
 
 class Counts:
-    """The step counts of all rows. `views` are the tensors that state has of them."""
+    """The step counts of all rows. `views` are the tensors in state that show them."""
 
     def __init__(self, tensors, on_device):
-        """`tensors`: one float32 each. `on_device`: {device: rows} of those that the device keeps.
+        """`tensors`: one float32 each. `on_device`: {device: rows} of the counts that the device keeps.
 
-        A count stays in the memory that it is in if that may be known elsewhere: processes that share it count
-        together. One that lies alone moves into memory where all of these can be counted in one go.
+        A count stays in its memory if other code may use this memory: processes that share a count then count together.
+        A count in a tensor of one element moves into common memory, where all of them are counted in one operation.
         """
         self.views = list(tensors)
         self._devices = [
@@ -30,7 +30,7 @@ class Counts:
         for device in self._devices:
             for i, view in zip(device.rows, device.views, strict=True):
                 self.views[i] = view
-        # The host counts what devices keep, too; that is passed where the device's number cannot be.
+        # The host also counts for the rows of devices; it passes this number where the device's count cannot be passed.
         kept = {i for rows in on_device.values() for i in rows}
         here = [i for i, tensor in enumerate(tensors) if i not in kept and not is_device(tensor.device)]
         self._blocks = _shared_blocks({i: tensors[i] for i in here})
@@ -47,8 +47,10 @@ class Counts:
         self._parts = [*self._devices, *self._blocks]
 
     def fill(self, table, on_cpu):
-        """Points the rows of the table at their counts where the device that steps them can read these. `on_cpu`:
-        whether the CPU steps a row, for each."""
+        """Points the rows of the table at their counts, if the device that steps them can read the counts.
+
+        `on_cpu`: for each row, whether the CPU steps it.
+        """
         self._numbers = table["step"]
         for device in self._devices:
             table["step_tensor"][device.rows] = device.addresses()
@@ -59,13 +61,13 @@ class Counts:
         self._read_in_place = bool(table["step_tensor"].all())
 
     def notes(self):
-        """What add() and take_back() note: for each memory of counts, how often they have changed it."""
+        """Empty notes for add() and take_back(): for each block of counts, how often they have changed it."""
         return [([], []) for _ in self._parts]
 
     def add(self, notes, present, found_inf, known):
-        """One more step of the rows in `present` (None: all), unless `found_inf`, for devices, says that there is none.
+        """Counts one more step of the rows in `present` (None: all), except on devices if `found_inf` cancels the step.
 
-        `notes`: of notes(), for this step. `known`: as of cuda.float32_at().
+        `notes`: from notes(), for this step. `known`: as in cuda.float32_at().
         """
         for part, (added, _) in zip(self._parts, notes, strict=True):
             part.add(added, present, found_inf, known)
@@ -74,14 +76,16 @@ class Counts:
                 self._numbers[block.rows] = block.values()
 
     def take_back(self, notes, present, found_inf, known, kept):
-        """Takes back what add() with the same arguments has done, as far as it came, except for the rows in `kept`, a
-        set. To call it again does nothing more, wherever an interrupt has ended it."""
+        """Undoes add() with the same arguments, even if that was interrupted, except for the rows in the set `kept`.
+
+        After an interrupt it can be called again; it does nothing twice.
+        """
         for part, (added, taken) in zip(self._parts, notes, strict=True):
             part.take_back(added, taken, present, found_inf, known, kept)
 
 
 def _shared_blocks(counts):
-    """Blocks of those counts {row: tensor} that lie together with others, or where other processes may see them."""
+    """Blocks for the counts {row: tensor} that share memory with others, or that other processes may see."""
     storages = {}
     for i, tensor in counts.items():
         storages.setdefault(tensor.untyped_storage().data_ptr(), {})[i] = tensor
@@ -96,7 +100,7 @@ def _shared_blocks(counts):
 
 
 class _Block:
-    """Step counts in one memory of the host."""
+    """Step counts in one storage on the host."""
 
     def __init__(self, tensors):
         """`tensors`: {row: its count}, all of one storage."""
@@ -118,7 +122,7 @@ class _Block:
         return self._array if self._all is None else self._array[self._places]
 
     def _mask(self, rows):
-        """Which counts of the memory are those of `rows`: no other is written, for it may be another process's."""
+        """A mask of the counts of `rows`: no other count is written, because another process may own it."""
         mask = np.zeros(len(self._array), dtype=bool)
         mask[[self._place_of[i] for i in rows if i in self._place_of]] = True
         return mask
@@ -149,7 +153,7 @@ class _DeviceCounts:
         return [first + 4 * k for k in range(len(self.rows))]
 
     def _views(self, present):
-        """The rows in `present` that are here, and their counts."""
+        """The rows in `present` that this device keeps, and their counts."""
         rows = [i for i in present if i in self.position]
         return rows, [self.views[self.position[i]] for i in rows]
 
@@ -167,7 +171,7 @@ class _DeviceCounts:
         taken.extend(map(torch.Tensor.sub_, views[len(taken) :], repeat(self._one(found_inf, known))))
 
     def _one(self, found_inf, known):
-        """What a step adds: 1, or where `found_inf` may say that there is none, a tensor of 0 or 1."""
+        """The number that a step adds: 1, or with `found_inf` a tensor of 0 or 1."""
         if found_inf is None:
             return 1.0
         key = (id(found_inf), self.counts.device, "one")

@@ -1,4 +1,4 @@
-"""Owns what torch puts around every step(): the user's hooks and the profiler's label. Must not know what a step does.
+"""Owns the wrapper around every step(): the user's hooks and the profiler's label. Must not know what a step does.
 
 torch.optim.Optimizer would wrap step() itself, with a profiler label that costs 25 us whether anybody profiles or not.
 It still does where torch_private.step_hooks is None. What is written here anew is profile_hook_step() of torch:

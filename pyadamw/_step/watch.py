@@ -1,10 +1,10 @@
-"""Owns noticing that tensors or their memory are not what they were: `tensor.data = ...`, set_(), share_memory_(),
-swap_tensors(), other tensors in their places. Must not know what the tensors are for.
+"""Owns noticing that tensors or their memory have changed: by `tensor.data = ...`, set_(), share_memory_(),
+swap_tensors(), or because another tensor took the place. Must not know what the tensors are for.
 
-A step reads and writes at addresses that were looked up in an earlier one. So before it does, the tensors that are
-there now are asked for their addresses and forms. These are compared with what is remembered, which is numbers only:
-nothing here keeps memory, or a tensor, that nobody else holds. Should another tensor have the address and the form of
-one that is gone, the step may use it: it is the one that is there now.
+A step reads and writes at addresses from an earlier step. So before it does, it reads the addresses and forms of the
+current tensors, and compares them with the remembered ones. Only numbers are remembered: nothing here keeps memory or a
+tensor alive. A new tensor may have the address and the form of an old one. The step may then use it, because it is the
+current tensor.
 """
 
 from itertools import chain, compress
@@ -15,7 +15,6 @@ import torch
 from .._native.inspect_tensors import Described
 from .._native.memory import look
 from .._native.probe import negation
-from .._native.torch_private import cpp_owner
 from .._state.sharding import inner
 
 
@@ -25,7 +24,7 @@ class Watch:
     def __init__(self, tensors):
         self._addresses = bytearray(8 * len(tensors))
         self._described = Described(np.frombuffer(self._addresses, dtype=np.uint64))
-        # What can be compared in one go, or what has to be asked tensor by tensor.
+        # Either everything is compared in one operation, or tensor by tensor.
         self._known = tuple(map(bytes, self._seen())) if self._described.read(tensors) else None
         # Whether unchanged() would notice that a Python object refers to another C++ tensor, as after swap_tensors().
         self.sees_swaps = self._known is not None and negation() is not None
@@ -35,7 +34,7 @@ class Watch:
         return self._addresses, self._described.forms, self._described.objects
 
     def unchanged(self, tensors):
-        """Whether these are the same tensors, which have the same memory and lie in it in the same way."""
+        """Whether these are the same tensors, with the same memory and the same layout."""
         if self._known is not None:
             return self._described.read(tensors) and self._seen() == self._known
         return list(map(look, tensors)) == self._looks
@@ -45,7 +44,7 @@ class StateWatch:
     """The tensors of state in {parameter: its state}, and their memory."""
 
     def __init__(self, states, keys, sharded):
-        """`keys`: those whose values matter."""
+        """`keys`: the keys whose values matter."""
         self._sharded = sharded
         self._params = list(map(id, states))
         self._names = self._names_of(states)
@@ -69,12 +68,15 @@ class StateWatch:
 
 
 class StandIns:
-    """Tensors without memory that have the version counters of others, for increment_version(): of torch's own class,
-    and owned by C++, too, they are counted in a third of the time. Not for what may be swapped unseen."""
+    """Tensors without memory that share the version counters of other tensors, for increment_version().
+
+    They have torch's base class, and their views make them owned by C++ too: increment_version() takes a third of the
+    time. Not for tensors that may be swapped unseen.
+    """
 
     def __init__(self, tensors):
         self.tensors = list(map(self._made, tensors))
-        self._owners = list(map(cpp_owner, self.tensors))
+        self._views = [tensor.view_as(tensor) for tensor in self.tensors]  # each owns its base, without Python
 
     @staticmethod
     def _made(tensor):

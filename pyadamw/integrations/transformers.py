@@ -4,18 +4,17 @@
 
     Trainer(model, args, optimizer_cls_and_kwargs=hf.optimizer_cls_and_kwargs(args))       # or
     Trainer(model, args, optimizer_cls_and_kwargs=hf.with_32bit_embeddings(args))          # or
-    hf.enable()             # from now on optim="adamw_bnb_8bit" is pyadamw's; bitsandbytes need not be there
+    hf.enable()             # from now on optim="adamw_bnb_8bit" means pyadamw; bitsandbytes need not be installed
 
-What TrainingArguments says is taken: learning_rate, adam_beta1, adam_beta2, adam_epsilon, and weight_decay for the
-parameters that Trainer decays. Groups are always Trainer's (decayed, not decayed), so that a run can go on with the
-checkpoint of another optimizer.
+The optimizer gets its options from TrainingArguments: learning_rate, adam_beta1, adam_beta2, adam_epsilon, and
+weight_decay for the parameters that Trainer decays. The groups are always Trainer's two (decayed, not decayed), so that
+a run can continue from the checkpoint of another optimizer.
 
-Embeddings in 32 bits are options of single parameters, by GlobalOptimManager: what reaches them is not the group, but
-that their module has been registered. keep_embeddings() does it for any optimizer of these classes, such as one of
-a trainer that makes its own groups.
+Embeddings keep 32 bits by options of single parameters (GlobalOptimManager), whatever their group. keep_embeddings()
+sets these options, for any optimizer of these classes. Use it with trainers that make other groups.
 
-peft's create_loraplus_optimizer(), and whatever else imports bitsandbytes where a class is named AdamW8bit or
-PagedAdamW8bit, takes AdamW or PagedAdamW with optim_bits=8, which are the same optimizers:
+Some functions, such as create_loraplus_optimizer() of peft, import bitsandbytes if a class is named AdamW8bit or
+PagedAdamW8bit. Give them AdamW or PagedAdamW with optim_bits=8, which are the same optimizers:
 
     hf.keep_embeddings(model)
     create_loraplus_optimizer(model, pyadamw.AdamW, lr=1e-4, loraplus_lr_ratio=16, optim_bits=8)
@@ -41,28 +40,30 @@ CLASSES: dict[str, type[optim._AdamW]] = {
     "paged_adamw_32bit": optim.PagedAdamW32bit,
 }
 
-_originals: dict[str, Any] = {}  # what Trainer has under these names, while other things are in their places
+_originals: dict[str, Any] = {}  # {name: attribute of Trainer}, while enable() has replaced these attributes
 
 
 def optimizer_cls_and_kwargs(
     args: TrainingArguments, cls: type[optim._AdamW] = optim.AdamW8bit, **options: Any
 ) -> tuple[type[optim._AdamW], dict[str, Any]]:
-    """(class, keyword arguments) for Trainer's argument of this name.
+    """(class, keyword arguments): a value for the argument optimizer_cls_and_kwargs of Trainer.
 
     Args:
         args: TrainingArguments.
-        cls: one of pyadamw's six classes.
-        options: more arguments of `cls`; they win over those from `args`.
+        cls: one of the six classes of pyadamw.
+        options: more arguments of `cls`; they win over the values in `args`.
     """
     from_args = {"lr": args.learning_rate, "betas": (args.adam_beta1, args.adam_beta2), "eps": args.adam_epsilon}
     return cls, {**from_args, **options}
 
 
 def keep_embeddings(model: torch.nn.Module) -> None:
-    """From now on optimizers that begin to step the embeddings of `model` keep 32-bit state for them, as Trainer has it
-    with bitsandbytes: rows of rare tokens have no gradient for long, and state of their own that is not rounded.
+    """Makes optimizers keep 32-bit state for the embeddings of `model`, as Trainer does with bitsandbytes.
 
-    It is GlobalOptimManager.register_module_override(embedding, "weight", {"optim_bits": 32}) of each nn.Embedding.
+    It works for optimizers that have not stepped the embeddings yet. Rows of rare tokens have no gradient for a long
+    time; with 32 bits their state is not rounded.
+
+    For each nn.Embedding it calls GlobalOptimManager.register_module_override(embedding, "weight", {"optim_bits": 32}).
     """
     manager = optim.GlobalOptimManager.get_instance()
     for module in model.modules():
@@ -73,20 +74,24 @@ def keep_embeddings(model: torch.nn.Module) -> None:
 def with_32bit_embeddings(
     args: TrainingArguments, cls: type[optim._AdamW] = optim.AdamW8bit, **options: Any
 ) -> tuple[type[Factory], dict[str, Any]]:
-    """The same, as a factory that sees the model: keep_embeddings(model), and an optimizer of Trainer's groups."""
+    """Like optimizer_cls_and_kwargs(), but embeddings keep 32 bits.
+
+    The first value is a factory instead of a class: it gets the model, calls keep_embeddings(model), and makes an
+    optimizer with Trainer's groups.
+    """
     _, keywords = optimizer_cls_and_kwargs(args, cls, **options)
     return Factory, {"cls": cls, "weight_decay": args.weight_decay, **keywords}
 
 
 class Factory:
-    """What Trainer calls as Factory()(model, **keywords)."""
+    """Makes an optimizer: Trainer calls Factory()(model, **keywords)."""
 
     def __call__(
         self, model: torch.nn.Module, *, cls: type[optim._AdamW], weight_decay: float, **keywords: Any
     ) -> optim._AdamW:
-        """An optimizer of class `cls` with the groups that Trainer makes for a class."""
+        """An optimizer of class `cls` with Trainer's groups."""
         keep_embeddings(model)
-        # Trainer makes the groups itself: how many there are, and their order, are its own in every version.
+        # Trainer makes the groups: their number and order may differ between its versions.
         trainer = SimpleNamespace(
             model=model,
             args=SimpleNamespace(weight_decay=weight_decay),
@@ -102,11 +107,13 @@ class Factory:
 def enable() -> contextlib.closing[_Switch]:
     """Makes the values of TrainingArguments.optim in CLASSES mean pyadamw's classes, in this process, until disable().
 
-    Trainer.get_optimizer_cls_and_kwargs() returns the class and keywords for it, which trainers with groups of their
-    own can call as any other. With 8-bit ones embeddings keep 32-bit state: those of the model that it is given, and of
-    the model that Trainer.create_optimizer() makes an optimizer for.
+    Trainer.get_optimizer_cls_and_kwargs() then returns a class of pyadamw and keyword arguments for it. Trainers that
+    make other groups can call this class like any other.
 
-    Returns a context manager whose end is disable().
+    With 8-bit classes, embeddings keep 32-bit state. This holds for the model that is passed to
+    get_optimizer_cls_and_kwargs(), and for the model that Trainer.create_optimizer() makes an optimizer for.
+
+    Returns a context manager that calls disable() at its end.
     """
     if not _originals:
         _originals["get_optimizer_cls_and_kwargs"] = Trainer.__dict__["get_optimizer_cls_and_kwargs"]
@@ -140,7 +147,7 @@ def enable() -> contextlib.closing[_Switch]:
 
 
 def disable() -> None:
-    """Ends what enable() began. Optimizers that there are go on as they are."""
+    """Undoes enable(). Existing optimizers do not change."""
     while _originals:
         setattr(Trainer, *_originals.popitem())
 

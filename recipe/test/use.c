@@ -6,16 +6,16 @@
 
 int main(int argc, char **argv) {
   float weights[4] = {1, 1, 1, 1}, gradient[4] = {1, -1, 1, -1}, exp_avg[4] = {0}, exp_avg_sq[4] = {0};
-  adamw_tensor row = {0};
-  row.param = weights;
-  row.grad = gradient;
-  row.exp_avg = exp_avg;
-  row.exp_avg_sq = exp_avg_sq;
-  row.numel = row.row_length = 4;
-  row.step = 1;
+  adamw_tensor tensor = {0};
+  tensor.param = weights;
+  tensor.grad = gradient;
+  tensor.exp_avg = exp_avg;
+  tensor.exp_avg_sq = exp_avg_sq;
+  tensor.numel = tensor.row_length = 4;
+  tensor.step = 1;
   adamw_step_options options = ADAMW_STEP_OPTIONS_INIT;
   options.lr = 0.1;
-  if (adamw_step(&options, &row, sizeof row, 1) != ADAMW_OK) {
+  if (adamw_step(&options, &tensor, sizeof tensor, 1) != ADAMW_OK) {
     fprintf(stderr, "%s\n", adamw_last_error());
     return 1;
   }

@@ -65,15 +65,12 @@ static void check_defaults(void) {
   const adamw_step_options step = ADAMW_STEP_OPTIONS_INIT;
   const adamw_quantize_options quantize = ADAMW_QUANTIZE_OPTIONS_INIT;
   const adamw_pager_options pager = ADAMW_PAGER_OPTIONS_INIT;
-  const adamw_describe_options describe = ADAMW_DESCRIBE_OPTIONS_INIT;
   adamw_step_options a;
   adamw_quantize_options b;
   adamw_pager_options c;
-  adamw_describe_options d;
   EXPECT(adamw_step_options_init(&a, sizeof a) == ADAMW_OK && memcmp(&a, &step, sizeof a) == 0);
   EXPECT(adamw_quantize_options_init(&b, sizeof b) == ADAMW_OK && memcmp(&b, &quantize, sizeof b) == 0);
   EXPECT(adamw_pager_options_init(&c, sizeof c) == ADAMW_OK && memcmp(&c, &pager, sizeof c) == 0);
-  EXPECT(adamw_describe_options_init(&d, sizeof d) == ADAMW_OK && memcmp(&d, &describe, sizeof d) == 0);
 }
 
 static void check_layout_and_step(void) {
@@ -126,53 +123,6 @@ static void check_pager(int32_t backing) {
   EXPECT(adamw_pager_destroy(pager) == ADAMW_OK);
 }
 
-/* dlpack.h's DLTensor, version 1. */
-typedef struct {
-  void *data;
-  int32_t device_type, device_id;
-  int32_t ndim;
-  uint8_t code, bits;
-  uint16_t lanes;
-  int64_t *shape, *strides;
-  uint64_t byte_offset;
-} dl_tensor;
-
-static int64_t shape[2] = {rows, columns}, strides[2] = {columns, 1};
-
-static int describe(void *object, void *result) {
-  dl_tensor tensor = {0};
-  tensor.data = object;
-  tensor.device_type = 1;
-  tensor.ndim = 2;
-  tensor.code = 2;
-  tensor.bits = 32;
-  tensor.lanes = 1;
-  tensor.shape = shape;
-  tensor.strides = strides;
-  memcpy(result, &tensor, sizeof tensor);
-  return 0;
-}
-
-static void *item(void *sequence, ptrdiff_t index) { return ((void **)sequence)[index]; }
-
-static void check_description(void) {
-  static float first[count], second[count];
-  void *sequence[2] = {first, second}, *objects[2] = {NULL, NULL};
-  adamw_tensor table[2];
-  adamw_tensor_form forms[2];
-  adamw_describe_options options = ADAMW_DESCRIBE_OPTIONS_INIT;
-  options.describe = describe;
-  options.item = item;
-  options.count = 2;
-  options.addresses = &table[0].grad;
-  options.stride = sizeof table[0];
-  options.forms = forms;
-  options.objects = objects;
-  EXPECT(adamw_describe_tensors(sequence, &options) == ADAMW_OK);
-  EXPECT(table[0].grad == first && table[1].grad == second && objects[1] == second);
-  EXPECT(forms[1].numel == count && forms[1].dtype_bits == 32 && forms[1].contiguous == 1);
-}
-
 int main(void) {
   check_versions_and_texts();
   check_defaults();
@@ -180,7 +130,6 @@ int main(void) {
   check_quantization();
   check_pager(ADAMW_PLACE_HOST);
   check_pager(ADAMW_PLACE_FILE);
-  check_description();
   printf("compiled with the header of %d.%d, running with %s\n", ADAMW_VERSION_MAJOR, ADAMW_VERSION_MINOR,
          adamw_build_info());
   return EXIT_SUCCESS;

@@ -1,6 +1,8 @@
-// Owns child processes of a test: what one says it found, and how it ended. Knows no law.
+// Owns child processes of a test: what one says it found, and how it ended; and what the system does not let it have.
+// Knows no law.
 #pragma once
 
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -55,3 +57,15 @@ template <class Body>
 std::string in_child(Body body) {
   return Child(std::move(body)).go();
 }
+
+// No descriptor is left to open one with: the system does not tell which pages are a process's own.
+struct NoDescriptors {
+  rlimit before{};
+  NoDescriptors() {
+    getrlimit(RLIMIT_NOFILE, &before);
+    rlimit none = before;
+    none.rlim_cur = 3;
+    setrlimit(RLIMIT_NOFILE, &none);
+  }
+  ~NoDescriptors() { setrlimit(RLIMIT_NOFILE, &before); }
+};

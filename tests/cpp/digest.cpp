@@ -212,14 +212,12 @@ void print_digests(const Kernels &kernels, const std::string &beginning) {
 }  // namespace
 
 int main(int argc, char **argv) {
-  const Kernels *list[4];
-  const int count = usable_kernels(list);
   const char *wanted = argc == 2 || argc == 3 ? argv[1] : "";
-  for (int i = 0; i < count; ++i) {
+  for (const Kernels *kernels : usable_kernels()) {
     if (std::strcmp(wanted, "--list") == 0) {
-      std::puts(list[i]->name);
-    } else if (std::strcmp(wanted, list[i]->name) == 0) {
-      print_digests(*list[i], argc == 3 ? argv[2] : "");
+      std::puts(kernels->name);
+    } else if (std::strcmp(wanted, kernels->name) == 0) {
+      print_digests(*kernels, argc == 3 ? argv[2] : "");
       return 0;
     }
   }

@@ -26,6 +26,15 @@ inline adamw_pager_statistics stats_of(adamw_pager *pager) {
   return s;
 }
 
+// What the process has of them now.
+inline int mappings() {
+  FILE *file = std::fopen("/proc/self/maps", "r");
+  int lines = 0;
+  for (int c; file != nullptr && (c = std::fgetc(file)) != EOF;) lines += c == '\n';
+  if (file != nullptr) std::fclose(file);
+  return lines;
+}
+
 // Steps as a Model does; contents() may be compared with a Model's.
 struct PagedModel : Model {
   adamw_pager *pager;

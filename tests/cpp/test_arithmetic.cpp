@@ -1,6 +1,7 @@
 // Owns the laws of the arithmetic below the update: fma, binary16 and bfloat16 against definitions in exact double
-// arithmetic.
+// arithmetic; and which kernels there are.
 #include <cmath>
+#include <string>
 #include <vector>
 
 #include "check.h"
@@ -190,18 +191,36 @@ void check_fma() {
         for (int signs = 0; signs < 4; ++signs) check((signs & 1) != 0 ? -a : a, b, (signs & 2) != 0 ? -c : c);
 }
 
+// Law: the names built in are those of the table, best first, and every kernel that can be used is among them.
+void check_names() {
+#if defined(__x86_64__)
+  const std::string must = "avx512 avx2 scalar";
+#elif defined(__aarch64__)
+  const std::string must = "neon scalar";
+#else
+  const std::string must = "scalar";
+#endif
+  CHECK(built_kernels() == must, "'%s'", built_kernels());
+  const auto list = usable_kernels();
+  CHECK(!list.empty() && std::strcmp(list.back()->name, "scalar") == 0, "%zu kernels", list.size());
+  std::size_t from = 0;
+  for (const Kernels *kernels : list) {
+    from = must.find(kernels->name, from);
+    CHECK(from != std::string::npos, "%s is not built in, or out of order", kernels->name);
+  }
+}
+
 }  // namespace
 
 int main() {
-  const Kernels *list[4];
-  const int count = usable_kernels(list);
-  CHECK(count > 0, "no kernel at all");
+  const auto list = usable_kernels();
+  check_names();
   check_fma();
   for (const Format &f : formats) {
     check_halves(f);
     check_rounding(f);
     check_stochastic(f);
-    for (int i = 0; i < count; ++i) check_kernel(*list[i], f);
+    for (const Kernels *kernels : list) check_kernel(*kernels, f);
   }
   return finish();
 }

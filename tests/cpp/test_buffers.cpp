@@ -75,14 +75,6 @@ void check_gaps() {
 
 // ---- buffers ----
 
-int mappings() {
-  FILE *file = std::fopen("/proc/self/maps", "r");
-  int lines = 0;
-  for (int c; file != nullptr && (c = std::fgetc(file)) != EOF;) lines += c == '\n';
-  if (file != nullptr) std::fclose(file);
-  return lines;
-}
-
 // Law: 100,000 small buffers take a few mappings and at most 64 bytes each beyond what was asked for, on the disk, too.
 void check_many(adamw_place backing) {
   constexpr std::size_t count = abridged ? 5000 : 100000;

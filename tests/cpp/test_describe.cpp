@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "../../include/adamw.h"
+#include "../../libadamw/python/adamw_python.h"
 #include "check.h"
 
 namespace {
@@ -58,8 +58,8 @@ adamw_describe_options options_of(void *addresses, std::size_t stride, adamw_ten
 }
 
 // What tensor i refers to is tensor i + 1; the last one refers to nothing.
-void *next(void *object, void *closure) {
-  CHECK(closure == memory + 1, "closure");
+void *next(void *object, void *key) {
+  CHECK(key == memory + 1, "key");
   DLTensor *other = static_cast<DLTensor *>(object) + 1;
   return other == current->tensors.data() + current->tensors.size() ? nullptr : other;
 }
@@ -73,7 +73,7 @@ int keep(void *kept, std::ptrdiff_t index, void *object) {
 void check_what_objects_refer_to(adamw_describe_options o, adamw_tensor_form *forms) {
   std::vector<DLTensor> &tensors = current->tensors;
   void *kept[3] = {}, *addresses[3] = {}, *objects[3] = {};
-  o.get = next, o.closure = memory + 1, o.keep = keep, o.kept = kept;
+  o.get = next, o.key = memory + 1, o.keep = keep, o.kept = kept;
   o.count = 2, o.addresses = addresses, o.stride = sizeof addresses[0], o.objects = objects;
   CHECK(adamw_describe_tensors(current, &o) == ADAMW_OK, "%s", adamw_last_error());
   CHECK(addresses[0] == memory + 4 && addresses[1] == nullptr && forms[0].device_type == 2, "what they refer to");
@@ -208,9 +208,39 @@ void check_refusals() {
   change(same, ADAMW_ERROR_INVALID_ARGUMENT, "object 2", 3);
 }
 
+// Law: the layout is the one that the generated declarations of pyadamw have, and the functions give what the macros
+// do.
+void check_declarations() {
+  using Options = adamw_describe_options;
+  using Form = adamw_tensor_form;
+  static_assert(offsetof(Form, numel) == 0 && offsetof(Form, shape) == 8 && offsetof(Form, device_type) == 16, "");
+  static_assert(offsetof(Form, device_id) == 20 && offsetof(Form, dtype_code) == 24, "");
+  static_assert(offsetof(Form, dtype_bits) == 25 && offsetof(Form, dtype_lanes) == 26, "");
+  static_assert(offsetof(Options, describe) == 8 && offsetof(Options, item) == 16 && offsetof(Options, count) == 24,
+                "");
+  static_assert(offsetof(Options, addresses) == 32 && offsetof(Options, stride) == 40, "");
+  static_assert(offsetof(Options, forms) == 48 && offsetof(Options, form_size) == 56, "");
+  static_assert(offsetof(Options, objects) == 64 && offsetof(Options, get) == 72 && offsetof(Options, key) == 80, "");
+  static_assert(offsetof(Options, keep) == 88 && offsetof(Options, kept) == 96 && offsetof(Options, test) == 104, "");
+  static_assert(offsetof(Options, passes) == 112 && offsetof(Options, handle) == 120, "");
+  static_assert(offsetof(Options, bits_at) == 128, "");
+  CHECK(adamw_python_version() == ADAMW_PYTHON_VERSION, "version %d", adamw_python_version());
+  const Options defaults = ADAMW_DESCRIBE_OPTIONS_INIT;
+  Options set[2];
+  const auto init = adamw_describe_options_init;
+  std::memset(static_cast<void *>(set), 0xAB, sizeof set);
+  CHECK(init(set, sizeof set - 1) == ADAMW_ERROR_VERSION && std::strstr(adamw_last_error(), "size = 287"), "%s",
+        adamw_last_error());
+  CHECK(init(nullptr, sizeof *set) == ADAMW_ERROR_INVALID_ARGUMENT, "no options");
+  CHECK(*reinterpret_cast<unsigned char *>(set) == 0xAB, "refused, and written");
+  CHECK(init(set, sizeof *set) == ADAMW_OK && std::memcmp(set, &defaults, sizeof defaults) == 0, "the macro's");
+  CHECK(*reinterpret_cast<unsigned char *>(set + 1) == 0xAB, "what follows is written");
+}
+
 }  // namespace
 
 int main() {
+  check_declarations();
   check_answers();
   check_refusals();
   check_refused_tensors();

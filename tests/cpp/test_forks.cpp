@@ -17,18 +17,6 @@ const std::vector<TensorShape> shapes = {{1, 70000, 0}, {1, 33, 0}, {20, 1000, 0
 enum class Later { steps, edits, frees };
 constexpr int page = 4096;
 
-// No descriptor is left to open one with: the system does not tell which pages are a process's own.
-struct NoDescriptors {
-  rlimit before{};
-  NoDescriptors() {
-    getrlimit(RLIMIT_NOFILE, &before);
-    rlimit none = before;
-    none.rlim_cur = 3;
-    setrlimit(RLIMIT_NOFILE, &none);
-  }
-  ~NoDescriptors() { setrlimit(RLIMIT_NOFILE, &before); }
-};
-
 // What a child must find: all that was there at the fork; and it may write and free, and nothing else of the pager's.
 int as_at_the_fork(PagedModel &paged, const std::vector<std::uint8_t> &at_fork) {
   for (auto &[from, to] : paged.buffers) std::memcpy(to->memory.data(), from, to->memory.size());

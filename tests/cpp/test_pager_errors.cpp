@@ -242,31 +242,32 @@ void check_refusals() {
     return o;
   };
   adamw_pager_options o = file_options();
-  o.size -= 8;
+  o.size -= 24;
   refused("options.size", o, ADAMW_ERROR_VERSION);
   o = file_options();
   o.backing = 9;
-  refused("backing = 9", o);
+  refused("backing = 9: must be ADAMW_PLACE_HOST, FILE, PINNED or MANAGED", o);
   o.backing = ADAMW_PLACE_DEVICE;
   refused("backing = 4", o);
   o = file_options();
   o.device = 0;
-  refused("device = 0", o);
+  refused("device = 0: must be -1 for the backings HOST and FILE: steps on a CUDA device take PINNED or MANAGED", o);
   o.device = -2;
   refused("device = -2", o);
   o = file_options();
   o.backing = ADAMW_PLACE_PINNED;
-  refused("device = -1", o);
+  refused("device = -1: must be a CUDA device number for the backings PINNED and MANAGED: the CPU takes HOST or FILE",
+          o);
   refused("resident_bytes = -1", with(&adamw_pager_options::resident_bytes, -1));
   refused("resident_bytes = 1000", with(&adamw_pager_options::resident_bytes, 1000));
   refused("chunk_bytes = 1000", with(&adamw_pager_options::chunk_bytes, 1000));
   refused("reserve_bytes = -5", with(&adamw_pager_options::reserve_bytes, -5));
   o = ADAMW_PAGER_OPTIONS_INIT;
   o.directory = "/tmp";
-  refused("directory", o);
+  refused("directory = '/tmp': must be NULL but for the backing FILE", o);
   o = ADAMW_PAGER_OPTIONS_INIT;
   o.reserve_bytes = 1;
-  refused("reserve_bytes", o);
+  refused("reserve_bytes = 1: must be 0 but for the backing FILE", o);
   CHECK(adamw_pager_create(nullptr, &pager) == ADAMW_ERROR_INVALID_ARGUMENT && says("options is NULL"), "no options");
   CHECK(adamw_pager_create(&o, nullptr) == ADAMW_ERROR_INVALID_ARGUMENT && says("pager is NULL"), "nowhere to write");
 
@@ -279,7 +280,7 @@ void check_refusals() {
   CHECK(adamw_pager_alloc(nullptr, 1, &buffer, nullptr) == ADAMW_ERROR_INVALID_ARGUMENT && says("pager is NULL"),
         "no pager");
   adamw_pager_statistics statistics;
-  CHECK(adamw_pager_stats(pager, &statistics, 8) == ADAMW_ERROR_VERSION, "a size of another version");
+  CHECK(adamw_pager_stats(pager, &statistics, 8) == ADAMW_ERROR_VERSION, "a pointer's size");
   CHECK(adamw_pager_stats(pager, nullptr, sizeof statistics) == ADAMW_ERROR_INVALID_ARGUMENT, "nowhere to write");
   {
     // A row that passes the end of its buffer: nothing is written.

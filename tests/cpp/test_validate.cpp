@@ -56,7 +56,7 @@ void check_options() {
   const auto invalid = [&](const char *words, const Change &change) {
     refused(words, ADAMW_ERROR_INVALID_ARGUMENT, change);
   };
-  for (std::size_t size : {sizeof good - 8, sizeof good + 8, std::size_t{0}, ~std::size_t{0}}) {
+  for (std::size_t size : {sizeof good - 32, sizeof good + 4, std::size_t{0}, ~std::size_t{0}}) {
     refused("options.size", ADAMW_ERROR_VERSION, [=](adamw_step_options &o) { o.size = size; });
   }
   for (double bad : {nan, infinity, -infinity, -1e-300, -1.0}) {
@@ -216,7 +216,7 @@ void check_table() {
   check_refused(model, call(&o, nullptr, size, 1), ADAMW_ERROR_INVALID_ARGUMENT, before, "tensors is NULL");
   check_refused(model, call(&o, static_cast<const char *>(rows) + 4, size, 1), ADAMW_ERROR_INVALID_ARGUMENT, before,
                 "tensors|misaligned");
-  for (std::size_t bad : {size - 8, size + 8, std::size_t{0}}) {
+  for (std::size_t bad : {size - 32, size + 4, std::size_t{0}}) {
     check_refused(model, call(&o, rows, bad, 1), ADAMW_ERROR_VERSION, before, "tensor_size");
   }
   for (std::int64_t bad : {std::int64_t{-1}, INT64_MIN, INT64_MAX}) {

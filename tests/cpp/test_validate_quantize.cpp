@@ -50,7 +50,7 @@ void each(Field adamw_quantize_options::*field, const char *words, Values... val
 
 void check_options() {
   refused(nullptr, "options is NULL");
-  for (std::size_t size : {sizeof(adamw_quantize_options) - 8, sizeof(adamw_quantize_options) + 8, std::size_t{0}}) {
+  for (std::size_t size : {sizeof(adamw_quantize_options) - 16, sizeof(adamw_quantize_options) + 4, std::size_t{0}}) {
     adamw_quantize_options o = good();
     o.size = size;
     refused(&o, "options.size", ADAMW_ERROR_VERSION);

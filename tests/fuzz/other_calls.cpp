@@ -1,11 +1,14 @@
 // Owns fuzzed calls that look at one thing: layouts, codebooks, the process, descriptions of tensors.
 #include "other_calls.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <string>
 
+#include "../../libadamw/python/adamw_python.h"
 #include "finding.h"
+#include "resize.h"
 #include "step_run.h"
 
 namespace {
@@ -80,22 +83,30 @@ int describe_one(void *object, void *dl_tensor) {
   std::memcpy(dl_tensor, object, sizeof(DLTensor));
   return sequence.refused >= 0 && object == &sequence.tensors[sequence.refused] ? -1 : 0;
 }
+
 void *no_one(void *, void *) { return nullptr; }
 
-// The initialiser of a struct as a function: the same bytes, or nothing.
+// The initialiser of a struct as a function: the same bytes as far as they fit and then zeros, or nothing. `other`:
+// whether it takes sizes of other versions, from `least` on.
 template <class Options>
-void fuzz_init(const char *name, adamw_status (*init)(Options *, std::size_t), const Options &usual, Choices &choices,
-               Memory &memory) {
-  auto *options = reinterpret_cast<Options *>(memory.take(sizeof usual, true).at);
-  std::memset(static_cast<void *>(options), 0xEE, sizeof usual);
-  memory.remember();
+void fuzz_init(const char *name, adamw_status (*init)(Options *, std::size_t), Options usual, bool other,
+               std::size_t least, Choices &choices, Memory &memory) {
   std::size_t size = sizeof usual;
-  if (choices.one_in(4)) size = choices.of<std::size_t>({0, sizeof usual - 8, sizeof usual + 8, SIZE_MAX});
+  if (other && choices.one_in(3)) size = other_size(choices, least, sizeof usual);
+  auto *options = reinterpret_cast<Options *>(memory.take(size, true).at);
+  std::memset(static_cast<void *>(options), 0xEE, size);
+  memory.remember();
+  if (choices.one_in(4)) size = choices.of<std::size_t>({0, least - 8, sizeof usual + 4, 4104, SIZE_MAX});
   if (choices.one_in(8)) options = nullptr;
   const adamw_status status = init(options, size);
-  judge(name, status, (options == nullptr ? invalid : 0) | (size != sizeof usual ? version : 0), &memory);
-  if (status == ADAMW_OK && std::memcmp(options, &usual, sizeof usual) != 0)
-    finding("%s wrote other values than its macro", name);
+  judge(name, status, (options == nullptr ? invalid : 0) | size_errors(size, least), &memory);
+  if (status != ADAMW_OK) return;
+  usual.size = size;
+  const auto *const bytes = reinterpret_cast<const std::uint8_t *>(options);
+  const std::size_t known = std::min(size, sizeof usual);
+  if (std::memcmp(bytes, &usual, known) != 0) finding("%s wrote other values than its macro", name);
+  if (std::any_of(bytes + known, bytes + size, [](std::uint8_t byte) { return byte != 0; }))
+    finding("%s left bytes beyond its macro's", name);
 }
 
 }  // namespace
@@ -105,10 +116,11 @@ void fuzz_inits(Choices &choices, Memory &memory) {
   const adamw_quantize_options quantize = ADAMW_QUANTIZE_OPTIONS_INIT;
   const adamw_pager_options pager = ADAMW_PAGER_OPTIONS_INIT;
   const adamw_describe_options describe = ADAMW_DESCRIBE_OPTIONS_INIT;
-  fuzz_init("adamw_step_options_init", adamw_step_options_init, step, choices, memory);
-  fuzz_init("adamw_quantize_options_init", adamw_quantize_options_init, quantize, choices, memory);
-  fuzz_init("adamw_pager_options_init", adamw_pager_options_init, pager, choices, memory);
-  fuzz_init("adamw_describe_options_init", adamw_describe_options_init, describe, choices, memory);
+  fuzz_init("adamw_step_options_init", adamw_step_options_init, step, true, 128, choices, memory);
+  fuzz_init("adamw_quantize_options_init", adamw_quantize_options_init, quantize, true, 72, choices, memory);
+  fuzz_init("adamw_pager_options_init", adamw_pager_options_init, pager, true, 32, choices, memory);
+  fuzz_init("adamw_describe_options_init", adamw_describe_options_init, describe, false, sizeof describe, choices,
+            memory);
 }
 
 void fuzz_layout(Choices &choices, Memory &memory) {

@@ -5,6 +5,7 @@
 #include "finding.h"
 #include "other_calls.h"
 #include "pager_options.h"
+#include "resize.h"
 #include "step_run.h"
 
 namespace {
@@ -84,13 +85,17 @@ class Life {
 
   bool create() {
     const Statuses beyond = choose_pager_options(choices_, options_);
-    const Statuses errors = pager_create_errors(&options_, &pager_) | beyond;
     pager_ = reinterpret_cast<adamw_pager *>(8);
-    const adamw_status status = adamw_pager_create(&options_, &pager_);
+    const bool resize = options_.size == sizeof options_ && choices_.one_in(4);
+    // Smaller ones have the defaults of what they lack, and these are in options_ now.
+    const auto given = resize ? resized_options(options_, ADAMW_PAGER_OPTIONS_INIT, 32, choices_, memory_)
+                              : Resized<adamw_pager_options>{&options_, options_.size, false};
+    const Statuses errors = pager_create_errors(&options_, &pager_) | (options_.directory != nullptr ? beyond : 0);
+    const adamw_status status = adamw_pager_create(given.at, &pager_);
     story_ += "backing " + std::to_string(options_.backing) + " device " + std::to_string(options_.device) +
               " resident " + std::to_string(options_.resident_bytes) + " chunk " +
               std::to_string(options_.chunk_bytes) + " reserve " + std::to_string(options_.reserve_bytes) + ":";
-    judge("adamw_pager_create", status, errors);
+    judge("adamw_pager_create", status, errors | (given.unknown ? version : 0));
     if ((status == ADAMW_OK) != (pager_ != nullptr)) finding("*pager is %p", static_cast<void *>(pager_));
     return status == ADAMW_OK;
   }
@@ -230,7 +235,8 @@ class Life {
     judge("adamw_pager_wait", adamw_pager_wait(pager_), 0);
     adamw_pager_statistics s{};
     const bool off = choices_.one_in(8);
-    judge("adamw_pager_stats", adamw_pager_stats(pager_, &s, sizeof s + (off ? 8 : 0)), off ? version : 0);
+    const std::size_t size = off ? choices_.of<std::size_t>({8, 56, sizeof s + 4}) : sizeof s;
+    judge("adamw_pager_stats", adamw_pager_stats(pager_, &s, size), size_errors(size, 64));
     std::int64_t bytes = 0;
     for (const Held &b : buffers_) bytes += b.bytes;
     if (!off && (s.buffers != static_cast<std::int64_t>(buffers_.size()) || s.host_bytes + s.file_bytes < bytes ||

@@ -24,7 +24,7 @@ Statuses choose_pager_options(Choices &choices, adamw_pager_options &o) {
       return 0;
     }
     case 2:
-      o.size += static_cast<std::size_t>(choices.of({8, -8}));
+      o.size = choices.of<std::size_t>({0, 24, sizeof o - 4, sizeof o + 4, 4104, SIZE_MAX});
       return 0;
     default:
       o.directory = "/nonexistent";

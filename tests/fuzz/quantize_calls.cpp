@@ -8,6 +8,7 @@
 #include "finding.h"
 #include "other_calls.h"
 #include "reference.h"
+#include "resize.h"
 #include "step_run.h"
 
 namespace {
@@ -37,7 +38,7 @@ void spoil(Call &c, const adamw_quantize_options *&options, Choices &choices) {
       *numbers[choices.below(4)] += choices.of({1, -1, 256});
       break;
     case 3:
-      o.size = choices.of<std::size_t>({0, sizeof o - 8, sizeof o + 8, SIZE_MAX});
+      o.size = choices.of<std::size_t>({0, 64, sizeof o + 4, 4104, SIZE_MAX});
       break;
     case 4:
       options = nullptr;
@@ -136,8 +137,14 @@ void fuzz_quantize(Choices &choices, Memory &memory) {
   for (std::size_t i = 0; i < scales; ++i) c.absmax[i] = ordinary ? random.uniform() : random.any_float();
   const adamw_quantize_options *options = &o;
   if (choices.one_in(3)) spoil(c, options, choices);
+  const adamw_quantize_options *passed = options;
+  bool unknown = false;
+  if (options != nullptr && o.size == sizeof o && choices.one_in(4)) {
+    const auto r = resized_options(o, ADAMW_QUANTIZE_OPTIONS_INIT, 72, choices, memory);
+    passed = r.at, unknown = r.unknown;
+  }
   memory.remember();
-  const QuantizeCall call{options, c.floats, c.codes, c.absmax, back, kernel_missing};
+  const QuantizeCall call{options, c.floats, c.codes, c.absmax, back, kernel_missing, unknown};
   const Statuses errors = quantize_errors(call);
   if ((allowed(errors) & ok) != 0 && o.numel > 0) {  // its buffers must be there
     const auto holds = [&](const void *p, Wide bytes) {
@@ -152,10 +159,10 @@ void fuzz_quantize(Choices &choices, Memory &memory) {
            std::to_string(o.state_format) + " rounding " + std::to_string(o.rounding) + " numel " +
            std::to_string(o.numel) + " row_length " + std::to_string(o.row_length) + " step " + std::to_string(o.step) +
            " global_offset " + std::to_string(o.global_offset) + " device " + std::to_string(o.device) + " size " +
-           std::to_string(o.size);
+           std::to_string(passed != nullptr ? passed->size : 0) + (unknown ? " with unknown bytes" : "");
   });
-  const adamw_status status = back ? adamw_dequantize(options, c.codes, c.absmax, c.floats)
-                                   : adamw_quantize(options, c.floats, c.codes, c.absmax);
+  const adamw_status status = back ? adamw_dequantize(passed, c.codes, c.absmax, c.floats)
+                                   : adamw_quantize(passed, c.floats, c.codes, c.absmax);
   ++tally.quantized;
   if ((allowed(errors) & only(status)) == 0)
     finding("status %d '%s', allowed: set %#x", status, adamw_last_error(), allowed(errors));

@@ -1,6 +1,7 @@
 // Owns what careless and hostile callers do to a call of adamw_step() that was right, see step_input.h.
 #include <algorithm>
 
+#include "resize.h"
 #include "step_input.h"
 
 namespace {
@@ -38,7 +39,7 @@ void spoil_options(adamw_step_options &o, Choices &choices, Memory &memory) {
       o.flags = static_cast<std::uint32_t>(choices.bits(4));
       break;
     case 6:
-      o.size = choices.of<std::size_t>({0, sizeof o - 1, sizeof o + 1, sizeof o + 8, SIZE_MAX, 8});
+      o.size = choices.of<std::size_t>({0, sizeof o - 1, sizeof o + 1, 120, 4104, SIZE_MAX, 8});
       break;
     case 7:
       scalar(choices.of({&o.grad_scale, &o.found_inf, &o.lr_tensor})[0]);
@@ -136,7 +137,21 @@ void spoil(StepInput &input, Choices &choices, Memory &memory) {
   const int what = choices.below(16);
   if (what < 6) return spoil_options(*input.options, choices, memory);
   if (what < 14 && input.rows > 0) return spoil_row(input, choices, memory);
-  switch (choices.below(5)) {
+  switch (choices.below(9)) {
+    case 5:
+    case 6: {
+      // A pager is not cut off, in whose buffers state may lie.
+      const std::size_t least = input.options->pager != nullptr ? 144 : 128;
+      const auto r = resized_options(*input.options, ADAMW_STEP_OPTIONS_INIT, least, choices, memory);
+      input.passed_options = r.at, input.unknown = r.unknown;
+      break;
+    }
+    case 7:
+    case 8: {
+      const auto r = resized(input.tensors, input.rows, adamw_tensor{}, 104, choices, memory);
+      input.passed_tensors = r.at, input.tensor_size = r.size, input.unknown = r.unknown;
+      break;
+    }
     case 0:
       input.options = nullptr;
       break;
@@ -144,7 +159,7 @@ void spoil(StepInput &input, Choices &choices, Memory &memory) {
       input.tensors = nullptr;
       break;
     case 2:
-      input.tensor_size = choices.of<std::size_t>({0, sizeof(adamw_tensor) - 8, sizeof(adamw_tensor) + 8, 1, SIZE_MAX});
+      input.tensor_size = choices.of<std::size_t>({0, 96, sizeof(adamw_tensor) + 4, 1, 4104, SIZE_MAX});
       break;
     case 3:
       input.count = choices.of<std::int64_t>({-1, INT64_MIN, INT32_MIN, 0});

@@ -15,6 +15,10 @@ struct StepInput {
   std::int64_t count;  // as passed
   std::int64_t rows;   // that there are
   bool comparable;     // no NaN can arise, whose bits kernels may choose
+  // What is passed in the place of the options and of the table, if these have the size of another version.
+  const adamw_step_options *passed_options;
+  const adamw_tensor *passed_tensors;
+  bool unknown;  // they ask for what today's header does not know
 };
 
 // Where state lies: memory of `bytes`, or NULL for ordinary memory.

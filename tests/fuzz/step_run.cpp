@@ -15,6 +15,8 @@ std::string describe(const StepInput &input) {
   std::string text = input.options != nullptr ? describe_options(*input.options) : "adamw_step, options NULL";
   text += "\n  tensors " + std::string(input.tensors != nullptr ? "" : "NULL ") + "of " +
           std::to_string(input.tensor_size) + " bytes, count " + std::to_string(input.count);
+  if (input.passed_options != nullptr) text += ", options of " + std::to_string(input.passed_options->size) + " bytes";
+  if (input.unknown) text += ", with unknown bytes";
   if (input.tensors != nullptr && reinterpret_cast<std::uintptr_t>(input.tensors) % 8 == 0)
     for (std::int64_t i = 0; i < std::min(input.rows, input.count); ++i) text += describe_row(input.tensors[i], i);
   return text;
@@ -138,7 +140,8 @@ void run_step(StepInput &input, Choices &choices, Memory &memory, const std::vec
               Statuses broken) {
   const Telling telling([&] { return describe(input); });
   std::vector<Stretch> used;
-  const StepCall call{input.options, input.tensors, input.tensor_size, input.count, paged, kernel_missing};
+  const StepCall call{input.options, input.tensors,  input.tensor_size, input.count,
+                      paged,         kernel_missing, input.unknown};
   Statuses errors = step_errors(call, &used);
   const auto works = [&] {
     return std::any_of(input.tensors, input.tensors + input.count, [](const adamw_tensor &t) { return t.numel > 0; });
@@ -148,7 +151,9 @@ void run_step(StepInput &input, Choices &choices, Memory &memory, const std::vec
   const Statuses may = allowed(errors);
   if ((may & ok) != 0 && !has_its_memory(used, memory)) return;
   memory.remember();
-  const adamw_status status = adamw_step(input.options, input.tensors, input.tensor_size, input.count);
+  const adamw_status status = adamw_step(input.passed_options != nullptr ? input.passed_options : input.options,
+                                         input.passed_tensors != nullptr ? input.passed_tensors : input.tensors,
+                                         input.tensor_size, input.count);
   const std::string error = adamw_last_error();
   ++tally.steps;
   if ((may & only(status)) == 0) finding("status %d '%s', allowed: set %#x", status, error.c_str(), may);

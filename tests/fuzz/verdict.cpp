@@ -143,7 +143,7 @@ Statuses layout_errors(std::int32_t format, std::int64_t numel, std::int64_t row
 }
 
 Statuses step_errors(const StepCall &call, std::vector<Stretch> *stretches) {
-  Statuses errors = call.tensor_size == sizeof(adamw_tensor) ? 0 : version;
+  Statuses errors = size_errors(call.tensor_size, 104) | (call.unknown ? version : 0);
   if (call.options == nullptr) return errors | invalid;
   const adamw_step_options &o = *call.options;
   if (o.size != sizeof o) return errors | version;
@@ -174,11 +174,15 @@ Statuses step_errors(const StepCall &call, std::vector<Stretch> *stretches) {
   return errors;
 }
 
+Statuses size_errors(std::size_t size, std::size_t least) {
+  return size % 8 == 0 && size >= least && size <= 4096 ? 0 : version;
+}
+
 Statuses quantize_errors(const QuantizeCall &call) {
   if (call.options == nullptr) return invalid;
   const adamw_quantize_options &o = *call.options;
   if (o.size != sizeof o) return version;
-  Statuses errors = 0;
+  Statuses errors = call.unknown ? version : 0;
   const auto need = [&](bool right) { errors |= right ? 0 : invalid; };
   need(o.map == ADAMW_MAP_SIGNED || o.map == ADAMW_MAP_UNSIGNED);
   need(o.state_format == ADAMW_STATE_BLOCK8 || o.state_format == ADAMW_STATE_TENSOR8);
@@ -193,7 +197,7 @@ Statuses quantize_errors(const QuantizeCall &call) {
   need(o.global_offset >= 0 && Wide{o.global_offset} + std::max<std::int64_t>(o.numel, 0) <= Wide{max_index});
   need(row_length_is_right(o.numel, o.row_length));
   if (call.kernel_missing) errors |= o.numel > 0 ? unsupported : unsupported | ok;
-  if (o.numel <= 0 || (errors & invalid) != 0) return errors;
+  if (o.numel <= 0 || (errors & (invalid | version)) != 0) return errors;
   const Layout l = layout_of(o.state_format, o.numel, o.row_length, false);
   Stretches used;
   used.use(call.floats, o.numel, 4, call.floats_written);

@@ -41,6 +41,7 @@ struct StepCall {
   std::int64_t count;
   std::vector<PagerBuffer> paged;  // of options->pager
   bool kernel_missing = false;     // ADAMW_CPU names none that there is
+  bool unknown = false;            // bytes beyond the known fields of options or rows are not 0
 };
 // A stretch of memory that a call uses.
 struct Stretch {
@@ -54,9 +55,12 @@ Statuses step_errors(const StepCall &call, std::vector<Stretch> *used);
 struct QuantizeCall {
   const adamw_quantize_options *options;
   const void *floats, *codes, *absmax;
-  bool floats_written, kernel_missing = false;
+  bool floats_written, kernel_missing = false, unknown = false;
 };
 Statuses quantize_errors(const QuantizeCall &call);
+
+// Of a struct or row of which a caller has `size` bytes, and must have `least`.
+Statuses size_errors(std::size_t size, std::size_t least);
 
 Statuses pager_create_errors(const adamw_pager_options *options, const void *pager);
 

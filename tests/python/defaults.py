@@ -7,8 +7,6 @@ The tests' own tensors are made as ever: what is called is the package's work al
 import functools
 import os
 
-import torch
-
 VARIABLE = "PYADAMW_TEST_DEFAULTS"
 CHOICES = ("bfloat16", "float16", "float64", "meta")
 
@@ -16,6 +14,8 @@ CHOICES = ("bfloat16", "float16", "float64", "meta")
 def under(choice, call):
     @functools.wraps(call)
     def changed(*arguments, **keywords):
+        import torch  # see conftest.py
+
         before = torch.get_default_dtype()
         if choice == "meta":
             with torch.device("meta"):

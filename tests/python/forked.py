@@ -8,6 +8,7 @@ OpenMP has been read before: a test that changes such a thing, or is about impor
 
 import atexit
 import functools
+import gc
 import importlib
 import json
 import os
@@ -31,10 +32,10 @@ def changed_environment(changes):
 
 
 @functools.cache
-def _process(*modules):
+def _process(modules, settings):
     """The one that is forked, of this process; it ends when its input does."""
     # passive: threads that wait leave the processors to others. Without BLAS threads of numpy, no thread is forked.
-    settings = {"OMP_WAIT_POLICY": "passive", "OPENBLAS_NUM_THREADS": "1"}
+    settings = {"OMP_WAIT_POLICY": "passive", "OPENBLAS_NUM_THREADS": "1", **dict(settings)}
     started = subprocess.Popen(
         [sys.executable, __file__, *modules],
         env=changed_environment(settings),
@@ -46,9 +47,10 @@ def _process(*modules):
     return started
 
 
-def run(script, *arguments, modules=("torch", "torch._dynamo"), timeout=300, **environment):
-    """Runs a script in a fork with changed environment variables (None removes one)."""
-    process = _process(*modules)
+def run(script, *arguments, modules=("torch", "torch._dynamo"), settings=(), timeout=300, **environment):
+    """Runs a script in a fork with changed environment variables (None removes one); settings, pairs, are those that
+    the forked process has been started with."""
+    process = _process(modules, settings)
     with tempfile.TemporaryDirectory() as folder:
         out, error = Path(folder) / "out", Path(folder) / "error"
         job = {
@@ -70,6 +72,26 @@ def run(script, *arguments, modules=("torch", "torch._dynamo"), timeout=300, **e
         if late.is_set():
             raise subprocess.TimeoutExpired(script, timeout)
         return subprocess.CompletedProcess(script, status, out.read_text(), error.read_text())
+
+
+# What `python ARGUMENT...` does, of a child's own.
+COMMAND = """
+import os, runpy, sys
+sys.path[:0] = [path for path in os.environ["PYTHONPATH"].split(os.pathsep) if path not in sys.path]
+how, sys.argv[:] = sys.argv[1], sys.argv[2:]
+if how == "-m":
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+else:
+    runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def run_command(*arguments, **options):
+    """Runs the arguments of a Python, -c SCRIPT, -m MODULE or FILE and those that follow, in a fork."""
+    first, *others = arguments
+    if first == "-c":
+        return run(*others, **options)
+    return run(COMMAND, *([first] if first == "-m" else ["file", first]), *others, **options)
 
 
 def run_processes(module, folder, *jobs):
@@ -113,6 +135,7 @@ if __name__ == "__main__":
     for name in sys.argv[1:]:
         importlib.import_module(name)
     assert len(os.listdir("/proc/self/task")) == 1, "threads are not forked"
+    gc.freeze()  # a child's collector does not go through all of torch
     task = wait_for_jobs()
     become(task)
     sys.path.remove(str(Path(__file__).parent))

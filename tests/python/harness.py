@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from forked import changed_environment
+from forked import changed_environment, run_command
 
 import pyadamw
 
@@ -84,28 +84,24 @@ def assert_same_bits(one, other):
 
 def run_python(script, *arguments, **environment):
     """Runs a script in a fresh interpreter with changed environment variables (None removes one)."""
-    return _run(["-c", script, *arguments], environment, 300)
+    return subprocess.run(
+        [sys.executable, "-c", script, *map(str, arguments)],
+        env=changed_environment(environment),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
 
 
 def run_played(*arguments, **environment):
     """Runs Python with a library whose CUDA device the CPU plays, in the root folder; returns what it printed."""
     if not PLAYED.exists():
         pytest.skip("needs ci/cpp release --build-only (make test does that first)")
-    done = _run(arguments, {"PYADAMW_LIBRARY": str(PLAYED), **environment}, 600)
+    done = run_command(*arguments, timeout=600, PYADAMW_LIBRARY=str(PLAYED), **environment)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
-
-
-def _run(arguments, environment, timeout):
-    return subprocess.run(
-        [sys.executable, *map(str, arguments)],
-        env=changed_environment(environment),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
 
 
 def ulps(tensor):

@@ -94,7 +94,7 @@ def _(w):
 
 @case("step", "VERSION")
 def _(w):
-    return w.step(size=120)
+    return w.step(size=96)
 
 
 @cases("INVALID_ARGUMENT", "quantize", "dequantize")

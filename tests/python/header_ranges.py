@@ -9,7 +9,8 @@ from pyadamw._native.library import ffi, library, new_options, text
 NUMEL, CHUNK, LEAST_PAGED = 512, 65536, 4 * 65536
 NAMES = {"numel": NUMEL, "chunk_bytes": CHUNK}  # what ends of ranges refer to
 HOST, FILE = 0, 1  # adamw_place
-INVALID_ARGUMENT = 1
+INVALID_ARGUMENT, VERSION = 1, 2
+LARGEST = 4096 + 8  # more bytes than any struct may have
 
 
 def verdict(call, name, value):
@@ -18,7 +19,8 @@ def verdict(call, name, value):
         status, said = call(value)
     except OverflowError:
         return None
-    return not (status == INVALID_ARGUMENT and (f"{name} = " in said or f"{name}[0] = " in said))
+    refused = VERSION if name.endswith("size") else INVALID_ARGUMENT
+    return not (status == refused and (f"{name} = " in said or f"{name}[0] = " in said))
 
 
 def _said(status):
@@ -44,6 +46,57 @@ def _in_row(field, value):
 def _behind_pointer(call, kind="float *"):
     """call(value) with a pointer to the value instead of it."""
     return lambda value: call(ffi.new(kind, value))
+
+
+def _sized(kind, call):
+    """call(options) with options of `value` bytes, of which those beyond the known fields are 0."""
+
+    def with_size(value):
+        memory, known = ffi.new("char[]", LARGEST), new_options(kind)
+        ffi.memmove(memory, known, ffi.sizeof(kind))
+        options = ffi.cast(f"{kind} *", memory)
+        options.size = value
+        return _said(call(options))
+
+    return with_size
+
+
+def _sized_step(options):
+    return library().lib.adamw_step(options, ffi.NULL, ffi.sizeof("adamw_tensor"), 0)
+
+
+def _sized_quantize(options):
+    return library().lib.adamw_quantize(options, ffi.NULL, ffi.NULL, ffi.NULL)
+
+
+def _sized_dequantize(options):
+    return library().lib.adamw_dequantize(options, ffi.NULL, ffi.NULL, ffi.NULL)
+
+
+def _sized_create(options):
+    pager = ffi.new("adamw_pager **")
+    status = library().lib.adamw_pager_create(options, pager)
+    assert status or not library().lib.adamw_pager_destroy(pager[0])
+    return status
+
+
+def _sized_init(kind):
+    memory = ffi.new("char[]", LARGEST)
+    init = getattr(library().lib, f"{kind}_init")
+    return lambda value: _said(init(ffi.cast(f"{kind} *", memory), value))
+
+
+def _sized_rows(value):
+    return _said(library().lib.adamw_step(new_options("adamw_step_options"), ffi.NULL, value, 0))
+
+
+def _sized_stats(value):
+    memory = ffi.new("char[]", LARGEST)
+
+    def body(lib, pager, buffer):
+        return _said(lib.adamw_pager_stats(pager, ffi.cast("adamw_pager_statistics *", memory), value))
+
+    return _with_pager(HOST, body)
 
 
 def _quantize(function, field, value):
@@ -137,6 +190,17 @@ CALLS = {
     ],
     ("adamw_pager_options", "reserve_bytes"): [lambda value: create(reserve_bytes=value, backing=FILE)],
     ("adamw_describe_options", "count"): [_describe],
+    ("adamw_step_options", "size"): [_sized("adamw_step_options", _sized_step)],
+    ("adamw_quantize_options", "size"): [
+        _sized("adamw_quantize_options", call) for call in (_sized_quantize, _sized_dequantize)
+    ],
+    ("adamw_pager_options", "size"): [_sized("adamw_pager_options", _sized_create)],
+    **{
+        (f"adamw_{kind}_options_init", "size"): [_sized_init(f"adamw_{kind}_options")]
+        for kind in ("step", "quantize", "pager")
+    },
+    ("adamw_step", "tensor_size"): [_sized_rows],
+    ("adamw_pager_stats", "size"): [_sized_stats],
     ("adamw_step", "count"): [lambda value: _step(count=value)],
     ("adamw_set_num_threads", "num_threads"): [_set_num_threads],
     ("adamw_get_state_layout", "numel"): [_layout],

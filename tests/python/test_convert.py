@@ -6,12 +6,12 @@ import json
 import os
 import pickle
 import pty
-import resource
 import stat
 import struct
 import subprocess
 import sys
 
+import forked
 import pytest
 import torch
 from harness import changed_environment, run_python
@@ -167,17 +167,14 @@ def test_a_full_disk(folder, to):
     large = torch.rand(100_000)
     torch.save(state(exp_avg=large, exp_avg_sq=large), "large.pt")
     (folder / "out").write_text("old")
-    command = [sys.executable, "-m", "pyadamw", "convert", "large.pt", "out", "--to", to]
-    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
-    done = subprocess.run(
-        command,
-        env=changed_environment({}),
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limit)),
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    script = """
+import os, resource, sys
+from pyadamw import cli
+os.chdir(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+sys.exit(cli.main(["convert", "large.pt", "out", "--to", sys.argv[2]]))
+"""
+    done = forked.run(script, folder, to)
     assert done.returncode == 1 and is_one_line(done.stderr), done.stderr
     assert "out cannot be written" in done.stderr
     assert (folder / "out").read_text() == "old"

@@ -2,13 +2,9 @@
 package's work is done under another default dtype, or on another default device.
 """
 
-import subprocess
-import sys
-
 import defaults
 import pytest
-from forked import changed_environment
-from harness import ROOT
+from forked import run_command
 
 FILES = ("against_torch", "percentile_clipping", "state_dict", "noncontiguous", "gradscaler", "quantize", "addresses")
 # What takes long and makes no more tensors.
@@ -18,13 +14,6 @@ LEFT = "not free and not module"
 @pytest.mark.parametrize("choice", defaults.CHOICES)
 def test_nothing_comes_from_defaults(choice):
     files = [f"tests/python/test_{name}.py" for name in FILES]
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *files, "-k", LEFT],
-        env=changed_environment({defaults.VARIABLE: choice}),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=500,
-        check=False,
-    )
+    arguments = ["-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *files, "-k", LEFT]
+    done = run_command(*arguments, timeout=500, **{defaults.VARIABLE: choice})
     assert done.returncode == 0, done.stdout[-5000:]

@@ -14,6 +14,8 @@ from harness import assert_same_bits, clones, give_gradients, moment_of, paramet
 import pyadamw
 from pyadamw._native import inspect_tensors
 from pyadamw._native.inspect_tensors import _FORM, Described, DescribedGradients
+from pyadamw._native.library import library
+from pyadamw._step import gradients as step_gradients
 
 NEEDS_LOOP = pytest.mark.skipif(inspect_tensors._loop() is None, reason="this torch has no DLPack exchange API")
 
@@ -47,10 +49,11 @@ OTHER = {
 
 @pytest.fixture(params=["loop", "without gradients", "one by one"])
 def _either_way(request, monkeypatch):
-    if request.param == "one by one":
-        monkeypatch.setattr(inspect_tensors, "_loop", lambda: None)
+    if request.param == "one by one":  # as with a library that lacks the private function
+        monkeypatch.setattr(library(), "describe_tensors", None)
+        monkeypatch.setattr(inspect_tensors, "_loop", inspect_tensors._loop.__wrapped__)
     if request.param == "without gradients":
-        monkeypatch.setattr(inspect_tensors, "_gradient", lambda: None)
+        monkeypatch.setattr(step_gradients, "finds_gradients", lambda params: False)
 
 
 @NEEDS_LOOP
@@ -75,6 +78,13 @@ def test_says_that_it_cannot(name):
     assert not described.read([torch.ones(3), OTHER[name]])
     assert not described.read([torch.ones(3)])
     assert described.read([torch.ones(3), torch.ones(3)])  # no exception is left behind
+
+
+@NEEDS_LOOP
+def test_python_code_in_the_place_of_a_gradient_is_not_run_by_the_loop():
+    plain, own = torch.nn.Parameter(torch.ones(3)), OwnGradient(torch.ones(3))
+    assert inspect_tensors.finds_gradients([plain, plain])
+    assert not inspect_tensors.finds_gradients([plain, own])
 
 
 @NEEDS_LOOP

@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 import pytest
-from harness import run_python
+from forked import run, run_command
 
 HOGWILD = """
 import sys, torch, torch.multiprocessing as mp, pyadamw
@@ -27,8 +27,9 @@ if __name__ == "__main__":
         for value in optimizer.state[p].values():
             value.share_memory_()
     before = [p.detach().clone() for p in params]
-    for _ in range(3):  # one after the other
-        process = mp.Process(target=work, args=(optimizer, params, 5))
+    count = 3 if sys.argv[2] == "fork" else 1  # one after the other; who is spawned imports torch first
+    for _ in range(count):
+        process = mp.Process(target=work, args=(optimizer, params, 15 // count))
         process.start()
         process.join(120)
         assert process.exitcode == 0
@@ -49,10 +50,12 @@ def test_processes_that_share_parameters_and_state(tmp_path, cls, method):
     """Steps of several processes in turn are steps of one, their counts included (Hogwild)."""
     script = tmp_path / "hogwild.py"
     script.write_text(HOGWILD)
-    # A file: a spawned process imports it.
-    done = subprocess.run(
-        [sys.executable, script, cls, method], capture_output=True, text=True, timeout=300, check=False
-    )
+    # A file: a spawned process imports it, that of an interpreter of its own.
+    if method == "spawn":
+        command = [sys.executable, script, cls, method]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    else:
+        done = run_command(script, cls, method)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -73,7 +76,7 @@ if child == 0:
     os._exit(0 if int(optimizer.state[params[0]]["step"]) == 2 else 1)
 assert os.waitpid(child, 0)[1] == 0
 """
-    done = run_python(script)
+    done = run(script)
     assert done.returncode == 0, done.stderr
 
 
@@ -142,7 +145,7 @@ print("done")
 
 def test_workers_of_a_data_loader(tmp_path):
     """They leave state in files to their parent, which need not copy it; other children have a snapshot."""
-    done = run_python(WORKERS, tmp_path)
+    done = run(WORKERS, tmp_path)
     assert done.stdout.endswith("done\n"), done.stdout + done.stderr
 
 
@@ -181,5 +184,5 @@ print("done")
 
 def test_a_child_saves_state_in_files_and_changes_none(tmp_path):
     """What would need the pager is an error that says why, and leaves counts and moments as they are."""
-    done = run_python(CHILD, tmp_path)
+    done = run(CHILD, tmp_path)
     assert done.stdout.endswith("done\n"), done.stdout + done.stderr

@@ -1,5 +1,5 @@
-"""Owns the law that include/adamw.h and the functions say the same: every status that it lists is returned, no other
-is, and every range that it gives is the one that is checked, at both ends.
+"""Owns the law that adamw.h and adamw_python.h say what the functions do: every status that is listed is returned, no
+other is, and every range that is given is the one that is checked, at both ends.
 """
 
 import json
@@ -20,7 +20,8 @@ from header_reader import all_ranges, all_statuses, functions, named_functions, 
 from pyadamw._native import cdef
 from pyadamw._native.library import library
 
-HEADER = (ROOT / "include" / "adamw.h").read_text(encoding="utf-8")
+PUBLIC, PRIVATE = "include/adamw.h", "libadamw/python/adamw_python.h"
+HEADER = "\n".join((ROOT / name).read_text(encoding="utf-8") for name in (PUBLIC, PRIVATE))
 HERE = Path(__file__).parent
 
 
@@ -171,20 +172,32 @@ def test_what_else_is_said_of_windows():
 # ---- the header itself -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("file", ["include/adamw.h", "README.md", "CHANGELOG.md"])
+@pytest.mark.parametrize("file", [PUBLIC, PRIVATE, "README.md", "CHANGELOG.md"])
 def test_functions_that_are_named_exist(file):
     """What is written as a call of a function of the library is one."""
     assert named_functions((ROOT / file).read_text(encoding="utf-8")) - functions(HEADER).keys() == set()
 
 
-def test_parsers_can_read_it():
+def test_python_is_not_in_the_public_header():
+    """What a C program includes names nothing that only pyadamw calls, and nothing of Python."""
+    public = (ROOT / PUBLIC).read_text(encoding="utf-8")
+    private = (ROOT / PRIVATE).read_text(encoding="utf-8")
+    assert functions(private).keys() == {name for name in functions(HEADER) if name not in functions(public)}
+    assert {"adamw_python_version", "adamw_describe_tensors"} <= functions(private).keys()
+    assert not re.search(r"adamw_(describe|python)|Python|\bPy[A-Z]|dlpack", public, flags=re.I)
+
+
+@pytest.mark.parametrize("file", [PUBLIC, PRIVATE])
+def test_parsers_can_read_it(file):
     """With ADAMW_NO_ASSERTS the preprocessed header is plain declarations, of which cffi makes the same structs."""
-    command = [os.environ.get("CC", "cc"), "-E", "-P", "-DADAMW_STATIC", "-DADAMW_NO_ASSERTS", ROOT / "include/adamw.h"]
+    command = [os.environ.get("CC", "cc"), "-E", "-P", "-DADAMW_STATIC", "-DADAMW_NO_ASSERTS", ROOT / file]
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     text = text[text.index("typedef enum adamw_status") :]
     ffi = cffi.FFI()
     ffi.cdef(text)
-    assert {name: ffi.sizeof(name) for name in cdef.SIZES} == cdef.SIZES
+    private = ("adamw_tensor_form", "adamw_describe_options")
+    sizes = {name: size for name, size in cdef.SIZES.items() if file == PRIVATE or name not in private}
+    assert {name: ffi.sizeof(name) for name in sizes} == sizes
     lib = ffi.dlopen(str(library().path))
     options = ffi.new("adamw_step_options *")
     assert lib.adamw_step_options_init(options, ffi.sizeof("adamw_step_options")) == 0

@@ -49,8 +49,8 @@ def without_sections(path, length):
 
 VERSIONS = "int adamw_abi_version(void) {{ return {}; }} int adamw_version(void) {{ return {}; }}"
 REFUSED = {
-    "missing": (lambda path: None, "LibraryNotFoundError", "there is no such file"),
-    "a folder": (Path.mkdir, "LibraryNotFoundError", "it is a folder: name the file in it"),
+    "missing": (lambda path: None, "LibraryNotFoundError", "no such file"),
+    "a folder": (Path.mkdir, "LibraryNotFoundError", "it is a folder: give the path of the file in it"),
     "a broken link": (lambda path: path.symlink_to("/nowhere.so"), "LibraryNotFoundError", "a link to /nowhere.so"),
     "text": (
         lambda path: path.write_text("no library"),
@@ -120,7 +120,7 @@ def test_a_library_that_may_not_be_read(tmp_path):
         folder.chmod(0o755)
     output = forked.run(script, PYADAMW_LIBRARY=str(path)).stdout
     assert output.startswith(
-        f"LibraryNotFoundError PYADAMW_LIBRARY = {path} cannot be loaded: this user may not read it"
+        f"LibraryNotFoundError PYADAMW_LIBRARY = {path} cannot be loaded: you have no permission to read it"
     )
     assert f"chmod a+r {path}" in output
 
@@ -136,12 +136,12 @@ def test_a_newer_system_is_named(tmp_path):
 def test_a_wrong_path_is_named_at_the_first_use():
     """Constructing an optimizer does not hide why there is no library."""
     output = forked.run(CONSTRUCT, PYADAMW_LIBRARY="/nowhere.so").stdout
-    assert output.startswith("LibraryNotFoundError PYADAMW_LIBRARY = /nowhere.so: there is no such file")
+    assert output.startswith("LibraryNotFoundError PYADAMW_LIBRARY = /nowhere.so: no such file")
 
 
 def test_import_needs_no_library():
     """`import pyadamw` works without the library; only using it is an error."""
-    assert run_python("import pyadamw; print(pyadamw.__version__)", PYADAMW_LIBRARY="/nowhere.so").returncode == 0
+    assert forked.run("import pyadamw; print(pyadamw.__version__)", PYADAMW_LIBRARY="/nowhere.so").returncode == 0
 
 
 @pytest.fixture
@@ -275,10 +275,10 @@ def test_declarations_are_the_headers():
 def test_info_command():
     """`python -m pyadamw info` prints versions, library and kernel; without a library it says so and fails."""
     script = "import sys; from pyadamw.cli import main; sys.exit(main(['info']))"
-    done = run_python(script)
+    done = forked.run(script)
     assert done.returncode == 0
     assert all(word in done.stdout for word in ("pyadamw", "torch", "library", "kernel", "threads"))
-    done = run_python(script, PYADAMW_LIBRARY="/nowhere.so")
+    done = forked.run(script, PYADAMW_LIBRARY="/nowhere.so")
     assert done.returncode == 1
     assert "/nowhere.so" in done.stderr
 

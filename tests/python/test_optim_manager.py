@@ -3,9 +3,10 @@
 import gc
 import weakref
 
+import forked
 import pytest
 import torch
-from harness import moment_of, parameters, run_python, train
+from harness import moment_of, parameters, train
 
 import pyadamw
 
@@ -143,5 +144,5 @@ class Late:
 late = Late()
 late.itself = late
 """
-    done = run_python(script)
+    done = forked.run(script)
     assert (done.returncode, done.stderr) == (0, "")

@@ -234,8 +234,8 @@ WRONG = {
     "backing": ("disk", "backing = 'disk': must be None, 'host', 'file', 'pinned', 'managed'"),
     "resident_bytes": (-1, "resident_bytes = -1: must be a number of bytes >= 0"),
     "chunk_bytes": (1.5, "chunk_bytes = 1.5: must be a number of bytes >= 0"),
-    "reserve_bytes": (4096, 'reserve_bytes = 4096: must be 0 but for backing="file"'),
-    "directory": ("/tmp", "directory = '/tmp': must be None but for backing=\"file\""),
+    "reserve_bytes": (4096, "reserve_bytes = 4096: only allowed with backing='file'"),
+    "directory": ("/tmp", "directory = '/tmp': only allowed with backing='file'"),
     "min_numel": (None, "min_numel = None: must be an integer >= 0"),
 }
 

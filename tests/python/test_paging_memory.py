@@ -171,7 +171,7 @@ if sys.argv[2] == "exception":
 
 @pytest.mark.parametrize(("how", "code"), [("end", 0), ("exception", 3)])
 def test_the_interpreter_ends_quietly(disk, how, code):
-    done = run_python(ENDS, disk, how)
+    done = forked.run(ENDS, disk, how)
     assert (done.returncode, done.stdout, done.stderr) == (code, "", "")
     assert os.listdir(disk) == []
 

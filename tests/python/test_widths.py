@@ -13,7 +13,7 @@ import pyadamw
 def test_every_pair_in_every_way():
     """Full state dicts, those from rank 0 and load_state_dict() convert; files may be refused."""
     done = run(
-        "import widths_script; widths_script.main()", modules=("widths_script",), timeout=400, OMP_NUM_THREADS="1"
+        "import widths_script; widths_script.main()", modules=("sharded_script",), timeout=400, OMP_NUM_THREADS="1"
     )
     wrong = [line for line in done.stdout.splitlines() if "WRONG" in line]
     assert done.returncode == 0, "\n".join(wrong) + done.stderr[-3000:]
@@ -46,7 +46,7 @@ def test_codes_of_format_1_that_were_cast_are_refused():
     saved = optimizer.state_dict()
     saved["param_groups"][0].update(pyadamw_format=1, optim_bits=8)
     saved["state"][0]["exp_avg"] = torch.randint(256, (70, 100)).float()
-    with pytest.raises(ValueError, match="exp_avg has the whole numbers of 8-bit codes"):
+    with pytest.raises(ValueError, match="exp_avg consists of 8-bit codes"):
         optimizer.load_state_dict(saved)
 
 

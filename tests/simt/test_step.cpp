@@ -105,6 +105,8 @@ void check_all_kinds() {
     for (int dtypes = 0; dtypes < 9; ++dtypes) {
       for (std::uint32_t amsgrad : {0u, unsigned{ADAMW_STEP_AMSGRAD}}) {
         for (int variant = 0; variant < 8; ++variant, ++number) {
+          // Each option of each format still meets a third of the dtypes: this looks at memory, not at bits.
+          if (abridged && (number / 8 + variant) % 3 != 0) continue;
           Case c{options_of(format, dtypes / 3, dtypes % 3, amsgrad)};
           c.shift = static_cast<std::size_t>(number % 7 == 0 ? number % 5 : 0);
           c.used_state = number % 3 == 1;

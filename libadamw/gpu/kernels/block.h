@@ -68,7 +68,7 @@ ADAMW_DEVICE RawCodes load_codes(const AllBuffers &at, std::int64_t begin, int n
       [&](std::uint32_t (&words)[2], const void *base, std::uint8_t zero) {
         load_codes(words, base, begin, n, lane, zero);
       },
-      raw, at.moments, DynamicCodes::zero);
+      raw, at.moments(), DynamicCodes::zero);
   return raw;
 }
 
@@ -98,11 +98,11 @@ struct Block {
                                            : row.global_offset + begin);
   }
 
-  ADAMW_DEVICE bool amsgrad() const { return at.moments.max_exp_avg_sq != nullptr; }
+  ADAMW_DEVICE bool amsgrad() const { return at.max_exp_avg_sq != nullptr; }
 
   ADAMW_DEVICE PerMoment<float> old_scales(bool tensorwise) const {
     if (tensorwise) return head.results[number].old_scales;
-    return map_moments(amsgrad(), [this](const float *scales) { return scales[block]; }, at.scales);
+    return map_moments(amsgrad(), [this](const float *scales) { return scales[block]; }, at.scales());
   }
 
   // The scales of the new moments from the bits of their largest magnitudes; written where this block is to.
@@ -115,7 +115,7 @@ struct Block {
     }
     // A tensor's one scale is written with its first block: nothing else of this launch reads it.
     if (lane == 0 && (!tensorwise || block == 0)) {
-      for_each_moment(amsgrad(), [this](float *to, const Scale &scale) { to[block] = scale.absmax; }, at.scales, s);
+      for_each_moment(amsgrad(), [this](float *to, const Scale &scale) { to[block] = scale.absmax; }, at.scales(), s);
     }
     return s;
   }

@@ -225,27 +225,23 @@ ADAMW_DEVICE void store_params(const float *x, void *first, int n, unsigned lane
   }
 }
 
-// The same with dtypes known at run time (0, 1, 2: float32, bfloat16, float16), for the rare paths.
+// The same with dtypes known at run time, for the rare paths.
 ADAMW_DEVICE void load_any(float *x, const void *base, int dtype, std::int64_t begin, int n, unsigned lane) {
-  if (dtype == 0) {
-    load_floats<Float32, Singles>(x, base, begin, n, lane);
-  } else if (dtype == 1) {
-    load_floats<Bfloat16, Singles>(x, base, begin, n, lane);
-  } else {
-    load_floats<Float16, Singles>(x, base, begin, n, lane);
-  }
+#define ADAMW_CASE(value, Dtype) \
+  if (dtype == value) return load_floats<Dtype, Singles>(x, base, begin, n, lane);
+  ADAMW_KERNEL_DTYPES(ADAMW_CASE)
+#undef ADAMW_CASE
+  __builtin_unreachable();
 }
 ADAMW_DEVICE void store_any(const float *x, void *base, int dtype, std::int64_t begin, int n, unsigned lane,
                             bool stochastic, std::uint32_t key, std::uint64_t start) {
-  if (dtype == 0) {
-    store_params<Float32, Singles>(x, first_of<float, Singles>(base, begin, lane), n, lane, stochastic, key, start);
-  } else if (dtype == 1) {
-    store_params<Bfloat16, Singles>(x, first_of<std::uint16_t, Singles>(base, begin, lane), n, lane, stochastic, key,
-                                    start);
-  } else {
-    store_params<Float16, Singles>(x, first_of<std::uint16_t, Singles>(base, begin, lane), n, lane, stochastic, key,
-                                   start);
-  }
+#define ADAMW_CASE(value, Dtype)                                                                                     \
+  if (dtype == value)                                                                                                \
+    return store_params<Dtype, Singles>(x, first_of<Dtype::Stored, Singles>(base, begin, lane), n, lane, stochastic, \
+                                        key, start);
+  ADAMW_KERNEL_DTYPES(ADAMW_CASE)
+#undef ADAMW_CASE
+  __builtin_unreachable();
 }
 
 // ---- codes: eight bytes in two words ----

@@ -39,5 +39,5 @@ ADAMW_KERNEL adamw_measure32_amsgrad(ADAMW_PARAMS AmsgradTable table) { measure<
 ADAMW_KERNEL adamw_measure8_amsgrad(ADAMW_PARAMS AmsgradTable table) { measure<true, true>(table); }
 ADAMW_KERNEL adamw_norms(ADAMW_PARAMS NormTable table) { norms(table); }
 ADAMW_KERNEL adamw_largest(ADAMW_PARAMS QuantizeTable table) { find_largest(table); }
-ADAMW_KERNEL adamw_quantize_blocks(ADAMW_PARAMS QuantizeTable table) { quantize_blocks(table); }
-ADAMW_KERNEL adamw_dequantize_blocks(ADAMW_PARAMS QuantizeTable table) { dequantize_blocks(table); }
+ADAMW_KERNEL adamw_quantize8(ADAMW_PARAMS QuantizeTable table) { quantize_blocks(table); }
+ADAMW_KERNEL adamw_dequantize8(ADAMW_PARAMS QuantizeTable table) { dequantize_blocks(table); }

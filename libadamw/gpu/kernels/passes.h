@@ -85,25 +85,34 @@ struct Measure {
     const AllBuffers at = buffers_of(row);
     if constexpr (Eight) {
       const std::int64_t number = head.tensorwise ? 0 : block;
-      const PerMoment<float> scales = map_moments(Amsgrad, [&](const float *all) { return all[number]; }, at.scales);
+      const PerMoment<float> scales = map_moments(Amsgrad, [&](const float *all) { return all[number]; }, at.scales());
       const RawCodes raw = load_codes<Amsgrad>(at, begin, n, lane);
       const Factors8 f = direction_factors8(c);
       const OldFactors old = old_factors(f, scales.exp_avg, scales.exp_avg_sq);
       for (int j = 0; j < each; ++j) {
         const PerMoment<float> values = decode<Amsgrad>(raw, j, *tables);
-        const auto masked = masked_moments8<Amsgrad>(values, values.exp_avg_sq * values.exp_avg_sq, scales, g[j], f,
-                                                     old, head.skip_zeros);
-        direction[j] = masked.steps ? change8(masked.moments.exp_avg, masked.moments.max_exp_avg_sq, f) : 0.0f;
-        for_each_moment(
-            true, [](std::uint32_t &most, float x) { most = larger(most, bits(absolute(x))); }, largest,
-            masked.moments);
+        const float old_max = Amsgrad ? values.max_exp_avg_sq * scales.max_exp_avg_sq : 0.0f;
+        const Moments<float> next =
+            update_moments8(values.exp_avg, values.exp_avg_sq * values.exp_avg_sq, g[j], f, old);
+        PerMoment<float> now{values.exp_avg * scales.exp_avg, values.exp_avg_sq * scales.exp_avg_sq, old_max};
+        if (!Amsgrad) now.max_exp_avg_sq = now.exp_avg_sq;
+        direction[j] = 0.0f;
+        if (steps8(next.exp_avg_sq, g[j], head.skip_zeros)) {
+          now.exp_avg = next.exp_avg;
+          now.exp_avg_sq = sqrt(next.exp_avg_sq);
+          now.max_exp_avg_sq = Amsgrad ? maximum(old_max, now.exp_avg_sq) : now.exp_avg_sq;
+          direction[j] = change8(now.exp_avg, now.max_exp_avg_sq, f);
+        }
+        largest.exp_avg = larger(largest.exp_avg, bits(absolute(now.exp_avg)));
+        largest.exp_avg_sq = larger(largest.exp_avg_sq, bits(now.exp_avg_sq));
+        largest.max_exp_avg_sq = larger(largest.max_exp_avg_sq, bits(now.max_exp_avg_sq));
       }
     } else {
       PerMoment<float[each]> s{};
       for_each_moment(
           Amsgrad,
           [&](float (&to)[each], const void *base) { load_floats<Float32, Singles>(to, base, begin, n, lane); }, s,
-          at.moments);
+          at.moments());
       for (int j = 0; j < each; ++j) {
         direction[j] =
             step_element32<Amsgrad>(p[j], g[j], s.exp_avg[j], s.exp_avg_sq[j], s.max_exp_avg_sq[j], c, head.skip_zeros)
@@ -140,7 +149,7 @@ struct Measure {
     if constexpr (Eight) {
       if (head.tensorwise) {
         result.scales = map_moments(true, [](std::uint32_t b) { return block_scale(from_bits(b)); }, largest);
-        result.old_scales = map_moments(Amsgrad, [](const float *old) { return *old; }, buffers_of(row).scales);
+        result.old_scales = map_moments(Amsgrad, [](const float *old) { return *old; }, buffers_of(row).scales());
       }
     }
   }

@@ -73,12 +73,12 @@ struct Stream8 {
   ADAMW_DEVICE Place place(std::uint32_t block, std::int64_t begin) const {
     const AllBuffers &at = mine.at;
     const std::int64_t first = begin + Share::index(lane, 0);
-    float *scale = lane == 0 ? at.scales.exp_avg : at.scales.exp_avg_sq;
-    if (Amsgrad && lane >= 2) scale = at.scales.max_exp_avg_sq;
+    float *scale = lane == 0 ? at.exp_avg_absmax : at.exp_avg_sq_absmax;
+    if (Amsgrad && lane >= 2) scale = at.max_exp_avg_sq_absmax;
     return {static_cast<unsigned char *>(at.param) + first * P::size,
             static_cast<const unsigned char *>(at.grad) + first * G::size,
             map_moments(
-                Amsgrad, [first](void *base) { return static_cast<unsigned char *>(base) + first; }, at.moments),
+                Amsgrad, [first](void *base) { return static_cast<unsigned char *>(base) + first; }, at.moments()),
             scale + block};
   }
 
@@ -87,11 +87,8 @@ struct Stream8 {
   ADAMW_DEVICE Fetch first_fetch(std::uint32_t count, std::uint32_t stride, std::int64_t begin) const {
     const unsigned warp = warp_id();
     const AllBuffers &at = mine.at;
-    const void *from = warp == 0   ? at.param
-                       : warp == 1 ? at.grad
-                       : warp == 2 ? at.moments.exp_avg
-                                   : at.moments.exp_avg_sq;
-    if (Amsgrad && warp == 4) from = at.moments.max_exp_avg_sq;
+    const void *from = warp == 0 ? at.param : warp == 1 ? at.grad : warp == 2 ? at.exp_avg : at.exp_avg_sq;
+    if (Amsgrad && warp == 4) from = at.max_exp_avg_sq;
     const std::uint32_t size = warp == 0 ? P::size : warp == 1 ? G::size : 1, bytes = size * block_size;
     const bool wanted = stride > Warps && warp < (Amsgrad ? 5 : 4);
     const std::int64_t behind_last = begin / block_size - warp + std::int64_t{count + 2} * stride;
@@ -112,9 +109,9 @@ struct Stream8 {
       load_words_if<Share::run * size / 4>(wanted, from + 32 * j * size, words + j * size / 4);
   }
   ADAMW_DEVICE void read_state(Raw &raw, const Place &at, bool wanted) const {
-    for_each_moment(
-        Amsgrad, [wanted](std::uint32_t (&words)[2], const unsigned char *from) { read<1>(words, from, wanted); },
-        raw.codes, at.codes);
+    read<1>(raw.codes.exp_avg, at.codes.exp_avg, wanted);
+    read<1>(raw.codes.exp_avg_sq, at.codes.exp_avg_sq, wanted);
+    if (Amsgrad) read<1>(raw.codes.max_exp_avg_sq, at.codes.max_exp_avg_sq, wanted);
     read<G::size>(raw.grad, at.grad, wanted);
     load_float_if(wanted && lane < scales, at.scale, &raw.scale);
   }

@@ -234,12 +234,9 @@ class ManagedBacking final : public DeviceBacking {
 
 }  // namespace
 
-adamw_status managed_backing(const char *function, DeviceState &state, const PagerOptions &options, PagerCounts &counts,
+adamw_status managed_backing(const char *function, const PagerOptions &options, PagerCounts &counts,
                              std::unique_ptr<Backing> *backing) {
-  auto fresh = std::make_unique<ManagedBacking>(state, options, counts);
-  if (adamw_status s = fresh->open(function)) return s;
-  *backing = std::move(fresh);
-  return ADAMW_OK;
+  return make<ManagedBacking>(function, options, counts, backing);
 }
 
 }  // namespace gpu

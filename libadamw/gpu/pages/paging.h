@@ -102,10 +102,17 @@ class DeviceBacking : public Backing {
   }
 };
 
-adamw_status pinned_backing(const char *function, DeviceState &state, const PagerOptions &options, PagerCounts &counts,
-                            std::unique_ptr<Backing> *backing);
-adamw_status managed_backing(const char *function, DeviceState &state, const PagerOptions &options, PagerCounts &counts,
-                             std::unique_ptr<Backing> *backing);
+// Makes a backing of class B for the device that the options name.
+template <class B>
+adamw_status make(const char *function, const PagerOptions &options, PagerCounts &counts,
+                  std::unique_ptr<Backing> *backing) {
+  DeviceState *state = nullptr;
+  if (adamw_status s = device_state(function, options.device, &state)) return s;
+  auto fresh = std::make_unique<B>(*state, options, counts);
+  if (adamw_status s = fresh->open(function)) return s;
+  *backing = std::move(fresh);
+  return ADAMW_OK;
+}
 
 inline Pointer device_pointer(const void *memory) { return reinterpret_cast<std::uintptr_t>(memory); }
 inline void *host_pointer(Pointer memory) { return reinterpret_cast<void *>(static_cast<std::uintptr_t>(memory)); }

@@ -277,12 +277,9 @@ class PinnedBacking final : public DeviceBacking {
 
 }  // namespace
 
-adamw_status pinned_backing(const char *function, DeviceState &state, const PagerOptions &options, PagerCounts &counts,
+adamw_status pinned_backing(const char *function, const PagerOptions &options, PagerCounts &counts,
                             std::unique_ptr<Backing> *backing) {
-  auto fresh = std::make_unique<PinnedBacking>(state, options, counts);
-  if (adamw_status s = fresh->open(function)) return s;
-  *backing = std::move(fresh);
-  return ADAMW_OK;
+  return make<PinnedBacking>(function, options, counts, backing);
 }
 
 }  // namespace gpu
