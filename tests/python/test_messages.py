@@ -22,7 +22,8 @@ MESSAGES = {
     "adamw_step: the disk fails; the tensors before tensor 7 have been stepped, the others have not": (
         "<7>: the disk fails; the parameters that have been stepped are in `stepped` of this error"
     ),
-    "adamw_step: no; the tensors before tensor 7 have been stepped, that tensor up to element 64, the others have not": (
+    "adamw_step: no; the tensors before tensor 7 have been stepped, that tensor up to element 64, "
+    "the others have not": (
         "<7>: no; this one up to element 64; the parameters that have been stepped are in `stepped` of this error"
     ),
 }
