@@ -53,7 +53,8 @@ def nodes(path, *kinds):
     return [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, kinds)]
 
 
-HEADER = re.sub(r"/\*.*?\*/", "", read("include/adamw.h"), flags=re.S)
+HEADERS = ("include/adamw.h", "libadamw/python/adamw_python.h")
+HEADER = re.sub(r"/\*.*?\*/", "", "".join(map(read, HEADERS)), flags=re.S)
 # Keys, values and commands are strings of the package.
 STRINGS = {node.value for path in (ROOT / "pyadamw").rglob("*.py") for node in nodes(path, ast.Constant)}
 # To import this module would take long.
