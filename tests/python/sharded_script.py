@@ -36,6 +36,11 @@ def numbers(shapes, seed):
     return [torch.randn(shape, generator=generator) * 0.1 for shape in shapes]
 
 
+def distribute(whole, mesh, placements):
+    """What every process has whole, cut without asking the others; the memory is the process's own."""
+    return distribute_tensor(whole, mesh, placements, src_data_rank=None).clone()
+
+
 def assert_equal(sharded, plain, what):
     """Optimizers and their parameters: parameters and state of one are those of the other, bit for bit."""
     for i, (p, q) in enumerate(zip(sharded[1], plain[1], strict=True)):
@@ -61,14 +66,18 @@ CASES = {
 
 
 def steps(world, _folder):
-    """Stepping shards is stepping the whole, whatever the placement."""
+    """Stepping shards is stepping the whole, whatever the placement.
+
+    On a line a case leaves out one placement, with each number of processes another one: so every two of case,
+    placement and number meet. What a shard holds is due to the latter two, and what is stepped to the case.
+    """
     line = init_device_mesh("cpu", (world,))
     meshes = [(line, (placement,)) for placement in (Shard(0), Shard(1), Replicate())]
     if world == 4:  # data and tensor parallel
         grid = init_device_mesh("cpu", (2, 2), mesh_dim_names=("data", "tensor"))
         meshes = [(grid, two) for two in ((Shard(0), Shard(1)), (Shard(0), Shard(0)), (Replicate(), Shard(0)))]
-    for name, (cls, given) in CASES.items():
-        for mesh, placement in meshes:
+    for i, (name, (cls, given)) in enumerate(CASES.items()):
+        for mesh, placement in meshes if world == 4 else [meshes[(i + world + k) % 3] for k in (0, 1)]:
             options = dict(given)
             dtype, missing = options.pop("dtype", torch.float32), options.pop("missing", False)
             if "page_manager" in options:
@@ -76,12 +85,12 @@ def steps(world, _folder):
             shapes = [shape for shape in SHAPES if Shard(1) not in placement or len(shape) > 1]
             start = numbers(shapes, 0)
             plain = [torch.nn.Parameter(t.to(dtype)) for t in start]
-            sharded = [torch.nn.Parameter(distribute_tensor(t.to(dtype), mesh, placement)) for t in start]
+            sharded = [torch.nn.Parameter(distribute(t.to(dtype), mesh, placement)) for t in start]
             ours, reference = (cls(params, lr=1e-2, min_8bit_size=500, **options) for params in (sharded, plain))
             for step in range(3):
-                for i, (p, q, g) in enumerate(zip(sharded, plain, numbers(shapes, step + 1), strict=True)):
-                    none = missing and (i + step) % 3 == 0
-                    p.grad = None if none else distribute_tensor(g.to(dtype), mesh, placement)
+                for j, (p, q, g) in enumerate(zip(sharded, plain, numbers(shapes, step + 1), strict=True)):
+                    none = missing and (j + step) % 3 == 0
+                    p.grad = None if none else distribute(g.to(dtype), mesh, placement)
                     q.grad = None if none else g.to(dtype)
                 ours.step()
                 reference.step()
@@ -117,7 +126,7 @@ def optimizer_of(net, kind):
 
 def give(net, mesh, seed):
     for p, g in zip(net.parameters(), numbers([p.shape for p in net.parameters()], seed), strict=True):
-        p.grad = g if mesh is None else distribute_tensor(g, mesh, p.placements)
+        p.grad = g if mesh is None else distribute(g, mesh, p.placements)
 
 
 KINDS = ("8", "32", "paged")

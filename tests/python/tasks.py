@@ -111,7 +111,7 @@ class Transformer(nn.Module):
 
 def charlm():
     """Bits per character of a part of the text that is not trained on."""
-    context, text, vocabulary = 48, *_text()
+    context, text, vocabulary = 32, *_text()
     split = len(text) * 9 // 10
     window = torch.arange(context + 1)
     held_out = text[torch.arange(split, len(text) - context - 1, (len(text) - split) // 64)[:, None] + window]
@@ -122,14 +122,14 @@ def charlm():
         return F.cross_entropy(logits.flatten(0, 1), rows[:, 1:].flatten()) / math.log(2)
 
     def loss(generator):
-        return bits(text[torch.randint(split - context, (16, 1), generator=generator) + window])
+        return bits(text[torch.randint(split - context, (12, 1), generator=generator) + window])
 
     return Training(model, loss, lambda: bits(held_out).item())
 
 
 TASKS = {
     "digits": Task(digits, 800, 3e-3, 8, 0.12, "nats"),
-    "photo": Task(photo, 800, 5e-3, 6, -30, "dB"),
+    "photo": Task(photo, 500, 5e-3, 6, -30, "dB"),
     "charlm": Task(charlm, 360, 4e-3, 5, 3.2, "bits"),
 }
 

@@ -40,18 +40,18 @@ def test_ends_with_a_table_and_a_picture_of_what_it_measured(tmp_path, monkeypat
     path.write_text(PROSE, encoding="utf-8")
     drawn, draw = [], report.draw
     monkeypatch.setattr(report, "draw", lambda *arguments: drawn.append(arguments) or draw(*arguments))
-    assert cli.main(["demo", "--text", str(path), "--steps", "20", "--out", str(tmp_path / "new" / "folder")]) == 0
+    assert cli.main(["demo", "--text", str(path), "--steps", "12", "--out", str(tmp_path / "new" / "folder")]) == 0
     printed = capsys.readouterr().out
     assert repr(path.name)[1:8] in printed
     for name in runs.NAMES:
-        assert f"{name}: 20 steps" in printed
+        assert f"{name}: 12 steps" in printed
         assert any(line.strip().startswith(name) and line.count(".") >= 3 for line in printed.splitlines()), name
     picture = tmp_path / "new" / "folder" / app.PICTURE_NAME
     assert picture.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
     assert str(picture) in printed.replace("\n", "")
     ((results, _, _),) = drawn
     for result in results:
-        assert [step for step, _ in result.curve] == sorted(training.validation_steps(20))
+        assert [step for step, _ in result.curve] == sorted(training.validation_steps(12))
         assert result.parameters >= 1_000_000
         assert 0 < result.step_milliseconds < 1000
         # Weights and gradients alone are 8 bytes a parameter; a gibibyte would be the measurement of something else.

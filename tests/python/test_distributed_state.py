@@ -2,15 +2,11 @@
 
 import pytest
 import torch
-import torch.distributed.checkpoint as dcp
-from harness import CLASSES, assert_same_bits
-from torch.distributed.checkpoint.state_dict import (
-    StateDictOptions,
-    get_optimizer_state_dict,
-    set_optimizer_state_dict,
-)
+from harness import CLASSES, Late, assert_same_bits
 
 import pyadamw
+
+dcp, state_dict = map(Late, ("torch.distributed.checkpoint", "torch.distributed.checkpoint.state_dict"))
 
 
 def model():
@@ -33,7 +29,7 @@ def test_set_what_was_got(cls, flat):
         paged = {"page_manager": pyadamw.PageManager("file", min_numel=1000)} if "Paged" in cls.__name__ else {}
         return cls(net.named_parameters(), lr=1e-2, amsgrad=True, min_8bit_size=1000, **paged)
 
-    options = StateDictOptions(flatten_optimizer_state_dict=flat)
+    options = state_dict.StateDictOptions(flatten_optimizer_state_dict=flat)
     torch.manual_seed(0)
     net, other = model(), model()
     optimizer = optimizer_of(net)
@@ -41,8 +37,8 @@ def test_set_what_was_got(cls, flat):
         step(net, optimizer, seed)
     other.load_state_dict(net.state_dict())
     fresh = optimizer_of(other)
-    got = get_optimizer_state_dict(net, optimizer, options=options)
-    set_optimizer_state_dict(other, fresh, optim_state_dict=got, options=options)
+    got = state_dict.get_optimizer_state_dict(net, optimizer, options=options)
+    state_dict.set_optimizer_state_dict(other, fresh, optim_state_dict=got, options=options)
     assert all(torch.equal(p, q) for p, q in zip(net.parameters(), other.parameters(), strict=True))
     for seed in (3, 4):
         step(net, optimizer, seed)
@@ -57,6 +53,6 @@ def test_a_checkpoint_takes_two_bytes_a_parameter(cls, tmp_path):
     net = torch.nn.Sequential(*(torch.nn.Linear(1024, 1024) for _ in range(4)))
     optimizer = cls(net.parameters())
     step(torch.nn.Sequential(torch.nn.Linear(100, 1024), net), optimizer, 0)
-    dcp.save({"optimizer": get_optimizer_state_dict(net, optimizer)}, checkpoint_id=tmp_path, no_dist=True)
+    dcp.save({"optimizer": state_dict.get_optimizer_state_dict(net, optimizer)}, checkpoint_id=tmp_path, no_dist=True)
     size = sum(file.stat().st_size for file in tmp_path.iterdir())
     assert size / sum(p.numel() for p in net.parameters()) <= 2.1
