@@ -2,11 +2,19 @@
  *
  * adamw.h - the public C interface of libadamw.
  *
- * libadamw does the AdamW step (Loshchilov & Hutter, "Decoupled Weight Decay Regularization", ICLR 2019)
- * in place on the caller's memory, with 32-bit or 8-bit optimizer state. It owns no tensors: the caller
- * allocates parameters, gradients and state, asks adamw_get_state_layout() how large the state is,
- * fills a table with one adamw_tensor row per tensor, and calls adamw_step() once a step for any number of tensors. State that
- * does not fit may lie in the pages of an adamw_pager.
+ * libadamw performs the AdamW step (Loshchilov & Hutter, "Decoupled Weight Decay Regularization", ICLR 2019)
+ * in place on the caller's memory, with 32-bit or 8-bit optimizer state. The library owns no tensors. The caller
+ *   1. allocates parameters, gradients and state (adamw_get_state_layout() computes the size of the state),
+ *   2. fills a table with one adamw_tensor per tensor,
+ *   3. calls adamw_step() once per step, for any number of tensors.
+ * State that does not fit into memory can lie in the pages of an adamw_pager.
+ *
+ * Words
+ *   tensor         an entry of the caller's table; "tensor 3" is tensors[3]
+ *   row            a row of dimension 0 of a tensor, see adamw_tensor.row_length
+ *   block          256 neighbouring elements, see adamw_state_format; the last block of a row or tensor may be shorter
+ *   on a device    with options.device >= 0, on a CUDA device; otherwise the CPU computes
+ *   acquired       handed out by adamw_pager_acquire() and not yet released
  *
  * For every element, with gradient g (already unscaled, clipped and negated as the options ask):
  *
@@ -17,39 +25,43 @@
  *           - lr / (1 - beta1^step) * m / (sqrt(v^) / sqrt(1 - beta2^step) + eps)
  *
  * Promises (numerics)
- *   - All arithmetic is IEEE single precision; the scalar coefficients above are computed in double precision
- *     and rounded once to float. p is rounded once to its own type: to nearest even, or stochastically
+ *   - All arithmetic is IEEE single precision. The library computes the scalar coefficients above in double precision
+ *     and rounds them once to float. It rounds p once to the parameter's type: to nearest even, or stochastically
  *     (ADAMW_STEP_STOCHASTIC_ROUNDING).
- *   - The bits of the result do not depend on the instruction set, the number of threads, the order of the
- *     rows, or on how tensors are spread over calls. The sign and payload of a NaN are not promised.
- *   - 8-bit state is described at adamw_state_format.
+ *   - The bits of the result do not depend on the instruction set, the number of threads, the order of the tensors, or
+ *     how the caller spreads tensors over calls. The sign and payload of a NaN are not promised.
+ *   - adamw_state_format describes 8-bit state.
  *
  * Promises (calls)
- *   - Every function returns adamw_status unless said otherwise; nothing exits, aborts, prints or throws. What a function
- *     says under "Errors" is every status but ADAMW_OK that it returns, ADAMW_ERROR_INTERNAL aside.
- *   - When the status is not ADAMW_OK because an argument was refused, no buffer has been written.
- *     adamw_last_error() then holds a sentence that names the row, the field and the value.
- *   - Ranges are checked. "in 1 ... 100" has both ends, "in [0, 1)" has 0 and not 1.
- *   - Thread safety: all functions may be called from any thread at any time, as long as no two running calls
- *     write the same memory. A step from atexit(), or from the destructor of a static or thread_local object, works.
- *   - fork(): see the end of the section on pages. In a child whose parent had threads a call computes on one thread,
- *     whatever num_threads says.
- *   - Later versions of this header only append fields to structs, and a new field of zero bytes asks for nothing new. So that
- *     programs and libraries of different versions fit, options structs begin with their own size, which the *_INIT macro or the
- *     *_init() function sets, and rows and statistics are passed with theirs. Every such size is a multiple of 8, is at least
- *     what the struct or the function says, and is at most 4096.
- *       A smaller struct is one of an older header. The fields that it lacks count as what the *_INIT macro says; in a row, as 0.
- *       A larger struct is one of a newer header. The bytes beyond the fields that this library knows must be 0: then nobody asks
- *       for what this library does not have. If one is not 0, or the size is another, the call returns ADAMW_ERROR_VERSION.
- *   - A buffer needs the alignment of its element type, no more.
- *   - The caller's rounding mode and flush-to-zero flags have no influence, and are as they were after the call.
+ *   - Every function returns adamw_status unless its description says otherwise. No function exits, aborts, prints or throws.
+ *     The list "Errors" of a function contains every status that the function returns, except ADAMW_OK and
+ *     ADAMW_ERROR_INTERNAL.
+ *   - If the library refuses an argument, it has not written any buffer. adamw_last_error() then returns a sentence that
+ *     names the tensor, the field and the value.
+ *   - The library checks ranges. "in 1 ... 100" includes both ends; "in [0, 1)" includes 0, but not 1.
+ *   - Thread safety: any thread may call any function at any time, as long as no two running calls write the same
+ *     memory. A step from atexit(), or from the destructor of a static or thread_local object, works.
+ *   - fork(): see the end of the section on pages. If the parent process had threads, calls in the child compute on one
+ *     thread, whatever num_threads says.
+ *   - Later versions of this header only append fields to structs, and a new field whose bytes are 0 has no effect. To let
+ *     programs and libraries of different versions work together, the caller passes the size of each struct. Options structs
+ *     begin with their size, which the *_INIT macro or the *_init() function sets. For tensors and statistics, the size is
+ *     a parameter. Every such size is a multiple of 8, at least the minimum that the struct or function gives, and at
+ *     most 4096.
+ *       A smaller struct comes from an older header. Each missing field has the value of the *_INIT macro, or 0 in a tensor.
+ *       A larger struct comes from a newer header. The bytes after the fields that this library knows must be 0, which means
+ *       that nobody asks for a feature that this library lacks. If one of them is not 0, or if the size is not allowed, the
+ *       call returns ADAMW_ERROR_VERSION.
+ *   - A buffer needs only the alignment of its element type.
+ *   - The caller's rounding mode and flush-to-zero flags do not affect a call, and a call leaves them unchanged.
  *
- * Not promised: anything about memory that other threads write during a call; atomicity (a call that fails half-way may
- * have stepped some rows: adamw_step_options.rows_stepped says which); that new versions choose the same bits (CHANGELOG.md
- * says when not).
+ * Not promised
+ *   - Anything about memory that other threads write during a call.
+ *   - Atomicity: a call that fails half-way may have stepped some tensors. adamw_step_options.rows_stepped says which.
+ *   - The same bits in a new version. CHANGELOG.md lists the versions that change them.
  *
- * For bindings: adamw_*_options_init() are the *_INIT macros as functions. ADAMW_NO_ASSERTS, defined before this file is
- * included, leaves out the static assertions at its end, which parsers such as cffi's do not read.
+ * For bindings: the functions adamw_*_options_init() do the same as the *_INIT macros. If ADAMW_NO_ASSERTS is defined before
+ * this file is included, the file leaves out the static assertions at its end, which parsers such as cffi's cannot read.
  */
 #ifndef ADAMW_H
 #define ADAMW_H
@@ -61,7 +73,7 @@
 #define ADAMW_VERSION_MINOR 0
 #define ADAMW_VERSION_PATCH 0
 
-/* Changes only when a program compiled against an older header can no longer work. */
+/* Changes only when a program compiled with an older header can no longer work. */
 #define ADAMW_ABI_VERSION 1
 
 #if defined(ADAMW_STATIC)
@@ -81,53 +93,55 @@ extern "C" {
 typedef enum adamw_status {
   ADAMW_OK = 0,
   ADAMW_ERROR_INVALID_ARGUMENT = 1, /* a value is out of range, NULL, misaligned, overlapping, ... */
-  ADAMW_ERROR_VERSION = 2,          /* a struct size that this library does not know, or a field that it does not know in use */
-  ADAMW_ERROR_UNSUPPORTED = 3,      /* valid, but not on this build, device or processor */
-  ADAMW_ERROR_OUT_OF_MEMORY = 4,    /* memory, or the threads of a pager, that the system would not give: the message names
-                                       which. Nothing was written, but see adamw_step() about pagers and devices */
-  ADAMW_ERROR_INTERNAL = 5,         /* a defect of libadamw and nothing else: please report the text of adamw_last_error() */
+  ADAMW_ERROR_VERSION = 2,          /* this library does not know the size of a struct, or a field that the caller uses */
+  ADAMW_ERROR_UNSUPPORTED = 3,      /* valid, but not possible with this build, device or processor */
+  ADAMW_ERROR_OUT_OF_MEMORY = 4,    /* the system did not provide memory, or the threads of a pager; adamw_last_error() says
+                                       which. Nothing was written, except as adamw_step() says of pagers and devices */
+  ADAMW_ERROR_INTERNAL = 5,         /* a defect of libadamw, always: please report the text of adamw_last_error() */
   ADAMW_ERROR_DEVICE = 6,           /* a CUDA call failed; adamw_last_error() names it */
-  ADAMW_ERROR_STORAGE = 7           /* a file could not be made, grown, read or written; adamw_last_error() says why */
+  ADAMW_ERROR_STORAGE = 7           /* a file could not be created, enlarged, read or written; adamw_last_error() says why */
 } adamw_status;
 
-/* The name of a status, for example "invalid argument". Never NULL; static storage. */
+/* Returns the name of a status, for example "invalid argument". Never NULL; static storage. */
 ADAMW_API const char *adamw_status_string(adamw_status status);
 
-/* What went wrong in the last call on this thread that returned an adamw_status: one line that names the row, field and
- * value; "" if it returned ADAMW_OK. Valid until the next libadamw call on this thread. Never NULL. */
+/* Describes the error of the last call on this thread that returned an adamw_status: one line that names the tensor, the
+ * field and the value. Returns "" if that call returned ADAMW_OK. The text is valid until the next libadamw call on this
+ * thread. Never NULL. */
 ADAMW_API const char *adamw_last_error(void);
 
 /* ---- version ------------------------------------------------------------------------------------------------ */
 
-/* 10000 * major + 100 * minor + patch of the library that is loaded (ADAMW_VERSION_* are those of the header). */
+/* Returns 10000 * major + 100 * minor + patch of the loaded library. The ADAMW_VERSION_* macros describe the header. */
 ADAMW_API int32_t adamw_version(void);
 
-/* ADAMW_ABI_VERSION of the library that is loaded. Refuse to go on if it differs from the header's. */
+/* Returns the ADAMW_ABI_VERSION of the loaded library. Do not continue if it differs from the header's. */
 ADAMW_API int32_t adamw_abi_version(void);
 
-/* One line for people and bug reports: version, backend, CUDA version and architectures (or "none"), the CPU kernels
- * built in and the one in use, and whose threads it runs on ("OpenMP" or "its own"). Static storage; never NULL. */
+/* Returns one line for people and bug reports. It names the version, the backend, the CUDA version and architectures (or
+ * "none"), the CPU kernels that are built in, and the kernel in use. It also names the kind of threads ("OpenMP" or
+ * "std::thread"). Static storage; never NULL. */
 ADAMW_API const char *adamw_build_info(void);
 
 /* ---- threads and instruction sets --------------------------------------------------------------------------- */
 
-/* Number of CPU threads for calls of every thread whose options say num_threads = 0.
- * 0 (the start value): as many as OpenMP gives (OMP_NUM_THREADS, or what the host program set).
- * num_threads in 0 ... INT32_MAX is an upper limit: a call takes no more threads than it has work for, than the library allows
- * on a machine with so many processors (at least 64), and than the system gives; if that gives none, the call computes on the
- * thread that made it. The result of a step never depends on it.
+/* Sets the number of CPU threads for calls whose options say num_threads = 0, on every thread of the process.
+ * 0 (the initial value): as many as OpenMP provides (OMP_NUM_THREADS, or the number that the host program has set).
+ * num_threads in 0 ... INT32_MAX is an upper limit. A call uses fewer threads if it has too little work for them, or if the
+ * system provides fewer. The library has a limit, too, which depends on the number of processors and is at least 64. If the
+ * system provides no threads, the call computes on the calling thread. The result of a step never depends on the number.
  * Errors:
  *   INVALID_ARGUMENT  num_threads is negative */
 ADAMW_API adamw_status adamw_set_num_threads(int32_t num_threads);
 
-/* The number of threads that a call with num_threads = 0 would use now at most. At least 1. */
+/* Returns the maximum number of threads that a call with num_threads = 0 would use now. At least 1. */
 ADAMW_API int32_t adamw_get_num_threads(void);
 
-/* The name of the CPU kernel in use: "scalar", "avx2", "avx512" or "neon". The best one that the processor has is chosen
- * at the first call; the environment variable ADAMW_CPU forces one.
+/* Writes to *name the name of the CPU kernel in use: "scalar", "avx2", "avx512" or "neon". The first call chooses the best
+ * kernel that the processor supports. The environment variable ADAMW_CPU forces one.
  * Errors:
  *   INVALID_ARGUMENT  name is NULL
- *   UNSUPPORTED       ADAMW_CPU names a kernel that is unknown, not built in, or that this processor lacks; *name is NULL.
+ *   UNSUPPORTED       ADAMW_CPU names a kernel that is unknown, is not built in, or needs another processor; *name is NULL.
  *                     Every step and quantization of elements on the CPU then returns UNSUPPORTED, until the process
  *                     ends */
 ADAMW_API adamw_status adamw_cpu_kernel(const char **name);
@@ -140,46 +154,58 @@ typedef enum adamw_dtype {
   ADAMW_FLOAT16 = 2   /* IEEE binary16 */
 } adamw_dtype;
 
-/* How exp_avg and exp_avg_sq are kept.
+/* How the library stores exp_avg and exp_avg_sq.
  *
- * ADAMW_STATE_FLOAT32: each moment is a float per element.
+ * ADAMW_STATE_FLOAT32: each moment is one float per element.
  *
  * ADAMW_STATE_BLOCK8: each moment is one code byte per element and one float scale ("absmax") per block of 256 elements:
  *
  *     exp_avg          = absmax * signed_map[code]     nearest code from absmax / 10 up, below it stochastically
  *     sqrt(exp_avg_sq) = absmax * unsigned_map[code]   stochastically
  *
- *   absmax is the exact largest magnitude in the block. Its element gets the last code; for sqrt(exp_avg_sq), with a
- *   probability of 1/16000, the code below it, which is 0.35% smaller. The maps are the dynamic maps of Dettmers et al. ("8-bit
- *   Optimizers via Block-wise Quantization", ICLR 2022) as bitsandbytes uses them, see adamw_codebook(). The root is stored
- *   because it needs half the dynamic range. Stochastic rounding goes up with a probability equal to the distance from the code
- *   below, so that what is stored is right on average: rounding to the nearest code stalls wherever a step changes a moment by
- *   less than half the distance of two codes (v always, with beta2 = 0.999; small m, because small codes lie far apart). The
- *   random bits are a hash of (seed, step, global element index), so runs repeat and resume exactly.
- *   Right on average has a lower end, given here as a part of absmax, and from there on is meant to 1e-4 of the number.
- *     exp_avg: from 3.81e-6 up. Of magnitudes below 9e-7, 61% are kept on average (5.5 / 9: they become 0 or the smallest code,
- *     5.5e-7); from there to 1.08e-6 that part rises to 100%; it stays so up to 3.25e-6, where the second code is, and rises to
- *     109% before 3.81e-6.
- *     sqrt(exp_avg_sq): from 3.25e-7 up, which is the smallest code. What is smaller, and not 0, becomes that code.
- *   A moment that is exactly zero is stored as zero. Other second moments are not, and other first moments only if they are
- *   below 9e-7 of their absmax and the draw says so. If the absmax of a block is below 2^-126, all of that block is stored as
- *   zero.
- *   max_exp_avg_sq (AMSGRAD) is kept like exp_avg_sq, but rounded to the nearest code, because a maximum of stochastically
+ *   Scale. absmax is the exact largest magnitude in the block. The element with that magnitude gets the last code; for
+ *   sqrt(exp_avg_sq), with a probability of 1/16000, the code below it, which is 0.35% smaller.
+ *
+ *   Maps. The maps are the dynamic maps of Dettmers et al. ("8-bit Optimizers via Block-wise Quantization", ICLR 2022) as
+ *   bitsandbytes uses them, see adamw_codebook(). The library stores the root because it needs half the dynamic range.
+ *
+ *   Stochastic rounding. It rounds up with a probability equal to the distance from the code below, so that the stored value
+ *   is right on average. Rounding to the nearest code would stall wherever a step changes a moment by less than half the
+ *   distance between two codes. That always happens to v with beta2 = 0.999. It also happens to small m, because small
+ *   codes lie far apart. The random bits are a hash of (seed, step, global element index), so runs repeat and resume exactly.
+ *
+ *   Limits of the average. From a lower limit on, the stored value is meant to be right on average to 1e-4 of the number.
+ *   The following magnitudes are fractions of absmax.
+ *     exp_avg: right from 3.81e-6 up. Smaller magnitudes are stored on average as this part of themselves:
+ *       below 9e-7            61% (5.5 / 9: each becomes 0 or the smallest code, which is 5.5e-7)
+ *       9e-7 to 1.08e-6       rises from 61% to 100%
+ *       1.08e-6 to 3.25e-6    100% (the second code is 3.25e-6)
+ *       3.25e-6 to 3.81e-6    rises to 109%
+ *     sqrt(exp_avg_sq): right from 3.25e-7 up, which is the smallest code. Smaller numbers except 0 become that code.
+ *
+ *   Zeros. A moment that is exactly zero is stored as zero. If the absmax of a block is below 2^-126, the whole block is
+ *   stored as zero. Apart from that, a second moment above zero never becomes zero. A first moment other than zero becomes
+ *   zero only if it is below 9e-7 of its absmax and the random bits decide so.
+ *   Memory filled with zeros is a valid fresh state.
+ *
+ *   max_exp_avg_sq (AMSGRAD) is stored like exp_avg_sq, but rounded to the nearest code, because a maximum of stochastically
  *   rounded values would drift upwards.
- *   Positions between two codes are computed to 15 fractional bits. The step itself uses the moments before they are rounded;
- *   its constants are multiplied together beforehand (beta * absmax, the step size and the denominator), so that it differs
- *   from the step of 32-bit state by roundings of single precision.
- *   Zero-filled memory is a valid fresh state.
  *
- *   Blocks follow rows (see adamw_tensor.row_length): if 64 <= row_length and row_length is no multiple of 256, each row begins
- *   a new block, so a row has ceil(row_length / 256) blocks; otherwise the blocks are those of the flat tensor.
+ *   Precision. Positions between two codes are computed to 15 fractional bits. The step itself uses the moments before they
+ *   are rounded. Its constants are multiplied together beforehand (beta * absmax, the step size and the denominator).
+ *   Therefore it differs from the step with 32-bit state by roundings of single precision.
  *
- *   Elements whose gradient is NaN or infinite, or so large that the second moment would overflow (|g| beyond about 1e19), are
- *   skipped: their parameter does not change at all, their moments are kept (rounded again with the rest of the block), the
- *   other elements of the block are stepped as usual, and adamw_step_options.skipped counts them.
- *   (With ADAMW_STATE_FLOAT32 non-finite gradients propagate, as they do in torch.optim.AdamW.)
+ *   Blocks follow rows (see adamw_tensor.row_length). If row_length is at least 64 and not a multiple of 256, each row begins
+ *   a new block, so that a row has ceil(row_length / 256) blocks. Otherwise the blocks are those of the flat tensor.
  *
- * ADAMW_STATE_TENSOR8: as BLOCK8 with one scale for the whole tensor (bitsandbytes' block_wise=False). Less exact; two passes.
+ *   Skipped elements. The step skips an element if its gradient is NaN or infinite, or so large that the second moment would
+ *   overflow (|g| above about 1e19). The parameter of a skipped element does not change at all. Its moments stay the same,
+ *   but are rounded again with the rest of the block. The step treats the other elements of the block as usual, and adds the
+ *   number of skipped elements to adamw_step_options.skipped.
+ *   (With ADAMW_STATE_FLOAT32, non-finite gradients propagate, as they do in torch.optim.AdamW.)
+ *
+ * ADAMW_STATE_TENSOR8: like BLOCK8, but with one scale for the whole tensor (bitsandbytes' block_wise=False). It is less exact
+ * and needs two passes.
  */
 typedef enum adamw_state_format {
   ADAMW_STATE_FLOAT32 = 0,
@@ -190,7 +216,7 @@ typedef enum adamw_state_format {
 /* Elements in a block of ADAMW_STATE_BLOCK8. */
 #define ADAMW_BLOCK_SIZE 256
 
-/* Rows of fewer elements do not begin a block of their own: their blocks are flat. */
+/* The smallest row_length with which blocks follow rows. With shorter rows, blocks are flat. */
 #define ADAMW_SHORTEST_BLOCK_ROW 64
 
 /* Entries of adamw_tensor.gnorm_history. */
@@ -199,24 +225,25 @@ typedef enum adamw_state_format {
 /* ---- the size of the state ---------------------------------------------------------------------------------- */
 
 typedef struct adamw_state_layout {
-  int64_t moment_bytes;   /* bytes of exp_avg; exp_avg_sq and max_exp_avg_sq have as many each */
+  int64_t moment_bytes;   /* bytes of exp_avg; exp_avg_sq and max_exp_avg_sq need the same number each */
   int64_t absmax_count;   /* floats of exp_avg_absmax, and of each other *_absmax; 0 for ADAMW_STATE_FLOAT32 */
-  int64_t blocks_per_row; /* blocks in each row, if blocks follow rows; 0 if they are flat */
-  int64_t total_bytes;    /* of the whole state: two moments (three with amsgrad != 0) and their scales */
+  int64_t blocks_per_row; /* blocks in each row, if blocks follow rows; 0 if the blocks are flat */
+  int64_t total_bytes;    /* of the whole state: two moments (three if amsgrad != 0) and their scales */
 } adamw_state_layout;
 
-/* How much state a tensor of `numel` elements in rows of `row_length` (see adamw_tensor) needs. Writes *layout.
- * numel in 0 ... 2^58, and row_length in 1 ... numel must divide it (any row_length will do if numel is 0).
+/* Computes how much state a tensor of `numel` elements in rows of `row_length` (see adamw_tensor) needs. Writes *layout.
+ * Allowed: numel in 0 ... 2^58, and row_length in 1 ... numel, which must divide numel (if numel is 0, any row_length is
+ * allowed).
  * Errors:
- *   INVALID_ARGUMENT  an unknown format; numel or row_length as said above; layout is NULL */
+ *   INVALID_ARGUMENT  the format is unknown; numel or row_length breaks the rules above; layout is NULL */
 ADAMW_API adamw_status adamw_get_state_layout(adamw_state_format format, int64_t numel, int64_t row_length, int32_t amsgrad,
                                               adamw_state_layout *layout);
 
 /* ---- the step ----------------------------------------------------------------------------------------------- */
 
-/* One row of the table: one tensor. All tensors are dense and contiguous. Buffers may be NULL where numel is 0 or where
- * the options do not use them; those that are used must be aligned to their element and must not overlap any buffer that is
- * written, in this row or another. On a CUDA device every pointer is device-accessible memory. */
+/* One tensor: an entry of the table that adamw_step() takes. The tensor is dense and contiguous. A buffer may be NULL if numel
+ * is 0 or the options do not use the buffer. Every other buffer must be aligned to its element, and must not overlap a buffer
+ * of this or another tensor that the step writes. On a CUDA device, every pointer is device-accessible memory. */
 typedef struct adamw_tensor {
   void *param;                 /* numel elements of options.param_dtype, in and out */
   const void *grad;            /* numel elements of options.grad_dtype, read only */
@@ -228,22 +255,24 @@ typedef struct adamw_tensor {
   float *max_exp_avg_sq_absmax; /* likewise, with ADAMW_STEP_AMSGRAD only */
   float *gnorm_history;        /* state, with percentile_clipping < 100 only: ADAMW_GNORM_HISTORY squared norms */
   int64_t numel;               /* number of elements, in 0 ... 2^58 */
-  int64_t row_length;          /* elements of one row of dimension 0 (numel / size(0)); numel for 1-D tensors. It divides numel,
-                                  and is in 1 ... numel. Not looked at if numel is 0 */
-  int64_t step;                /* the number of this step, in 1 ... INT64_MAX (state after 0 steps is all zeros). Not looked at if
-                                  there is a step_tensor */
-  int64_t global_offset;       /* index of element 0 in the unsharded tensor, in 0 ... 2^62 - numel; 0 if it is not sharded */
-  int64_t run_length;          /* 0: element i has the index global_offset + i in the unsharded tensor. Else the elements lie there
-                                  in runs of so many neighbours, as a shard's columns of a matrix do: element i has the index
-                                  global_offset + i / run_length * run_stride + i % run_length. It must divide numel, is in
-                                  0 ... numel (where that is 0: not negative), and no block of 256 may lie in two runs (blocks are as adamw_state_format says,
-                                  whatever the format): it is numel, or a multiple of row_length where blocks follow rows, of 256
-                                  where they are flat. */
-  int64_t run_stride;          /* how far apart the first elements of two runs lie there: 0 if run_length is 0, else at least
-                                  run_length. The last index must be below 2^62. */
-  const float *step_tensor;    /* NULL, or one float that is the number of this step instead of `step`, in [1, 9e18): device memory
-                                  on a device, where it is read when the step runs (below 1 counts as 1), so that a graph can be
-                                  replayed */
+  int64_t row_length;          /* elements in one row of dimension 0 (numel / size(0)); numel for 1-D tensors. It divides numel,
+                                  and is in 1 ... numel. Ignored if numel is 0 */
+  int64_t step;                /* the number of this step, in 1 ... INT64_MAX (state after 0 steps is all zeros). Ignored if
+                                  step_tensor is not NULL */
+  int64_t global_offset;       /* index of element 0 in the unsharded tensor, in 0 ... 2^62 - numel; 0 without sharding */
+  int64_t run_length;          /* 0: element i has the index global_offset + i in the unsharded tensor. Otherwise the elements
+                                  are runs of run_length neighbours in the unsharded tensor. For example, a shard of a matrix's
+                                  columns holds one run of each row. Element i has the index
+                                  global_offset + i / run_length * run_stride + i % run_length.
+                                  run_length must divide numel and is in 0 ... numel (if numel is 0: not negative). No block may
+                                  lie in two runs, with any state format (adamw_state_format defines the blocks). Therefore
+                                  run_length is numel, or a multiple of row_length if blocks follow rows, or a multiple of 256
+                                  if blocks are flat. */
+  int64_t run_stride;          /* distance between the first elements of two runs in the unsharded tensor. It is 0 if run_length
+                                  is 0, otherwise at least run_length. The last index must be below 2^62. */
+  const float *step_tensor;    /* NULL, or one float that is the number of this step and replaces `step`, in [1, 9e18). On a
+                                  device: device memory, which is read when the step runs, so that a CUDA graph can be replayed.
+                                  A value below 1 then counts as 1 */
 } adamw_tensor;
 
 /* Flags of adamw_step_options. */
@@ -251,49 +280,51 @@ typedef enum adamw_step_flags {
   ADAMW_STEP_AMSGRAD = 1,             /* v^ = the maximum of v so far (Reddi et al., ICLR 2018) */
   ADAMW_STEP_MAXIMIZE = 2,            /* g = -g */
   ADAMW_STEP_STOCHASTIC_ROUNDING = 4, /* round 16-bit parameters stochastically instead of to nearest (no effect on float32) */
-  ADAMW_STEP_SKIP_ZEROS = 8           /* elements whose gradient is exactly 0 are left as they are: parameter and moments */
+  ADAMW_STEP_SKIP_ZEROS = 8           /* do not change elements whose gradient is exactly 0: neither parameter nor moments */
 } adamw_step_flags;
 
 /* A page manager, see adamw_pager_create(). */
 typedef struct adamw_pager adamw_pager;
 
-/* What is the same for all rows of a call. Start from ADAMW_STEP_OPTIONS_INIT. */
+/* Options that apply to all tensors of a call. Start from ADAMW_STEP_OPTIONS_INIT. */
 typedef struct adamw_step_options {
-  size_t size;                 /* sizeof(adamw_step_options) of who calls, in 128 ... 4096: all up to `stream` must be there */
+  size_t size;                 /* the caller's sizeof(adamw_step_options), in 128 ... 4096: it includes all fields up to
+                                  `stream` */
   double lr;                   /* learning rate, in [0, infinity) */
   double beta1;                /* in [0, 1) */
   double beta2;                /* in [0, 1) */
   double eps;                  /* in [0, infinity) */
   double weight_decay;         /* in [0, infinity); decoupled */
-  double max_unorm;            /* in [0, infinity). 0: off. Else the update u = (m / bc1) / (sqrt(v^ / bc2) + eps) is scaled by
-                                  max_unorm * |p| / |u| where |u| > max_unorm * |p| (2-norms over the tensor before the step;
-                                  a tensor of zeros therefore never moves, as in bitsandbytes) */
+  double max_unorm;            /* in [0, infinity). 0: off. Otherwise the update u = (m / bc1) / (sqrt(v^ / bc2) + eps) is
+                                  scaled by max_unorm * |p| / |u| if |u| > max_unorm * |p|. |u| and |p| are 2-norms over the
+                                  tensor before the step. A tensor of zeros therefore never moves, as in bitsandbytes */
   int32_t param_dtype;         /* adamw_dtype of param */
-  int32_t grad_dtype;          /* adamw_dtype of grad; need not be the parameter's */
+  int32_t grad_dtype;          /* adamw_dtype of grad; may differ from the parameter's */
   int32_t state_format;        /* adamw_state_format */
   uint32_t flags;              /* adamw_step_flags, or-ed */
-  int32_t percentile_clipping; /* in 1 ... 100. 100: off. Else the gradient is scaled by clip / |g| where its 2-norm |g| exceeds clip =
-                                  sqrt(sort(history)[percentile_clipping]). history holds the squared norms of the last 100 steps:
-                                  step 1 fills all entries (as does the first norm above zero), step t writes entry t % 100. A
-                                  norm that is not finite is neither recorded nor clipped. */
-  int32_t device;              /* -1: CPU. >= 0: that CUDA device (needs a CUDA build of the library) */
-  int32_t num_threads;         /* CPU threads for this call at most, in 0 ... INT32_MAX; 0, and how many it takes: see
-                                  adamw_set_num_threads() */
+  int32_t percentile_clipping; /* in 1 ... 100. 100: off. Otherwise the gradient is scaled by clip / |g| if its 2-norm |g| is
+                                  greater than clip = sqrt(sort(history)[percentile_clipping]). history holds the squared norms
+                                  of the last 100 steps. Step 1 fills all entries, and so does the first norm above zero; step t
+                                  writes entry t % 100. A norm that is not finite is neither recorded nor clipped. */
+  int32_t device;              /* -1: CPU. >= 0: the CUDA device with this number (needs a CUDA build of the library) */
+  int32_t num_threads;         /* CPU threads for this call: the maximum, in 0 ... INT32_MAX. adamw_set_num_threads() says what
+                                  0 means and how many threads a call uses */
   int32_t reserved;            /* 0 */
   uint64_t seed;               /* of the stochastic rounding */
-  const float *grad_scale;     /* NULL, or one float in (0, infinity): gradients are multiplied by its reciprocal (GradScaler).
-                                  Device memory on a device */
-  const float *found_inf;      /* NULL, or one float: if it is not 0 the call changes nothing. Device memory on a device */
-  int64_t *skipped;            /* NULL, or a counter: increased by the elements that 8-bit state skipped, see
-                                  adamw_state_format. Device memory on a device, where what pads a block to 256 elements
-                                  counts, too, if 1 / *grad_scale overflows */
-  void *stream;                /* the CUDA stream (cudaStream_t) that the work is queued on; ignored on the CPU */
-  const float *lr_tensor;      /* NULL, or one float that is the learning rate instead of `lr`, in [0, infinity). Device memory on a
-                                  device, where it is read when the step runs */
-  adamw_pager *pager;          /* NULL, or the pager of this device that state may lie in (any of the rows' buffers of state) */
-  int64_t *rows_stepped;       /* NULL, or set to the number of rows, counted from row 0, that this call has stepped completely
-                                  (on a device: queued), whichever way the call ends. Only a call that is refused for what it was
-                                  given may leave it as it was. Host memory. Worth a look after STORAGE, DEVICE, OUT_OF_MEMORY */
+  const float *grad_scale;     /* NULL, or one float in (0, infinity): the step multiplies gradients by its reciprocal
+                                  (GradScaler). On a device: device memory */
+  const float *found_inf;      /* NULL, or one float: if it is not 0, the call changes nothing. On a device: device memory */
+  int64_t *skipped;            /* NULL, or a counter, to which the call adds the number of elements that 8-bit state skipped,
+                                  see adamw_state_format. On a device: device memory; if 1 / *grad_scale overflows, the padding
+                                  of a block to 256 elements counts, too */
+  void *stream;                /* the CUDA stream (cudaStream_t) on which the work is queued; ignored on the CPU */
+  const float *lr_tensor;      /* NULL, or one float that is the learning rate and replaces `lr`, in [0, infinity). On a device:
+                                  device memory, which is read when the step runs */
+  adamw_pager *pager;          /* NULL, or a pager for this device, in which any state buffer of the tensors may lie */
+  int64_t *rows_stepped;       /* NULL, or receives the number of tensors, counted from tensor 0, that this call has stepped
+                                  completely (on a device: queued), however the call ends. Only a call that refuses its
+                                  arguments may leave it unchanged. Host memory. Look at it after STORAGE, DEVICE and
+                                  OUT_OF_MEMORY */
 } adamw_step_options;
 
 #define ADAMW_STEP_OPTIONS_INIT                                                                          \
@@ -302,52 +333,60 @@ typedef struct adamw_step_options {
         ADAMW_STATE_FLOAT32, 0u, 100, -1, 0, 0, 0u, NULL, NULL, NULL, NULL, NULL, NULL, NULL             \
   }
 
-/* The same as a function, for bindings that lose macros. size is sizeof(adamw_step_options) of who calls, size in 128 ... 4096.
- * Writes as many bytes: the fields that this library knows, as far as they fit, then zeros. options->size becomes `size`.
+/* The same as a function, for bindings that cannot use macros. size is the caller's sizeof(adamw_step_options). Allowed:
+ * size in 128 ... 4096. Writes `size` bytes: the fields that this library knows, as far as they fit, then zeros. Sets
+ * options->size to `size`.
  * Errors:
  *   INVALID_ARGUMENT  options is NULL
- *   VERSION           a size that this library does not know; nothing has been written then */
+ *   VERSION           this library does not know the size; it has written nothing */
 ADAMW_API adamw_status adamw_step_options_init(adamw_step_options *options, size_t size);
 
-/* One AdamW step of `count` tensors, in place. `tensors` is an array of rows that lie `tensor_size` bytes apart, which is
- * sizeof(adamw_tensor) of who calls; it is only read, and not kept after the call. tensor_size in 104 ... 4096: all fields up to
- * `global_offset` must be there. count in 0 ... 2^55; 0 is a valid call that does nothing. Every field of every row is checked
- * before anything is written.
- * On the CPU the call returns when the step is done. It needs less than a kilobyte of working memory a row, and with
- * percentile_clipping up to 32 KiB, with max_unorm or ADAMW_STATE_TENSOR8 up to 128 KiB more a row; nothing that grows with the
- * tensors beyond that.
- * On a CUDA device the step is queued on options.stream and the call returns; nothing is synchronised, the caller's current
- * device is as it was, and the call may be captured into a CUDA graph (after one call outside of a capture, which loads the
- * kernels). Buffers must stay valid, and unchanged by others, until the stream has passed the step. A launch takes about 300
- * rows; where random bits are drawn, rows in runs (see run_length) have launches of their own, of a slower kernel. Percentile
- * clipping, max_unorm and TENSOR8 take working memory from a pool of the library's own, in stream order; max_unorm and TENSOR8
- * read and write state in a pager over the link, not in windows. State and results are the CPU's bits, except that a NaN may be
- * another NaN.
+/* Performs one AdamW step of `count` tensors, in place.
+ *
+ * `tensors` is a table: an array of adamw_tensor whose entries lie `tensor_size` bytes apart. tensor_size is the caller's
+ * sizeof(adamw_tensor). Allowed: tensor_size in 104 ... 4096, which includes all fields up to `global_offset`, and
+ * count in 0 ... 2^55. A call with count = 0 does nothing. The library only reads the table, and does not use it after the
+ * call. It checks every field of every tensor before it writes anything.
+ *
+ * On the CPU, the call returns when the step is done. Working memory for each tensor: less than a kilobyte; up to 32 KiB more
+ * with percentile_clipping; up to 128 KiB more with max_unorm or ADAMW_STATE_TENSOR8. No other memory grows with the tensors.
+ *
+ * On a CUDA device, the call queues the step on options.stream and returns. It synchronises nothing and leaves the caller's
+ * current device as it was. A CUDA graph can capture the call, after one call outside of a capture, which loads the kernels.
+ * Buffers must stay valid, and nobody else may change them, until the stream has passed the step. One kernel launch takes about
+ * 300 tensors. If the step uses random bits, tensors with runs (see run_length) have separate launches of a slower kernel.
+ * percentile_clipping, max_unorm and TENSOR8 take working memory from the library's memory pool, in stream order. If state lies
+ * in a pager, max_unorm and TENSOR8 read and write it over the link, not in windows. State and results have the same bits as on
+ * the CPU, except that a NaN may be another NaN.
+ *
  * Errors:
- *   INVALID_ARGUMENT  any value outside what is said above; something of the pager's is acquired
- *   VERSION           options.size or tensor_size is one that this library does not know, or bytes that it does not know are not 0
- *   UNSUPPORTED       a device that this build, driver or machine does not have; a kernel (ADAMW_CPU) that cannot run here; a
- *                     pager, in a child of fork() (not HOST), or whose windows are too small for a tensor that max_unorm or
- *                     TENSOR8 measures (they never are with chunk_bytes of at least 131072 and 1 / 4096 of its state
- *                     more); a tensor of 2^31 blocks or more on a device
- *   OUT_OF_MEMORY     memory of the host or the device; the threads that a FILE pager needs, at the first use of that pager
+ *   INVALID_ARGUMENT  a value breaks the rules above; memory of the pager is acquired
+ *   VERSION           this library does not know options.size or tensor_size, or bytes that it does not know are not 0
+ *   UNSUPPORTED       this build, driver or machine does not have the device; the kernel (ADAMW_CPU) cannot run here; a pager
+ *                     is used in a child of fork() (not HOST); a tensor on a device has 2^31 blocks or more;
+ *                     max_unorm or TENSOR8 measures a tensor that is too large for the windows of the pager (chunk_bytes of
+ *                     at least 131072 plus 1 / 4096 of the tensor's state is always enough)
+ *   OUT_OF_MEMORY     memory of the host or the device; the threads that a FILE pager needs, when it is first used
  *   DEVICE            the CUDA call that failed, by name
- *   STORAGE           a pager's file could not be read or written, or is not to be had again after a fork
- * After an error nothing has been written, with these exceptions. On a device, rows that were queued before the failing call
- * have been. With a pager, rows before *rows_stepped have been stepped, the one at it possibly in part (the message says up to
- * which element), those after it not at all; parameters and state agree in each element, whatever could not be written to the
- * file being kept in memory. */
+ *   STORAGE           a pager's file could not be read or written, or could not be copied after a fork
+ *
+ * After an error, the call has written nothing, with two exceptions.
+ *   - On a device, tensors that were queued before the failing call are stepped.
+ *   - With a pager, the tensors before *rows_stepped have been stepped. The tensor at *rows_stepped may have been stepped in
+ *     part; the message says up to which element. The tensors after it have not been stepped. Parameters and state agree in
+ *     each element, because the pager keeps in memory what it could not write to the file. */
 ADAMW_API adamw_status adamw_step(const adamw_step_options *options, const adamw_tensor *tensors, size_t tensor_size,
                                   int64_t count);
 
 /* ---- quantization ------------------------------------------------------------------------------------------- */
 
-/* The two 256-entry maps from a code to a number in [-1, 1]. Both increase with the code.
+/* The two maps from a code to a number in [-1, 1], with 256 entries each. Both increase with the code.
  * SIGNED (exp_avg): code 127 is 0, codes 127 + k and 127 - k are +-value; 255 is 1.
  *   value(k) = 10^(i - 6) * (0.1 + 0.9 * (k - 2^i + 0.5) / 2^i)   with i = floor(log2(k)), k = 1 ... 127
  * UNSIGNED (sqrt(exp_avg_sq)): code 0 is 0, 255 is 1.
  *   value(k) = 10^(i - 7) * (0.1 + 0.9 * (k + 1 - 2^i + 0.5) / 2^i) with i = floor(log2(k + 1)), k = 1 ... 254
- * evaluated as one fused multiply-add in single precision, so within 1e-6 (relative) of these and of bitsandbytes' tables. */
+ * The library evaluates them as one fused multiply-add in single precision. Therefore its values are within 1e-6 (relative) of
+ * these formulas and of bitsandbytes' tables. */
 typedef enum adamw_map { ADAMW_MAP_SIGNED = 0, ADAMW_MAP_UNSIGNED = 1 } adamw_map;
 
 /* Writes the 256 floats of a map to values[0..255].
@@ -357,12 +396,12 @@ ADAMW_API adamw_status adamw_codebook(adamw_map map, float *values);
 
 typedef enum adamw_rounding {
   ADAMW_ROUND_NEAREST = 0,
-  ADAMW_ROUND_STOCHASTIC = 1 /* as a step of the same key rounds that moment */
+  ADAMW_ROUND_STOCHASTIC = 1 /* as a step with the same key rounds the moment of that map */
 } adamw_rounding;
 
 /* Start from ADAMW_QUANTIZE_OPTIONS_INIT and set numel and row_length. */
 typedef struct adamw_quantize_options {
-  size_t size;           /* sizeof(adamw_quantize_options) of who calls, in 72 ... 4096: all up to `seed` must be there */
+  size_t size;           /* the caller's sizeof(adamw_quantize_options), in 72 ... 4096: it includes all fields up to `seed` */
   int32_t map;           /* adamw_map */
   int32_t state_format;  /* ADAMW_STATE_BLOCK8 or ADAMW_STATE_TENSOR8 */
   int32_t rounding;      /* adamw_rounding */
@@ -371,8 +410,8 @@ typedef struct adamw_quantize_options {
   int32_t reserved;      /* 0 */
   int64_t numel;         /* as in adamw_tensor, in 0 ... 2^58 */
   int64_t row_length;    /* as in adamw_tensor, in 1 ... numel */
-  int64_t step;          /* key of stochastic rounding, with seed and global_offset; in 0 ... INT64_MAX */
-  int64_t global_offset; /* as in adamw_tensor, in 0 ... 2^62 - numel; there are no runs here */
+  int64_t step;          /* with seed and global_offset, the key of stochastic rounding; in 0 ... INT64_MAX */
+  int64_t global_offset; /* as in adamw_tensor, in 0 ... 2^62 - numel; runs are not supported here */
   uint64_t seed;         /* as in adamw_step_options */
   void *stream;          /* as in adamw_step_options */
 } adamw_quantize_options;
@@ -383,33 +422,34 @@ typedef struct adamw_quantize_options {
         0, 0, 0, 0, 0u, NULL                                                                             \
   }
 
-/* The same as a function, for bindings that lose macros. size is sizeof(adamw_quantize_options) of who calls, size in 72 ... 4096.
- * Writes as many bytes: the fields that this library knows, as far as they fit, then zeros. options->size becomes `size`.
+/* The same as a function, for bindings that cannot use macros. size is the caller's sizeof(adamw_quantize_options). Allowed:
+ * size in 72 ... 4096. Writes `size` bytes: the fields that this library knows, as far as they fit, then zeros. Sets
+ * options->size to `size`.
  * Errors:
  *   INVALID_ARGUMENT  options is NULL
- *   VERSION           a size that this library does not know; nothing has been written then */
+ *   VERSION           this library does not know the size; it has written nothing */
 ADAMW_API adamw_status adamw_quantize_options_init(adamw_quantize_options *options, size_t size);
 
-/* codes[i], absmax[block] from numel floats. The number of scales is adamw_get_state_layout().absmax_count.
- * NaN, infinities and, with ADAMW_MAP_UNSIGNED, negative numbers are stored as zero. With ADAMW_MAP_UNSIGNED a number above
- * zero never becomes code 0; rounding to the nearest code of ADAMW_MAP_SIGNED takes magnitudes below 4.5e-7 of the scale to
- * zero. A block whose largest magnitude is below 2^-126 is stored as zero. From where on stochastic rounding is right on average:
- * see adamw_state_format.
+/* Computes codes[i] and absmax[block] from numel floats. The number of scales is adamw_get_state_layout().absmax_count.
+ * NaN and infinities are stored as zero; so are negative numbers with ADAMW_MAP_UNSIGNED. With ADAMW_MAP_UNSIGNED, a number
+ * above zero never becomes code 0. With ADAMW_MAP_SIGNED, rounding to the nearest code turns magnitudes below 4.5e-7 of the
+ * scale into zero. A block whose largest magnitude is below 2^-126 is stored as zero. adamw_state_format says from which
+ * magnitude on stochastic rounding is right on average.
  * Errors:
- *   INVALID_ARGUMENT  a value outside what is said at adamw_quantize_options; buffers that are NULL (unless numel is 0),
- *                     misaligned, or overlap one that is written
- *   VERSION           options.size is one that this library does not know, or bytes that it does not know are not 0
- *   UNSUPPORTED       a device that this build, driver or machine does not have; a kernel (ADAMW_CPU) that cannot run here
+ *   INVALID_ARGUMENT  a value breaks the rules of adamw_quantize_options; a buffer is NULL (unless numel is 0), is
+ *                     misaligned, or overlaps a buffer that is written
+ *   VERSION           this library does not know options.size, or bytes that it does not know are not 0
+ *   UNSUPPORTED       this build, driver or machine does not have the device; the kernel (ADAMW_CPU) cannot run here
  *   OUT_OF_MEMORY     memory of the host or the device; nothing has been written
  *   DEVICE            the CUDA call that failed, by name */
 ADAMW_API adamw_status adamw_quantize(const adamw_quantize_options *options, const float *source, uint8_t *codes, float *absmax);
 
-/* target[i] = absmax[block of i] * map[codes[i]], in single precision. Every byte is a valid code.
+/* Computes target[i] = absmax[block of i] * map[codes[i]], in single precision. Every byte is a valid code.
  * Errors:
- *   INVALID_ARGUMENT  a value outside what is said at adamw_quantize_options; buffers that are NULL (unless numel is 0),
- *                     misaligned, or overlap one that is written
- *   VERSION           options.size is one that this library does not know, or bytes that it does not know are not 0
- *   UNSUPPORTED       a device that this build, driver or machine does not have; a kernel (ADAMW_CPU) that cannot run here
+ *   INVALID_ARGUMENT  a value breaks the rules of adamw_quantize_options; a buffer is NULL (unless numel is 0), is
+ *                     misaligned, or overlaps a buffer that is written
+ *   VERSION           this library does not know options.size, or bytes that it does not know are not 0
+ *   UNSUPPORTED       this build, driver or machine does not have the device; the kernel (ADAMW_CPU) cannot run here
  *   OUT_OF_MEMORY     memory of the host or the device; nothing has been written
  *   DEVICE            the CUDA call that failed, by name */
 ADAMW_API adamw_status adamw_dequantize(const adamw_quantize_options *options, const uint8_t *codes, const float *absmax,
@@ -417,133 +457,139 @@ ADAMW_API adamw_status adamw_dequantize(const adamw_quantize_options *options, c
 
 /* ---- pages -------------------------------------------------------------------------------------------------- */
 
-/* A pager owns memory for optimizer state that need not fit where the step runs: it lies in its backing, and adamw_step()
- * brings it in for use, a window of at most chunk_bytes at a time, reading ahead and writing behind. Whatever the backing, the
- * bits of a step are those without a pager.
+/* A pager owns memory for optimizer state that may be too large for the memory where the step runs. The state lies in the
+ * backing of the pager. adamw_step() brings it in through windows of at most chunk_bytes each, and reads ahead and writes
+ * behind. A step with a pager has the same bits as a step without one, whatever the backing.
  *
- * Buffers are ordinary memory to the program that holds them: they may be read, written and copied between steps. Pointers
- * to state in adamw_tensor may point anywhere into a buffer. */
+ * For the program that holds them, buffers are ordinary memory: it may read, write and copy them between steps. Pointers to
+ * state in adamw_tensor may point anywhere into a buffer. */
 typedef enum adamw_place {
-  ADAMW_PLACE_HOST = 0,    /* ordinary memory. As a backing: the CPU steps it where it lies */
-  ADAMW_PLACE_FILE = 1,    /* files without names in `directory`, gone with the process however that ends; for the CPU.
-                              Space on the disk is reserved before a buffer is given out: a multiple of 64 bytes for one below
-                              4096 bytes, whole pages of 4096 for others. The buffer is a mapping of a file; a step reads and
-                              writes the file itself, past the page cache where the file system can */
+  ADAMW_PLACE_HOST = 0,    /* ordinary memory. As a backing: the CPU steps it in place */
+  ADAMW_PLACE_FILE = 1,    /* files without names in `directory`, which disappear with the process however it ends; for the CPU.
+                              adamw_pager_alloc() reserves space on the disk before it returns a buffer: a multiple of 64 bytes
+                              for a buffer below 4096 bytes, whole pages of 4096 bytes for others. The buffer is a mapping of a
+                              file. A step reads and writes the file directly, past the page cache if the file system can */
   ADAMW_PLACE_PINNED = 2,  /* page-locked host memory, copied through slots in the memory of a CUDA device */
-  ADAMW_PLACE_MANAGED = 3, /* CUDA unified memory. What the budget holds lies on the device until the driver moves it out of a
-                              full one; a step prefetches what may not be there. What it does not hold stays on the host,
-                              where kernels read and write it over the link */
-  ADAMW_PLACE_DEVICE = 4   /* device memory; no backing, but where a part of state may lie that the budget has room for */
+  ADAMW_PLACE_MANAGED = 3, /* CUDA unified memory. Buffers within the budget lie on the device until it is full and the driver
+                              moves them out; a step prefetches those that may have been moved. Buffers beyond the budget stay
+                              on the host, where kernels read and write them over the link */
+  ADAMW_PLACE_DEVICE = 4   /* device memory. Not a backing, but the place of state that the budget keeps on the device */
 } adamw_place;
 
 /* Start from ADAMW_PAGER_OPTIONS_INIT. */
 typedef struct adamw_pager_options {
-  size_t size;            /* sizeof(adamw_pager_options) of who calls, in 32 ... 4096: all up to `chunk_bytes` must be there */
-  int32_t backing;        /* adamw_place, but for DEVICE */
+  size_t size;            /* the caller's sizeof(adamw_pager_options), in 32 ... 4096: it includes all fields up to
+                             `chunk_bytes` */
+  int32_t backing;        /* adamw_place, except DEVICE */
   int32_t device;         /* where steps run: -1, the CPU (HOST, FILE), or a CUDA device (PINNED, MANAGED) */
-  int64_t resident_bytes; /* the budget of fast memory (host memory for FILE, the device's for PINNED and MANAGED), in
+  int64_t resident_bytes; /* the budget of fast memory (host memory for FILE, device memory for PINNED and MANAGED), in
                              0 ... INT64_MAX. The budget left after the 4 windows (MANAGED needs none) keeps the first buffers
-                             resident: they are stepped in place. 0: the windows alone (FILE, PINNED), or no limit (MANAGED).
-                             Else FILE and PINNED take at least 4 times chunk_bytes, or 262144 if that is 0. No effect on HOST.
-                             A step itself needs some kilobytes beside it, and each window a page */
+                             resident: they are stepped in place. 0: only the windows (FILE, PINNED), or no limit (MANAGED).
+                             Otherwise FILE and PINNED need at least 4 times chunk_bytes, or 262144 if that is 0. No effect on
+                             HOST. In addition, a step needs some kilobytes, and each window needs a page */
   int64_t chunk_bytes;    /* state in one window, in 65536 ... 2^40, rounded up to whole pages of 4096 bytes; or 0: 16 MiB, or
-                             less where the budget is small (MANAGED: 1 GiB) */
-  int64_t reserve_bytes;  /* FILE: space that is reserved on the disk at once, in 0 ... 2^60; buffers beyond it reserve theirs when
-                             they are allocated. 0 for other backings */
-  const char *directory;  /* FILE: where; NULL: the environment variable TMPDIR, else /var/tmp. NULL for other backings */
+                             less if the budget is small (MANAGED: 1 GiB) */
+  int64_t reserve_bytes;  /* FILE: space that the pager reserves on the disk at once, in 0 ... 2^60; buffers beyond it reserve
+                             theirs when they are allocated. 0 for other backings */
+  const char *directory;  /* FILE: where the files lie; NULL: the environment variable TMPDIR, or /var/tmp if that is not set or
+                             is empty. NULL for other backings */
 } adamw_pager_options;
 
 #define ADAMW_PAGER_OPTIONS_INIT \
   { sizeof(adamw_pager_options), ADAMW_PLACE_HOST, -1, 0, 0, 0, NULL }
 
-/* The same as a function, for bindings that lose macros. size is sizeof(adamw_pager_options) of who calls, size in 32 ... 4096.
- * Writes as many bytes: the fields that this library knows, as far as they fit, then zeros. options->size becomes `size`.
+/* The same as a function, for bindings that cannot use macros. size is the caller's sizeof(adamw_pager_options). Allowed:
+ * size in 32 ... 4096. Writes `size` bytes: the fields that this library knows, as far as they fit, then zeros. Sets
+ * options->size to `size`.
  * Errors:
  *   INVALID_ARGUMENT  options is NULL
- *   VERSION           a size that this library does not know; nothing has been written then */
+ *   VERSION           this library does not know the size; it has written nothing */
 ADAMW_API adamw_status adamw_pager_options_init(adamw_pager_options *options, size_t size);
 
-/* What a pager holds and has done. Bytes, from its creation on. */
+/* The contents of a pager, and its work since its creation. Bytes, unless a comment says otherwise. */
 typedef struct adamw_pager_statistics {
-  int64_t buffers;             /* allocated now */
-  int64_t host_bytes;          /* of these buffers, by where they lie */
+  int64_t buffers;             /* number of buffers that are allocated now */
+  int64_t host_bytes;          /* bytes of these buffers in each place */
   int64_t file_bytes;
   int64_t pinned_bytes;
   int64_t managed_bytes;
   int64_t device_bytes;
-  int64_t resident_bytes;      /* fast memory in use now: windows and resident buffers (MANAGED: what the last step found) */
-  int64_t resident_peak_bytes; /* at most so far */
-  int64_t bytes_in;            /* brought in by steps (MANAGED: as far as they prefetched it) */
+  int64_t resident_bytes;      /* fast memory in use now: windows and resident buffers (MANAGED: as the last step found it) */
+  int64_t resident_peak_bytes; /* the largest value so far */
+  int64_t bytes_in;            /* brought in by steps (MANAGED: only bytes that they prefetched) */
   int64_t bytes_out;           /* written back */
-  int64_t wait_ns;             /* time that steps waited for bytes (FILE; on a device nobody waits on the host) */
-  int64_t faults_avoided;      /* pages of 4096 bytes that were brought in before they were touched */
+  int64_t wait_ns;             /* nanoseconds that steps waited for bytes (FILE; on a device, the host does not wait) */
+  int64_t faults_avoided;      /* pages of 4096 bytes that were brought in before the first access */
 } adamw_pager_statistics;
 
-/* Makes a pager; *pager is NULL after an error.
+/* Creates a pager; *pager is NULL after an error.
  * Errors:
- *   INVALID_ARGUMENT  a value outside what is said at adamw_pager_options; options or pager is NULL
- *   VERSION           options.size is one that this library does not know, or bytes that it does not know are not 0
- *   UNSUPPORTED       a device that this build, driver or machine does not have, or a backing that the device cannot have
+ *   INVALID_ARGUMENT  a value breaks the rules of adamw_pager_options; options or pager is NULL
+ *   VERSION           this library does not know options.size, or bytes that it does not know are not 0
+ *   UNSUPPORTED       this build, driver or machine does not have the device, or the device does not support the backing
  *   OUT_OF_MEMORY     memory of the host or the device
  *   DEVICE            the CUDA call that failed, by name
- *   STORAGE           a directory that is missing or read-only, a full disk; the message names the directory */
+ *   STORAGE           the directory is missing or read-only, or the disk is full; the message names the directory */
 ADAMW_API adamw_status adamw_pager_create(const adamw_pager_options *options, adamw_pager **pager);
 
-/* Gives back the pager and everything that it holds; NULL is allowed. Nobody may use the pager any more.
+/* Frees the pager and everything that it holds; NULL is allowed. Nobody may use the pager any more.
  * Errors:
- *   INVALID_ARGUMENT  buffers are still allocated: their pointers would dangle. Nothing has happened then */
+ *   INVALID_ARGUMENT  buffers are still allocated: their pointers would dangle. The call has changed nothing */
 ADAMW_API adamw_status adamw_pager_destroy(adamw_pager *pager);
 
-/* A buffer of at least `bytes` zeros, aligned to 64 bytes; *place (or NULL) is where it lies. bytes in 1 ... 2^60. Buffers that
- * are allocated in the order in which they are stepped are read and written in larger pieces. *buffer is NULL after an error.
+/* Allocates a buffer of at least `bytes` zeros, aligned to 64 bytes. Allowed: bytes in 1 ... 2^60. *place receives the place of
+ * the buffer; `place` may be NULL. Allocate buffers in the order in which they are stepped: the pager then reads and writes
+ * them in larger pieces. *buffer is NULL after an error.
  * Errors:
- *   INVALID_ARGUMENT  pager or buffer is NULL; bytes as said above
+ *   INVALID_ARGUMENT  pager or buffer is NULL; bytes breaks the rule above
  *   UNSUPPORTED       in a child of fork() (not HOST)
  *   OUT_OF_MEMORY     memory of the host or the device
  *   DEVICE            the CUDA call that failed, by name
- *   STORAGE           the disk has no room for it */
+ *   STORAGE           the disk has no room for the buffer */
 ADAMW_API adamw_status adamw_pager_alloc(adamw_pager *pager, int64_t bytes, void **buffer, int32_t *place);
 
-/* Gives a buffer back, waiting for the steps that still use it (not for other work of the caller's); NULL is allowed.
- * Errors: the buffer is there as before. Nothing else can fail: neither memory nor a disk is needed.
- *   INVALID_ARGUMENT  pager is NULL; what is no buffer of this pager; a buffer of which something is acquired */
+/* Frees a buffer, after waiting for the steps that still use it (not for other work of the caller); NULL is allowed.
+ * Errors: the buffer is unchanged. No other errors are possible, because the call needs neither memory nor a disk.
+ *   INVALID_ARGUMENT  pager is NULL; `buffer` is not a buffer of this pager; bytes of the buffer are acquired */
 ADAMW_API adamw_status adamw_pager_free(adamw_pager *pager, void *buffer);
 
-/* For kernels other than adamw_step(). Brings in `bytes` at `address`: *usable is where they can be used by the CPU, or by work
- * that is queued on `stream` of the device, until adamw_pager_release(). They must lie in one buffer, and bytes in
- * 1 ... chunk_bytes (rounded up to pages). At most 3 stretches are out at a time, of which no two overlap, and while one is out
- * a step with this pager is refused. What is used where it lies (HOST, and buffers that the budget keeps resident) is not
- * brought in: *usable is `address`, and these limits are not its.
+/* For kernels other than adamw_step(). Brings in `bytes` bytes at `address` and writes to *usable where the CPU, or work that
+ * is queued on `stream` of the device, can use them until adamw_pager_release(). The bytes must lie in one buffer. Allowed:
+ * bytes in 1 ... chunk_bytes (rounded up to pages). At most 3 byte ranges can be acquired at a time, and they must not overlap.
+ * While one is acquired, a step with this pager is refused. Memory that is used in place (HOST, and buffers that the budget
+ * keeps resident) is not brought in: *usable is `address`, and these limits do not apply.
  * *usable is NULL after an error.
  * Errors:
- *   INVALID_ARGUMENT  pager or usable is NULL; bytes that are in no buffer, or pass its end; anything else said above
+ *   INVALID_ARGUMENT  pager or usable is NULL; the bytes lie in no buffer or pass its end; another rule above is broken
  *   UNSUPPORTED       in a child of fork() (not HOST)
  *   OUT_OF_MEMORY     memory of the host or the device for the windows, or the two threads that a FILE pager needs
  *   DEVICE            the CUDA call that failed, by name
  *   STORAGE           the file could not be read; or after a fork, see below */
 ADAMW_API adamw_status adamw_pager_acquire(adamw_pager *pager, void *address, int64_t bytes, void *stream, void **usable);
 
-/* The end of that use; `dirty` is not 0 if bytes were written, which then go back to the buffer: at once on the CPU, behind the
- * work queued on `stream` on a device.
+/* Ends the use of acquired bytes. `dirty` is not 0 if the bytes were written. They then go back to the buffer: at once on the
+ * CPU; on a device, after the work that is queued on `stream`.
  * Errors:
  *   INVALID_ARGUMENT  pager is NULL; `usable` is not acquired
  *   UNSUPPORTED       in a child of fork() (not HOST)
- *   OUT_OF_MEMORY     of the host, or after a fork, see below: it stays acquired; or of the device, as CUDA says
+ *   OUT_OF_MEMORY     memory of the host, or after a fork, see below: the bytes stay acquired; or memory of the device, as CUDA
+ *                     says
  *   DEVICE            the CUDA call that failed, by name
- *   STORAGE           the file could not be written: what it should have taken is kept in memory, and the buffer holds it; or
- *                     after a fork, see below: it stays acquired */
+ *   STORAGE           the file could not be written: the pager keeps the bytes in memory, and the buffer holds them; or after
+ *                     a fork, see below: the bytes stay acquired */
 ADAMW_API adamw_status adamw_pager_release(adamw_pager *pager, void *usable, int32_t dirty, void *stream);
 
-/* A hint that these bytes will be acquired soon, and nothing else: acquire gives what the buffer holds then, whatever was
- * prefetched and however the buffer was written since. It may be given at any time, of any stretch of a buffer, acquired or not.
- * Nothing fails that is no more than a hint: no memory, a disk or a device that does not obey. No effect on HOST and PINNED.
+/* Gives a hint that these bytes will be acquired soon. It is only a hint: adamw_pager_acquire() returns the contents that the
+ * buffer has at that time, whatever was prefetched and however the buffer was written since. The hint may be given at any time,
+ * for any bytes of a buffer, acquired or not. If memory is short, or if a disk or a device fails, the call still succeeds. No
+ * effect on HOST and PINNED.
  * Errors:
- *   INVALID_ARGUMENT  pager is NULL; bytes that are in no buffer, or pass its end
+ *   INVALID_ARGUMENT  pager is NULL; the bytes lie in no buffer or pass its end
  *   UNSUPPORTED       in a child of fork() (not HOST) */
 ADAMW_API adamw_status adamw_pager_prefetch(adamw_pager *pager, void *address, int64_t bytes, void *stream);
 
-/* Waits until buffers in host memory (PINNED) hold what the steps queued so far have left there. Other backings need no wait
- * beyond synchronising the stream.
+/* Waits until the steps queued so far have written their results to the buffers in host memory (PINNED). With other backings,
+ * it is enough to synchronise the stream.
  * Errors:
  *   INVALID_ARGUMENT  pager is NULL
  *   UNSUPPORTED       in a child of fork() (not HOST)
@@ -551,27 +597,29 @@ ADAMW_API adamw_status adamw_pager_prefetch(adamw_pager *pager, void *address, i
  *   DEVICE            the CUDA call that failed, by name */
 ADAMW_API adamw_status adamw_pager_wait(adamw_pager *pager);
 
-/* Writes *statistics. size is sizeof(adamw_pager_statistics) of who calls, size in 64 ... 4096: all up to resident_peak_bytes is
- * there. As many bytes are written: the fields that this library knows, as far as they fit, then zeros.
+/* Writes *statistics. size is the caller's sizeof(adamw_pager_statistics). Allowed: size in 64 ... 4096, which includes all
+ * fields up to resident_peak_bytes. Writes `size` bytes: the fields that this library knows, as far as they fit, then zeros.
  * Errors:
  *   INVALID_ARGUMENT  pager or statistics is NULL
- *   VERSION           a size that this library does not know; nothing has been written then
+ *   VERSION           this library does not know the size; it has written nothing
  *   UNSUPPORTED       in a child of fork() (not HOST) */
 ADAMW_API adamw_status adamw_pager_stats(adamw_pager *pager, adamw_pager_statistics *statistics, size_t size);
 
 /* Pagers are thread safe; steps with one pager run one after the other.
  *
- * fork() waits for running calls of pagers. In the child,
- *   - HOST pagers and their buffers work as in any process;
- *   - FILE buffers are snapshots of the moment of the fork, private to the child, as are those of them that the budget keeps in
- *     memory. They may be read, written and given back, and then the pager, by adamw_pager_free() and adamw_pager_destroy();
- *     where RLIMIT_DATA does not let the parent have them as private memory, they are not readable;
- *   - memory of PINNED and MANAGED pagers must not be touched, since CUDA does not work there;
- *   - every other call with a FILE, PINNED or MANAGED pager is refused (UNSUPPORTED).
- * Making the snapshot of FILE buffers costs the parent, at its next step, acquire, or release of dirty bytes with that pager while
- * such a child still lives and has not given its buffers back, one copy of the files' content, and as much space on the disk. If
- * that cannot be had the call returns STORAGE or OUT_OF_MEMORY, nothing is lost, and the next one tries again. Without such a
- * child only what the parent's program itself has written to buffers since the fork is written to the files. */
+ * fork() waits for running calls of pagers. In the child process:
+ *   - HOST pagers and their buffers work as in any process.
+ *   - FILE buffers, including those that the budget keeps in memory, are snapshots of the moment of the fork and private to the
+ *     child. The child may read and write them, and free them with adamw_pager_free() and then the pager with
+ *     adamw_pager_destroy(). If RLIMIT_DATA does not let the parent hold them as private memory, the child cannot read them.
+ *   - Nobody may touch the memory of PINNED and MANAGED pagers, because CUDA does not work in the child.
+ *   - Every other call with a FILE, PINNED or MANAGED pager returns UNSUPPORTED.
+ *
+ * The snapshot of FILE buffers costs the parent one copy of the files' content, and as much space on the disk. The parent makes
+ * the copy if such a child is still alive and has not freed its buffers. It does so at its next step, acquire, or release of
+ * dirty bytes with that pager. If the copy cannot be made, that call returns STORAGE or OUT_OF_MEMORY, nothing is lost, and the
+ * next call tries again. Without such a child, the parent writes to the files only the bytes that its program has written
+ * to buffers since the fork. */
 
 #ifdef __cplusplus
 } /* extern "C" */

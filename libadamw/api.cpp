@@ -43,13 +43,14 @@ adamw_status with_progress(adamw_status status, const StepPlan &plan, const Page
   const std::int64_t done = windows.rows_done(), elements = windows.elements_done();
   char error[longest_error];  // and no string: that could want memory, and there would be another error
   std::snprintf(error, sizeof error, "%s", adamw_last_error());
-  if (done == plan.count) return fail(status, "%s; every row has been stepped", error);
+  if (done == plan.count) return fail(status, "%s; every tensor has been stepped", error);
   const std::int64_t next = plan.rows[done].number;
   if (elements == 0)
-    return fail(status, "%s; the rows before row %" PRId64 " have been stepped, the others not", error, next);
+    return fail(status, "%s; the tensors before tensor %" PRId64 " have been stepped, the others have not", error,
+                next);
   return fail(status,
-              "%s; the rows before row %" PRId64 " have been stepped, it itself up to element %" PRId64
-              ", the others not",
+              "%s; the tensors before tensor %" PRId64 " have been stepped, that tensor up to element %" PRId64
+              ", the others have not",
               error, next, elements);
 }
 

@@ -14,7 +14,7 @@ adamw_status guarded(const char *function, const Body &body) {
   try {
     return body();
   } catch (const std::bad_alloc &) {
-    return fail(ADAMW_ERROR_OUT_OF_MEMORY, "%s: no memory for the call's own tables", function);
+    return fail(ADAMW_ERROR_OUT_OF_MEMORY, "%s: no memory for the internal tables of the call", function);
   } catch (const std::exception &e) {
     return fail(ADAMW_ERROR_INTERNAL, "%s: %s", function, e.what());
   } catch (...) {

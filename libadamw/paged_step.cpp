@@ -84,10 +84,9 @@ adamw_status PagedRows::cut(bool measured) {
         if (last <= first) {  // not a part of it: the next window, which is empty
           if (room == session_.chunk_bytes()) {
             return fail(ADAMW_ERROR_UNSUPPORTED,
-                        "%s: row %" PRId64 ": chunk_bytes = %" PRId64
-                        " of the pager is too small for max_unorm or ADAMW_STATE_TENSOR8 with such a tensor: with "
-                        "131072 bytes, and "
-                        "1 / 4096 of its state more, it is not",
+                        "%s: tensor %" PRId64 ": chunk_bytes = %" PRId64
+                        " of the pager is too small for max_unorm or ADAMW_STATE_TENSOR8 with a tensor of this "
+                        "size: 131072 bytes plus 1 / 4096 of its state are enough",
                         function_, row.number, session_.chunk_bytes());
           }
           ends_.push_back(spans_.size());

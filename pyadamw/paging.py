@@ -107,10 +107,11 @@ class PageManager:
 
     def pager(self, device: torch.device) -> Pager:
         """The pager for parameters on `device`; the first call makes it."""
-        pager = self._pagers.get(device)
-        if pager is None:
-            pager = self._pagers[device] = self._make(device)
-        return pager
+        with self._making:
+            pager = self._pagers.get(device)
+            if pager is None:
+                pager = self._pagers[device] = self._make(device)
+            return pager
 
     def _make(self, device: torch.device) -> Any:
         on_device = is_device(device)

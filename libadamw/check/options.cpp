@@ -88,7 +88,7 @@ adamw_status refuse_buffer(const char *function, int64_t row, const char *field,
                            size_t alignment) {
   const auto address = reinterpret_cast<std::uintptr_t>(pointer);
   char where[32] = "";
-  if (row >= 0) std::snprintf(where, sizeof where, "row %" PRId64 ": ", row);
+  if (row >= 0) std::snprintf(where, sizeof where, "tensor %" PRId64 ": ", row);
   if (pointer == nullptr && bytes > 0) {
     return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: %s%s is NULL: must point to %" PRId64 " bytes", function, where,
                 field, bytes);
@@ -97,7 +97,7 @@ adamw_status refuse_buffer(const char *function, int64_t row, const char *field,
     return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: %s%s = %p is misaligned: must be a multiple of %zu bytes", function,
                 where, field, pointer, alignment);
   }
-  return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: %s%s = %p: %" PRId64 " bytes from there pass the end of memory",
+  return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: %s%s = %p: the %" PRId64 " bytes from there pass the end of memory",
               function, where, field, pointer, bytes);
 }
 

@@ -36,23 +36,22 @@ void radix_sort(std::vector<Key> &keys, std::vector<Key> &other) {
   }
 }
 
-struct Name {  // "row 3: exp_avg", or the field alone where it is no row's
+struct Name {  // "tensor 3: exp_avg", or only the field if it belongs to no tensor
   char text[64];
   explicit Name(const Interval &i) {
     if (i.row < 0) {
       std::snprintf(text, sizeof text, "%s", i.field);
     } else {
-      std::snprintf(text, sizeof text, "row %" PRId64 ": %s", i.row, i.field);
+      std::snprintf(text, sizeof text, "tensor %" PRId64 ": %s", i.row, i.field);
     }
   }
 };
 
 adamw_status overlap(const char *function, const Interval &a, const Interval &b) {
-  return fail(
-      ADAMW_ERROR_INVALID_ARGUMENT,
-      "%s: %s (%zu bytes at %p) overlaps %s (%zu bytes at %p): every buffer that is written needs memory of its own",
-      function, Name(a).text, static_cast<size_t>(a.end - a.begin), reinterpret_cast<void *>(a.begin), Name(b).text,
-      static_cast<size_t>(b.end - b.begin), reinterpret_cast<void *>(b.begin));
+  return fail(ADAMW_ERROR_INVALID_ARGUMENT,
+              "%s: %s (%zu bytes at %p) overlaps %s (%zu bytes at %p): a buffer that is written must not share memory",
+              function, Name(a).text, static_cast<size_t>(a.end - a.begin), reinterpret_cast<void *>(a.begin),
+              Name(b).text, static_cast<size_t>(b.end - b.begin), reinterpret_cast<void *>(b.begin));
 }
 
 }  // namespace

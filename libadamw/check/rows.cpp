@@ -56,7 +56,7 @@ adamw_status over_stretches(const adamw_step_options &options, const adamw_tenso
   for (int64_t i = 0; i < count && !take.ends(); ++i) {
     const adamw_tensor &t = tensors[i];
     const auto bad = [i](const char *field, int64_t value, const char *need) {
-      return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: row %" PRId64 ": %s = %" PRId64 ": must be %s", step_name, i,
+      return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: tensor %" PRId64 ": %s = %" PRId64 ": must be %s", step_name, i,
                   field, value, need);
     };
     if (t.numel < 0 || t.numel > most_bytes / 16) return bad("numel", t.numel, "in 0 ... 2^58");
@@ -64,7 +64,7 @@ adamw_status over_stretches(const adamw_step_options &options, const adamw_tenso
       if (adamw_status s = check_buffer(step_name, i, "step_tensor", t.step_tensor, 4, 4)) return s;
       if (options.device < 0 && !(*t.step_tensor >= 1.0f && *t.step_tensor < 9e18f)) {
         return fail(ADAMW_ERROR_INVALID_ARGUMENT,
-                    "%s: row %" PRId64 ": step_tensor[0] = %.9g: must be at least 1, the first step, and below 9e18",
+                    "%s: tensor %" PRId64 ": step_tensor[0] = %.9g: must be at least 1, the first step, and below 9e18",
                     step_name, i, static_cast<double>(*t.step_tensor));
       }
       const auto begin = reinterpret_cast<std::uintptr_t>(t.step_tensor);

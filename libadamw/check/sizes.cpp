@@ -12,11 +12,11 @@ namespace adamw {
 adamw_status check_size(const char *function, const char *what, size_t size, size_t least, size_t known) {
   constexpr size_t largest = 4096;
   if (size % 8 == 0 && size >= least && size <= largest) return ADAMW_OK;
-  return fail(
-      ADAMW_ERROR_VERSION,
-      "%s: %s = %zu: must be a multiple of 8 in %zu ... %zu, and is %zu in the adamw.h of this library (version "
-      "%d.%d.%d): start from the *_INIT macro, or the *_init() function",
-      function, what, size, least, largest, known, ADAMW_VERSION_MAJOR, ADAMW_VERSION_MINOR, ADAMW_VERSION_PATCH);
+  return fail(ADAMW_ERROR_VERSION,
+              "%s: %s = %zu: must be a multiple of 8 in %zu ... %zu; it is %zu in the adamw.h of this library (version "
+              "%d.%d.%d): start from the *_INIT macro, or the *_init() function",
+              function, what, size, least, largest, known, ADAMW_VERSION_MAJOR, ADAMW_VERSION_MINOR,
+              ADAMW_VERSION_PATCH);
 }
 
 adamw_status check_tail(const char *function, int64_t row, const char *what, const void *at, size_t size,
@@ -25,10 +25,10 @@ adamw_status check_tail(const char *function, int64_t row, const char *what, con
   for (size_t i = known; i < size; ++i) {
     if (bytes[i] == 0) continue;
     char where[32] = "";
-    if (row >= 0) std::snprintf(where, sizeof where, "row %" PRId64 ": ", row);
+    if (row >= 0) std::snprintf(where, sizeof where, "tensor %" PRId64 ": ", row);
     return fail(ADAMW_ERROR_VERSION,
-                "%s: %s%s = %zu, and byte %zu is %d: this library (version %d.%d.%d) knows %zu bytes, and all beyond "
-                "them must be 0: what they ask for needs a newer libadamw",
+                "%s: %s%s = %zu, and byte %zu is %d: this library (version %d.%d.%d) knows %zu bytes, and the bytes "
+                "after them must be 0: a feature that they ask for needs a newer libadamw",
                 function, where, what, size, i, bytes[i], ADAMW_VERSION_MAJOR, ADAMW_VERSION_MINOR, ADAMW_VERSION_PATCH,
                 known);
   }
@@ -40,14 +40,14 @@ adamw_status read_rows(const char *function, const adamw_tensor *&tensors, size_
   constexpr auto known = static_cast<int64_t>(sizeof(adamw_tensor));
   if (adamw_status s = check_size_of<adamw_tensor>(function, "tensor_size", tensor_size)) return s;
   if (count < 0 || count > most_bytes / known) {
-    return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: count = %" PRId64 ": must be the number of rows, in 0 ... 2^55",
+    return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: count = %" PRId64 ": must be the number of tensors, in 0 ... 2^55",
                 function, count);
   }
   if (count == 0) return ADAMW_OK;
   const auto size = static_cast<int64_t>(tensor_size);
   if (count > most_bytes / size) {
     return fail(ADAMW_ERROR_INVALID_ARGUMENT,
-                "%s: count = %" PRId64 ": so many rows of %zu bytes pass the end of memory", function, count,
+                "%s: count = %" PRId64 ": that many entries of %zu bytes pass the end of memory", function, count,
                 tensor_size);
   }
   if (adamw_status s = check_buffer(function, -1, "tensors", tensors, count * size, alignof(adamw_tensor))) return s;

@@ -88,12 +88,13 @@ struct Choice {
       }
       if (any) continue;
       std::snprintf(error, sizeof error,
-                    "ADAMW_CPU=%s, but this processor has no %s: unset it or choose another of: %s", wanted, wanted,
-                    built_kernels());
+                    "ADAMW_CPU=%s, but this processor does not support %s: unset the variable or choose one of: %s",
+                    wanted, wanted, built_kernels());
       return;
     }
-    std::snprintf(error, sizeof error, "ADAMW_CPU=%.40s is not a kernel of this library: unset it or choose one of: %s",
-                  wanted, built_kernels());
+    std::snprintf(error, sizeof error,
+                  "ADAMW_CPU=%.40s is not a kernel of this library: unset the variable or choose one of: %s", wanted,
+                  built_kernels());
   }
 };
 

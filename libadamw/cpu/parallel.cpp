@@ -177,7 +177,7 @@ int openmp_threads() { return has_openmp() ? omp_get_max_threads() : 0; }
 
 }  // namespace
 
-const char *thread_layer() { return has_openmp() ? "OpenMP" : "its own"; }
+const char *thread_layer() { return has_openmp() ? "OpenMP" : "std::thread"; }
 
 void set_default_threads(int threads) { chosen_threads = threads; }
 

@@ -38,7 +38,7 @@ class StepRun {
     for (const Row *row = plan_.rows; row < plan_.rows + plan_.count; ++row) {
       if (row->blocks.count > most_items) {
         return fail(ADAMW_ERROR_UNSUPPORTED,
-                    "%s: tensors[%lld] has %lld blocks of %d elements, and a GPU steps %lld at most", step_name,
+                    "%s: tensor %lld: it has %lld blocks of %d elements, but a GPU steps at most %lld", step_name,
                     static_cast<long long>(row->number), static_cast<long long>(row->blocks.count), block_size,
                     static_cast<long long>(most_items));
       }

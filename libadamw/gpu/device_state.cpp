@@ -40,7 +40,7 @@ adamw_status DeviceState::open(const char *function, std::int32_t ordinal) {
   ADAMW_CHECK(driver, function, cuDriverGetVersion, (&version));
   if (version < oldest_driver) {
     return fail(ADAMW_ERROR_UNSUPPORTED,
-                "%s: the CUDA driver is too old: it supports CUDA %d.%d, needed is 12.1 or later", function,
+                "%s: the CUDA driver is too old: it supports CUDA %d.%d, but 12.1 or later is needed", function,
                 version / 1000, version % 1000 / 10);
   }
   ADAMW_CHECK(driver, function, cuDeviceGetCount, (&devices));

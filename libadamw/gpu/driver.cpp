@@ -22,12 +22,12 @@ struct Search {
                     reason != nullptr ? reason : "libcuda.so.1 cannot be loaded");
       return;
     }
-#define ADAMW_FIND(name, arguments)                                                                                    \
-  driver.name = reinterpret_cast<Result(*) arguments>(dlsym(library, #name));                                          \
-  if (driver.name == nullptr) {                                                                                        \
-    std::snprintf(error, sizeof error, "the CUDA driver is too old: it has no %s; 530 (CUDA 12.1) or later is needed", \
-                  #name);                                                                                              \
-    return;                                                                                                            \
+#define ADAMW_FIND(name, arguments)                                                                              \
+  driver.name = reinterpret_cast<Result(*) arguments>(dlsym(library, #name));                                    \
+  if (driver.name == nullptr) {                                                                                  \
+    std::snprintf(error, sizeof error,                                                                           \
+                  "the CUDA driver is too old: it does not have %s; 530 (CUDA 12.1) or later is needed", #name); \
+    return;                                                                                                      \
   }
     ADAMW_DRIVER_FUNCTIONS(ADAMW_FIND)
 #undef ADAMW_FIND

@@ -25,10 +25,10 @@ class Workspace {
   // `bytes` of zeros.
   adamw_status get(const char *function, std::size_t bytes) {
     if (state_.pool == nullptr) {
-      return fail(
-          ADAMW_ERROR_UNSUPPORTED,
-          "%s: this device has no memory pools, which percentile_clipping, max_unorm and ADAMW_STATE_TENSOR8 need",
-          function);
+      return fail(ADAMW_ERROR_UNSUPPORTED,
+                  "%s: this device does not support memory pools, which percentile_clipping, max_unorm and "
+                  "ADAMW_STATE_TENSOR8 need",
+                  function);
     }
     const std::size_t words = (bytes + 3) / 4;
     ADAMW_CHECK(state_.driver, function, cuMemAllocFromPoolAsync, (&memory_, words * 4, state_.pool, stream_));

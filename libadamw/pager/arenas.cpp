@@ -69,8 +69,8 @@ adamw_status Arenas::open(const char *function, const std::string &directory, st
   spare_ = std::make_unique<PrivateFile>();
   if (adamw_status s = spare_->open(function, directory)) return s;
   if (const int error = reserved_ > 0 ? spare_->reserve(0, reserved_) : 0) {
-    return fail(ADAMW_ERROR_STORAGE, "%s: options.reserve_bytes = %" PRId64 ": %s has no room for it: %s", function,
-                reserved, directory.c_str(), std::strerror(error));
+    return fail(ADAMW_ERROR_STORAGE, "%s: options.reserve_bytes = %" PRId64 ": %s does not have enough free space: %s",
+                function, reserved, directory.c_str(), std::strerror(error));
   }
   return ADAMW_OK;
 }
@@ -78,7 +78,7 @@ adamw_status Arenas::open(const char *function, const std::string &directory, st
 adamw_status Arenas::no_room(const char *function, std::int64_t bytes, int error) const {
   std::int64_t reserved = 0;
   for (const auto &arena : arenas_) reserved += arena->taken;
-  return fail(ADAMW_ERROR_STORAGE, "%s: %s has no room for %" PRId64 " bytes more (%" PRId64 " are taken): %s",
+  return fail(ADAMW_ERROR_STORAGE, "%s: %s has no room for %" PRId64 " more bytes (%" PRId64 " are in use): %s",
               function, directory_.c_str(), bytes, reserved, std::strerror(error));
 }
 

@@ -40,11 +40,11 @@ adamw_status create(const char *function, const adamw_pager_options *options, ad
   if (o.chunk_bytes != 0 && (o.chunk_bytes < smallest_chunk || o.chunk_bytes > largest_chunk))
     return bad("chunk_bytes", o.chunk_bytes, "0 (the default) or in 65536 ... 2^40");
   if (!traits.is(in_files) && o.reserve_bytes != 0)
-    return bad("reserve_bytes", o.reserve_bytes, "0 but for the backing " + backings_with(in_files, "or"));
+    return bad("reserve_bytes", o.reserve_bytes, "0 except for the backing " + backings_with(in_files, "or"));
   if (o.reserve_bytes < 0 || o.reserve_bytes > most_buffer_bytes)
     return bad("reserve_bytes", o.reserve_bytes, "in 0 ... 2^60");
   if (!traits.is(in_files) && o.directory != nullptr)
-    return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: options.directory = '%s': must be NULL but for the backing %s",
+    return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: options.directory = '%s': must be NULL except for the backing %s",
                 function, o.directory, backings_with(in_files, "or").c_str());
   PagerOptions decided{place, o.device, o.resident_bytes, o.chunk_bytes, o.reserve_bytes, ""};
   const bool windows = traits.is(windows_in_budget);
@@ -98,7 +98,7 @@ adamw_status adamw_pager_create(const adamw_pager_options *options, adamw_pager 
 adamw_status adamw_pager_destroy(adamw_pager *pager) {
   return guarded("adamw_pager_destroy", [&] {
     if (pager != nullptr && !pager->empty())
-      return fail(ADAMW_ERROR_INVALID_ARGUMENT, "adamw_pager_destroy: the pager has buffers still: free them first");
+      return fail(ADAMW_ERROR_INVALID_ARGUMENT, "adamw_pager_destroy: the pager still has buffers: free them first");
     delete pager;
     return ADAMW_OK;
   });

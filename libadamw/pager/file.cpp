@@ -62,8 +62,8 @@ adamw_status PrivateFile::open(const char *function, const std::string &director
   if (file_ < 0) {
     return fail(
         ADAMW_ERROR_STORAGE,
-        "%s: options.directory = '%s': no file can be made there: %s: choose a directory on a local disk that may "
-        "be written",
+        "%s: options.directory = '%s': the library cannot create a file there: %s: choose a writable directory on a "
+        "local disk",
         function, directory.c_str(), std::strerror(errno));
   }
   open_direct();

@@ -97,8 +97,8 @@ class FileBacking final : public Backing {
       stop_threads();
       unmap_windows();
       return fail(ADAMW_ERROR_OUT_OF_MEMORY,
-                  "%s: the system gives this process no more threads (%s), of which a pager with files needs two: see "
-                  "`ulimit -u`, `ulimit -v` and the limit on pids of its control group",
+                  "%s: the system gives this process no more threads (%s), but a pager with files needs two: see "
+                  "`ulimit -u`, `ulimit -v` and the pids limit of the control group",
                   function, e.what());
     }
     counts_.add_resident(windows_bytes());
@@ -211,8 +211,8 @@ class FileBacking final : public Backing {
       const std::lock_guard<std::mutex> lock(kept_mutex_);
       if (const int error = arenas_.share(*e.arena, e.offset, e.bytes)) {
         return fail(ADAMW_ERROR_STORAGE,
-                    "%s: after a fork, state cannot be written to the files in %s: %s; it is in memory, and the next "
-                    "call tries again",
+                    "%s: after a fork, state cannot be written to the files in %s: %s; the state is in memory, and "
+                    "the next call tries again",
                     function, arenas_.directory().c_str(), std::strerror(error));
       }
     }
@@ -231,12 +231,11 @@ class FileBacking final : public Backing {
   adamw_status cannot_write(const char *function, int error) const {
     if (lost_ != 0) {
       return fail(ADAMW_ERROR_STORAGE,
-                  "%s: the file in %s cannot be written: %s; there is no memory either for what it should have taken "
-                  "(%s), which is lost: go back to a checkpoint",
+                  "%s: the file in %s cannot be written: %s; memory to keep the data is missing, too (%s): the "
+                  "data is lost: go back to a checkpoint",
                   function, arenas_.directory().c_str(), std::strerror(error), std::strerror(lost_));
     }
-    return fail(ADAMW_ERROR_STORAGE,
-                "%s: the file in %s cannot be written: %s; what it should have taken is kept in memory", function,
+    return fail(ADAMW_ERROR_STORAGE, "%s: the file in %s cannot be written: %s; the data is kept in memory", function,
                 arenas_.directory().c_str(), std::strerror(error));
   }
 

@@ -44,7 +44,7 @@ adamw_status Pager::Session::find(const void *address, std::int64_t bytes, What 
   const auto offset = static_cast<std::int64_t>(number(address) - number(buffer->memory));
   if (bytes > buffer->bytes - offset) {
     return fail(ADAMW_ERROR_INVALID_ARGUMENT,
-                "%s: row %" PRId64 ": %s = %p: %" PRId64 " bytes from there pass the end of its buffer of the pager",
+                "%s: tensor %" PRId64 ": %s = %p: the %" PRId64 " bytes from there pass the end of the pager's buffer",
                 function_, what.row, what.name, address, bytes);
   }
   if (pager_.backing_->moves(*buffer)) *found = buffer;
@@ -97,11 +97,11 @@ adamw_status Pager::check_acquired(const char *function, const void *address, st
         others < begin + static_cast<std::uintptr_t>(bytes))
       return fail(ADAMW_ERROR_INVALID_ARGUMENT,
                   "%s: %" PRId64 " bytes at address = %p overlap the %" PRId64
-                  " at %p, which are acquired: release these first",
+                  " bytes at %p, which are acquired: release those first",
                   function, bytes, address, other.bytes, other.home);
   }
   if (free_window() < page_windows - 1) return ADAMW_OK;
-  return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: %d stretches are acquired already: release one first", function,
+  return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: %d byte ranges are already acquired: release one first", function,
               page_windows - 1);
 }
 

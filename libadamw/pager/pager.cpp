@@ -73,7 +73,7 @@ bool Pager::is_forked() const { return pages() && getpid() != process_; }
 adamw_status Pager::refuse_fork(const char *function) const {
   if (!is_forked()) return ADAMW_OK;
   return fail(ADAMW_ERROR_UNSUPPORTED,
-              "%s: this pager was made by process %ld, before the fork to this process: make another here", function,
+              "%s: process %ld made this pager before this process was forked: make another pager here", function,
               process_);
 }
 
@@ -117,7 +117,7 @@ adamw_status Pager::free(const char *function, void *memory) {
   const std::scoped_lock locks(sessions_, mutex_);
   const auto it = buffers_.find(number(memory));
   if (it == buffers_.end())
-    return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: %p is no buffer of this pager", function, memory);
+    return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: %p is not a buffer of this pager", function, memory);
   const Buffer &buffer = it->second;
   for (const Loan &loan : acquired_) {
     if (!loan.pieces.empty() && loan.pieces[0].buffer == &buffer)

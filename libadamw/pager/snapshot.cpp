@@ -165,8 +165,8 @@ adamw_status Arenas::thaw_one(const char *function, Arena &arena, bool child_liv
     error = arena.over_taken([&](std::int64_t offset, std::int64_t bytes) { return fresh->reserve(offset, bytes); });
   if (error != 0) {
     return fail(ADAMW_ERROR_STORAGE,
-                "%s: a child of a fork has the old contents still, and %s has no room for %" PRId64
-                " bytes more: %s; nothing is lost, and the next call tries again",
+                "%s: a child of a fork still has the old contents, and %s has no room for %" PRId64
+                " more bytes: %s; nothing is lost, and the next call tries again",
                 function, directory_.c_str(), arena.taken, std::strerror(error));
   }
   Page *const end = arena.pages + arena.bytes / page_bytes;

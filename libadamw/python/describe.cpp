@@ -100,7 +100,7 @@ adamw_status adamw_describe_tensors(void *sequence, const adamw_describe_options
     void *const item = o.item(sequence, static_cast<ptrdiff_t>(i)), *object = item;
     if (o.objects != nullptr) o.objects[i] = item;
     if (object != nullptr && o.get != nullptr) {
-      object = o.get(object, o.key);
+      object = o.get(o.descriptor, object, nullptr);
       if (object != nullptr && o.keep(o.kept, static_cast<ptrdiff_t>(i), object) != 0) object = nullptr;
     }
     DLTensor t;

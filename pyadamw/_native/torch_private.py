@@ -64,7 +64,6 @@ PRIVATE = (
     Name("ctypes.pythonapi", "PyType_GetSlot", _ONE_BY_ONE),
     Name("ctypes.pythonapi", "PyList_GetItem", _ONE_BY_ONE),
     Name("ctypes.pythonapi", "PyList_SetItem", "gradients are asked for in Python"),
-    Name("ctypes.pythonapi", "PyObject_GetAttr", "gradients are asked for in Python"),
     Name("ctypes.pythonapi", "PyCapsule_GetPointer", _ONE_BY_ONE),
     Name("multiprocessing.util", "register_after_fork", "state in files is copied for workers of a DataLoader, too"),
     Name("multiprocessing.process.BaseProcess", "_target", "state in files is copied for workers of a DataLoader, too"),

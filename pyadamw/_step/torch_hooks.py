@@ -1,7 +1,7 @@
 """Owns the wrapper around every step(): the user's hooks and the profiler's label. Must not know what a step does.
 
-torch.optim.Optimizer would wrap step() itself, with a profiler label that costs 25 us whether anybody profiles or not.
-It still does where torch_private.step_hooks is None. What is written here anew is profile_hook_step() of torch:
+Otherwise torch.optim.Optimizer would wrap step(), with a profiler label that costs 25 us even without a profiler. It
+does wrap step() where torch_private.step_hooks is None. The code here stands for profile_hook_step() of torch:
 tests/python/test_torch_hooks.py notices when that changes.
 """
 

@@ -62,7 +62,7 @@ void check_exp_avg() {
       CHECK(std::fabs(a.kept - 1.0) <= a.tolerance, "%g of the scale: %g of it is kept, +-%g", sign * x, a.kept,
             a.tolerance);
     }
-    // "below 9e-7, 61% are kept (5.5 / 9: they become 0 or 5.5e-7)"
+    // "below 9e-7: 61% (5.5 / 9: each becomes 0 or the smallest code)"
     for (double x : {1e-7, 3e-7, 4.6e-7, 5.5e-7, 7e-7, 8.99e-7}) {
       const Average a = average_of(ADAMW_MAP_SIGNED, sign * static_cast<float>(x));
       const double code = sign > 0 ? a.most : -a.least, other = sign > 0 ? a.least : a.most;
@@ -70,7 +70,7 @@ void check_exp_avg() {
             a.tolerance);
       CHECK(std::fabs(code - smallest_signed) < 1e-12 && other == 0.0, "%g became %g and %g", sign * x, code, other);
     }
-    // "from there to 1.08e-6 that part rises to 100%": the ends are no further apart than they are.
+    // "9e-7 to 1.08e-6: rises from 61% to 100%": the ends are no further apart than they are.
     double before = 5.5 / 9.0;
     for (double x : {9.1e-7, 9.5e-7, 1e-6, 1.03e-6, 1.06e-6}) {
       const Average a = average_of(ADAMW_MAP_SIGNED, sign * static_cast<float>(x));
@@ -78,7 +78,7 @@ void check_exp_avg() {
             sign * x, a.kept, a.tolerance);
       before = a.kept;
     }
-    // "and rises to 109% before 3.81e-6"
+    // "3.25e-6 to 3.81e-6: rises to 109%"
     before = 1.0;
     for (double x : {3.3e-6, 3.5e-6, 3.7e-6, 3.8e-6}) {
       const Average a = average_of(ADAMW_MAP_SIGNED, sign * static_cast<float>(x));
@@ -90,7 +90,7 @@ void check_exp_avg() {
   }
 }
 
-// "sqrt(exp_avg_sq): from 3.25e-7 up; what is smaller, and not 0, becomes that code."
+// "sqrt(exp_avg_sq): right from 3.25e-7 up. Smaller numbers except 0 become that code."
 void check_root() {
   for (double x : {3.26e-7, 4e-7, 7.7e-7, 9.3e-7, 1.1e-6, 5e-6, 1.1e-4, 1e-2, 0.11, 0.5, 0.99}) {
     const Average a = average_of(ADAMW_MAP_UNSIGNED, static_cast<float>(x));

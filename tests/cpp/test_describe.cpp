@@ -58,8 +58,8 @@ adamw_describe_options options_of(void *addresses, std::size_t stride, adamw_ten
 }
 
 // What tensor i refers to is tensor i + 1; the last one refers to nothing.
-void *next(void *object, void *key) {
-  CHECK(key == memory + 1, "key");
+void *next(void *descriptor, void *object, void *nothing) {
+  CHECK(descriptor == memory + 1 && nothing == nullptr, "descriptor");
   DLTensor *other = static_cast<DLTensor *>(object) + 1;
   return other == current->tensors.data() + current->tensors.size() ? nullptr : other;
 }
@@ -73,7 +73,7 @@ int keep(void *kept, std::ptrdiff_t index, void *object) {
 void check_what_objects_refer_to(adamw_describe_options o, adamw_tensor_form *forms) {
   std::vector<DLTensor> &tensors = current->tensors;
   void *kept[3] = {}, *addresses[3] = {}, *objects[3] = {};
-  o.get = next, o.key = memory + 1, o.keep = keep, o.kept = kept;
+  o.get = next, o.descriptor = memory + 1, o.keep = keep, o.kept = kept;
   o.count = 2, o.addresses = addresses, o.stride = sizeof addresses[0], o.objects = objects;
   CHECK(adamw_describe_tensors(current, &o) == ADAMW_OK, "%s", adamw_last_error());
   CHECK(addresses[0] == memory + 4 && addresses[1] == nullptr && forms[0].device_type == 2, "what they refer to");
@@ -220,7 +220,8 @@ void check_declarations() {
                 "");
   static_assert(offsetof(Options, addresses) == 32 && offsetof(Options, stride) == 40, "");
   static_assert(offsetof(Options, forms) == 48 && offsetof(Options, form_size) == 56, "");
-  static_assert(offsetof(Options, objects) == 64 && offsetof(Options, get) == 72 && offsetof(Options, key) == 80, "");
+  static_assert(offsetof(Options, objects) == 64 && offsetof(Options, get) == 72 && offsetof(Options, descriptor) == 80,
+                "");
   static_assert(offsetof(Options, keep) == 88 && offsetof(Options, kept) == 96 && offsetof(Options, test) == 104, "");
   static_assert(offsetof(Options, passes) == 112 && offsetof(Options, handle) == 120, "");
   static_assert(offsetof(Options, bits_at) == 128, "");

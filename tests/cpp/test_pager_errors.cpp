@@ -264,10 +264,10 @@ void check_refusals() {
   refused("reserve_bytes = -5", with(&adamw_pager_options::reserve_bytes, -5));
   o = ADAMW_PAGER_OPTIONS_INIT;
   o.directory = "/tmp";
-  refused("directory = '/tmp': must be NULL but for the backing FILE", o);
+  refused("directory = '/tmp': must be NULL except for the backing FILE", o);
   o = ADAMW_PAGER_OPTIONS_INIT;
   o.reserve_bytes = 1;
-  refused("reserve_bytes = 1: must be 0 but for the backing FILE", o);
+  refused("reserve_bytes = 1: must be 0 except for the backing FILE", o);
   CHECK(adamw_pager_create(nullptr, &pager) == ADAMW_ERROR_INVALID_ARGUMENT && says("options is NULL"), "no options");
   CHECK(adamw_pager_create(&o, nullptr) == ADAMW_ERROR_INVALID_ARGUMENT && says("pager is NULL"), "nowhere to write");
 
@@ -289,7 +289,7 @@ void check_refusals() {
     paged.rows[0].exp_avg_sq = static_cast<char *>(paged.rows[0].exp_avg_sq) + 1;
     std::int64_t rows = 7;
     paged.options.rows_stepped = &rows;
-    CHECK(paged.call(1) == ADAMW_ERROR_INVALID_ARGUMENT && says("row 0: exp_avg_sq") && says("pass the end"), "%s",
+    CHECK(paged.call(1) == ADAMW_ERROR_INVALID_ARGUMENT && says("tensor 0: exp_avg_sq") && says("pass the end"), "%s",
           adamw_last_error());
     paged.rows[0].exp_avg_sq = static_cast<char *>(paged.rows[0].exp_avg_sq) - 1;
     CHECK(paged.paged_contents() == before && rows == 0, "something was written");

@@ -155,8 +155,8 @@ long resident_bytes() {
   return resident * 4096;
 }
 
-// Law: what stays of tables of different lengths is less than a kilobyte a row (adamw.h), and goes when smaller ones
-// follow.
+// Law: what stays of tables of different lengths is less than a kilobyte for each tensor (adamw.h), and goes when
+// smaller ones follow.
 void check_memory() {
   if (abridged) return;  // a sanitizer or an emulator has memory of its own
   constexpr std::int64_t rows = 100000;

@@ -151,7 +151,7 @@ void check_rows() {
       for (std::size_t byte : {known, size - 1}) {
         if (byte >= size || byte < known) continue;
         table.at(row)[byte] = 9;
-        const std::string words = "row " + std::to_string(row) + ": tensor_size = " + std::to_string(size) +
+        const std::string words = "tensor " + std::to_string(row) + ": tensor_size = " + std::to_string(size) +
                                   ", and byte " + std::to_string(byte) + " is 9";
         check_refused(table.step(model.options), words, "a row");
         CHECK(model.contents() == before, "row %zu, byte %zu: something was written", row, byte);
@@ -167,7 +167,7 @@ void check_rows() {
     CHECK(model.contents() == other.contents(), "rows of %zu bytes step otherwise the second time", size);
     reinterpret_cast<adamw_tensor *>(table.at(1))->numel = -5;
     CHECK(table.step(model.options) == ADAMW_ERROR_INVALID_ARGUMENT, "a wrong row of %zu bytes", size);
-    CHECK(std::strstr(adamw_last_error(), "row 1: numel = -5") != nullptr, "%s", adamw_last_error());
+    CHECK(std::strstr(adamw_last_error(), "tensor 1: numel = -5") != nullptr, "%s", adamw_last_error());
   }
   Model model = everything();
   const std::vector<std::uint8_t> before = model.contents();

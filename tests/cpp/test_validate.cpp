@@ -101,15 +101,15 @@ void check_options() {
   const auto with_scale = model.contents();
   model.options.grad_scale = model.rows[4].gnorm_history + 1;
   check_refused(model, model.call(2), ADAMW_ERROR_INVALID_ARGUMENT, with_scale,
-                "options.grad_scale|overlaps|gnorm_history|row 4");
+                "options.grad_scale|overlaps|gnorm_history|tensor 4");
   model.options = good;
   model.options.lr_tensor = model.rows[4].gnorm_history + 1;
   check_refused(model, model.call(2), ADAMW_ERROR_INVALID_ARGUMENT, with_scale,
-                "options.lr_tensor|overlaps|gnorm_history|row 4");
+                "options.lr_tensor|overlaps|gnorm_history|tensor 4");
   model.options = good;
   model.options.found_inf = model.rows[4].exp_avg_absmax;
   check_refused(model, model.call(2), ADAMW_ERROR_INVALID_ARGUMENT, with_scale,
-                "options.found_inf|overlaps|exp_avg_absmax|row 4");
+                "options.found_inf|overlaps|exp_avg_absmax|tensor 4");
   CHECK(counter == 0, "the counter has changed");
 }
 
@@ -121,7 +121,7 @@ void check_rows() {
   const auto before = model.contents();
   const std::vector<adamw_tensor> good = model.rows;
   for (int at : {row_count - 1, 150}) {
-    const std::string row = "row " + std::to_string(at) + ":";
+    const std::string row = "tensor " + std::to_string(at) + ":";
     const auto invalid = [&](const std::string &words, const std::function<void(adamw_tensor &)> &change,
                              std::int64_t step = 2) {
       for (adamw_tensor &t : model.rows) t.step = step;
@@ -186,7 +186,7 @@ void check_rows() {
           for (adamw_tensor &t : model.rows) t.step = 2;
           set(model.rows[static_cast<std::size_t>(at)], static_cast<char *>(place.address) + shift);
           const adamw_status got = adamw_step(&model.options, model.rows.data(), sizeof(adamw_tensor), row_count);
-          check_refused(model, got, ADAMW_ERROR_INVALID_ARGUMENT, before, "row " + std::to_string(at) + "|overlaps");
+          check_refused(model, got, ADAMW_ERROR_INVALID_ARGUMENT, before, "tensor " + std::to_string(at) + "|overlaps");
           const std::string message = adamw_last_error();
           CHECK(message.find(name) != std::string::npos, "%s: not %s", message.c_str(), name);
           model.rows = good;

@@ -53,14 +53,14 @@ void check_gradients(Model &model) {
   gradient("misaligned", moved(model.rows[at].grad, 2));
   gradient("end of memory", reinterpret_cast<void *>(~std::uintptr_t{3}));
   for (std::int64_t shift : {-156, 0, 36}) {  // the gradient's last element, all of it, its first
-    gradient("row 25: grad", moved(t.param, shift));
-    gradient("row 25: grad", moved(t.exp_avg, shift));
-    gradient("row 25: grad", moved(t.exp_avg_sq, shift));
-    gradient("row 25: grad", moved(t.max_exp_avg_sq, shift));
-    gradient("row 25: grad", moved(t.gnorm_history, shift));
-    gradient("row 25: grad", moved(model.rows[at].param, shift));
+    gradient("tensor 25: grad", moved(t.param, shift));
+    gradient("tensor 25: grad", moved(t.exp_avg, shift));
+    gradient("tensor 25: grad", moved(t.exp_avg_sq, shift));
+    gradient("tensor 25: grad", moved(t.max_exp_avg_sq, shift));
+    gradient("tensor 25: grad", moved(t.gnorm_history, shift));
+    gradient("tensor 25: grad", moved(model.rows[at].param, shift));
   }
-  for (std::int64_t shift : {-156, 0}) gradient("row 25: grad", moved(t.exp_avg_absmax, shift));
+  for (std::int64_t shift : {-156, 0}) gradient("tensor 25: grad", moved(t.exp_avg_absmax, shift));
 }
 
 void check_state(Model &model) {
@@ -69,7 +69,7 @@ void check_state(Model &model) {
     refused(model, "overlaps", [=](Model &m) { m.rows[at].exp_avg = moved(m.rows[at].max_exp_avg_sq, shift); });
   }
   for (std::int64_t shift : {0, 36, 120}) {
-    refused(model, "row 7: grad",
+    refused(model, "tensor 7: grad",
             [=](Model &m) { m.rows[at].exp_avg_sq = moved(const_cast<void *>(m.rows[other].grad), shift); });
   }
   refused(model, "overlaps", [](Model &m) { m.rows[at].param = m.rows[other].param; });
@@ -121,8 +121,8 @@ void check_options() {
   tight("exp_avg_absmax", step_options(), [](Model &m) { m.options.state_format = ADAMW_STATE_BLOCK8; });
   tight("max_exp_avg_sq", step_options(), [](Model &m) { m.options.flags = ADAMW_STEP_AMSGRAD; });
   tight("gnorm_history", step_options(), [](Model &m) { m.options.percentile_clipping = 5; });
-  tight("row 25", step_options(), [](Model &m) { m.rows[at].numel = m.rows[at].row_length = 41; });
-  tight("row 25", step_options(), [](Model &m) {  // each buffer ends where it did, and begins earlier
+  tight("tensor 25", step_options(), [](Model &m) { m.rows[at].numel = m.rows[at].row_length = 41; });
+  tight("tensor 25", step_options(), [](Model &m) {  // each buffer ends where it did, and begins earlier
     adamw_tensor &t = m.rows[at];
     t.numel = t.row_length = 41;
     t.grad = m.memory[other][Model::history].at();  // elsewhere

@@ -28,8 +28,8 @@ class Table {
   void refused(std::size_t row, const char *field, std::int64_t value, const Runs &runs) {
     const auto before = model_.contents();
     const adamw_status got = call(row, runs);
-    const std::string message = adamw_last_error(),
-                      words = "row " + std::to_string(row) + ": " + field + " = " + std::to_string(value) + ": must be";
+    const std::string message = adamw_last_error(), words = "tensor " + std::to_string(row) + ": " + field + " = " +
+                                                            std::to_string(value) + ": must be";
     CHECK(got == ADAMW_ERROR_INVALID_ARGUMENT, "%s: %s", words.c_str(), adamw_status_string(got));
     CHECK(message.find(words) != std::string::npos, "\"%s\" lacks \"%s\"", message.c_str(), words.c_str());
     CHECK(model_.contents() == before, "%s: a buffer has changed", words.c_str());

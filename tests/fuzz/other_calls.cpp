@@ -84,7 +84,7 @@ int describe_one(void *object, void *dl_tensor) {
   return sequence.refused >= 0 && object == &sequence.tensors[sequence.refused] ? -1 : 0;
 }
 
-void *no_one(void *, void *) { return nullptr; }
+void *no_one(void *, void *, void *) { return nullptr; }
 
 // The initialiser of a struct as a function: the same bytes as far as they fit and then zeros, or nothing. `other`:
 // whether it takes sizes of other versions, from `least` on.

@@ -148,5 +148,5 @@ def test_other_pythons(other, wheel, tmp_path):
     for name in LIBRARIES:
         done = place.run("-c", WITHOUT_TORCH, str(place.site), f"libadamw_{name}.so")
         assert f"backend {name}" in done.stdout
-        assert "threads: its own" in done.stdout
+        assert "threads: std::thread" in done.stdout
     FIGURES.append(f"Python {other}: the package compiles, each of its libraries steps (without torch)")

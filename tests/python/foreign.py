@@ -3,19 +3,12 @@
 Each source returns (state_dict, [(exp_avg, exp_avg_sq, max_exp_avg_sq or None)], params after these steps).
 """
 
-import warnings
-
 import torch
-from harness import parameters, train
+from harness import Late, parameters, train
 
 import pyadamw
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")
-    import bitsandbytes
-    import bitsandbytes.functional as bnb
-    import torchao.optim
-
+bitsandbytes, bnb, torchao_optim = map(Late, ("bitsandbytes", "bitsandbytes.functional", "torchao.optim"))
 SHAPES = ((40, 320), (7,), (70, 100), (9000,))
 STEPS, LR = 3, 1e-2
 WRAPPER = "__bnb_optimizer_quant_state__"
@@ -88,7 +81,7 @@ def _bitsandbytes_tensor_wise():
 
 def _torchao():
     with torch.compiler.set_stance("force_eager"):  # compiling its step takes half a minute, and the state is the same
-        params, optimizer = _trained(torchao.optim.AdamW8bit)
+        params, optimizer = _trained(torchao_optim.AdamW8bit)
     state = [optimizer.state[p] for p in params]
 
     def values(tensor):

@@ -1,7 +1,9 @@
 """Owns making parameters, feeding gradients and comparing results for all Python tests. Must not know any law."""
 
+import importlib
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -80,6 +82,19 @@ def assert_same_bits(one, other):
     for p, q in zip(one[1], other[1], strict=True):
         assert bits(p) == bits(q)
         assert state_bits(one[0], p) == state_bits(other[0], q)
+
+
+class Late:
+    """A module that is imported when something of it is first asked for, without its warnings: of the processes that
+    collect every test, only those that run these tests wait for it."""
+
+    def __init__(self, name):
+        self._name = name
+
+    def __getattr__(self, attribute):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return getattr(importlib.import_module(self._name), attribute)
 
 
 def run_python(script, *arguments, **environment):

@@ -73,7 +73,7 @@ def with_header(folder, before, after):
     spec = importlib.util.spec_from_file_location("generate_cdef", ROOT / "ci" / "generate_cdef.py")
     generator = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(generator)
-    generator.SOURCE, generator.TARGET = source, folder / "pyadamw" / "_native" / "cdef.py"
+    generator.SOURCES, generator.TARGET = (source, *generator.SOURCES[1:]), folder / "pyadamw" / "_native" / "cdef.py"
     generator.TARGET.write_text(generator.generate(), encoding="utf-8")
 
     def ask(expression):

@@ -166,7 +166,7 @@ if child == 0:
         try:
             call()
         except pyadamw.UnsupportedError as error:
-            assert "before the fork to this process" in str(error)
+            assert "before this process was forked" in str(error)
         else:
             os._exit(2)
     state = optimizer.state_dict()["state"][0]

@@ -4,34 +4,36 @@ import warnings
 
 import pytest
 import torch
-from harness import bits
+from harness import Late, bits
 
 import pyadamw
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")
-    import pytorch_lightning as lightning
+lightning, fabric = Late("pytorch_lightning"), Late("lightning_fabric")
 
 
-class Module(lightning.LightningModule):
-    def __init__(self, cls):
-        super().__init__()
-        torch.manual_seed(0)
-        self.cls, self.net = (
-            cls,
-            torch.nn.Sequential(torch.nn.Linear(30, 200), torch.nn.Tanh(), torch.nn.Linear(200, 3)),
-        )
+@pytest.fixture(scope="module")
+def Module():
+    class Module(lightning.LightningModule):
+        def __init__(self, cls):
+            super().__init__()
+            torch.manual_seed(0)
+            self.cls, self.net = (
+                cls,
+                torch.nn.Sequential(torch.nn.Linear(30, 200), torch.nn.Tanh(), torch.nn.Linear(200, 3)),
+            )
 
-    def training_step(self, batch, _index):
-        return self.net(batch[0]).square().mean()
+        def training_step(self, batch, _index):
+            return self.net(batch[0]).square().mean()
 
-    def configure_optimizers(self):
-        optimizer = self.cls(self.parameters(), lr=1e-2, min_8bit_size=100)
-        return [optimizer], [torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5)]
+        def configure_optimizers(self):
+            optimizer = self.cls(self.parameters(), lr=1e-2, min_8bit_size=100)
+            return [optimizer], [torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5)]
+
+    return Module
 
 
 @pytest.mark.parametrize("cls", [pyadamw.AdamW8bit, pyadamw.PagedAdamW8bit, pyadamw.AdamW32bit])
-def test_lightning_trains_and_resumes(cls, tmp_path):
+def test_lightning_trains_and_resumes(Module, cls, tmp_path):
     data = torch.utils.data.DataLoader(
         torch.utils.data.TensorDataset(torch.randn(12, 30, generator=torch.Generator().manual_seed(1))), batch_size=4
     )
@@ -73,7 +75,7 @@ def plugins_of(precision):
 )
 @pytest.mark.parametrize("precision", ["32-true", "bf16-true", "bf16-mixed", "16-mixed"])
 @pytest.mark.parametrize("cls", [torch.optim.AdamW, pyadamw.AdamW8bit, pyadamw.AdamW32bit])
-def test_every_precision_with_clipping(cls, precision, clipping):
+def test_every_precision_with_clipping(Module, cls, precision, clipping):
     """As torch.optim.AdamW, it trains in each combination: Lightning refuses to clip for optimizers that unscale."""
 
     class Plain(Module):
@@ -94,13 +96,11 @@ def test_every_precision_with_clipping(cls, precision, clipping):
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 @pytest.mark.parametrize("cls", [torch.optim.AdamW, pyadamw.AdamW8bit])
 def test_fabric_clips(cls, precision):
-    from lightning_fabric import Fabric
-
-    fabric = Fabric(accelerator="cpu", devices=1, precision=precision)
+    device = fabric.Fabric(accelerator="cpu", devices=1, precision=precision)
     net = torch.nn.Linear(64, 100)
     before = bits(net.weight)
-    net, optimizer = fabric.setup(net, cls(net.parameters(), lr=1e-2))
-    fabric.backward(net(torch.randn(4, 64)).square().mean())
-    fabric.clip_gradients(net, optimizer, max_norm=0.1)
+    net, optimizer = device.setup(net, cls(net.parameters(), lr=1e-2))
+    device.backward(net(torch.randn(4, 64)).square().mean())
+    device.clip_gradients(net, optimizer, max_norm=0.1)
     optimizer.step()
     assert bits(net.weight) != before

@@ -9,28 +9,29 @@ from pyadamw._native.messages import in_python
 MESSAGES = {
     "adamw_pager_create: options.directory = '/no': no file": "directory = '/no': no file",
     "adamw_pager_create: options.backing = ADAMW_PLACE_MANAGED: use PINNED": "backing = 'managed': use PINNED",
-    "adamw_step: row 2: step = 0: must be at least 1": "<2>: step = 0: must be at least 1",
-    "adamw_step: row 1: param (8 bytes at 0x1) overlaps row 1: grad (8 bytes at 0x1)": (
+    "adamw_step: tensor 2: step = 0: must be at least 1": "<2>: step = 0: must be at least 1",
+    "adamw_step: tensor 1: param (8 bytes at 0x1) overlaps tensor 1: grad (8 bytes at 0x1)": (
         "<1>: the parameter (8 bytes at 0x1) overlaps the gradient (8 bytes at 0x1)"
     ),
-    "adamw_step: row 1: exp_avg (8 bytes at 0x1) overlaps row 12: grad (8 bytes at 0x1)": (
+    "adamw_step: tensor 1: exp_avg (8 bytes at 0x1) overlaps tensor 12: grad (8 bytes at 0x1)": (
         "<1>: exp_avg (8 bytes at 0x1) overlaps the gradient of <12> (8 bytes at 0x1)"
     ),
-    "adamw_step: row 3: chunk_bytes = 9 of the pager is too small for max_unorm or ADAMW_STATE_TENSOR8": (
+    "adamw_step: tensor 3: chunk_bytes = 9 of the pager is too small for max_unorm or ADAMW_STATE_TENSOR8": (
         "<3>: chunk_bytes = 9 of the PageManager is too small for max_unorm or block_wise=False"
     ),
-    "adamw_step: the disk fails; the rows before row 7 have been stepped, the others not": (
+    "adamw_step: the disk fails; the tensors before tensor 7 have been stepped, the others have not": (
         "<7>: the disk fails; the parameters that have been stepped are in `stepped` of this error"
     ),
-    "adamw_step: it fails; the rows before row 7 have been stepped, it itself up to element 64, the others not": (
-        "<7>: it fails; this one up to element 64; the parameters that have been stepped are in `stepped` of this error"
+    "adamw_step: no; the tensors before tensor 7 have been stepped, that tensor up to element 64, "
+    "the others have not": (
+        "<7>: no; this one up to element 64; the parameters that have been stepped are in `stepped` of this error"
     ),
 }
 
 
 @pytest.mark.parametrize("message", MESSAGES)
 def test_names_of_c_are_translated(message):
-    """Functions, fields and rows of the library are parameters and arguments of Python."""
+    """Functions, fields and tensors of the library are parameters and arguments of Python."""
     assert in_python(message, lambda i: f"<{i}>") == MESSAGES[message]
 
 

@@ -21,8 +21,9 @@ sqrt(exp_avg_sq) stored and rounded stochastically they pass on digits.)
 import numpy as np
 import pytest
 import tasks
-from scipy import stats
+from harness import Late
 
+stats = Late("scipy.stats")
 SIGNIFICANCE = 0.01
 CONTROLS = ("truncated", "nearest")
 RUNS = {name: ("32", "8", *(CONTROLS if name == "digits" else ())) for name in tasks.TASKS}

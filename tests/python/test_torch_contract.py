@@ -7,19 +7,16 @@ refused), betas are floats, and there is no foreach, fused or differentiable: th
 """
 
 import copy
+import functools
 
 import pytest
 import torch
-from harness import CLASSES, assert_same_bits, bits, clones, parameters, point_problem, train
+from harness import CLASSES, Late, assert_same_bits, bits, clones, parameters, point_problem, train
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.testing._internal.common_optimizers import (
-    OptimizerInfo,
-    optim_error_inputs_func_adamw,
-    optim_inputs_func_adamw,
-)
 
 import pyadamw
 
+common_optimizers = Late("torch.testing._internal.common_optimizers")
 OURS = {"min_8bit_size": 1}
 # Of torch's error inputs, those about what is not there; the first words of their expected messages.
 NOT_THERE = ("lr as a Tensor is not supported", "betas must be either", r"betas\[0\] as a Tensor")
@@ -31,29 +28,40 @@ MESSAGES = {
 }
 
 
+# What torch calls its inputs, all of them: to ask it takes seconds.
+INPUTS = ("default", "non-default lr", "nonzero weight_decay", "maximize", "amsgrad")
+
+
 def inputs(device, dtype=None):
-    found = optim_inputs_func_adamw(device, dtype)
+    found = common_optimizers.optim_inputs_func_adamw(device, dtype)
     for entry in found:
         entry.kwargs = {**entry.kwargs, **OURS}
     return found
 
 
-INFOS = [
-    OptimizerInfo(
+@functools.cache
+def info_of(cls):
+    return common_optimizers.OptimizerInfo(
         cls,
         optim_inputs_func=inputs,
-        optim_error_inputs_func=optim_error_inputs_func_adamw,
+        optim_error_inputs_func=common_optimizers.optim_error_inputs_func_adamw,
         supported_impls=(),
         supports_fused_on=(),
     )
-    for cls in CLASSES
-]
-EVERY_INPUT = [
-    pytest.param(info.optim_cls, entry.kwargs, id=f"{info.optim_cls.__name__}-{entry.desc.replace(' ', '_')}")
-    for info in INFOS
-    for entry in info.optim_inputs_func("cpu")
-]
-every_input = pytest.mark.parametrize(("cls", "options"), EVERY_INPUT)
+
+
+@pytest.fixture
+def options(cls, request):
+    """Of torch's inputs, the arguments of the one that is asked for."""
+    (found,) = (entry for entry in info_of(cls).optim_inputs_func("cpu") if entry.desc == request.param)
+    return found.kwargs
+
+
+def every_input(test):
+    test = pytest.mark.parametrize("options", INPUTS, indirect=True, ids=lambda desc: desc.replace(" ", "_"))(test)
+    return pytest.mark.parametrize("cls", CLASSES)(test)
+
+
 every_class = pytest.mark.parametrize("cls", CLASSES)
 
 
@@ -64,6 +72,10 @@ def goes_down(optimizer, closure, maximize=False, after=lambda: None, steps=20):
         after()
     last = closure().item()
     assert (last > first) if maximize else (last < first)
+
+
+def test_torch_has_no_other_inputs():
+    assert tuple(entry.desc for entry in common_optimizers.optim_inputs_func_adamw("cpu")) == INPUTS
 
 
 # ---- directions ------------------------------------------------------------------------------------------------------
@@ -98,10 +110,10 @@ def test_averaged_models(cls):
 # ---- errors ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("info", INFOS, ids=lambda info: info.optim_cls.__name__)
-def test_errors_are_torchs(info):
+@every_class
+def test_errors_are_torchs(cls):
     """What torch refuses is refused, with torch's words where the base class speaks and with ours where we do."""
-    count = 0
+    info, count = info_of(cls), 0
     for entry in info.optim_error_inputs_func("cpu", torch.float32):
         given = entry.optimizer_error_input
         if entry.error_regex.startswith(NOT_THERE):

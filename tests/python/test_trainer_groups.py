@@ -4,8 +4,7 @@ of other optimizers; embeddings keep 32 bits as single parameters. (test_transfo
 
 import pytest
 import torch
-from test_transformers import NAMES, arguments, data, hf, model, optimizer_of, train
-from transformers import Trainer, TrainerCallback
+from test_transformers import NAMES, arguments, data, hf, model, optimizer_of, train, transformers
 
 import pyadamw
 
@@ -43,21 +42,21 @@ def widths(optimizer, net):
 @pytest.mark.parametrize("way", ["enable", "given", "given without model", "factory", "subclass"])
 def test_groups_are_trainers(way, name, tmp_path):
     """As for optim="adamw_torch", in each way in which Trainer makes an optimizer; embeddings of 8-bit ones keep 32."""
-    args, net, keywords, cls = arguments(tmp_path, optim=name), model(), {}, Trainer
-    plain = Trainer(net, arguments(tmp_path, optim="adamw_torch")).create_optimizer()
+    args, net, keywords, cls = arguments(tmp_path, optim=name), model(), {}, transformers.Trainer
+    plain = transformers.Trainer(net, arguments(tmp_path, optim="adamw_torch")).create_optimizer()
     with hf.enable():
         if way == "factory":
             choose = hf.with_32bit_embeddings if "8bit" in name else hf.optimizer_cls_and_kwargs
             keywords["optimizer_cls_and_kwargs"] = choose(args, NAMES[name])
         elif way != "enable" and way != "subclass":
             given = (args, net) if way == "given" else (args,)
-            keywords["optimizer_cls_and_kwargs"] = Trainer.get_optimizer_cls_and_kwargs(*given)
+            keywords["optimizer_cls_and_kwargs"] = transformers.Trainer.get_optimizer_cls_and_kwargs(*given)
         elif way == "subclass":
 
-            class cls(Trainer):
+            class cls(transformers.Trainer):
                 @staticmethod
                 def get_optimizer_cls_and_kwargs(args, model=None):
-                    return Trainer.get_optimizer_cls_and_kwargs(args)
+                    return transformers.Trainer.get_optimizer_cls_and_kwargs(args)
 
         optimizer = cls(net, args, **keywords).create_optimizer()
     assert type(optimizer) is NAMES[name]
@@ -73,9 +72,9 @@ def test_trainers_with_groups_of_their_own(name, tmp_path):
     """What get_optimizer_cls_and_kwargs() returns takes groups, also in a copied create_optimizer() that goes by names
     of classes; if it has seen the model, embeddings keep 32 bits."""
 
-    class Own(Trainer):
+    class Own(transformers.Trainer):
         def create_optimizer(self, model=None):
-            cls, keywords = Trainer.get_optimizer_cls_and_kwargs(self.args, self.model)
+            cls, keywords = transformers.Trainer.get_optimizer_cls_and_kwargs(self.args, self.model)
             embeddings = {
                 id(p) for m in self.model.modules() if isinstance(m, torch.nn.Embedding) for p in m.parameters()
             }
@@ -94,18 +93,18 @@ def test_trainers_with_groups_of_their_own(name, tmp_path):
     assert widths(optimizer, trainer.model) == {True: {32}, False: {8 if "8bit" in name else 32}}
 
 
-class Loaded(TrainerCallback):
-    """The state of an embedding before a run goes on."""
-
-    def on_train_begin(self, args, state, control, model, optimizer, **_):
-        inner = getattr(optimizer, "optimizer", optimizer)
-        self.state = {key: value.clone() for key, value in inner.state[model.transformer.wte.weight].items()}
-
-
 @pytest.mark.parametrize("before", ["adamw_torch", "paged_adamw_8bit"])
 @pytest.mark.parametrize("name", NAMES)
 def test_a_run_of_another_optimizer_goes_on(before, name, tmp_path):
     """From Trainer's checkpoint, with the moments that it had."""
+
+    class Loaded(transformers.TrainerCallback):
+        """The state of an embedding before the run goes on."""
+
+        def on_train_begin(self, args, state, control, model, optimizer, **_):
+            inner = getattr(optimizer, "optimizer", optimizer)
+            self.state = {key: value.clone() for key, value in inner.state[model.transformer.wte.weight].items()}
+
     with hf.enable():
         first = train(arguments(tmp_path, optim=before, max_steps=3))
         kept = optimizer_of(first).state[first.model.transformer.wte.weight]["exp_avg"]
@@ -128,7 +127,7 @@ def test_what_transformers_own_test_reads(name, tmp_path):
     net = model()
     with hf.enable():
         for _ in range(3):
-            optimizer = Trainer(net, arguments(tmp_path, optim=name)).create_optimizer()
+            optimizer = transformers.Trainer(net, arguments(tmp_path, optim=name)).create_optimizer()
         triples = optimizer.mng.module_weight_config_triple
     assert len(triples) == 2
     for module, param_name, config in triples:
@@ -142,9 +141,9 @@ def test_embeddings_of_others_are_left_alone(ready, tmp_path, manager):
     net, args = model(), arguments(tmp_path)
     with hf.enable():
         if ready:
-            trainer = Trainer(net, args, optimizers=(pyadamw.AdamW8bit(net.parameters()), None))
+            trainer = transformers.Trainer(net, args, optimizers=(pyadamw.AdamW8bit(net.parameters()), None))
         else:
-            trainer = Trainer(net, args, optimizer_cls_and_kwargs=hf.optimizer_cls_and_kwargs(args))
+            trainer = transformers.Trainer(net, args, optimizer_cls_and_kwargs=hf.optimizer_cls_and_kwargs(args))
         optimizer = trainer.create_optimizer()
     assert manager.module_weight_config_triple == []
     assert widths(optimizer, net) == {True: {8}, False: {8}}

@@ -5,17 +5,11 @@ import warnings
 
 import pytest
 import torch
-from harness import bits, moment_of
+from harness import Late, bits, moment_of
 
 import pyadamw
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")
-    from accelerate import Accelerator
-    from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainingArguments
-
-    from pyadamw.integrations import transformers as hf
-
+accelerate, transformers, hf = map(Late, ("accelerate", "transformers", "pyadamw.integrations.transformers"))
 NAMES = {
     "adamw_bnb_8bit": pyadamw.AdamW8bit,
     "adamw_8bit": pyadamw.AdamW8bit,
@@ -32,11 +26,11 @@ def _switched_off():
 
 def model():
     torch.manual_seed(0)
-    config = GPT2Config(
+    config = transformers.GPT2Config(
         vocab_size=200, n_positions=32, n_embd=64, n_layer=1, n_head=2, resid_pdrop=0, embd_pdrop=0, attn_pdrop=0
     )
     config.loss_type = "ForCausalLM"
-    return GPT2LMHeadModel(config)
+    return transformers.GPT2LMHeadModel(config)
 
 
 def data():
@@ -63,11 +57,11 @@ def arguments(path, **options):
         "logging_strategy": "no",
         "seed": 5,
     }
-    return TrainingArguments(**{**defaults, **options})
+    return transformers.TrainingArguments(**{**defaults, **options})
 
 
 def train(args, resume=None, **keywords):
-    trainer = Trainer(model(), args, train_dataset=data(), **keywords)
+    trainer = transformers.Trainer(model(), args, train_dataset=data(), **keywords)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         trainer.train(resume_from_checkpoint=resume)
@@ -108,11 +102,11 @@ def test_optim_by_name(name, tmp_path):
     assert (moment_of(optimizer.state[matrix]).dtype == torch.uint8) == ("8bit" in name)
 
 
-@pytest.mark.parametrize("choose", [hf.optimizer_cls_and_kwargs, hf.with_32bit_embeddings])
+@pytest.mark.parametrize("choose", ["optimizer_cls_and_kwargs", "with_32bit_embeddings"])
 def test_optimizer_cls_and_kwargs(choose, tmp_path):
     """What TrainingArguments says arrives, and more may be said; resumed = uninterrupted."""
     args = arguments(tmp_path)
-    chosen = lambda: {"optimizer_cls_and_kwargs": choose(args, pyadamw.AdamW8bit, eps=1e-6)}  # noqa: E731
+    chosen = lambda: {"optimizer_cls_and_kwargs": getattr(hf, choose)(args, pyadamw.AdamW8bit, eps=1e-6)}  # noqa: E731
     whole = train(args, **chosen())
     resumed = train(args, str(tmp_path / "checkpoint-3"), **chosen())
     assert weights(whole) == weights(resumed)
@@ -122,11 +116,12 @@ def test_optimizer_cls_and_kwargs(choose, tmp_path):
     assert {group["weight_decay"] for group in optimizer.param_groups} == {0.1, 0.0}
     embedding = whole.model.transformer.wte.weight
     kept = moment_of(optimizer.state[embedding]).dtype == torch.float32
-    assert kept == (choose is hf.with_32bit_embeddings)
+    assert kept == (choose == "with_32bit_embeddings")
 
 
 def test_the_switch_is_reversible():
     """Twice on, once off: Trainer is as it was; other names are never touched."""
+    Trainer = transformers.Trainer
     before, create = Trainer.get_optimizer_cls_and_kwargs, Trainer.create_optimizer
     hf.enable()
     hf.enable()
@@ -144,7 +139,7 @@ def test_accelerate(cls, tmp_path):
     """prepare(), gradient accumulation, save_state() and load_state(): the same bits as without interruption."""
     made = []
     for interrupted in (False, True):
-        accelerator = Accelerator(cpu=True, gradient_accumulation_steps=2)
+        accelerator = accelerate.Accelerator(cpu=True, gradient_accumulation_steps=2)
 
         def prepared(accelerator=accelerator):
             torch.manual_seed(0)
@@ -173,6 +168,8 @@ def test_a_ready_optimizer(tmp_path):
     """Trainer(optimizers=(optimizer, None)), the way that needs nothing from here."""
     net = model()
     optimizer = pyadamw.PagedAdamW8bit(net.parameters(), lr=1e-3)
-    trainer = Trainer(net, arguments(tmp_path, max_steps=2), train_dataset=data(), optimizers=(optimizer, None))
+    trainer = transformers.Trainer(
+        net, arguments(tmp_path, max_steps=2), train_dataset=data(), optimizers=(optimizer, None)
+    )
     trainer.train()
     assert {float(state["step"]) for state in optimizer.state.values()} == {2.0}

@@ -1,6 +1,6 @@
-"""Owns the law of the tables: a state format, a dtype or a page backing that is added does not compile until every place
-that needs it has it, and these places are the files that CONTRIBUTING.md names for it. Each trial is made on a copy of the
-sources.
+"""Owns the law of the tables: a state format, a dtype or a page backing that is added does not compile until every
+place that needs it has it, and these places are the files that CONTRIBUTING.md names for it. Each trial is made on a
+copy of the sources.
 """
 
 import os
@@ -108,7 +108,7 @@ BACKING = {
     "libadamw/pager/places.cpp": [
         (
             "switch (place) {",
-            ' case ADAMW_PLACE_TRIAL: return {"TRIAL", is_backing, &Statistics::host_bytes, default_chunk, trial_backing};',
+            ' case ADAMW_PLACE_TRIAL: return {"TRIAL", is_backing, &Statistics::host_bytes, 0, trial_backing};',
         )
     ],
 }

@@ -1,5 +1,29 @@
 // Owns the common path of 8-bit state: whole aligned blocks of a row, of which a warp reads the next while it steps
 // one. Knows nothing of launches.
+//
+// The way of one block through the headers of this folder:
+//   kernels.cu          names the kernel, for its dtypes, and how many threads share a multiprocessor. The launch's
+//   table
+//                       (../table.h) holds all tensors: nothing has been uploaded before.
+//   step8()             (below) fills the tables of codes in shared memory (block.h), and hands Stream8 to
+//   over_items(). row_iteration.h     over_items() gives the warp its blocks of a tensor; WarpRow.enter() derives the
+//   tensor's
+//                       coefficients once (coefficients.h, factors8() of math.h) and keeps them in shared memory.
+//                       WarpRow.run() says how many of the blocks the common path may take together.
+//   Stream8.stream()    goes through such a run. Each lane has eight elements of a block (elements.h), read in vectors:
+//     read_state(), read_param()  loads, which device.h spells for the machine; those of the next block are on their
+//     way
+//                       while this one is computed
+//     moments()         codes to values by the tables (block.h), then update_moments8() (math.h)
+//     finish()          roots and the parameter (math.h, with the division of fast_div_sqrt.h); the largest numbers of
+//     the
+//                       warp, from which the scales follow; the parameters are stored, rounded stochastically by words
+//                       of a hash (Words of elements.h) if so asked; encode() (step.h, dynamic_codes.h) rounds the
+//                       moments; scales and codes are stored.
+//   any_block8()        (step.h) takes a block that finish() refuses before it has written anything: numbers that are
+//   not
+//                       finite, or beyond what fast_div_sqrt.h divides exactly; and those that are short, misaligned,
+//                       or of a dtype known at run time only.
 #pragma once
 
 #include "step.h"

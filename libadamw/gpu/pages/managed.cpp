@@ -40,11 +40,10 @@ class ManagedBacking final : public DeviceBacking {
       ADAMW_CHECK(state_.driver, function, cuDeviceGetAttribute,
                   (&concurrent, concurrent_managed_access, state_.device()));
       if (concurrent == 0) {
-        return fail(
-            ADAMW_ERROR_UNSUPPORTED,
-            "%s: options.backing = ADAMW_PLACE_MANAGED: this device has no concurrent managed access (so it is on "
-            "Windows and WSL): use ADAMW_PLACE_PINNED",
-            function);
+        return fail(ADAMW_ERROR_UNSUPPORTED,
+                    "%s: options.backing = ADAMW_PLACE_MANAGED: this device does not support concurrent managed access "
+                    "(like all devices on Windows and WSL): use ADAMW_PLACE_PINNED",
+                    function);
       }
       if (adamw_status s = make_stream(function, &zeroing_)) return s;
       return make_event(function, &ended_);

@@ -147,7 +147,7 @@ class PinnedBacking final : public DeviceBacking {
         Extent &last = slot.extents.back();
         const std::int64_t beyond = last.at + last.bytes - chunk_;
         if (beyond >= slab_unit) {
-          return fail(ADAMW_ERROR_INTERNAL, "%s: a window is too small for what it should hold", function);
+          return fail(ADAMW_ERROR_INTERNAL, "%s: a window is too small for its contents", function);
         }
         if (beyond > 0) last.bytes -= beyond;
       }
@@ -221,11 +221,10 @@ class PinnedBacking final : public DeviceBacking {
     bool captures = false;
     if (adamw_status s = find_capture(function, stream, &captures)) return s;
     if (captures) {
-      return fail(
-          ADAMW_ERROR_UNSUPPORTED,
-          "%s: the stream is being captured into a graph, which state in pinned pages cannot be: step outside of the "
-          "capture, or make the pager with ADAMW_PLACE_MANAGED",
-          function);
+      return fail(ADAMW_ERROR_UNSUPPORTED,
+                  "%s: a graph cannot capture a step with state in pinned pages: step outside of the capture, or "
+                  "make the pager with ADAMW_PLACE_MANAGED",
+                  function);
     }
     if (adamw_status s = make_windows(function)) return s;
     stream_ = stream;
