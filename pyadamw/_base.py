@@ -140,8 +140,10 @@ class Base(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        scaler = self.__dict__  # GradScaler sets attributes here; a missing attribute would be slow to look up
-        found_inf = scaler.get("found_inf")
+        scaler: dict[str, Any] = (
+            self.__dict__
+        )  # GradScaler sets attributes here; a missing attribute would be slow to look up
+        found_inf: Any = scaler.get("found_inf")
         if scaler.get("grad_scale") is not None:
             self._unscale(scaler["grad_scale"])
         on_device = found_inf is not None and is_device(found_inf.device)

@@ -56,13 +56,15 @@ class StepInBackward:
         cls: type[_AdamW] = AdamW8bit,
         **options: Any,
     ) -> None:
-        named = [entry if isinstance(entry, tuple) else (None, entry) for entry in params]
+        named: list[tuple[str | None, torch.Tensor]] = [
+            entry if isinstance(entry, tuple) else (None, entry) for entry in params
+        ]
         if options.get("page_manager") is None and (
             options.get("is_paged") or "is_paged" not in inspect.signature(cls).parameters
         ):
             options["page_manager"] = PageManager()
         self.optimizers: dict[torch.Tensor, _AdamW] = {
-            param: cls([param if name is None else (name, param)], **options)
+            param: cls([param] if name is None else [(name, param)], **options)
             for name, param in named
             if param.requires_grad
         }

@@ -1,8 +1,11 @@
 """Owns the command line, `python -m pyadamw`. Must not know how its commands work."""
 
+from __future__ import annotations
+
 import argparse
 import platform
 import sys
+from typing import Any
 
 import torch
 
@@ -14,7 +17,7 @@ from ._state import export, files
 from .errors import AdamWError
 
 
-def info(_arguments):
+def info(_arguments: Any) -> int:
     """Prints the facts for a bug report: versions, the library, its kernel, threads."""
     rows = [("pyadamw", __version__), ("torch", f"{torch.__version__}, CUDA {torch.version.cuda or 'none'}")]
     rows += [("python", platform.python_version()), ("machine", platform.platform())]
@@ -35,7 +38,7 @@ def info(_arguments):
     return 0 if failure is None else 1
 
 
-def convert(arguments):
+def convert(arguments: Any) -> int:
     """Writes the optimizer state in one file to another, in the format of another optimizer."""
     try:
         state_dict = files.read(arguments.input)
@@ -59,11 +62,11 @@ def convert(arguments):
     return 0
 
 
-def _keys(state_dict):
+def _keys(state_dict: Any) -> Any:
     return f"it has {', '.join(map(repr, state_dict))}" if isinstance(state_dict, dict) else "it is not a dict"
 
 
-def _with_progress(entries):
+def _with_progress(entries: Any) -> Any:
     progress = optional("rich.progress") if sys.stderr.isatty() else None
     if progress is None:
         return entries
@@ -71,7 +74,7 @@ def _with_progress(entries):
     return progress.track(list(entries), description="converting", console=console)
 
 
-def _parser(with_demo):
+def _parser(with_demo: Any) -> Any:
     parser = argparse.ArgumentParser(prog="python -m pyadamw", description="AdamW with 32-bit, 8-bit and paged state.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("info", help="versions, library, kernel and threads").set_defaults(run=info)
@@ -90,7 +93,7 @@ def _parser(with_demo):
     return parser
 
 
-def main(argv=None):
+def main(argv: Any = None) -> int:
     """Runs a command; returns the exit status."""
     argv = sys.argv[1:] if argv is None else argv
     arguments = _parser(with_demo=argv[:1] == ["demo"]).parse_args(argv)

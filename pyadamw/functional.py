@@ -10,7 +10,7 @@ Block-wise Quantization", ICLR 2022, as bitsandbytes uses them.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -25,12 +25,12 @@ Map = Literal["signed", "unsigned"]
 Rounding = Literal["nearest", "stochastic"]
 
 
-def _check_choice(name, value, allowed):
+def _check_choice(name: str, value: Any, allowed: Any) -> None:
     if value not in allowed:
         raise ValueError(f"{name} = {value!r}: must be {' or '.join(map(repr, allowed))}")
 
 
-def _check_dense(name, value):
+def _check_dense(name: str, value: Any) -> None:
     is_meta = isinstance(value, torch.Tensor) and value.device.type == "meta"  # device_number() refuses it
     if oddity(value) and not is_meta:
         raise ValueError(f"{name} is {oddity(value)}: must be a dense tensor")

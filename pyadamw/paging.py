@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -95,7 +95,7 @@ class PageManager:
     def __copy__(self) -> PageManager:
         return self
 
-    def __reduce__(self):
+    def __reduce__(self) -> Any:
         return _like, (
             self.backing,
             self.resident_bytes,
@@ -113,7 +113,7 @@ class PageManager:
                 pager = self._pagers[device] = self._make(device)
             return pager
 
-    def _make(self, device):
+    def _make(self, device: torch.device) -> Any:
         on_device = is_device(device)
         if self.backing is None:
             if not on_device:
@@ -127,7 +127,7 @@ class PageManager:
             raise ValueError(f"backing = {self.backing!r}, but a parameter is on {device}: must be {others} for that")
         return self._new(self.backing, device)
 
-    def _new(self, backing, device):
+    def _new(self, backing: Any, device: torch.device) -> Any:
         directory = None if self.directory is None else os.fsencode(self.directory)
         return Pager(backing, device, self.resident_bytes, self.chunk_bytes, self.reserve_bytes, directory)
 
@@ -158,7 +158,9 @@ class PageManager:
         return total
 
 
-def _like(backing, resident_bytes, chunk_bytes, reserve_bytes, directory, min_numel):
+def _like(
+    backing: Any, resident_bytes: Any, chunk_bytes: Any, reserve_bytes: Any, directory: Any, min_numel: Any
+) -> Any:
     return PageManager(
         backing,
         resident_bytes=resident_bytes,
@@ -169,7 +171,7 @@ def _like(backing, resident_bytes, chunk_bytes, reserve_bytes, directory, min_nu
     )
 
 
-def manager_of(group, numel, default):
+def manager_of(group: Any, numel: int, default: Any) -> Any:
     """The page manager for a parameter of `numel` elements in a parameter group; None if it is not paged."""
     manager = group["page_manager"] or default
     return manager if group["is_paged"] and numel >= manager.min_numel else None

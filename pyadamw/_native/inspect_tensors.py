@@ -8,10 +8,13 @@ reads the bit that is_neg() reads, or calls the function that CPython's stable A
 parameters for their gradients, as the descriptor of Tensor.grad does: without it a step takes a seventh longer.
 """
 
+from __future__ import annotations
+
 import ctypes
 import functools
 import inspect
 import types
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,8 +38,11 @@ _DTYPES = {torch.float32: (2, 32, 1), torch.bfloat16: (4, 16, 1), torch.float16:
 class _ExchangeApi(ctypes.Structure):
     """DLPackExchangeAPI of dlpack.h 1.3."""
 
-    _fields_ = [("major", ctypes.c_uint32), ("minor", ctypes.c_uint32), ("older", ctypes.c_void_p)] + [
-        (name, ctypes.c_void_p) for name in ("allocate", "from_object", "to_object", "describe_object", "stream")
+    _fields_ = [
+        ("major", ctypes.c_uint32),
+        ("minor", ctypes.c_uint32),
+        *((name, ctypes.c_void_p) for name in ("older", "allocate", "from_object", "to_object", "describe_object")),
+        ("stream", ctypes.c_void_p),
     ]
 
 
@@ -58,7 +64,7 @@ _METH_NOARGS = 4  # methodobject.h
 _GRAD = inspect.getattr_static(torch.Tensor, "grad", None)  # where torch keeps a gradient
 
 
-def _is_neg():
+def _is_neg() -> int | None:
     """The C function of Tensor.is_neg(), which takes the tensor and nothing; or None."""
     at = type_slot(TENSOR_BASE, _PY_TP_METHODS)
     while at and (entry := _Method.from_address(at)).name is not None:
@@ -68,7 +74,7 @@ def _is_neg():
     return None
 
 
-def finds_gradients(params):
+def finds_gradients(params: list[torch.Tensor]) -> bool:
     """Whether DescribedGradients can ask these parameters: the `.grad` of their classes is torch's own. A property in
     Python might change the list that the loop goes through."""
     if None in (_loop(), *_asking()) or not isinstance(_GRAD, types.GetSetDescriptorType):
@@ -77,14 +83,14 @@ def finds_gradients(params):
 
 
 @functools.cache
-def _asking():
+def _asking() -> tuple[int | None, int | None]:
     """The addresses of what CPython calls for a descriptor's value and of its PyList_SetItem; None for each that is
     missing."""
     return type_slot(type(_GRAD), _PY_TP_DESCR_GET), python_function("PyList_SetItem")
 
 
 @functools.cache
-def _loop():
+def _loop() -> Any:
     """adamw_describe_tensors(sequence, address of options), which holds the GIL as torch needs it, and options with
     torch's function and CPython's; or None."""
     if not has_gil():  # which the loop needs: it looks at objects that it does not own
@@ -118,10 +124,12 @@ class Described:
     """The addresses and forms of as many tensors as `addresses`, a column of unsigned 64-bit numbers, has entries, and
     what tells the tensors from others as long as they live. It holds no tensor."""
 
-    def __init__(self, addresses):
+    def __init__(self, addresses: Any) -> None:
         count = len(addresses)
         self.addresses, self.forms, self.objects = addresses, bytearray(count * _FORM.itemsize), bytearray(count * 8)
-        self._count, (self._loop, options) = count, _loop() or (None, None)
+        self._count = count
+        self._loop: Any
+        self._loop, options = _loop() or (None, None)
         if options:
             begin, stride = addresses.__array_interface__["data"][0], addresses.strides[0]
             self._options = new_options("adamw_describe_options")
@@ -134,7 +142,7 @@ class Described:
             # As an integer, and all in one struct: ctypes takes longer over arguments than the loop over some tensors.
             self._at = int(ffi.cast("uintptr_t", self._options))
 
-    def read(self, tensors):
+    def read(self, tensors: Any) -> bool:
         """Looks at the tensors of a list. False if one cannot be described so, whatever the reason: it is no tensor,
         its numbers are not what lies at its address, or nothing does."""
         if self._loop is None or len(tensors) != self._count:
@@ -144,7 +152,7 @@ class Described:
         except (RuntimeError, ValueError):  # no tensor, or one that has no address
             return False
 
-    def gradient_forms(self, dtypes):
+    def gradient_forms(self, dtypes: Any) -> Any:
         """The forms that contiguous gradients of these dtypes have."""
         forms = np.frombuffer(bytes(self.forms), dtype=_FORM).copy()
         forms["dtype"] = [_DTYPES[dtype] for dtype in dtypes]
@@ -155,7 +163,7 @@ class Described:
 class DescribedGradients(Described):
     """Of the gradients of parameters, which are the tensors to read(). Only where finds_gradients() says so."""
 
-    def __init__(self, addresses):
+    def __init__(self, addresses: Any) -> None:
         super().__init__(addresses)
         self._none = [None] * self._count
         self._kept = self._none.copy()  # owns the gradients from read() to release()
@@ -165,5 +173,5 @@ class DescribedGradients(Described):
         self._options.keep = ffi.cast("adamw_set_item_function", keep)
         self._options.kept = ffi.cast("void *", id(self._kept))
 
-    def release(self):
+    def release(self) -> None:
         self._kept[:] = self._none

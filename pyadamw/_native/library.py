@@ -5,12 +5,15 @@ Each library has the CPU kernels; a library for CUDA needs a driver only when a 
 CUDA.
 """
 
+from __future__ import annotations
+
 import ctypes
 import functools
 import os
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -33,7 +36,7 @@ CUDA_MAJORS = ("12", "13")
 ffi = cdef.ffi
 
 
-def _check_declarations():
+def _check_declarations() -> None:
     """Checks that the structs have the same layout in cffi as in the assertions of the header."""
     for name, size in cdef.SIZES.items():
         if ffi.sizeof(name) != size:
@@ -45,12 +48,12 @@ def _check_declarations():
             )
 
 
-def cuda_major():
+def cuda_major() -> str | None:
     """The CUDA major that torch was built for, as text; None if it was built without CUDA."""
     return torch.version.cuda.split(".")[0] if torch.version.cuda else None
 
 
-def candidates():
+def candidates() -> list[Path]:
     """The possible paths of the library, in order: inside of pyadamw, then in the environment of this Python.
 
     If the environment variable PYADAMW_LIBRARY is set, only its path counts.
@@ -62,7 +65,7 @@ def candidates():
     return [*(PACKAGED / name for name in [*names, "libadamw_cpu.so"]), INSTALLED]
 
 
-def _open():
+def _open() -> Any:
     paths = candidates()
     path = next((p for p in paths if os.path.lexists(p)), None)
     if path is None:
@@ -83,7 +86,7 @@ def _open():
         raise LibraryNotFoundError(f"{where} cannot be loaded: {load_errors.after(error)}") from error
 
 
-def _check_versions(path, lib):
+def _check_versions(path: Any, lib: Any) -> None:
     try:
         abi = lib.adamw_abi_version()
         version = lib.adamw_version()
@@ -106,7 +109,7 @@ def _check_versions(path, lib):
         )
 
 
-def _private_function(lib):
+def _private_function(lib: Any) -> Any:
     """adamw_describe_tensors() if `lib` has it in the form that is declared here, else None: adamw_python.h is no
     promise, and a step does without it."""
     try:
@@ -116,7 +119,7 @@ def _private_function(lib):
         return None
 
 
-def version_text(number):
+def version_text(number: int) -> str:
     return f"{number // 10000}.{number // 100 % 100}.{number % 100}"
 
 
@@ -124,7 +127,7 @@ class Library:
     """The loaded library. `lib` has the C functions, `path` is the path of the file; `describe_tensors` is a private
     function of it, or None."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         _check_declarations()
         self.path, self.lib = _open()
         _check_versions(self.path, self.lib)
@@ -132,7 +135,7 @@ class Library:
         cuda = re.search(r"\bbackend cuda(\d+)\b", self.build_info())
         self.cuda = int(cuda[1]) if cuda else None  # the CUDA major that it is built for
 
-    def check(self, status, names=None):
+    def check(self, status: int, names: Any = None) -> None:
         """Raises the exception of a status other than ADAMW_OK, with the library's message in the words of Python.
 
         `names`: as of in_python(). Errors that only a developer can correct keep the words of C.
@@ -142,20 +145,20 @@ class Library:
             kind = BY_STATUS.get(int(status), InternalError)
             raise kind(message if kind in (InternalError, VersionError) else in_python(message, names))
 
-    def version(self):
+    def version(self) -> str:
         return version_text(self.lib.adamw_version())
 
-    def build_info(self):
+    def build_info(self) -> str:
         """One line: version, backend, CUDA version and architectures, CPU kernels built in and in use."""
         return text(self.lib.adamw_build_info())
 
-    def cpu_kernel(self):
+    def cpu_kernel(self) -> str:
         """The name of the CPU kernel in use. Raises UnsupportedError if ADAMW_CPU names one that cannot run here."""
         name = ffi.new("const char **")
         self.check(self.lib.adamw_cpu_kernel(name))
         return text(name[0])
 
-    def device_number(self, device, what):
+    def device_number(self, device: torch.device, what: str) -> int:
         """adamw_step_options.device of a torch device; `what` begins the error if the library has none for it."""
         if device.type == "cpu":
             return -1
@@ -165,7 +168,7 @@ class Library:
             raise UnsupportedError(f"{what} is on {device}, but {self.path} is for the CPU only. {self._no_cuda()}")
         return torch.cuda.current_device() if device.index is None else device.index
 
-    def _no_cuda(self):
+    def _no_cuda(self) -> str:
         """Why the loaded library is not one for CUDA, and what to do."""
         if os.environ.get(ENVIRONMENT):
             return f"The environment variable {ENVIRONMENT} chose it: unset it, or set it to a libadamw for CUDA"
@@ -184,24 +187,24 @@ class Library:
         )
 
 
-def text(pointer):
+def text(pointer: Any) -> str:
     return ffi.string(pointer).decode("utf-8", "replace")
 
 
 @functools.cache
-def library():
+def library() -> Library:
     """The library, loaded at the first call."""
     return Library()
 
 
-def new_options(kind):
+def new_options(kind: Any) -> Any:
     """An options struct of adamw.h, with the library's defaults."""
     options = ffi.new(f"{kind} *")
     library().check(getattr(library().lib, f"{kind}_init")(options, ffi.sizeof(kind)))
     return options
 
 
-def dtype_number(dtype, what):
+def dtype_number(dtype: torch.dtype, what: str) -> int:
     """adamw_dtype of a torch dtype; `what` begins the error message if there is none."""
     number = DTYPES.get(dtype)
     if number is None:

@@ -1,9 +1,12 @@
 """Owns why a file cannot be loaded as a library, in words that say what to do. Must not know where it lay."""
 
+from __future__ import annotations
+
 import os
 import platform
 import stat
 import struct
+from typing import Any
 
 from .._checks import kind_of_file
 
@@ -20,7 +23,7 @@ _MACHINES = {
 }
 
 
-def before(path):
+def before(path: Any) -> Any:
     """What can be seen of `path`, which exists, without loading it; None if nothing is wrong.
 
     A library that was cut off must be found here: the system's loader would die of SIGBUS, and the process with it.
@@ -41,7 +44,7 @@ def before(path):
         return f"it cannot be read ({error.strerror}): give the path of a shared library"
 
 
-def _of_file(file, length):
+def _of_file(file: Any, length: int) -> Any:
     header = file.read(64)
     if header[:4] != b"\x7fELF" or len(header) < 64:
         return "it is not a shared library (no ELF header): install pyadamw again, or give another path"
@@ -57,7 +60,7 @@ def _of_file(file, length):
     return None
 
 
-def _needed(file, header, order):
+def _needed(file: Any, header: Any, order: Any) -> Any:
     """The bytes that a library of 64 bits must have: up to the end of its tables, and of all that the loader maps."""
     segments, sections = struct.unpack_from(order + "QQ", header, 32)
     segment_size, segment_count, section_size, section_count = struct.unpack_from(order + "HHHH", header, 54)
@@ -72,7 +75,7 @@ def _needed(file, header, order):
     return needed
 
 
-def after(error):
+def after(error: BaseException) -> str:
     """What the system's loader's refusal means."""
     if "GLIBC_" in str(error):
         return (

@@ -5,17 +5,21 @@ weights, collectives that are still running), and tensors whose elements are not
 misread them. The operations of torch read and write all of them.
 """
 
+from __future__ import annotations
+
+from typing import Any
+
 import torch
 
 _is_neg = torch.Tensor.is_neg
 
 
-def is_lazy(value):
+def is_lazy(value: Any) -> bool:
     """Whether it is a parameter or buffer that has no shape yet."""
     return isinstance(value, (torch.nn.UninitializedParameter, torch.nn.UninitializedBuffer))
 
 
-def address(tensor):
+def address(tensor: torch.Tensor) -> int:
     """The address of the first element; 0 if the tensor has no memory, for example because it wraps another."""
     try:
         return tensor.data_ptr()
@@ -23,16 +27,16 @@ def address(tensor):
         return 0
 
 
-def has_memory(tensor):
+def has_memory(tensor: torch.Tensor) -> bool:
     return tensor.numel() == 0 or address(tensor) != 0
 
 
-def lies_plainly(tensor):
+def lies_plainly(tensor: torch.Tensor) -> bool:
     """Whether the values of a tensor are in memory at its address, one after the other."""
     return has_memory(tensor) and tensor.is_contiguous() and not _is_neg(tensor)
 
 
-def oddity(value):
+def oddity(value: Any) -> str:
     """The kind of a value, in words, if it is not an ordinary tensor with values in memory; "" if it is one."""
     if not isinstance(value, torch.Tensor):
         return type(value).__name__
@@ -45,14 +49,14 @@ def oddity(value):
     return "a quantized tensor" if value.is_quantized else ""
 
 
-def is_out_of_memory(error):
+def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception means that memory ran out. For host memory, torch raises a RuntimeError."""
     if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
         return True
     return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
 
 
-def plain(tensor):
+def plain(tensor: torch.Tensor) -> torch.Tensor:
     """A tensor with the same values that lies plainly in memory: the tensor itself, or a copy."""
     if lies_plainly(tensor):
         return tensor
@@ -60,7 +64,7 @@ def plain(tensor):
     return copy.copy_(tensor.detach())
 
 
-def look(tensor):
+def look(tensor: torch.Tensor) -> Any:
     """The properties that must stay equal for an address to keep its meaning, for tensors that Described cannot read.
 
     None if `tensor` is not a tensor.

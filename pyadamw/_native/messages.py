@@ -3,7 +3,10 @@
 The library names its functions, its fields and the tensors of its table. A user of Python knows none of these.
 """
 
+from __future__ import annotations
+
 import re
+from collections.abc import Callable
 
 _STEPPED = "the parameters that have been stepped are in `stepped` of this error"
 
@@ -23,7 +26,7 @@ _WORDS = (
 )  # fmt: skip
 
 
-def in_python(message, names=None):
+def in_python(message: str, names: Callable[[int], str] | None = None) -> str:
     """The message for a user of Python. `names(i)` names tensor i; the first one that it names begins the message."""
     first = re.search(r"\btensor (\d+)", message)
     for pattern, replacement in _WORDS:

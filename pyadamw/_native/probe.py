@@ -55,7 +55,8 @@ def _samples_and_negated() -> tuple[list[torch.Tensor], list[torch.Tensor]]:
 
     If the two kinds were made in turn, or one kind after the other, a bit of an address might tell them apart too.
     """
-    plain, negated = [], []
+    plain: list[torch.Tensor] = []
+    negated: list[torch.Tensor] = []
     for _ in range(4):
         samples = _samples()
         for k, sample in enumerate(samples):

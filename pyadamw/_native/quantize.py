@@ -19,7 +19,7 @@ from .memory import plain
 
 def _options(
     tensor: torch.Tensor, map: str, state_format: int, rounding: str = "nearest", step: int = 0, seed: int = 0
-):
+) -> Any:
     options = new_options("adamw_quantize_options")
     options.map, options.rounding = MAPS[map], ROUNDINGS[rounding]
     options.state_format = state_format

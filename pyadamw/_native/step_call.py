@@ -2,7 +2,10 @@
 optimizers. adamw.h explains the numbers.
 """
 
+from __future__ import annotations
+
 from operator import itemgetter
+from typing import Any
 
 import numpy as np
 
@@ -13,7 +16,7 @@ ROW_SIZE = ffi.sizeof("adamw_tensor")
 _POINTER, _INTEGER = np.dtype("u8"), np.dtype("i8")
 
 
-def _row_dtype():
+def _row_dtype() -> Any:
     fields = ffi.typeof("adamw_tensor").fields
     return np.dtype(
         {
@@ -32,24 +35,33 @@ VALUES = ("betas", "eps", "weight_decay", "max_unorm", "percentile_clipping", "s
 get_values = itemgetter(*VALUES)
 
 
-def new_rows(count):
+def new_rows(count: int) -> Any:
     """A zeroed table of `count` rows."""
     return np.zeros(count, dtype=ROW)
 
 
-def rows_pointer(rows):
+def rows_pointer(rows: Any) -> Any:
     """The C pointer to a contiguous table; it keeps the table alive."""
     return ffi.from_buffer("adamw_tensor[]", rows)
 
 
-def pointer_to(kind, address):
+def pointer_to(kind: Any, address: int) -> Any:
     return ffi.cast(kind, address)
 
 
 class Call:
     """The options of one adamw_step() call, for rows with the same dtypes, state format and options."""
 
-    def __init__(self, param_dtype, grad_dtype, state_format, device, skipped, pager, stepped):
+    def __init__(
+        self,
+        param_dtype: Any,
+        grad_dtype: Any,
+        state_format: Any,
+        device: int,
+        skipped: Any,
+        pager: Any,
+        stepped: Any,
+    ) -> None:
         """`skipped`: the address of the counter of skipped elements. `pager`: the pager.Pager of state, or None.
         `stepped`: as of write_progress_to()."""
         options = new_options("adamw_step_options")
@@ -64,7 +76,7 @@ class Call:
         self._library = library()
         self._step = self._library.lib.adamw_step
 
-    def set_values(self, values):
+    def set_values(self, values: Any) -> None:
         """Takes the options of a group, in the order of VALUES."""
         named = dict(zip(VALUES, values, strict=True))
         options = self.options
@@ -75,7 +87,7 @@ class Call:
             setattr(options, name, int(named[name]))
         options.flags = sum(flag for name, flag in FLAGS.items() if named[name])
 
-    def set_surroundings(self, surroundings):
+    def set_surroundings(self, surroundings: Any) -> None:
         """Takes (number of threads, addresses of lr and found_inf or 0, stream)."""
         if surroundings != self._surroundings:  # to set C options takes longer than this comparison
             options, self._surroundings = self.options, None  # until everything is set, because of interrupts
@@ -84,14 +96,14 @@ class Call:
             options.stream = pointer_to("void *", stream)
             self._surroundings = surroundings
 
-    def write_progress_to(self, address):
+    def write_progress_to(self, address: int) -> None:
         """Sets the address of an int64, where the library writes how many rows a call has stepped.
 
         A call that is refused does not write it.
         """
         self.options.rows_stepped = pointer_to("int64_t *", address)
 
-    def step(self, rows, count, names):
+    def step(self, rows: Any, count: int, names: Any) -> None:
         """One call. `names(i)` names the tensor of row i in an error message."""
         status = self._step(self.options, rows, ROW_SIZE, count)
         if status:

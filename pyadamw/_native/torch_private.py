@@ -185,7 +185,14 @@ def _version_counter() -> Callable[[Iterable[torch.Tensor]], None]:
             return found
     except (AttributeError, RuntimeError, TypeError):
         pass
-    return _increment_version if found is None else lambda tensors: [found(tensor) for tensor in tensors] and None
+    if found is None:
+        return _increment_version
+
+    def one_by_one(tensors: Iterable[torch.Tensor]) -> None:
+        for tensor in tensors:
+            found(tensor)
+
+    return one_by_one
 
 
 increment_version = _version_counter()

@@ -1,7 +1,10 @@
 """Owns the valid values of each option of a parameter group, and the errors. Must not know what options do."""
 
+from __future__ import annotations
+
 import numbers
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 
@@ -14,7 +17,7 @@ from ..paging import PageManager
 ARGS = ("optim_bits", "min_8bit_size", "percentile_clipping", "block_wise", "max_unorm", "skip_zeros")
 
 
-def _learning_rate(name, value):
+def _learning_rate(name: str, value: Any) -> None:
     if isinstance(value, torch.Tensor):
         if value.device.type == "meta" and value.numel() == 1:
             return
@@ -29,7 +32,7 @@ def _learning_rate(name, value):
         refuse(name, value, "a finite number >= 0 or a tensor that holds one")
 
 
-def plain_betas(value):
+def plain_betas(value: Any) -> Any:
     """A tuple of two floats from any sequence of two numbers, such as a list or an array. Other values are unchanged.
 
     Every checkpoint can hold such a tuple, and no code can change it in place.
@@ -44,24 +47,24 @@ def plain_betas(value):
     return tuple(map(float, numbers_)) if valid else value
 
 
-def _plain(number):
+def _plain(number: Any) -> Any:
     """A number unchanged, or the number in an array without dimensions."""
     is_array = not isinstance(number, torch.Tensor) and getattr(number, "shape", None) == ()
     return number.item() if is_array else number
 
 
-def _betas(name, value):
+def _betas(name: str, value: Any) -> None:
     plain = plain_betas(value)
     if not (type(plain) is tuple and len(plain) == 2 and all(is_real(beta) and 0 <= beta < 1 for beta in plain)):
         refuse(name, value, "two numbers in [0, 1)")
 
 
-def _width(name, value):
+def _width(name: str, value: Any) -> None:
     if not (is_integer(value) and value in (8, 32)):
         refuse(name, value, "8 or 32")
 
 
-def _page_manager(name, value):
+def _page_manager(name: str, value: Any) -> None:
     if value is not None and not isinstance(value, PageManager):
         refuse(name, value, "None or a pyadamw.PageManager")
 
@@ -87,24 +90,24 @@ OPTIONS = {
 }
 
 
-def check_options(options, where=""):
+def check_options(options: Any, where: str = "") -> None:
     """Refuses the first option of `options` (a mapping) that has a wrong value; ignores unknown names."""
     for name, check in OPTIONS.items():
         if name in options:
             check(where + name, options[name])
 
 
-def check_width(name, allowed):
+def check_width(name: str, allowed: Any) -> Any:
     """A function that refuses other values of `optim_bits` than the widths that a class allows."""
 
-    def check(value):
+    def check(value: Any) -> None:
         if not (is_integer(value) and value in allowed):
             refuse("optim_bits", value, f"{' or '.join(map(str, allowed))} for {name}")
 
     return check
 
 
-def carried(args):
+def carried(args: Any) -> Any:
     """The options in ARGS that `args` (None, a mapping or an object with attributes) has, as a dict."""
     if args is None:
         return {}

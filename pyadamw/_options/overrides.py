@@ -194,7 +194,7 @@ class GlobalOptimManager:
         """
         if (key is None) == (key_value_dict is None):
             raise ValueError("override_config() takes either key and value or key_value_dict")
-        config = _checked({key: value} if key_value_dict is None else key_value_dict)
+        config = _checked({key: value} if key is not None else key_value_dict or {})
         params = [parameters] if isinstance(parameters, torch.Tensor) else list(parameters)
         for param in params:
             self._check(param)

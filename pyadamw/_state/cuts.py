@@ -6,7 +6,7 @@ Every process must come to the same decisions, so these are made from the pieces
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .._native.torch_private import STRIDED_SHARD
 
@@ -33,7 +33,7 @@ class Cuts(NamedTuple):
         return set(self.pieces)
 
     @classmethod
-    def of(cls, param) -> Cuts | None:
+    def of(cls, param: Any) -> Cuts | None:
         """The cuts of a DTensor; None if its shards are not contiguous, or are of an unknown kind."""
         mesh, coordinate = param.device_mesh, param.device_mesh.get_coordinate()
         if coordinate is None:  # this process has none of it
@@ -58,7 +58,7 @@ class Cuts(NamedTuple):
         return pieces
 
 
-def _order(placements, sizes, dim, length):
+def _order(placements: Any, sizes: Any, dim: Any, length: int) -> Any:
     """The dimensions of a mesh in the order in which they cut a dimension of a tensor."""
     plain, strided = [], []
     for i, placement in enumerate(placements):

@@ -3,12 +3,16 @@
 Infinities and NaNs in moments are no damage: gradients can cause them in 32-bit state, as in torch.
 """
 
+from __future__ import annotations
+
+from typing import Any
+
 import torch
 
 FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)  # dtypes of stored numbers
 
 
-def check_moment(values, where, negative):
+def check_moment(values: Any, where: str, negative: bool) -> None:
     """`negative`: whether negative values are valid, as in a first moment."""
     if not negative:
         check_not_negative(values, where)
@@ -16,7 +20,7 @@ def check_moment(values, where, negative):
         raise ValueError(f"{where} has a number that is infinite in float32: the state is damaged")
 
 
-def check_scales(values, where, squared=False):
+def check_scales(values: Any, where: str, squared: bool = False) -> None:
     """`squared`: the scales belong to square roots, so their squares must be finite too: 8-bit state skips gradients
     whose squares are infinite."""
     values = values.to(torch.float32)
@@ -25,11 +29,11 @@ def check_scales(values, where, squared=False):
     check_not_negative(values, where)
 
 
-def check_not_negative(values, where):
+def check_not_negative(values: Any, where: str) -> None:
     if (values < 0).any():
         raise ValueError(f"{where} has a negative number: the state is damaged")
 
 
-def check_no_nan(values, where):
+def check_no_nan(values: Any, where: str) -> None:
     if values.isnan().any():
         raise ValueError(f"{where} has a NaN: the state comes from a run that has failed")

@@ -3,6 +3,10 @@
 All of it works on state dicts alone: {"state": {index: {name: tensor}}, "param_groups": [...]}.
 """
 
+from __future__ import annotations
+
+from typing import Any
+
 import torch
 
 from .._checks import shown
@@ -17,7 +21,7 @@ from .received import check_has_number, check_structure, naming
 FORMAT_KEY, FORMAT = "pyadamw_format", 2  # in each group of a state dict; a later format has a higher number
 
 
-def check_format(groups):
+def check_format(groups: Any) -> None:
     """Refuses groups that were written by a later version."""
     for number, group in enumerate(groups):
         found = group.get(FORMAT_KEY, FORMAT)
@@ -33,7 +37,7 @@ def check_format(groups):
             )
 
 
-def _plain(entry, where):
+def _plain(entry: Any, where: str) -> Any:
     """The state of one parameter, from any optimizer, as 32-bit state on the CPU; and whether it had 8 bits."""
     shape, eight = shape_of(entry, where), is_eight_bit(entry)
     entry = translated(entry, shape.numel(), where)
@@ -44,7 +48,7 @@ def _plain(entry, where):
     return {"step": step, **formats.conform(entry, spec, where, received=True)}, eight
 
 
-def _group(group, names, more):
+def _group(group: Any, names: Any, more: Any) -> Any:
     kept = {name: group[name] for name in (*names, "params", "param_names") if name in group}
     return {**kept, **more}
 
@@ -52,18 +56,18 @@ def _group(group, names, more):
 # ---- one entry in each format, of the entry as it is and of _plain() -------------------------------------------------
 
 
-def _torch_entry(_entry, state, _eight, _where):
+def _torch_entry(_entry: Any, state: Any, _eight: Any, _where: Any) -> Any:
     return {key: value for key, value in state.items() if key != formats.HISTORY}
 
 
-def _torch_group(group):
+def _torch_group(group: Any) -> Any:
     options = {"foreach": None, "capturable": False, "differentiable": False, "fused": None}
     defaults = {"amsgrad": False, "maximize": False, "decoupled_weight_decay": True, **options}
     kept = _group(group, ("lr", "betas", "eps", "weight_decay", "amsgrad", "maximize"), {})
     return {**defaults, **kept}
 
 
-def _bitsandbytes_entry(_entry, state, eight, where):
+def _bitsandbytes_entry(_entry: Any, state: Any, eight: bool, where: str) -> Any:
     if "max_exp_avg_sq" in state:
         raise ValueError(f"{where}: bitsandbytes does not support amsgrad state")
     result = {}
@@ -76,11 +80,11 @@ def _bitsandbytes_entry(_entry, state, eight, where):
     return {"step": int(state["step"]), "__bnb_optimizer_quant_state__": result}
 
 
-def _bitsandbytes_group(group):
+def _bitsandbytes_group(group: Any) -> Any:
     return _group(group, ("lr", "betas", "eps", "weight_decay"), {"alpha": 0.0, "t_alpha": None, "t_beta3": None})
 
 
-def _own_entry(entry, state, eight, where):
+def _own_entry(entry: Any, state: Any, eight: bool, where: str) -> Any:
     if not eight:
         return state
     amsgrad, clipping = "max_exp_avg_sq" in state, formats.HISTORY in state
@@ -93,7 +97,7 @@ def _own_entry(entry, state, eight, where):
     return {**entry, **own, "step": state["step"]}
 
 
-def _own_group(group):
+def _own_group(group: Any) -> Any:
     return {**group, FORMAT_KEY: FORMAT}
 
 
@@ -104,11 +108,11 @@ _WRITERS = {
 }
 
 
-def _apart(made, source):
+def _apart(made: Any, source: Any) -> Any:
     """`made` without memory of `source`, because its owner may step it."""
     taken = {value.untyped_storage().data_ptr() for value in source.values() if isinstance(value, torch.Tensor)}
 
-    def own(value):
+    def own(value: Any) -> Any:
         if isinstance(value, dict):
             return {key: own(inner) for key, inner in value.items()}
         shared = isinstance(value, torch.Tensor) and value.untyped_storage().data_ptr() in taken
@@ -117,7 +121,7 @@ def _apart(made, source):
     return own(made)
 
 
-def converted(state_dict, to, progress=iter, finite=False):
+def converted(state_dict: Any, to: str, progress: Any = iter, finite: bool = False) -> Any:
     """Converts a state dict that load_state_dict() can read to the format `to`: "torch", "bitsandbytes" or "pyadamw".
 
     The two share no memory. `progress` wraps the sequence of entries. `finite`: refuse moments with a NaN. A ValueError
@@ -135,7 +139,7 @@ def converted(state_dict, to, progress=iter, finite=False):
     return {"state": state, "param_groups": [group_of(group) for group in groups]}
 
 
-def _converted_entry(entry, entry_of, where, finite):
+def _converted_entry(entry: Any, entry_of: Any, where: str, finite: bool) -> Any:
     if not isinstance(entry, dict):
         raise ValueError(f"{where}: the state is {type(entry).__name__}: must be a dict of tensors")
     if not entry:
@@ -148,7 +152,7 @@ def _converted_entry(entry, entry_of, where, finite):
     return _apart(entry_of(entry, state, eight, where), entry)
 
 
-def _checked_group(group, where):
+def _checked_group(group: Any, where: str) -> Any:
     """The group, if it has all options that AdamW needs; else a ValueError."""
     missing = [name for name in ("lr", "betas", "eps", "weight_decay") if name not in group]
     if missing:

@@ -5,11 +5,14 @@ do, but at once. Until then the data is in a private file beside it, with an unp
 anything fails.
 """
 
+from __future__ import annotations
+
 import contextlib
 import json
 import os
 import stat
 import tempfile
+from typing import Any
 
 import torch
 
@@ -18,7 +21,7 @@ from .._native.memory import is_out_of_memory
 from .._optional import optional
 
 
-def _safetensors():
+def _safetensors() -> Any:
     safetensors = optional("safetensors")
     if safetensors is None or optional("safetensors.torch") is None:
         raise ValueError("files of safetensors need the package safetensors: pip install safetensors")
@@ -28,7 +31,7 @@ def _safetensors():
 # ---- reading ---------------------------------------------------------------------------------------------------------
 
 
-def read(path):
+def read(path: Any) -> Any:
     """The state dict in a file of torch.save() or safetensors. Runs no code from the file."""
     with open(path, "rb", opener=_open_regular) as file:
         start = file.read(9)
@@ -38,7 +41,7 @@ def read(path):
     return _naming(path, "not a safetensors file with optimizer state", _read_safetensors, path, _safetensors())
 
 
-def _open_regular(path, flags):
+def _open_regular(path: Any, flags: Any) -> Any:
     """Opens only regular files: open() would wait on a FIFO, and a device may have no end."""
     file = os.open(path, flags | os.O_NONBLOCK)
     if not stat.S_ISREG(os.fstat(file).st_mode):
@@ -47,7 +50,7 @@ def _open_regular(path, flags):
     return file
 
 
-def _naming(path, what, function, *arguments):
+def _naming(path: Any, what: str, function: Any, *arguments: Any) -> Any:
     try:
         return function(*arguments)
     except Exception as error:  # a damaged file may raise any error
@@ -56,22 +59,22 @@ def _naming(path, what, function, *arguments):
         raise ValueError(f"{path}: {what}: {_first_line(error)}") from error
 
 
-def _read_torch(file):
+def _read_torch(file: Any) -> Any:
     return torch.load(file, map_location="cpu", weights_only=True)
 
 
-def _read_safetensors(path, safetensors):
+def _read_safetensors(path: Any, safetensors: Any) -> Any:
     with safetensors.safe_open(path, "pt") as file:
         metadata = file.metadata() or {}
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    state = {}
+    state: dict[int | str, dict[str, Any]] = {}
     for name, tensor in tensors.items():
         key, _, field = name.partition(".")
         state.setdefault(int(key) if key.isdecimal() and len(key) < 19 else key, {})[field] = tensor
     return {"state": state, "param_groups": json.loads(metadata["param_groups"])}
 
 
-def _first_line(error):
+def _first_line(error: BaseException) -> Any:
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
@@ -79,7 +82,7 @@ def _first_line(error):
 # ---- writing ---------------------------------------------------------------------------------------------------------
 
 
-def write(state_dict, path, as_safetensors):
+def write(state_dict: Any, path: Any, as_safetensors: Any) -> None:
     """Writes a state dict: the whole file or nothing. An existing file keeps its mode."""
     target, like = _target(path)
     save = _saver_of_safetensors(state_dict) if as_safetensors else _saver_of_torch(state_dict)
@@ -97,7 +100,7 @@ def write(state_dict, path, as_safetensors):
         if is_out_of_memory(error):
             raise
         # torch and safetensors wrap the error of the system, or raise another error while they handle it.
-        cause = error
+        cause: BaseException | None = error
         while cause is not None and not isinstance(cause, OSError):
             cause = cause.__cause__ or cause.__context__
         why = cause.strerror if cause is not None and cause.strerror else _first_line(error)
@@ -108,7 +111,7 @@ def write(state_dict, path, as_safetensors):
                 os.unlink(partial)
 
 
-def _target(path):
+def _target(path: Any) -> Any:
     """(the file to replace or make, its os.stat() or None if it does not exist)."""
     target = os.path.realpath(path)
     try:
@@ -127,7 +130,7 @@ def _target(path):
     return target, found
 
 
-def _make_like(partial, like):
+def _make_like(partial: Any, like: Any) -> None:
     """Gives a file the mode of another file and, if permitted, its owner. None: the mode of a new file."""
     if like is None:
         mask = os.umask(0o077)
@@ -141,12 +144,13 @@ def _make_like(partial, like):
     os.chmod(partial, stat.S_IMODE(like.st_mode))
 
 
-def _saver_of_torch(state_dict):
+def _saver_of_torch(state_dict: Any) -> Any:
     return lambda file, _path: torch.save(state_dict, file)
 
 
-def _saver_of_safetensors(state_dict):
-    tensors, groups = {}, []
+def _saver_of_safetensors(state_dict: Any) -> Any:
+    tensors: dict[str, torch.Tensor] = {}
+    groups: list[dict[str, Any]] = []
     for key, entry in state_dict["state"].items():
         for name, value in entry.items():
             try:

@@ -8,7 +8,10 @@ max1 or max2 of the tensor. Since version 0.44 the keys are in an inner dict.
 torchao: exp_avg and exp_avg_sq are tensors of a class that has codes, a scale for each block, and qmap.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 
@@ -27,7 +30,7 @@ _BITSANDBYTES = {
 _BLOCKS = (256, 2048)
 
 
-def translated(entry, numel, where):
+def translated(entry: Any, numel: int, where: str) -> Any:
     """`entry`, a mapping, with our keys and float32 values if it is foreign; otherwise unchanged.
 
     Tensors that are already right are not copied. A ValueError names `where`, the key and the fault.
@@ -44,13 +47,13 @@ def translated(entry, numel, where):
     return entry
 
 
-def is_eight_bit(entry):
+def is_eight_bit(entry: Any) -> bool:
     """Whether the moments of an entry, foreign or not, are 8-bit codes."""
     moment = _first_moment(entry)[1]
     return _is_torchao(moment) or (isinstance(moment, torch.Tensor) and moment.dtype == torch.uint8)
 
 
-def shape_of(entry, where):
+def shape_of(entry: Any, where: str) -> Any:
     """The shape of the parameter that an entry belongs to."""
     key, moment = _first_moment(entry)
     if key is None:
@@ -65,7 +68,7 @@ def shape_of(entry, where):
 _FIRST = ("state1", "exp_avg_codes", "exp_avg")
 
 
-def _first_moment(entry):
+def _first_moment(entry: Any) -> Any:
     inner = entry.get(_WRAPPER, entry)
     found = ((key, inner[key]) for key in _FIRST if key in inner) if isinstance(inner, Mapping) else ()
     return next(iter(found), (None, None))
@@ -74,7 +77,7 @@ def _first_moment(entry):
 # ---- bitsandbytes ----------------------------------------------------------------------------------------------------
 
 
-def _from_bitsandbytes(entry, numel, where):
+def _from_bitsandbytes(entry: Any, numel: int, where: str) -> Any:
     unknown = sorted(map(str, set(entry) - _BITSANDBYTES))
     if unknown:
         raise ValueError(f"{where}: the state has {', '.join(unknown)}, which no known version of bitsandbytes writes")
@@ -96,19 +99,21 @@ def _from_bitsandbytes(entry, numel, where):
     return result
 
 
-def _tensor(entry, key, where):
+def _tensor(entry: Any, key: str, where: str) -> Any:
     if key not in entry:
         raise ValueError(f"{where}: {key} is missing: must be a dense tensor")
     return _dense(entry[key], f"{where}: {key}")
 
 
-def _dense(value, where):
+def _dense(value: Any, where: str) -> Any:
     if oddity(value):
         raise ValueError(f"{where} is {oddity(value)}: must be a dense tensor")
     return value
 
 
-def _decoded(codes, qmap, scales, blocks, where, where_map):
+def _decoded(
+    codes: torch.Tensor, qmap: torch.Tensor, scales: torch.Tensor, blocks: Any, where: str, where_map: Any
+) -> Any:
     """The float32 values of 8-bit codes, in the same shape. `blocks`: possible numbers of elements per scale."""
     numel = codes.numel()
     if qmap.numel() != 256 or qmap.dtype not in FLOATS:
@@ -129,11 +134,11 @@ def _decoded(codes, qmap, scales, blocks, where, where_map):
 # ---- torchao ---------------------------------------------------------------------------------------------------------
 
 
-def _is_torchao(value):
+def _is_torchao(value: Any) -> bool:
     return isinstance(value, torch.Tensor) and all(hasattr(value, name) for name in ("codes", "scale", "qmap"))
 
 
-def _from_torchao(value, numel, where):
+def _from_torchao(value: Any, numel: int, where: str) -> Any:
     if not _is_torchao(value):
         return value
     codes, scale, qmap = (_dense(getattr(value, name), f"{where}.{name}") for name in ("codes", "scale", "qmap"))

@@ -8,9 +8,11 @@ A moment of 32-bit state has the key `exp_avg`, as in torch. A moment of 8-bit s
 numbers. (In state format 1, codes had torch's keys.)
 """
 
+from __future__ import annotations
+
 import math
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 
@@ -29,11 +31,11 @@ HISTORY = "gnorm_history"
 MAX_STEPS = 2**53  # a float64 can hold every whole number up to here
 
 
-def codes_of(moment):
+def codes_of(moment: str) -> str:
     return f"{moment}_codes"
 
 
-def absmax_of(moment):
+def absmax_of(moment: str) -> str:
     return f"{moment}_absmax"
 
 
@@ -54,35 +56,35 @@ class Spec(NamedTuple):
     pages: PageManager | None  # None: it is not paged
     block_dim: int | None = None  # of the whole parameter, if this is a part of it; None: this is the whole
 
-    def moments(self):
+    def moments(self) -> tuple[str, ...]:
         return tuple(MAPS) if self.amsgrad else ("exp_avg", "exp_avg_sq")
 
-    def absmax_shape(self):
+    def absmax_shape(self) -> tuple[int, ...]:
         return absmax_shape(self.shape, kind(self.format).block_wise, self.block_dim)
 
-    def zeros(self, shape, dtype):
+    def zeros(self, shape: Sequence[int], dtype: torch.dtype) -> Any:
         if self.pages is not None:
             return self.pages.pager(self.device).zeros(shape, dtype)
         return torch.zeros(shape, dtype=dtype, device=self.device)
 
-    def is_home(self, tensor):
+    def is_home(self, tensor: torch.Tensor) -> bool:
         """Whether the memory of `tensor` is where the state of this parameter belongs."""
         pager = home(tensor)[0]
         if self.pages is None or is_shared(tensor):  # shared memory stays where it is
             return pager is None and tensor.device == self.device
         return pager is self.pages.pager(self.device)
 
-    def workplace(self):
+    def workplace(self) -> Any:
         """The device that converts state: paged state must not pass through the memory of a CUDA device."""
         return self.device if self.pages is None else torch.device("cpu")
 
 
-def is_shared(tensor):
+def is_shared(tensor: torch.Tensor) -> bool:
     """Whether other processes may use the same host memory. (torch calls every GPU tensor shared.)"""
     return tensor.device.type == "cpu" and tensor.is_shared()
 
 
-def fresh(spec):
+def fresh(spec: Spec) -> dict[str, Any]:
     """The state before the first step, without `step`: zeros."""
     state = {}
     for moment in spec.moments():
@@ -92,12 +94,12 @@ def fresh(spec):
     return state
 
 
-def _empty_history(spec):
+def _empty_history(spec: Spec) -> Any:
     """Zeros: the next step fills all entries with its squared norm."""
     return torch.zeros(cdef.GNORM_HISTORY, dtype=torch.float32, device=spec.device)
 
 
-def _zero_moment(moment, spec):
+def _zero_moment(moment: str, spec: Spec) -> Any:
     if not kind(spec.format).coded:
         return {moment: spec.zeros(spec.shape, torch.float32)}
     return {
@@ -106,7 +108,7 @@ def _zero_moment(moment, spec):
     }
 
 
-def step_count(value, where):
+def step_count(value: Any, where: str) -> float:
     """`step` of a state, a number or a one-element tensor, as a float. It is a whole number from 0 to 2^53."""
     number = value
     if isinstance(value, torch.Tensor) and not oddity(value) and value.numel() == 1 and not value.is_complex():
@@ -122,11 +124,11 @@ def step_count(value, where):
 MARK = 8
 
 
-def marked(state):
+def marked(state: Any) -> Any:
     return {**state, **{moment: MARK for moment in MAPS if codes_of(moment) in state}}
 
 
-def without_marks(state, where):
+def without_marks(state: Any, where: str) -> Any:
     """The state without the marks of marked(). Refuses a state that has only the mark of a moment."""
     if not isinstance(state, Mapping):
         return state
@@ -144,7 +146,7 @@ def without_marks(state, where):
     return {key: value for key, value in state.items() if key not in (*marks, *missing)}
 
 
-def renamed(state, spec):
+def renamed(state: Any, spec: Spec) -> Any:
     """A state of format 1, whose codes have torch's keys, with today's keys and shapes; any other state unchanged."""
     old = [moment for moment in MAPS if _is_codes(state.get(moment)) and absmax_of(moment) in state]
     if not old:
@@ -158,11 +160,11 @@ def renamed(state, spec):
     return result
 
 
-def _is_codes(value):
+def _is_codes(value: Any) -> bool:
     return isinstance(value, torch.Tensor) and value.dtype == torch.uint8
 
 
-def _stored_format(state, moment, spec, where):
+def _stored_format(state: Any, moment: str, spec: Spec, where: str) -> Any:
     """The stored format of a moment, by the shape of its scales."""
     if moment in state:
         return FLOAT32
@@ -173,7 +175,7 @@ def _stored_format(state, moment, spec, where):
     return TENSOR8 if scales == (1,) and blocks != (1,) else BLOCK8
 
 
-def conform(state, spec, where, received=False):
+def conform(state: Any, spec: Spec, where: str, received: bool = False) -> dict[str, Any]:
     """`state` (a mapping) as `spec` demands: converted to its width, on its device; without `step`.
 
     Tensors that are already right are not copied. Parts that are missing because an option was switched on later
@@ -207,7 +209,7 @@ def conform(state, spec, where, received=False):
     return result
 
 
-def _tensor(state, key, where):
+def _tensor(state: Any, key: str, where: str) -> Any:
     if key not in state:
         raise ValueError(f"{where}: the state has no {key}")
     value = state[key]
@@ -216,7 +218,7 @@ def _tensor(state, key, where):
     return value
 
 
-def _check(state, key, shape, where, dtypes="float"):
+def _check(state: Any, key: str, shape: Sequence[int], where: str, dtypes: str = "float") -> Any:
     """state[key], a tensor of that shape and of a floating dtype (or of uint8)."""
     value = _tensor(state, key, where)
     if tuple(value.shape) != tuple(shape):
@@ -227,7 +229,7 @@ def _check(state, key, shape, where, dtypes="float"):
     return value
 
 
-def _check_moment(state, moment, source, where):
+def _check_moment(state: Any, moment: str, source: Spec, where: str) -> None:
     if not kind(source.format).coded:
         _check(state, moment, source.shape, where)
     else:
@@ -235,7 +237,7 @@ def _check_moment(state, moment, source, where):
         _check(state, absmax_of(moment), source.absmax_shape(), where)
 
 
-def _check_numbers(state, moment, source, where):
+def _check_numbers(state: Any, moment: str, source: Spec, where: str) -> None:
     if not kind(source.format).coded:
         check_moment(state[moment], f"{where}: {moment}", negative=moment == "exp_avg")
     else:  # second moments are stored as their square roots
@@ -243,7 +245,7 @@ def _check_numbers(state, moment, source, where):
         check_scales(state[scale], f"{where}: {scale}", squared=moment != "exp_avg")
 
 
-def _placed(tensor, dtype, spec):
+def _placed(tensor: torch.Tensor, dtype: torch.dtype, spec: Spec) -> Any:
     """The tensor in the memory that `spec` demands: the tensor itself if it is there already."""
     valid = tensor.dtype == dtype and lies_plainly(tensor) and not tensor.requires_grad
     if valid and spec.is_home(tensor):
@@ -254,11 +256,11 @@ def _placed(tensor, dtype, spec):
     return spec.zeros(tensor.shape, dtype).copy_(tensor.detach())
 
 
-def _at_work(tensor, dtype, spec):
+def _at_work(tensor: torch.Tensor, dtype: torch.dtype, spec: Spec) -> Any:
     return plain(tensor.detach().to(device=spec.workplace(), dtype=dtype))
 
 
-def _as_format(state, moment, source, spec, where):
+def _as_format(state: Any, moment: str, source: Spec, spec: Spec, where: str) -> Any:
     """One checked moment, in the format of `spec`."""
     codes_key, scale = codes_of(moment), absmax_of(moment)
     if source.format == spec.format:

@@ -1,5 +1,7 @@
 """Owns loading: checking, converting and copying state that comes from a state_dict. Must not know of steps."""
 
+from __future__ import annotations
+
 import copy
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -40,18 +42,18 @@ class Target(NamedTuple):
 class Hidden:
     """The state of one parameter, hidden from the base class."""
 
-    def __init__(self, state):
+    def __init__(self, state: Any) -> None:
         self.state = state
 
 
-def reveal(entry):
+def reveal(entry: Any) -> Any:
     return entry.state if isinstance(entry, Hidden) else entry
 
 
-def aliased(state_dict):
+def aliased(state_dict: Any) -> Any:
     """`state_dict` with new dicts and tensor objects, which share the memory. All values in it can be stored."""
 
-    def copied(entry):
+    def copied(entry: Any) -> Any:
         values = {name: value.detach() if isinstance(value, torch.Tensor) else value for name, value in entry.items()}
         return formats.marked(values)
 
@@ -61,7 +63,7 @@ def aliased(state_dict):
     return {**state_dict, "state": state, "param_groups": groups}
 
 
-def restore_options(groups, previous, defaults):
+def restore_options(groups: Any, previous: Any, defaults: Any) -> None:
     """Completes the options of loaded groups, from `previous` (the groups before, or None) or else from `defaults`.
 
     It adds missing options, and restores the options that loading must not change.
@@ -76,7 +78,7 @@ def restore_options(groups, previous, defaults):
         group["betas"] = plain_betas(group["betas"])
 
 
-def prepare(target, state_dict):
+def prepare(target: Any, state_dict: Any) -> Any:
     """For a hook of load_state_dict: `state_dict` with the state of each parameter as `target` needs it, hidden."""
     prepared = checked(target, state_dict)
     for param in prepared.pop(_LOADED, ()):  # only now, when nothing can fail any more
@@ -87,7 +89,7 @@ def prepare(target, state_dict):
 _LOADED = object()  # the key of the parameters whose state is loaded
 
 
-def checked(target, state_dict):
+def checked(target: Any, state_dict: Any) -> Any:
     """The result of prepare(), made without changing anything; {} if the base class will report the fault."""
     check_structure(state_dict)
     groups, saved = target.groups, state_dict["param_groups"]
@@ -119,11 +121,11 @@ def checked(target, state_dict):
                 _check_cast_codes(entry, bits[number], describe(groups, number, position))
         with naming(describe(groups, number, position)):
             state[key] = Hidden(_loaded(entry, merged, number, position, target))
-    loaded = [groups[number]["params"][position] for number, position in map(places.get, state)]
+    loaded = [groups[number]["params"][position] for number, position in map(places.get, state)]  # type: ignore[misc]
     return {**state_dict, "state": state, "param_groups": saved, _LOADED: loaded}
 
 
-def _under_their_keys(entries, places):
+def _under_their_keys(entries: Any, places: Any) -> Any:
     """Merges entries under "0" into the entry of parameter 0, and so on.
 
     torch.distributed.checkpoint treats keys of dicts as strings: it puts values that are not tensors under "0".
@@ -140,7 +142,7 @@ def _under_their_keys(entries, places):
     return result
 
 
-def _check_cast_codes(entry, bits, what):
+def _check_cast_codes(entry: Any, bits: Any, what: str) -> None:
     """Refuses numbers that are in fact codes.
 
     torch.distributed.checkpoint casts the tensors in a file to the dtype in the optimizer, and in state format 1 codes
@@ -162,7 +164,7 @@ def _check_cast_codes(entry, bits, what):
         )
 
 
-def _loaded(entry, groups, number, position, target):
+def _loaded(entry: Any, groups: Any, number: int, position: int, target: Any) -> Any:
     """A copy of the state of one parameter, converted to the format of its group. `groups`: as after loading."""
     group = groups[number]
     param, what = group["params"][position], describe(groups, number, position)
@@ -194,17 +196,17 @@ def _loaded(entry, groups, number, position, target):
     return wrapped_state({"step": step, **own, **others}, param, local)
 
 
-def _copied(value, param):
+def _copied(value: Any, param: torch.Tensor) -> Any:
     if isinstance(value, torch.Tensor):
         return value.detach().clone() if is_sharded(value) else value.detach().to(inner(param).device, copy=True)
     return copy.deepcopy(value)
 
 
-def _address(value):
+def _address(value: Any) -> Any:
     return inner(value).untyped_storage().data_ptr() if isinstance(value, torch.Tensor) else None
 
 
-def _own(tensor, spec, memory):
+def _own(tensor: torch.Tensor, spec: Any, memory: Any) -> Any:
     """The tensor in memory of this optimizer, never of the checkpoint: in pages if the parameter is paged."""
     if _address(tensor) not in memory:
         return tensor

@@ -2,8 +2,11 @@
 content of the state of a parameter.
 """
 
+from __future__ import annotations
+
 import copy
 from collections.abc import Mapping
+from typing import Any, Literal
 
 import torch
 
@@ -12,7 +15,7 @@ from .._native.memory import is_out_of_memory
 from ..errors import AdamWError
 
 
-def check_structure(state_dict):
+def check_structure(state_dict: Any) -> None:
     """Raises ValueError unless it is {"state": {key: ...}, "param_groups": [{"params": [key, ...], ...}, ...]}."""
     if not isinstance(state_dict, Mapping) or not {"state", "param_groups"} <= state_dict.keys():
         raise ValueError('not the state dict of an optimizer: it has no "state" and "param_groups"')
@@ -30,7 +33,7 @@ def check_structure(state_dict):
             seen.add(key)
 
 
-def _check_group(group, where):
+def _check_group(group: Any, where: str) -> None:
     if not isinstance(group, Mapping):
         raise ValueError(f"{where} of the state dict is {type(group).__name__}: must be a dict")
     if "params" not in group:
@@ -44,20 +47,20 @@ def _check_group(group, where):
         raise ValueError(f"{where}: param_names = {shown(names)}: must be a list of strings, one for each of params")
 
 
-def check_has_number(lr, where):
+def check_has_number(lr: Any, where: str) -> None:
     """Refuses a learning rate on the meta device, which has no value. (Constructors accept it, to be filled later.)"""
     if isinstance(lr, torch.Tensor) and lr.device.type == "meta":
         raise ValueError(f"{where} is a meta tensor, which has no value")
 
 
-def check_copies(values, where):
+def check_copies(values: Any, where: str) -> None:
     """Refuses values of {name: value} that cannot be copied: an optimizer must not share them with the caller."""
     for name, value in values.items():
         with naming(f"{where}: {shown_name(name)}"):
             copy.deepcopy(value)
 
 
-def shown_name(name):
+def shown_name(name: str) -> Any:
     return name if isinstance(name, str) else shown(name)
 
 
@@ -68,13 +71,13 @@ class naming:
     library, and errors about missing memory, stay as they are.
     """
 
-    def __init__(self, where):
+    def __init__(self, where: str) -> None:
         self.where = where
 
-    def __enter__(self):
+    def __enter__(self) -> Any:
         return self
 
-    def __exit__(self, kind, error, traceback):
+    def __exit__(self, kind: Any, error: BaseException, traceback: Any) -> Literal[False]:
         if not isinstance(error, Exception) or isinstance(error, (ValueError, AdamWError)) or is_out_of_memory(error):
             return False
         lines = str(error).strip().splitlines()

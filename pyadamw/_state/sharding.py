@@ -13,7 +13,8 @@ A sharded parameter (DTensor) is stepped in one of two ways:
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple, cast
 
 import torch
 
@@ -43,17 +44,19 @@ class Local(NamedTuple):
         return bool(self.gathered)
 
 
-def is_sharded(value):
+def is_sharded(value: Any) -> bool:
     """Whether it is a DTensor. (Their module is large, and is not imported for this.)"""
     return isinstance(value, torch.Tensor) and hasattr(value, "placements") and hasattr(value, "to_local")
 
 
-def inner(value):
+def inner(value: Any) -> torch.Tensor:
     """The tensor of this process: the local part of a DTensor; any other tensor unchanged."""
     return local_tensor(value) if is_sharded(value) else value
 
 
-def local_view(param, eight_bit, block_wise=True, needs_norm="", by_index=False):
+def local_view(
+    param: Any, eight_bit: Any, block_wise: bool = True, needs_norm: str = "", by_index: bool = False
+) -> Local:
     """The part of `param` that this process steps.
 
     `needs_norm`: the option that needs a norm of the whole tensor; "" if none does. `by_index`: whether the step needs
@@ -91,7 +94,7 @@ def local_view(param, eight_bit, block_wise=True, needs_norm="", by_index=False)
     return local._replace(run_length=run, run_stride=math.prod(shape[inmost:]))
 
 
-def _cut_blocks(shape, cuts):
+def _cut_blocks(shape: Sequence[int], cuts: Any) -> str:
     """The reason, in words, if shards do not end where blocks end; else ""."""
     dim = block_dim(shape)
     for d in (d for d in cuts.dims if d >= dim):
@@ -111,7 +114,7 @@ def _cut_blocks(shape, cuts):
     return ""
 
 
-def _no_index(shape, cuts, eight_bit):
+def _no_index(shape: Sequence[int], cuts: Any, eight_bit: Any) -> str:
     """The reason, in words, if the C library has no way to describe the index of each element; else ""."""
     inmost = max(cuts.dims)
     if any(0 < d < inmost for d in cuts.dims):
@@ -128,7 +131,7 @@ def _no_index(shape, cuts, eight_bit):
 # ---- gradients, and parameters that are gathered ---------------------------------------------------------------------
 
 
-def local_gradient(grad, param=None, whole=False):
+def local_gradient(grad: Any, param: Any | None = None, whole: bool = False) -> torch.Tensor:
     """The part of a gradient that belongs to the stepped part of its parameter."""
     if not is_sharded(grad):
         return grad
@@ -139,12 +142,12 @@ def local_gradient(grad, param=None, whole=False):
     return local_tensor(grad)
 
 
-def gathered(param):
+def gathered(param: Any) -> torch.Tensor:
     """The whole of a sharded parameter, in new memory."""
     return plain(param.detach().full_tensor()).clone()
 
 
-def own_part(whole, param):
+def own_part(whole: Any, param: Any) -> torch.Tensor:
     """The part of a whole tensor that belongs to this process."""
     from torch.distributed.tensor import DTensor, Replicate
 
@@ -156,7 +159,7 @@ def own_part(whole, param):
 # ---- state -----------------------------------------------------------------------------------------------------------
 
 
-def unwrapped(entry, param, whole):
+def unwrapped(entry: Any, param: Any, whole: Any) -> Any:
     """The state of a parameter as this process steps it: the local parts of DTensors, and the shard's part of whole
     tensors."""
     if not is_sharded(param):
@@ -164,9 +167,10 @@ def unwrapped(entry, param, whole):
     return {key: _unwrapped(value, param, whole) for key, value in entry.items()}
 
 
-def _unwrapped(value, param, whole):
+def _unwrapped(value: Any, param: Any, whole: bool) -> Any:
     if not isinstance(value, torch.Tensor) or value.dim() == 0:
         return value
+    value = cast(Any, value)
     if whole:
         return value.full_tensor() if is_sharded(value) else value
     if is_sharded(value):
@@ -177,7 +181,7 @@ def _unwrapped(value, param, whole):
     return own_part(value, param) if split else value
 
 
-def wrapped(state, param, local, by_element, by_block):
+def wrapped(state: Any, param: Any, local: Any, by_element: Any, by_block: Any) -> Any:
     """The state with values under these keys as DTensors, which are placed like the parameter. Other values are equal
     in every process."""
     if not is_sharded(param) or local.whole:
@@ -186,7 +190,7 @@ def wrapped(state, param, local, by_element, by_block):
 
     shapes = dict.fromkeys(by_element, param.shape) | {key: torch.Size(absmax_shape(param.shape)) for key in by_block}
 
-    def wrap(key, value):
+    def wrap(key: str, value: Any) -> Any:
         if key not in shapes or is_sharded(value):
             return value
         shape = shapes[key]

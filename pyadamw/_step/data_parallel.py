@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 import weakref
+from typing import Any
 
 import torch
 
@@ -13,7 +14,7 @@ from .._native.torch_private import delayed_params
 
 def _classes() -> list[type]:
     """DistributedDataParallel and its subclasses; none if it has not been imported."""
-    module = sys.modules.get("torch.nn.parallel.distributed")
+    module: Any = sys.modules.get("torch.nn.parallel.distributed")
     found = [module.DistributedDataParallel] if hasattr(module, "DistributedDataParallel") else []
     for cls in found:  # grows meanwhile
         found += cls.__subclasses__()
@@ -48,7 +49,7 @@ class Averaged:
         return self._references != _references() or any(instance() is None for instance in self._instances)
 
 
-def _averaged(instance: torch.nn.Module) -> list[torch.Tensor]:
+def _averaged(instance: Any) -> list[torch.Tensor]:
     if not hasattr(instance, "module"):  # its constructor has failed
         return []
     ignored = getattr(instance, "parameters_to_ignore", ())  # DistributedDataParallel leaves these to the user

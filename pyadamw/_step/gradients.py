@@ -2,6 +2,10 @@
 checks.
 """
 
+from __future__ import annotations
+
+from typing import Any
+
 import torch
 
 from .._native.inspect_tensors import Described, DescribedGradients, finds_gradients
@@ -12,12 +16,12 @@ from .._state.sharding import inner, local_gradient
 class Gradients:
     """The gradients of one step for the rows of a plan, held from take() to release()."""
 
-    def __init__(self, rows, params, column, sharded):
+    def __init__(self, rows: Any, params: list[torch.Tensor], column: Any, sharded: bool) -> None:
         """`params`: the parameters of the rows. `column`: the column of the table for the addresses of gradients."""
         self.rows, self.column, self.sharded = rows, column, sharded
         self.shapes, self.dtypes = [row.local.shape for row in rows], [row.grad_dtype for row in rows]
-        self.present = None  # the rows that have a gradient; None: all rows
-        self._held = None
+        self.present: list[int] | None = None  # the rows that have a gradient; None: all rows
+        self._held: list[Any] | None = None
         # Gradients that processes gather during the step do not exist yet.
         described = Described(column)
         locals_ = list(map(inner, params))
@@ -25,9 +29,9 @@ class Gradients:
         column[:] = 0
         self._forms = described.gradient_forms(self.dtypes) if known else None
         self._of_params = known and not sharded and finds_gradients(params)
-        self._described = DescribedGradients(column) if self._of_params else described
+        self._described: Any = DescribedGradients(column) if self._of_params else described
 
-    def take(self, params):
+    def take(self, params: list[torch.Tensor]) -> bool:
         """Returns False, without side effects, if a gradient's shape or dtype differs from the rows."""
         self.present = None
         if self._of_params:
@@ -45,10 +49,10 @@ class Gradients:
             return True
         return self._take_one_by_one(grads)
 
-    def _are_known(self, tensors):
+    def _are_known(self, tensors: Any) -> Any:
         return self._described.read(tensors) and self._described.forms == self._forms
 
-    def _take_one_by_one(self, grads):
+    def _take_one_by_one(self, grads: Any) -> bool:
         """The slow way: if some gradients are missing, not contiguous, cannot be described, or are wrong."""
         shapes, dtypes = self.shapes, self.dtypes
         if any(grad is None for grad in grads):
@@ -68,17 +72,17 @@ class Gradients:
         self.column[slice(None) if self.present is None else self.present] = list(map(address, grads))
         return True
 
-    def of_these(self, rows):
+    def of_these(self, rows: Any) -> Any:
         """The rows among `rows`, a list of numbers, that have a gradient, in order."""
         return rows if self.present is None else sorted(set(rows).intersection(self.present))
 
-    def gather(self, i, param):
+    def gather(self, i: int, param: torch.Tensor) -> Any:
         """Gathers the whole gradient of row `i` from all processes. The caller must hold the result."""
         grad = plain(local_gradient(param.grad, whole=True))
         self.column[i] = address(grad)
         return grad
 
-    def release(self):
+    def release(self) -> None:
         self._held = None
         if self._of_params:
             self._described.release()

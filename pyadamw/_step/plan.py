@@ -6,7 +6,12 @@ A step costs the C call and, beside it, refresh() and step(). So these two handl
 operations, with about five such passes over the parameters.
 """
 
+from __future__ import annotations
+
+from typing import Any
+
 import numpy as np
+import torch
 
 from .._checks import scalar
 from .._native.constants import DTYPES
@@ -35,9 +40,12 @@ COLUMNS = {
 class Plan:
     """The knowledge about a step. It keeps addresses, but no tensors: the groups and the state own the tensors."""
 
-    def __init__(self, groups, states, rows, waiting, skipped, counts_on_device=False):
+    def __init__(
+        self, groups: Any, states: Any, rows: Any, waiting: Any, skipped: Any, counts_on_device: bool = False
+    ) -> None:
         """`waiting`: the indices of parameters that have no row."""
-        self.groups, self._params = [Group(group) for group in groups], None
+        self.groups = [Group(group) for group in groups]
+        self._params: Any = None
         everyone = in_order(groups)
         self.rows, self.waiting = rows, waiting
         self.order = [row.index for row in rows]
@@ -57,23 +65,23 @@ class Plan:
         self._check_overlap(groups, tensors, [states[param] for param in params])
         self._fill_table(params, tensors, [states[param] for param in params])
         self.state_watch = StateWatch(states, formats.KEYS, self.sharded)
-        self.unsettled = None  # the Run of a step that has begun, as long as not everything agrees
+        self.unsettled: Any = None  # the Run of a step that has begun, as long as not everything agrees
         self._make_calls(skipped)
 
     # ---- building ------------------------------------------------------------------------------------------------
 
-    def _params_of_rows(self, everyone):
+    def _params_of_rows(self, everyone: Any) -> Any:
         return everyone if self.in_order else [everyone[i] for i in self.order]
 
-    def _placements(self, everyone):
+    def _placements(self, everyone: Any) -> Any:
         """The placements of DTensors, which an address does not show."""
         if not self.sharded:
             return None
         return [(id(p), p.placements, p.device_mesh) if is_sharded(p) else id(p) for p in everyone]
 
-    def _take_counts(self, groups, states):
+    def _take_counts(self, groups: Any, states: Any) -> None:
         """Arranges step counts so that all of them that may be moved are counted in one operation."""
-        on_device = {}
+        on_device: dict[torch.device, list[int]] = {}
         for i, row in enumerate(self.rows):
             if is_device(row.local.device) and (self.counts_on_device or groups[row.group]["capturable"]):
                 on_device.setdefault(row.local.device, []).append(i)
@@ -81,7 +89,7 @@ class Plan:
         for state, view in zip(states, self.counts.views, strict=True):
             state["step"] = view
 
-    def _check_overlap(self, groups, params, states):
+    def _check_overlap(self, groups: Any, params: list[torch.Tensor], states: Any) -> None:
         """The library checks the rows of one call; this checks the rows of all calls, before the first call."""
         written = [(tensor, i, "") for i, tensor in enumerate(params) if self.rows[i].plain]
         for i, state in enumerate(states):
@@ -96,7 +104,7 @@ class Plan:
             one, other = (f"{key}{describe(groups, self.rows[i].group, self.rows[i].position)}" for _, i, key in found)
             raise ValueError(f"{one} and {other} share memory: each needs separate memory")
 
-    def _fill_table(self, params, tensors, states):
+    def _fill_table(self, params: list[torch.Tensor], tensors: Any, states: Any) -> None:
         table = self.table = new_rows(len(self.rows))
         table["param"] = [address(t) if row.plain else 0 for t, row in zip(tensors, self.rows, strict=True)]
         table["numel"] = [row.local.shape.numel() for row in self.rows]
@@ -109,7 +117,7 @@ class Plan:
         self.counts.fill(table, [not is_device(row.local.device) for row in self.rows])
         self.gradients = Gradients(self.rows, params, table["grad"], self.sharded)
 
-    def _make_calls(self, skipped):
+    def _make_calls(self, skipped: Any) -> None:
         self.buckets = []
         # At the first row of each call: how many rows it has stepped. Rows that are gathered have one call each.
         self.stepped = np.zeros(len(self.rows), dtype=np.int64)
@@ -127,13 +135,13 @@ class Plan:
             self.buckets.append(Bucket(row, start, stop, self.table, call))
         self.all_on_device = all(bucket.on_device for bucket in self.buckets)
 
-    def progress_of(self, row):
+    def progress_of(self, row: Any) -> Any:
         """The address of the number of rows stepped by the call that begins with `row`; the library writes it."""
         return self.stepped.ctypes.data + 8 * row
 
     # ---- every step ----------------------------------------------------------------------------------------------
 
-    def refresh(self, groups, states, exposed):
+    def refresh(self, groups: Any, states: Any, exposed: bool) -> bool:
         """Points the table at this step's gradients. Returns False, without side effects, if the plan is out of date.
 
         `exposed`: code outside has seen `states`, and may have replaced or moved its tensors.
@@ -160,12 +168,12 @@ class Plan:
         self._params = params  # until release(): to go through them once more would touch all of them
         return True
 
-    def release(self):
+    def release(self) -> None:
         """Releases the tensors that refresh() has taken for one step."""
         self.gradients.release()
         self._params = None
 
-    def step(self, groups, found_inf=None):
+    def step(self, groups: Any, found_inf: Any = None) -> None:
         """Steps every parameter that has a gradient. `found_inf`: None, or a tensor of one element; then all parameters
         are on devices, and their step counts too.
 
@@ -177,7 +185,7 @@ class Plan:
         finally:
             self.release()
 
-    def _set_options(self, groups):
+    def _set_options(self, groups: Any) -> None:
         for number, group in enumerate(groups):
             if type(group["betas"]) is not tuple:  # a scheduler or the user has set it
                 check_options({"betas": group["betas"]}, f"group {number}: ")
@@ -204,7 +212,7 @@ class Plan:
 
     # ---- a step that has begun -----------------------------------------------------------------------------------
 
-    def _run(self, groups, found_inf):
+    def _run(self, groups: Any, found_inf: Any) -> None:
         self.stepped.fill(0)  # first: the numbers of an earlier step must not count
         run = self.unsettled = Run(self, self._params, found_inf)
         try:
@@ -215,7 +223,7 @@ class Plan:
             raise
         self.settle()
 
-    def settle(self):
+    def settle(self) -> None:
         """Makes parameters, state and counts agree, row by row, however the step ended.
 
         An interrupt during this function does not end it, and is raised afterwards.

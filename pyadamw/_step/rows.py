@@ -5,7 +5,7 @@ that one C call can step. Creates missing state. Must not know how often steps h
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -21,7 +21,7 @@ from .._state.spec import describe, state_spec, stepped_view, wrapped_state
 class Row(NamedTuple):
     """The knowledge about a parameter from step to step. It holds no tensor: what the user releases is free at once."""
 
-    index: int  # of its parameter among those of all groups
+    index: int  # type: ignore[assignment]  # of its parameter among those of all groups
     group: int  # index of its parameter group
     position: int  # its place in the group
     local: Local
@@ -30,14 +30,14 @@ class Row(NamedTuple):
     spec: formats.Spec
     own: dict  # options of this parameter, which win over the group's
 
-    def bucket(self):
+    def bucket(self) -> Any:
         """The properties that all rows of one call share."""
         own, local = repr(sorted(self.own.items())), self.local
         dtypes = DTYPES[local.dtype], DTYPES[self.grad_dtype]
         return (self.group, own, str(local.device), *dtypes, self.spec.format, local.whole)
 
 
-def _check_param(local, tensor, what):
+def _check_param(local: Any, tensor: torch.Tensor, what: str) -> None:
     dtype_number(local.dtype, what)
     library().device_number(local.device, what)
     if tensor.layout != torch.strided:
@@ -46,7 +46,7 @@ def _check_param(local, tensor, what):
         raise ValueError(f"{what} is expanded: several of its elements share one memory location")
 
 
-def _check_not_fsdp1(param, options, what):
+def _check_not_fsdp1(param: torch.Tensor, options: Any, what: str) -> None:
     # By the options alone: all processes refuse, also those that have only a small part of the parameter.
     if options["optim_bits"] == 8 and belongs_to_fsdp1(param):
         raise ValueError(
@@ -55,7 +55,7 @@ def _check_not_fsdp1(param, options, what):
         )
 
 
-def _check_grad(grad, local, what):
+def _check_grad(grad: Any, local: Any, what: str) -> None:
     if grad.layout != torch.strided:
         raise RuntimeError(
             f"{what} has a sparse gradient: AdamW does not support sparse gradients (pass sparse=False to an embedding)"
@@ -67,7 +67,7 @@ def _check_grad(grad, local, what):
     dtype_number(grad.dtype, f"the gradient of {what}")
 
 
-def collect(groups, states, grad_dtypes, pages, overrides):
+def collect(groups: Any, states: Any, grad_dtypes: Any, pages: Any, overrides: Any) -> Any:
     """The rows of all groups, in bucket order, and the indices of parameters that have neither a gradient nor state.
 
     Checks everything first, then creates or converts state in `states` {parameter: state}. So an error changes nothing.
@@ -116,14 +116,14 @@ def collect(groups, states, grad_dtypes, pages, overrides):
     return rows, waiting
 
 
-def _named(what, call, *arguments):
+def _named(what: str, call: Any, *arguments: Any) -> Any:
     try:
         return call(*arguments)
     except ValueError as error:
         raise ValueError(f"{what}: {error}") from None
 
 
-def _prepared(row, param, states, groups):
+def _prepared(row: Any, param: torch.Tensor, states: Any, groups: Any) -> Any:
     """The state that the row needs; None if `states` holds it already."""
     state = states.get(param)
     if not state:
@@ -142,13 +142,13 @@ def _prepared(row, param, states, groups):
     return wrapped_state({**kept, **valid}, param, row.local)
 
 
-def _is_count(step):
+def _is_count(step: Any) -> bool:
     """Whether a step count can stay where it is."""
     if not isinstance(step, torch.Tensor) or step.dtype != torch.float32 or math.prod(step.shape) != 1:
         return False
     return lies_plainly(step) and not step.requires_grad
 
 
-def _leftover(state, valid):
+def _leftover(state: Any, valid: Any) -> Any:
     """Whether the state has keys that must go: codes of a moment that is stored as numbers now, or the reverse."""
     return any(key in state and key not in valid for key in (formats.BY_ELEMENT | formats.BY_BLOCK))

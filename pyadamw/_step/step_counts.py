@@ -5,8 +5,11 @@ An interrupt (Ctrl-C) may come between any two operations of Python. So every ch
 also notes the change: `done.extend(map(np.add, ...))`. The notes then say for certain what must be undone.
 """
 
+from __future__ import annotations
+
 from functools import partial
 from itertools import repeat
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +20,7 @@ from .._native.cuda import is_device
 class Counts:
     """The step counts of all rows. `views` are the tensors in state that show them."""
 
-    def __init__(self, tensors, on_device):
+    def __init__(self, tensors: Any, on_device: Any) -> None:
         """`tensors`: one float32 each. `on_device`: {device: rows} of the counts that the device keeps.
 
         A count stays in its memory if other code may use this memory: processes that share a count then count together.
@@ -46,7 +49,7 @@ class Counts:
                 self.views[i] = views[i]
         self._parts = [*self._devices, *self._blocks]
 
-    def fill(self, table, on_cpu):
+    def fill(self, table: Any, on_cpu: Any) -> None:
         """Points the rows of the table at their counts, if the device that steps them can read the counts.
 
         `on_cpu`: for each row, whether the CPU steps it.
@@ -60,11 +63,11 @@ class Counts:
                     table["step_tensor"][i] = address
         self._read_in_place = bool(table["step_tensor"].all())
 
-    def notes(self):
+    def notes(self) -> Any:
         """Empty notes for add() and take_back(): for each block of counts, how often they have changed it."""
         return [([], []) for _ in self._parts]
 
-    def add(self, notes, present, found_inf, known):
+    def add(self, notes: Any, present: list[int] | None, found_inf: Any, known: Any) -> None:
         """Counts one more step of the rows in `present` (None: all), except on devices if `found_inf` cancels the step.
 
         `notes`: from notes(), for this step. `known`: as in cuda.float32_at().
@@ -75,7 +78,7 @@ class Counts:
             for block in self._blocks:
                 self._numbers[block.rows] = block.values()
 
-    def take_back(self, notes, present, found_inf, known, kept):
+    def take_back(self, notes: Any, present: list[int] | None, found_inf: Any, known: Any, kept: Any) -> None:
         """Undoes add() with the same arguments, even if that was interrupted, except for the rows in the set `kept`.
 
         After an interrupt it can be called again; it does nothing twice.
@@ -84,25 +87,25 @@ class Counts:
             part.take_back(added, taken, present, found_inf, known, kept)
 
 
-def _shared_blocks(counts):
+def _shared_blocks(counts: Any) -> Any:
     """Blocks for the counts {row: tensor} that share memory with others, or that other processes may see."""
-    storages = {}
+    storages: dict[int, dict[int, torch.Tensor]] = {}
     for i, tensor in counts.items():
         storages.setdefault(tensor.untyped_storage().data_ptr(), {})[i] = tensor
     blocks = []
     for tensors in storages.values():
         first = next(iter(tensors.values()))
         # Each count once: what two rows share would be counted twice.
-        tensors = {place: (i, tensor) for i, tensor in tensors.items() for place in [tensor.storage_offset()]}
+        by_place = {int(tensor.storage_offset()): (i, tensor) for i, tensor in tensors.items()}
         if first.is_shared() or first.untyped_storage().nbytes() > first.element_size():
-            blocks.append(_Block(dict(tensors.values())))
+            blocks.append(_Block(dict(by_place.values())))
     return blocks
 
 
 class _Block:
     """Step counts in one storage on the host."""
 
-    def __init__(self, tensors):
+    def __init__(self, tensors: Any) -> None:
         """`tensors`: {row: its count}, all of one storage."""
         first = next(iter(tensors.values())).detach()
         length = first.untyped_storage().nbytes() // first.element_size()
@@ -114,25 +117,27 @@ class _Block:
         self._ones = np.ones_like(self._array)  # numpy takes three times as long to add a Python number
         self._all = None if self._places == list(range(length)) else self._mask(self.rows)
 
-    def addresses(self):
+    def addresses(self) -> Any:
         first = self._memory.data_ptr()
         return [first + 4 * place for place in self._places]
 
-    def values(self):
+    def values(self) -> Any:
         return self._array if self._all is None else self._array[self._places]
 
-    def _mask(self, rows):
+    def _mask(self, rows: Any) -> Any:
         """A mask of the counts of `rows`: no other count is written, because another process may own it."""
         mask = np.zeros(len(self._array), dtype=bool)
         mask[[self._place_of[i] for i in rows if i in self._place_of]] = True
         return mask
 
-    def add(self, added, present, _found_inf, _known):
+    def add(self, added: Any, present: list[int] | None, _found_inf: Any, _known: Any) -> None:
         mask = self._all if present is None else self._mask(present)
         add = np.add if mask is None else partial(np.add, where=mask)
         added.extend(map(add, (self._array,), (self._ones,), (self._array,)))
 
-    def take_back(self, added, taken, present, _found_inf, _known, kept):
+    def take_back(
+        self, added: Any, taken: Any, present: list[int] | None, _found_inf: Any, _known: Any, kept: Any
+    ) -> None:
         if added and not taken:
             mask = self._mask(i for i in (self.rows if present is None else present) if i not in kept)
             subtract = partial(np.subtract, where=mask)
@@ -142,27 +147,29 @@ class _Block:
 class _DeviceCounts:
     """The step counts of some rows, in the memory of a device. Kernels read them when they run."""
 
-    def __init__(self, rows, counts, device):
+    def __init__(self, rows: Any, counts: Any, device: torch.device) -> None:
         self.rows = rows
         self.counts = torch.tensor(counts, dtype=torch.float32, device=device)
         self.views = list(self.counts.unbind())
         self.position = {row: k for k, row in enumerate(rows)}
 
-    def addresses(self):
+    def addresses(self) -> Any:
         first = self.counts.data_ptr()
         return [first + 4 * k for k in range(len(self.rows))]
 
-    def _views(self, present):
+    def _views(self, present: list[int]) -> Any:
         """The rows in `present` that this device keeps, and their counts."""
         rows = [i for i in present if i in self.position]
         return rows, [self.views[self.position[i]] for i in rows]
 
-    def add(self, added, present, found_inf, known):
+    def add(self, added: Any, present: list[int] | None, found_inf: Any, known: Any) -> None:
         views = [self.counts] if present is None else self._views(present)[1]
         if views:
             added.extend(map(torch.Tensor.add_, views, repeat(self._one(found_inf, known))))
 
-    def take_back(self, added, taken, present, found_inf, known, kept):
+    def take_back(
+        self, added: Any, taken: Any, present: list[int] | None, found_inf: Any, known: Any, kept: Any
+    ) -> None:
         if not added:
             return
         rows, views = self._views(self.rows if present is None else present)
@@ -170,7 +177,7 @@ class _DeviceCounts:
         views = [view for i, view in zip(rows[:counted], views, strict=False) if i not in kept]
         taken.extend(map(torch.Tensor.sub_, views[len(taken) :], repeat(self._one(found_inf, known))))
 
-    def _one(self, found_inf, known):
+    def _one(self, found_inf: Any, known: Any) -> Any:
         """The number that a step adds: 1, or with `found_inf` a tensor of 0 or 1."""
         if found_inf is None:
             return 1.0

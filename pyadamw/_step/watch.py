@@ -7,7 +7,10 @@ tensor alive. A new tensor may have the address and the form of an old one. The 
 current tensor.
 """
 
+from __future__ import annotations
+
 from itertools import chain, compress
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +24,7 @@ from .._state.sharding import inner
 class Watch:
     """The memory of a list of tensors."""
 
-    def __init__(self, tensors):
+    def __init__(self, tensors: Any) -> None:
         self._addresses = bytearray(8 * len(tensors))
         self._described = Described(np.frombuffer(self._addresses, dtype=np.uint64))
         # Either everything is compared in one operation, or tensor by tensor.
@@ -30,10 +33,10 @@ class Watch:
         self.sees_swaps = self._known is not None and negation() is not None
         self._looks = None if self._known else list(map(look, tensors))
 
-    def _seen(self):
+    def _seen(self) -> Any:
         return self._addresses, self._described.forms, self._described.objects
 
-    def unchanged(self, tensors):
+    def unchanged(self, tensors: Any) -> bool:
         """Whether these are the same tensors, with the same memory and the same layout."""
         if self._known is not None:
             return self._described.read(tensors) and self._seen() == self._known
@@ -43,7 +46,7 @@ class Watch:
 class StateWatch:
     """The tensors of state in {parameter: its state}, and their memory."""
 
-    def __init__(self, states, keys, sharded):
+    def __init__(self, states: Any, keys: Any, sharded: bool) -> None:
         """`keys`: the keys whose values matter."""
         self._sharded = sharded
         self._params = list(map(id, states))
@@ -54,14 +57,14 @@ class StateWatch:
         self._watch = Watch(self._tensors(states))
 
     @staticmethod
-    def _names_of(states):
+    def _names_of(states: Any) -> Any:
         return list(chain.from_iterable(states.values()))
 
-    def _tensors(self, states):
+    def _tensors(self, states: Any) -> Any:
         values = compress(chain.from_iterable(map(dict.values, states.values())), self._matter)
         return list(map(inner, values)) if self._sharded else list(values)
 
-    def unchanged(self, states):
+    def unchanged(self, states: Any) -> bool:
         if list(map(id, states)) != self._params or self._names_of(states) != self._names:
             return False
         return self._watch.unchanged(self._tensors(states))
@@ -74,12 +77,12 @@ class StandIns:
     time. Not for tensors that may be swapped unseen.
     """
 
-    def __init__(self, tensors):
+    def __init__(self, tensors: Any) -> None:
         self.tensors = list(map(self._made, tensors))
         self._views = [tensor.view_as(tensor) for tensor in self.tensors]  # each owns its base, without Python
 
     @staticmethod
-    def _made(tensor):
+    def _made(tensor: torch.Tensor) -> Any:
         result = tensor.detach()
         result.data = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
         return result

@@ -19,7 +19,7 @@ class Corpus:
     rarest ones of a text that has more than 255.
     """
 
-    def __init__(self, text: str, context: int):
+    def __init__(self, text: str, context: int) -> None:
         split = int(len(text) * TRAINING_SHARE)
         common = [character for character, _ in Counter(text[:split]).most_common(MAX_VOCABULARY - 1)]
         number = {character: i for i, character in enumerate(sorted(common), start=1)}

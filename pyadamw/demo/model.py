@@ -25,7 +25,7 @@ class GPT(nn.Module):
     half of each block's channels come from the character before (token shift, Peng et al., "RWKV", 2023).
     """
 
-    def __init__(self, vocabulary: int, shape: Shape):
+    def __init__(self, vocabulary: int, shape: Shape) -> None:
         super().__init__()
         self.token = nn.Embedding(vocabulary, shape.width)
         self.position = nn.Embedding(shape.context, shape.width)
@@ -45,7 +45,7 @@ class GPT(nn.Module):
 
 
 class Block(nn.Module):
-    def __init__(self, shape: Shape):
+    def __init__(self, shape: Shape) -> None:
         super().__init__()
         width = shape.width
         self.heads = shape.heads

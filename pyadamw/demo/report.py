@@ -73,7 +73,7 @@ def draw(results: list[Result], title: str, picture: Path) -> None:
 def _draw_curves(axes: Axes, results: list[Result]) -> None:
     for result, style in zip(results, STYLES, strict=True):
         steps, losses = zip(*result.curve, strict=True)
-        axes.plot(steps, losses, label=f"{result.name}: {result.bits_per_character:.3f}", **style)
+        axes.plot(steps, losses, label=f"{result.name}: {result.bits_per_character:.3f}", **style)  # type: ignore[arg-type]
     axes.set_title("Validation loss", loc="left", fontweight="bold")
     axes.set_xlabel("step")
     axes.set_ylabel("bits per character")

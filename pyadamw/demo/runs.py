@@ -62,11 +62,11 @@ def _events(settings: dict[str, Any], text: str) -> Iterator[dict[str, Any]]:
         )
         try:
             try:
-                with child.stdin as pipe:
+                with child.stdin as pipe:  # type: ignore[union-attr]
                     pipe.write(json.dumps(settings).encode() + b"\n" + text.encode())
             except BrokenPipeError:
                 pass  # It died while starting; its exit status says so below.
-            for line in child.stdout:
+            for line in child.stdout:  # type: ignore[union-attr]
                 yield json.loads(line)
             status = child.wait()
         finally:
@@ -86,7 +86,7 @@ def _environment() -> dict[str, str]:
 
 
 def _end(child: subprocess.Popen) -> None:
-    child.stdout.close()
+    child.stdout.close()  # type: ignore[union-attr]
     child.terminate()  # Does nothing to a child that has been waited for.
     try:
         child.wait(SECONDS_TO_END)

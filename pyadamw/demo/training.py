@@ -64,7 +64,7 @@ def bits_per_character(model: GPT, batches: list[tuple[torch.Tensor, torch.Tenso
 def _load_code(optimizer_name: str) -> None:
     """Trains a tiny model for one step. What that loads, about 100 MB of code and thread stacks, is no one's state."""
     model = GPT(2, Shape(context=8, width=16, layers=1, heads=2))
-    optimizer = OPTIMIZERS[optimizer_name](model.parameters())
+    optimizer = OPTIMIZERS[optimizer_name](model.parameters())  # type: ignore[operator]
     tokens = torch.zeros(BATCH, 8, dtype=torch.long)
     model(tokens, tokens).backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), GRADIENT_NORM)
@@ -83,7 +83,7 @@ def train(optimizer_name: str, steps: int, seed: int, text: str, report: Any) ->
     torch.manual_seed(seed)
     model = GPT(corpus.vocabulary, Shape())
     options = {"lr": LEARNING_RATE, "betas": BETAS, "weight_decay": WEIGHT_DECAY}
-    optimizer = OPTIMIZERS[optimizer_name](model.parameters(), **options)
+    optimizer = OPTIMIZERS[optimizer_name](model.parameters(), **options)  # type: ignore[operator]
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, steps))
     parameters = sum(parameter.numel() for parameter in model.parameters())
     report("start", parameters=parameters)

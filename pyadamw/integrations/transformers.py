@@ -97,7 +97,7 @@ class Factory:
             args=SimpleNamespace(weight_decay=weight_decay),
             optimizer=None,
             optimizer_cls_and_kwargs=(cls, keywords),
-            get_decay_parameter_names=functools.partial(Trainer.get_decay_parameter_names, None),
+            get_decay_parameter_names=functools.partial(Trainer.get_decay_parameter_names, None),  # type: ignore[arg-type]
         )
         create = _originals.get("create_optimizer", Trainer.create_optimizer)
         optimizer: optim._AdamW = create(trainer)
@@ -124,7 +124,7 @@ def enable() -> contextlib.closing[_Switch]:
         def chosen(args: TrainingArguments, model: torch.nn.Module | None = None) -> tuple[Any, dict[str, Any]]:
             name = str(getattr(args.optim, "value", args.optim))
             if name not in CLASSES:
-                return original(args, model)
+                return original(args, model)  # type: ignore[arg-type]
             eight = "8bit" in name
             if eight and model is not None:
                 keep_embeddings(model)
@@ -138,11 +138,11 @@ def enable() -> contextlib.closing[_Switch]:
             asked = given is None or given[1].get("optim_bits") == 8  # as Trainer asks about bitsandbytes' classes
             if not begun and asked and isinstance(optimizer, optim._AdamW) and optimizer.defaults["optim_bits"] == 8:
                 model = arguments[0] if arguments else keywords.get("model")
-                keep_embeddings(self.model if model is None else model)
+                keep_embeddings(self.model if model is None else model)  # type: ignore[arg-type]
             return optimizer
 
-        Trainer.get_optimizer_cls_and_kwargs = staticmethod(chosen)
-        Trainer.create_optimizer = created
+        Trainer.get_optimizer_cls_and_kwargs = staticmethod(chosen)  # type: ignore[method-assign]
+        Trainer.create_optimizer = created  # type: ignore[method-assign]
     return contextlib.closing(_Switch())
 
 

@@ -81,3 +81,22 @@ def test_paged_signatures(python, tmp_path):
     """What optim.py declares for type checkers alone has the names, order, kinds and defaults of what runs."""
     code, output = run(tmp_path, python, "-m", "mypy.stubtest", "pyadamw.optim")
     assert code == 0, output
+
+
+SOURCE = Path(__file__).parents[2]
+
+
+def test_whole_package(cache):
+    """Every function says what it takes and returns, and mypy finds nothing wrong in the package (pyproject.toml)."""
+    code, output = run(SOURCE, sys.executable, "-m", "mypy", f"--cache-dir={cache}")
+    assert code == 0, output
+
+
+def test_whole_package_can_fail(cache, tmp_path):
+    """A function without hints is found."""
+    shutil.copytree(SOURCE / "pyadamw", tmp_path / "pyadamw", ignore=shutil.ignore_patterns("lib", "__pycache__"))
+    shutil.copy(SOURCE / "pyproject.toml", tmp_path)
+    with open(tmp_path / "pyadamw" / "_step" / "rows.py", "a", encoding="utf-8") as file:
+        file.write("\n\ndef late(value):\n    return value\n")
+    code, output = run(tmp_path, sys.executable, "-m", "mypy", f"--cache-dir={cache}")
+    assert code == 1 and "no-untyped-def" in output, output
