@@ -67,7 +67,8 @@ struct Measure {
     for (std::int64_t block = segments.begin(segment); block < segments.begin(segment + 1); ++block) {
       add_block(block, directions, params, largest);
     }
-    const PerMoment<float> all = map_moments(true, [](std::uint32_t b) { return from_bits(warp_max(b)); }, largest);
+    PerMoment<float> all{};  // of 32-bit state nobody asks
+    if constexpr (Eight) all = map_moments(true, [](std::uint32_t b) { return from_bits(warp_max(b)); }, largest);
     if (lane == 0) mine[segment] = {directions, params, all};
     if (last_to_arrive(&head.results[number].arrived, segments.count, lane)) finish(mine);
   }
@@ -109,10 +110,9 @@ struct Measure {
       }
     } else {
       PerMoment<float[each]> s{};
-      for_each_moment(
-          Amsgrad,
-          [&](float (&to)[each], const void *base) { load_floats<Float32, Singles>(to, base, begin, n, lane); }, s,
-          at.moments());
+      load_floats<Float32, Singles>(s.exp_avg, row.exp_avg, begin, n, lane);
+      load_floats<Float32, Singles>(s.exp_avg_sq, row.exp_avg_sq, begin, n, lane);
+      if (Amsgrad) load_floats<Float32, Singles>(s.max_exp_avg_sq, at.max_exp_avg_sq, begin, n, lane);
       for (int j = 0; j < each; ++j) {
         direction[j] =
             step_element32<Amsgrad>(p[j], g[j], s.exp_avg[j], s.exp_avg_sq[j], s.max_exp_avg_sq[j], c, head.skip_zeros)
@@ -136,12 +136,12 @@ struct Measure {
         warp_sum(count, lane, [&](std::int64_t i) { return load_fresh(&mine[i].direction_squares); });
     all.param_squares = warp_sum(count, lane, [&](std::int64_t i) { return load_fresh(&mine[i].param_squares); });
     PerMoment<std::uint32_t> largest{};
-    for (std::int64_t i = lane; i < count; i += 32) {
+    for (std::int64_t i = lane; Eight && i < count; i += 32) {
       for_each_moment(
           true, [](std::uint32_t &most, const float &x) { most = larger(most, bits(load_fresh(&x))); }, largest,
           mine[i].largest);
     }
-    largest = map_moments(true, [](std::uint32_t b) { return warp_max(b); }, largest);
+    if (Eight) largest = map_moments(true, [](std::uint32_t b) { return warp_max(b); }, largest);
     if (lane != 0) return;
     const Row &row = rows[number];
     RowResult &result = head.results[number];
