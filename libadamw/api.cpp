@@ -41,7 +41,7 @@ Hyperparameters hyperparameters(const adamw_step_options &o) {
 // Adds to an error what the step had done before it.
 adamw_status with_progress(adamw_status status, const StepPlan &plan, const PagedRows &windows) {
   const std::int64_t done = windows.rows_done(), elements = windows.elements_done();
-  char error[longest_error];  // and no string: that could want memory, and there would be another error
+  char error[max_error];  // and no string: that could want memory, and there would be another error
   std::snprintf(error, sizeof error, "%s", adamw_last_error());
   if (done == plan.count) return fail(status, "%s; every tensor has been stepped", error);
   const std::int64_t next = plan.rows[done].number;

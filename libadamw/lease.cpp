@@ -9,7 +9,7 @@ namespace adamw {
 namespace {
 
 std::mutex mutex;  // of all lists
-constexpr int most_idle = 16;
+constexpr int max_idle = 16;
 
 [[maybe_unused]] const int watches_forks =
     pthread_atfork([] { mutex.lock(); }, [] { mutex.unlock(); }, [] { mutex.unlock(); });
@@ -34,7 +34,7 @@ IdleList::Node *IdleList::give_back(Node *node) {
   node->next = first_;
   first_ = node;
   Node **at = &first_;
-  for (int i = 0; i < most_idle && *at != nullptr; ++i) at = &(*at)->next;
+  for (int i = 0; i < max_idle && *at != nullptr; ++i) at = &(*at)->next;
   Node *const one_too_many = *at;
   if (one_too_many != nullptr) *at = one_too_many->next;
   return one_too_many;

@@ -24,7 +24,7 @@ class PagedRows final : public Windows {
   std::int64_t elements_done() const { return elements_done_; }
 
  private:
-  static constexpr int most_fields = 6;
+  static constexpr int max_fields = 6;
 
   // Blocks of one row.
   struct Span {
@@ -70,7 +70,7 @@ class PagedRows final : public Windows {
   const char *const function_;
   const StepPlan &plan_;
   Pager::Session &session_;
-  Field fields_[most_fields];
+  Field fields_[max_fields];
   int field_count_ = 0;
   std::vector<const Buffer *> buffers_;  // of each row's fields; null where that is used where it lies
   std::vector<Span> spans_;

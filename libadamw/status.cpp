@@ -6,7 +6,7 @@
 #include <cstring>
 
 namespace {
-thread_local char last_error[adamw::longest_error] = "";
+thread_local char last_error[adamw::max_error] = "";
 }
 
 namespace adamw {

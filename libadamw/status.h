@@ -5,7 +5,7 @@
 
 namespace adamw {
 
-constexpr int longest_error = 768;  // with the zero at its end
+constexpr int max_error = 768;  // with the zero at its end
 
 // Keeps the formatted sentence for adamw_last_error() on this thread and returns `status`.
 __attribute__((format(printf, 2, 3))) adamw_status fail(adamw_status status, const char *format, ...);

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from typing import Any, Literal
 
 import torch
@@ -78,7 +77,6 @@ class PageManager:
         self.resident_bytes, self.chunk_bytes, self.reserve_bytes = resident_bytes, chunk_bytes, reserve_bytes
         self.directory = None if directory is None else os.fspath(directory)
         self._pagers: dict[torch.device, Pager] = {}
-        self._making = threading.Lock()  # optimizers of several threads may ask for the first time
         if backing is not None and not _BACKINGS[backing]:
             self.pager(torch.device("cpu"))  # a wrong directory is an error now, not in the first step
 
@@ -107,11 +105,10 @@ class PageManager:
 
     def pager(self, device: torch.device) -> Pager:
         """The pager for parameters on `device`; the first call makes it."""
-        with self._making:
-            pager = self._pagers.get(device)
-            if pager is None:
-                pager = self._pagers[device] = self._make(device)
-            return pager
+        pager = self._pagers.get(device)
+        if pager is None:  # two threads may both make one; without a lock, which an interrupt could leave locked
+            pager = self._pagers.setdefault(device, self._make(device))
+        return pager
 
     def _make(self, device: torch.device) -> Any:
         on_device = is_device(device)

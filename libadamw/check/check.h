@@ -12,7 +12,7 @@ namespace adamw {
 struct CheckMemory;  // overlap_cache.h
 
 constexpr const char *step_name = "adamw_step";
-constexpr int64_t most_bytes = int64_t{1} << 62;
+constexpr int64_t max_bytes = int64_t{1} << 62;
 
 // Each returns ADAMW_OK or fails with a sentence that names the function, row, field and value. `o`: what the caller's
 // options say, in this library's size.
@@ -30,9 +30,9 @@ adamw_status refuse_buffer(const char *function, int64_t row, const char *field,
 inline adamw_status check_buffer(const char *function, int64_t row, const char *field, const void *pointer,
                                  int64_t bytes, size_t alignment) {
   const auto address = reinterpret_cast<std::uintptr_t>(pointer);
-  const bool right = (pointer != nullptr || bytes <= 0) && (address & (alignment - 1)) == 0 &&
+  const bool valid = (pointer != nullptr || bytes <= 0) && (address & (alignment - 1)) == 0 &&
                      address + static_cast<std::uintptr_t>(bytes) >= address;
-  return right ? ADAMW_OK : refuse_buffer(function, row, field, pointer, bytes, alignment);
+  return valid ? ADAMW_OK : refuse_buffer(function, row, field, pointer, bytes, alignment);
 }
 
 // A stretch of memory that a call uses.

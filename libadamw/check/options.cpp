@@ -102,7 +102,7 @@ adamw_status refuse_buffer(const char *function, int64_t row, const char *field,
 }
 
 adamw_status check_layout(const char *function, int64_t numel, int64_t row_length) {
-  if (numel < 0 || numel > most_bytes / 16) {
+  if (numel < 0 || numel > max_bytes / 16) {
     return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: numel = %" PRId64 ": must be in 0 ... 2^58", function, numel);
   }
   if (numel == 0) return ADAMW_OK;
@@ -132,7 +132,7 @@ adamw_status check_quantize_options(const char *function, const adamw_quantize_o
   if (o.step < 0) return bad("step", static_cast<double>(o.step), "at least 0");
   if (adamw_status s = check_common(function, o.num_threads, o.reserved)) return s;
   if (adamw_status s = check_layout(function, o.numel, o.row_length)) return s;
-  if (o.global_offset < 0 || o.global_offset > most_bytes - o.numel)
+  if (o.global_offset < 0 || o.global_offset > max_bytes - o.numel)
     return bad("global_offset", static_cast<double>(o.global_offset), "in 0 ... 2^62 - numel");
   return ADAMW_OK;
 }

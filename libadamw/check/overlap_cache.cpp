@@ -8,10 +8,10 @@ namespace {
 
 // Sorting less than this takes no longer than remembering it. Optimizers that step in the backward pass call with one
 // row, for each parameter: there would be no end of tables.
-constexpr int64_t fewest_rows = 8;
+constexpr int64_t min_rows = 8;
 
 // Of all tables together, unless one is larger alone.
-constexpr size_t most_bytes_kept = size_t{4} << 20;
+constexpr size_t max_bytes_kept = size_t{4} << 20;
 
 }  // namespace
 
@@ -35,7 +35,7 @@ size_t OverlapCache::find(std::uintptr_t address) const {
 }
 
 OverlapCache *OverlapCaches::find(const void *param, int64_t count) {
-  if (count < fewest_rows) return nullptr;
+  if (count < min_rows) return nullptr;
   for (OverlapCache &table : tables_) {
     if (table.param == param && table.count == count) return &table;
   }
@@ -49,7 +49,7 @@ OverlapCache *OverlapCaches::find(const void *param, int64_t count) {
 void OverlapCaches::make_room(const OverlapCache *newest) {
   size_t bytes = 0;
   for (const OverlapCache &table : tables_) bytes += table.bytes();
-  for (size_t i = 0; i < most && bytes > most_bytes_kept; ++i) {
+  for (size_t i = 0; i < most && bytes > max_bytes_kept; ++i) {
     OverlapCache &table = tables_[(oldest_ + i) % most];
     if (&table == newest) continue;
     bytes -= table.bytes();

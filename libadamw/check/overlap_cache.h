@@ -50,7 +50,7 @@ class OverlapCache::Comparison {
   void written(std::uintptr_t begin, std::uintptr_t end) {
     const bool same = next_->begin == begin && next_->end == end;
     next_ += same ? 1 : 0;
-    right_ = right_ && same;
+    valid_ = valid_ && same;
   }
   // A gradient as a rule lies between the same two as in the last call, though seldom at the same address.
   void read(std::uintptr_t begin, std::uintptr_t end) {
@@ -59,16 +59,16 @@ class OverlapCache::Comparison {
     const std::vector<Stretch> &sorted = table_.sorted_;
     if (before + 1 < sorted.size() && sorted[before].end <= begin && end <= sorted[before + 1].begin) return;
     before = table_.find(begin);
-    right_ = right_ && sorted[before].end <= begin && end <= sorted[before + 1].begin;
+    valid_ = valid_ && sorted[before].end <= begin && end <= sorted[before + 1].begin;
   }
-  bool right_so_far() const { return right_; }
-  bool right() const { return right_ && next_ == last_; }
+  bool valid_so_far() const { return valid_; }
+  bool valid() const { return valid_ && next_ == last_; }
 
  private:
   OverlapCache &table_;
   const Stretch *next_, *const last_;
   size_t reads_ = 0;
-  bool right_ = true;
+  bool valid_ = true;
 };
 
 inline OverlapCache::Comparison OverlapCache::compare() { return Comparison(*this); }

@@ -20,7 +20,7 @@ adamw_status check_runs(const adamw_tensor &t, const Bad &bad) {
   if (length < 0 || t.numel % length != 0) return bad("run_length", length, "0 or a divisor of numel");
   if (stride < length) return bad("run_stride", stride, "at least run_length");
   const int64_t others = t.numel / length - 1;
-  if (others > 0 && stride > (most_bytes - t.global_offset - length) / others)
+  if (others > 0 && stride > (max_bytes - t.global_offset - length) / others)
     return bad("run_stride", stride, "such that the last index is below 2^62");
   return ADAMW_OK;
 }
@@ -59,7 +59,7 @@ adamw_status over_stretches(const adamw_step_options &options, const adamw_tenso
       return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: tensor %" PRId64 ": %s = %" PRId64 ": must be %s", step_name, i,
                   field, value, need);
     };
-    if (t.numel < 0 || t.numel > most_bytes / 16) return bad("numel", t.numel, "in 0 ... 2^58");
+    if (t.numel < 0 || t.numel > max_bytes / 16) return bad("numel", t.numel, "in 0 ... 2^58");
     if (t.step_tensor != nullptr) {
       if (adamw_status s = check_buffer(step_name, i, "step_tensor", t.step_tensor, 4, 4)) return s;
       if (options.device < 0 && !(*t.step_tensor >= 1.0f && *t.step_tensor < 9e18f)) {
@@ -72,7 +72,7 @@ adamw_status over_stretches(const adamw_step_options &options, const adamw_tenso
     } else if (t.step < 1) {
       return bad("step", t.step, "at least 1, the first step");
     }
-    if (t.global_offset < 0 || t.global_offset > most_bytes - t.numel)
+    if (t.global_offset < 0 || t.global_offset > max_bytes - t.numel)
       return bad("global_offset", t.global_offset, "in 0 ... 2^62 - numel");
     if ((t.run_length | t.run_stride) != 0) {
       if (adamw_status s = check_runs(t, bad)) return s;
@@ -85,18 +85,18 @@ adamw_status over_stretches(const adamw_step_options &options, const adamw_tenso
       if (adamw_status s = check_blocks_of_runs(t, bad)) return s;
     }
     const int64_t scales = format.has_scales() ? format.scales(block_layout(t.numel, t.row_length)) : 0;
-    const auto right = [i](const char *field, const void *pointer, int64_t bytes, int64_t size) {
+    const auto checked = [i](const char *field, const void *pointer, int64_t bytes, int64_t size) {
       return check_buffer(step_name, i, field, pointer, bytes, static_cast<size_t>(size));
     };
     const auto written = [&](const char *field, const void *pointer, int64_t number, int64_t size) {
       if (number == 0) return ADAMW_OK;  // none is needed
-      if (adamw_status s = right(field, pointer, number * size, size)) return s;
+      if (adamw_status s = checked(field, pointer, number * size, size)) return s;
       const auto begin = reinterpret_cast<std::uintptr_t>(pointer);
       take.written(i, field, begin, begin + static_cast<std::uintptr_t>(number * size));
       return ADAMW_OK;
     };
     if (adamw_status s = written("param", t.param, t.numel, param_size)) return s;
-    if (adamw_status s = right("grad", t.grad, t.numel * grad_size, grad_size)) return s;
+    if (adamw_status s = checked("grad", t.grad, t.numel * grad_size, grad_size)) return s;
     const auto grad = reinterpret_cast<std::uintptr_t>(t.grad);
     take.read(i, "grad", grad, grad + static_cast<std::uintptr_t>(t.numel * grad_size));
     adamw_status state = ADAMW_OK;
@@ -140,7 +140,7 @@ struct Listed {
 // Whether a call is right because one before it was. No name is looked at.
 struct Recognized {
   OverlapCache::Comparison comparison;
-  bool ends() const { return !comparison.right_so_far(); }
+  bool ends() const { return !comparison.valid_so_far(); }
   void written(int64_t, const char *, std::uintptr_t begin, std::uintptr_t end) { comparison.written(begin, end); }
   void read(int64_t, const char *, std::uintptr_t begin, std::uintptr_t end) { comparison.read(begin, end); }
 };
@@ -154,7 +154,7 @@ adamw_status check_rows(const adamw_step_options &options, const adamw_tensor *t
   if (seen != nullptr) {
     Recognized recognized{seen->compare()};
     if (adamw_status s = over_stretches(options, tensors, count, recognized)) return s;
-    if (recognized.comparison.right()) return ADAMW_OK;
+    if (recognized.comparison.valid()) return ADAMW_OK;
   }
   Listed listed{memory.written, memory.read};
   const std::vector<Interval> &written = listed.all_written, &read = listed.all_read;

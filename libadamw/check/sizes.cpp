@@ -39,13 +39,13 @@ adamw_status read_rows(const char *function, const adamw_tensor *&tensors, size_
                        std::vector<adamw_tensor> &copies) {
   constexpr auto known = static_cast<int64_t>(sizeof(adamw_tensor));
   if (adamw_status s = check_size_of<adamw_tensor>(function, "tensor_size", tensor_size)) return s;
-  if (count < 0 || count > most_bytes / known) {
+  if (count < 0 || count > max_bytes / known) {
     return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: count = %" PRId64 ": must be the number of tensors, in 0 ... 2^55",
                 function, count);
   }
   if (count == 0) return ADAMW_OK;
   const auto size = static_cast<int64_t>(tensor_size);
-  if (count > most_bytes / size) {
+  if (count > max_bytes / size) {
     return fail(ADAMW_ERROR_INVALID_ARGUMENT,
                 "%s: count = %" PRId64 ": that many entries of %zu bytes pass the end of memory", function, count,
                 tensor_size);

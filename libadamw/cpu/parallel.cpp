@@ -81,7 +81,7 @@ void run_work(void *work) { run_here(static_cast<Work *>(work)->function, static
 // ---- what the system gives ----
 
 // With more threads than this for each processor nothing is won, and their stacks alone take gigabytes.
-constexpr unsigned most_per_processor = 8, always_allowed = 64;
+constexpr unsigned max_per_processor = 8, always_allowed = 64;
 
 int processors() {
   const unsigned cores = std::thread::hardware_concurrency();
@@ -90,7 +90,7 @@ int processors() {
 
 int clamped(int threads) {
   static const int most =
-      std::max(static_cast<int>(always_allowed), static_cast<int>(most_per_processor) * processors());
+      std::max(static_cast<int>(always_allowed), static_cast<int>(max_per_processor) * processors());
   return std::clamp(threads, 1, most);
 }
 

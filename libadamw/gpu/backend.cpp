@@ -36,11 +36,11 @@ class StepRun {
   adamw_status go() {
     bool any_in_runs = false;
     for (const Row *row = plan_.rows; row < plan_.rows + plan_.count; ++row) {
-      if (row->blocks.count > most_items) {
+      if (row->blocks.count > max_items) {
         return fail(ADAMW_ERROR_UNSUPPORTED,
                     "%s: tensor %lld: it has %lld blocks of %d elements, but a GPU steps at most %lld", step_name,
                     static_cast<long long>(row->number), static_cast<long long>(row->blocks.count), block_size,
-                    static_cast<long long>(most_items));
+                    static_cast<long long>(max_items));
       }
       any_in_runs = any_in_runs || is_in_runs(plan_.kind, *row);
     }
@@ -144,7 +144,7 @@ class StepRun {
     for (; i < count_ && i - first < Table::capacity && (!clips_ || i - first < NormTable::capacity); ++i) {
       const Row &row = rows_[i];
       items += row.blocks.count;
-      if (items > most_items || is_in_runs(plan_.kind, row) != in_runs_) break;
+      if (items > max_items || is_in_runs(plan_.kind, row) != in_runs_) break;
       const int before = sets, set = place_among(steps, &sets, row.tensor.step),
                 runs = in_runs_ ? place_among(h.runs, &run_sets_used, row.runs) : 0;
       if (set < 0 || runs < 0) break;
@@ -221,7 +221,7 @@ class StepRun {
     const std::int64_t all_warps = kernel.warps() * kernel.resident, each = h.items / (16 * all_warps);
     h.rounds = h.items / h.rows >= 8 * all_warps
                    ? 0
-                   : static_cast<std::int32_t>(std::clamp<std::int64_t>(each, 1, most_rounds));
+                   : static_cast<std::int32_t>(std::clamp<std::int64_t>(each, 1, max_rounds));
     return launcher_.launch(step_name, kernel, divide_up(h.items, std::max(h.rounds, 1)), *table_);
   }
 

@@ -28,7 +28,7 @@ struct PoolProperties {  // CUmemPoolProps
   int allocation_type, handle_types;
   Location location;
   void *win32_attributes;
-  std::size_t most_bytes;
+  std::size_t max_bytes;
   unsigned short usage;
   unsigned char reserved[54];
 };

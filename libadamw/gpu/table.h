@@ -13,11 +13,11 @@ constexpr int block_threads_used = 128, warps = block_threads_used / 32;  // of 
 // Of those that move so much an element that memory is what they wait for: one block fills a multiprocessor, and its
 // warps stay side by side (Stream8).
 constexpr int wide_threads = 512;
-constexpr int most_rounds = 7;                                    // of a chunk of items: over_items()
-constexpr int parameter_bytes = 32764;                            // the most that a launch can carry from CUDA 12.1 on
-constexpr int coefficient_sets = 8;                               // different ones in a launch
-constexpr int run_sets = 8;                                       // different IndexRuns in a launch
-constexpr std::int64_t most_items = (std::int64_t{1} << 31) - 1;  // blocks of a launch: kernels count them in 32 bits
+constexpr int max_rounds = 7;                                    // of a chunk of items: over_items()
+constexpr int parameter_bytes = 32764;                           // the most that a launch can carry from CUDA 12.1 on
+constexpr int coefficient_sets = 8;                              // different ones in a launch
+constexpr int run_sets = 8;                                      // different IndexRuns in a launch
+constexpr std::int64_t max_items = (std::int64_t{1} << 31) - 1;  // blocks of a launch: kernels count them in 32 bits
 
 // What a pass over a whole tensor left for its step.
 struct RowResult {

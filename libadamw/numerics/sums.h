@@ -10,7 +10,7 @@ namespace adamw {
 // A row is cut into segments of whole blocks. Lane l of 32 sums elements l, l + 32, ... of a block in single precision;
 // halves() adds the lanes in double; a segment adds its blocks in order; ordered_sum() adds the segments.
 constexpr int sum_lanes = 32;
-constexpr std::int64_t segment_blocks = 16, most_segments = 4096;
+constexpr std::int64_t segment_blocks = 16, max_segments = 4096;
 
 struct Segments {
   std::int64_t blocks, count;
@@ -22,7 +22,7 @@ struct Segments {
 };
 ADAMW_INLINE Segments segments_of(std::int64_t blocks) {
   const std::int64_t count = blocks / segment_blocks;
-  return {blocks, count < 1 ? 1 : count > most_segments ? most_segments : count};
+  return {blocks, count < 1 ? 1 : count > max_segments ? max_segments : count};
 }
 
 // The sum of 32 numbers by halves, left in lane[0].

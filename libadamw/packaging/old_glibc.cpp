@@ -12,66 +12,69 @@
 
 #include <cstdlib>
 
-// The function `name` as every glibc for x86-64 has it; HERE gives the definition that the rest of the binary sees.
-#define OLD(name)                       \
+// The function `name` as every glibc for x86-64 has it; ADAMW_HIDDEN gives the definition that the rest of the binary
+// sees.
+#define ADAMW_OLD_SYMBOL(name)          \
   extern "C" decltype(name) old_##name; \
   __asm__(".symver old_" #name "," #name "@GLIBC_2.2.5");
-#define HERE extern "C" __attribute__((visibility("hidden")))
+#define ADAMW_HIDDEN extern "C" __attribute__((visibility("hidden")))
 
 extern "C" int __pthread_key_create(pthread_key_t *, void (*)(void *)) noexcept;
 
-OLD(pthread_create)
-OLD(pthread_detach)
-OLD(pthread_join)
-OLD(pthread_once)
-OLD(pthread_mutex_trylock)
-OLD(pthread_key_create)
-OLD(pthread_key_delete)
-OLD(pthread_getspecific)
-OLD(pthread_setspecific)
-OLD(pthread_sigmask)
-OLD(dlopen)
-OLD(dlsym)
-OLD(dlclose)
-OLD(dlerror)
+ADAMW_OLD_SYMBOL(pthread_create)
+ADAMW_OLD_SYMBOL(pthread_detach)
+ADAMW_OLD_SYMBOL(pthread_join)
+ADAMW_OLD_SYMBOL(pthread_once)
+ADAMW_OLD_SYMBOL(pthread_mutex_trylock)
+ADAMW_OLD_SYMBOL(pthread_key_create)
+ADAMW_OLD_SYMBOL(pthread_key_delete)
+ADAMW_OLD_SYMBOL(pthread_getspecific)
+ADAMW_OLD_SYMBOL(pthread_setspecific)
+ADAMW_OLD_SYMBOL(pthread_sigmask)
+ADAMW_OLD_SYMBOL(dlopen)
+ADAMW_OLD_SYMBOL(dlsym)
+ADAMW_OLD_SYMBOL(dlclose)
+ADAMW_OLD_SYMBOL(dlerror)
 
-HERE int pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*start)(void *),
-                        void *argument) noexcept {
+ADAMW_HIDDEN int pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*start)(void *),
+                                void *argument) noexcept {
   return old_pthread_create(thread, attributes, start, argument);
 }
-HERE int pthread_detach(pthread_t thread) noexcept { return old_pthread_detach(thread); }
-HERE int pthread_join(pthread_t thread, void **result) { return old_pthread_join(thread, result); }
-HERE int pthread_once(pthread_once_t *control, void (*initialize)()) { return old_pthread_once(control, initialize); }
-HERE int pthread_mutex_trylock(pthread_mutex_t *mutex) noexcept { return old_pthread_mutex_trylock(mutex); }
-HERE int pthread_key_create(pthread_key_t *key, void (*destroy)(void *)) noexcept {
+ADAMW_HIDDEN int pthread_detach(pthread_t thread) noexcept { return old_pthread_detach(thread); }
+ADAMW_HIDDEN int pthread_join(pthread_t thread, void **result) { return old_pthread_join(thread, result); }
+ADAMW_HIDDEN int pthread_once(pthread_once_t *control, void (*initialize)()) {
+  return old_pthread_once(control, initialize);
+}
+ADAMW_HIDDEN int pthread_mutex_trylock(pthread_mutex_t *mutex) noexcept { return old_pthread_mutex_trylock(mutex); }
+ADAMW_HIDDEN int pthread_key_create(pthread_key_t *key, void (*destroy)(void *)) noexcept {
   return old_pthread_key_create(key, destroy);
 }
-HERE int __pthread_key_create(pthread_key_t *key, void (*destroy)(void *)) noexcept {
+ADAMW_HIDDEN int __pthread_key_create(pthread_key_t *key, void (*destroy)(void *)) noexcept {
   return old_pthread_key_create(key, destroy);
 }
-HERE int pthread_key_delete(pthread_key_t key) noexcept { return old_pthread_key_delete(key); }
-HERE void *pthread_getspecific(pthread_key_t key) noexcept { return old_pthread_getspecific(key); }
-HERE int pthread_setspecific(pthread_key_t key, const void *value) noexcept {
+ADAMW_HIDDEN int pthread_key_delete(pthread_key_t key) noexcept { return old_pthread_key_delete(key); }
+ADAMW_HIDDEN void *pthread_getspecific(pthread_key_t key) noexcept { return old_pthread_getspecific(key); }
+ADAMW_HIDDEN int pthread_setspecific(pthread_key_t key, const void *value) noexcept {
   return old_pthread_setspecific(key, value);
 }
-HERE int pthread_sigmask(int how, const sigset_t *set, sigset_t *before) noexcept {
+ADAMW_HIDDEN int pthread_sigmask(int how, const sigset_t *set, sigset_t *before) noexcept {
   return old_pthread_sigmask(how, set, before);
 }
-HERE void *dlopen(const char *file, int mode) noexcept { return old_dlopen(file, mode); }
-HERE void *dlsym(void *handle, const char *symbol) noexcept { return old_dlsym(handle, symbol); }
-HERE int dlclose(void *handle) noexcept { return old_dlclose(handle); }
-HERE char *dlerror() noexcept { return old_dlerror(); }
+ADAMW_HIDDEN void *dlopen(const char *file, int mode) noexcept { return old_dlopen(file, mode); }
+ADAMW_HIDDEN void *dlsym(void *handle, const char *symbol) noexcept { return old_dlsym(handle, symbol); }
+ADAMW_HIDDEN int dlclose(void *handle) noexcept { return old_dlclose(handle); }
+ADAMW_HIDDEN char *dlerror() noexcept { return old_dlerror(); }
 
 // 2.32. Zero is "there may be other threads", which is never wrong.
-HERE char __libc_single_threaded;
+ADAMW_HIDDEN char __libc_single_threaded;
 char __libc_single_threaded = 0;
 
 // 2.35. Minus one is "not found": gcc's unwinder then asks dl_iterate_phdr(), as it does on older systems.
 struct dl_find_object;
-HERE int _dl_find_object(void *, dl_find_object *) noexcept { return -1; }
+ADAMW_HIDDEN int _dl_find_object(void *, dl_find_object *) noexcept { return -1; }
 
 // 2.36. Only std::random_device would call it.
-HERE unsigned arc4random() noexcept {
+ADAMW_HIDDEN unsigned arc4random() noexcept {
   unsigned number;
   if (getentropy(&number, sizeof(number)) != 0) std::abort();
   return number;

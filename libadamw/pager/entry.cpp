@@ -12,7 +12,7 @@ namespace adamw {
 namespace {
 
 constexpr std::int64_t largest_chunk = std::int64_t{1} << 40;
-constexpr std::int64_t most_buffer_bytes = std::int64_t{1} << 60;  // whole pages of it are still a number
+constexpr std::int64_t max_buffer_bytes = std::int64_t{1} << 60;  // whole pages of it are still a number
 
 adamw_status create(const char *function, const adamw_pager_options *options, adamw_pager **pager) {
   const auto bad = [=](const char *field, std::int64_t value, const std::string &need) {
@@ -41,7 +41,7 @@ adamw_status create(const char *function, const adamw_pager_options *options, ad
     return bad("chunk_bytes", o.chunk_bytes, "0 (the default) or in 65536 ... 2^40");
   if (!traits.is(in_files) && o.reserve_bytes != 0)
     return bad("reserve_bytes", o.reserve_bytes, "0 except for the backing " + backings_with(in_files, "or"));
-  if (o.reserve_bytes < 0 || o.reserve_bytes > most_buffer_bytes)
+  if (o.reserve_bytes < 0 || o.reserve_bytes > max_buffer_bytes)
     return bad("reserve_bytes", o.reserve_bytes, "in 0 ... 2^60");
   if (!traits.is(in_files) && o.directory != nullptr)
     return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: options.directory = '%s': must be NULL except for the backing %s",
@@ -108,7 +108,7 @@ adamw_status adamw_pager_alloc(adamw_pager *pager, int64_t bytes, void **buffer,
   return with_pager("adamw_pager_alloc", pager, [&](const char *function) {
     if (buffer == nullptr) return is_null(function, "buffer");
     *buffer = nullptr;
-    if (bytes < 1 || bytes > most_buffer_bytes)
+    if (bytes < 1 || bytes > max_buffer_bytes)
       return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: bytes = %" PRId64 ": must be in 1 ... 2^60", function, bytes);
     return pager->allocate(function, bytes, buffer, place);
   });

@@ -40,6 +40,7 @@ _CALLED = "is_neg() is called for each tensor"
 
 PRIVATE = (
     Name("torch", "_disable_dynamo", "torch.compiler.disable(), at the first call in a compiled program"),
+    Name("torch._C._dynamo.eval_frame", "get_eval_frame_callback", "what a step calls may be compiled for nothing"),
     Name("torch._C", "_profiler", "the profiler's label is torch.autograd.profiler.record_function()"),
     Name("torch._C._profiler", "_RecordFunctionFast", "the label is torch.autograd.profiler.record_function()"),
     Name("torch.optim.optimizer", "_global_optimizer_pre_hooks", _WRAPPER),
@@ -85,6 +86,12 @@ def _uncompiled(function: F) -> F:
 
 
 uncompiled: Callable[[F], F] = getattr(torch, "_disable_dynamo", _uncompiled)
+
+# Whether torch.compile() looks at the functions that are called now; something false where it does not, or where that
+# is not known. is_compiling() says only whether the caller itself has been compiled.
+is_tracing: Callable[[], Any] = getattr(
+    getattr(getattr(torch._C, "_dynamo", None), "eval_frame", None), "get_eval_frame_callback", lambda: None
+)
 
 # A label that costs less than that of torch.autograd.profiler where nobody profiles.
 profiler_label: Callable[[str], contextlib.AbstractContextManager[Any]] = getattr(

@@ -13,7 +13,15 @@ from typing import Any, TypeVar, cast
 
 import torch
 
-from .._native.torch_private import StepHooks, mark_step, own_hooks_after, own_hooks_before, profiler_label, step_hooks
+from .._native.torch_private import (
+    StepHooks,
+    is_tracing,
+    mark_step,
+    own_hooks_after,
+    own_hooks_before,
+    profiler_label,
+    step_hooks,
+)
 from .._native.torch_private import uncompiled as make_uncompiled
 
 _is_compiling = torch.compiler.is_compiling
@@ -31,7 +39,7 @@ def _not_compiled(step: Step) -> Step:
 
     @functools.wraps(step)
     def guarded(*args: Any, **kwargs: Any) -> Any:
-        return (uncompiled if _is_compiling() else step)(*args, **kwargs)
+        return (uncompiled if _is_compiling() or is_tracing() else step)(*args, **kwargs)
 
     uncompiled = make_uncompiled(step)
     return cast(Step, guarded)
@@ -42,7 +50,7 @@ def _hooked(step: Step, hooks: StepHooks) -> Step:
 
     @functools.wraps(step)
     def hooked(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if _is_compiling():  # raw addresses are nothing that a graph could hold
+        if _is_compiling() or is_tracing():  # raw addresses are nothing that a graph could hold
             return uncompiled(self, *args, **kwargs)
         if type(self).step is not hooked:  # called by the step() of a subclass, which torch has wrapped
             return step(self, *args, **kwargs)

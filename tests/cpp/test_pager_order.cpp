@@ -37,7 +37,7 @@ class PlayedBacking final : public Backing {
 
   Random random{1};
   bool resident = false;  // what is allocated from now on is used where it lies
-  std::int64_t loans = 0, most_out = 0;
+  std::int64_t loans = 0, max_out = 0;
 
   // From now on the state of buffers is out of the program's reach; then it is back.
   void hide() {
@@ -109,7 +109,7 @@ class PlayedBacking final : public Backing {
     const auto out = std::count_if(windows_, windows_ + page_windows, [](const Window &x) {
       return x.state != Window::idle && x.state != Window::leaving;
     });
-    most_out = std::max<std::int64_t>(most_out, out);
+    max_out = std::max<std::int64_t>(max_out, out);
     some();
     return ADAMW_OK;
   }
@@ -230,7 +230,7 @@ void check_order(const adamw_step_options &options, const Unpaged &unpaged, std:
             step);
     }
     CHECK(played->loans > 2 * page_windows, "only %lld loans", static_cast<long long>(played->loans));
-    CHECK(played->most_out == page_windows - 1, "%lld loans at a time", static_cast<long long>(played->most_out));
+    CHECK(played->max_out == page_windows - 1, "%lld loans at a time", static_cast<long long>(played->max_out));
   }
 }
 

@@ -265,6 +265,26 @@ def test_compiled_steps_are_steps(cls, whole):
     assert_same_bits(*made)
 
 
+@every_class
+def test_steps_are_compiled_after_ordinary_ones(cls):
+    """A function that calls step() may be compiled when the optimizer has stepped before, with fewer gradients, too."""
+    made = []
+    for compiled in (False, True):
+        params = [torch.nn.Parameter(torch.ones(size)) for size in (5000, 7)]
+        optimizer = cls(params, lr=1e-2, **OURS)
+        step = (
+            torch.compile(lambda optimizer=optimizer: optimizer.step(), backend="eager") if compiled else optimizer.step
+        )
+        for number, call in enumerate((optimizer.step, step, step)):
+            for param in params:
+                param.grad = torch.full_like(param, number + 1.0)
+            if number == 2:
+                params[-1].grad = None
+            call()
+        made.append((optimizer, params))
+    assert_same_bits(*made)
+
+
 # ---- in backward -----------------------------------------------------------------------------------------------------
 
 

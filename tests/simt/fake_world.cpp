@@ -33,7 +33,7 @@ World &world() {
 
 int device_of(gpu::Context context) {
   const auto *p = reinterpret_cast<const char *>(context);
-  for (int i = 0; i < most_devices; ++i)
+  for (int i = 0; i < max_devices; ++i)
     if (p == &world().contexts[i]) return i;
   return -1;
 }

@@ -38,7 +38,7 @@ struct Work {
   bool is_ready() const { return event == nullptr || event->done >= ticket; }
 };
 
-constexpr int most_devices = 8;
+constexpr int max_devices = 8;
 
 struct World {
   std::recursive_mutex mutex;
@@ -50,7 +50,7 @@ struct World {
   int held = 0;                           // contexts retained, libraries loaded, pools created, less those given back
   int handles = 0;                        // streams and events made by the library, less those given back
   int events_made = 0, streams_made = 0;  // each since the last one of the other kind was
-  char contexts[most_devices];            // their addresses are the handles
+  char contexts[max_devices];             // their addresses are the handles
   char libraries[1];                      // likewise
   std::deque<int> streams, pool_devices;  // likewise; the device of each
   std::map<gpu::Stream, std::deque<Work>> queues;

@@ -11,7 +11,7 @@ Thread *current = nullptr;
 State &state = *new State;  // and never deleted: so are the stacks
 
 namespace {
-constexpr long most_idle_switches = 1'000'000;
+constexpr long max_idle_switches = 1'000'000;
 void thread_main();
 }  // namespace
 
@@ -107,7 +107,7 @@ void thread_main() {
 
 void pause() {
   if (current == nullptr || random_word() % 4 != 0) return;
-  if (++state.idle_switches > most_idle_switches) fail("it and others wait for something that does not come");
+  if (++state.idle_switches > max_idle_switches) fail("it and others wait for something that does not come");
   state.running = nullptr;  // not only lanes of this warp
   switch_to(choose());
 }

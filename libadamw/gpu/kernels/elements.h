@@ -64,8 +64,8 @@ struct Float32 {
   using Stored = float;
   static constexpr int size = 4;
 };
-struct Any {};        // known at run time only: every block goes the way of the rare ones
-struct AnyInRuns {};  // the same of rows in runs
+struct RuntimeDtype {};        // known at run time only: every block goes the way of the rare ones
+struct RuntimeDtypeInRuns {};  // the same of rows in runs
 struct Bfloat16 {
   using Stored = std::uint16_t;
   static constexpr int size = 2;

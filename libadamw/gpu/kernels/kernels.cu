@@ -23,12 +23,12 @@ constexpr int at_once_step8 = 640, at_once_step32 = 512, at_once_amsgrad = 512;
   STEP_KERNEL(state, Bfloat16, Float32, bf16_f32)           \
   STEP_KERNEL(state, Bfloat16, Bfloat16, bf16_bf16)         \
   STEP_KERNEL(state, Float16, Float16, f16_f16)             \
-  STEP_KERNEL(state, Any, Any, any)                         \
-  STEP_KERNEL(state, AnyInRuns, AnyInRuns, runs)            \
+  STEP_KERNEL(state, RuntimeDtype, RuntimeDtype, any)                         \
+  STEP_KERNEL(state, RuntimeDtypeInRuns, RuntimeDtypeInRuns, runs)            \
   STEP_KERNEL_AMSGRAD(state, Float32, Float32, f32_f32)     \
   STEP_KERNEL_AMSGRAD(state, Bfloat16, Bfloat16, bf16_bf16) \
-  STEP_KERNEL_AMSGRAD(state, Any, Any, any)                 \
-  STEP_KERNEL_AMSGRAD(state, AnyInRuns, AnyInRuns, runs)
+  STEP_KERNEL_AMSGRAD(state, RuntimeDtype, RuntimeDtype, any)                 \
+  STEP_KERNEL_AMSGRAD(state, RuntimeDtypeInRuns, RuntimeDtypeInRuns, runs)
 
 STEP_KERNELS(step32)
 STEP_KERNELS(step8)

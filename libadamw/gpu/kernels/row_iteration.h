@@ -10,7 +10,7 @@ namespace {
 
 ADAMW_DEVICE unsigned warp_id() { return thread_id() / 32; }
 
-// The items of the row that a warp is in. A launch has no more than most_items: counting them takes one register.
+// The items of the row that a warp is in. A launch has no more than max_items: counting them takes one register.
 struct Span {
   std::uint32_t first, count;
   std::uint32_t start, stop, next;  // of the items that it goes through now

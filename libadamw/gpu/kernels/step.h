@@ -205,8 +205,8 @@ ADAMW_DEVICE void step32(const Table &table) {
   if (found_inf(table.head.found_inf)) return;
   WarpRow &mine = shared<Shared32<Warps>>().rows[warp_id()];
   mine.span = {};
-  if constexpr (Same<P, Any>::value || Same<P, AnyInRuns>::value) {
-    StepAny<Amsgrad, Same<P, AnyInRuns>::value, false, Warps, Table> body{table};
+  if constexpr (Same<P, RuntimeDtype>::value || Same<P, RuntimeDtypeInRuns>::value) {
+    StepAny<Amsgrad, Same<P, RuntimeDtypeInRuns>::value, false, Warps, Table> body{table};
     over_items<Warps>(table.head.items, table.head.rounds, table.rows, table.head.rows, mine.span, body);
   } else {
     Step32<P, G, Amsgrad, Table> body{table, mine, lane_id()};

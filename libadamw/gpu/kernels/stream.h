@@ -256,8 +256,8 @@ ADAMW_DEVICE void step8(const Table &table) {
   const Tables &t = filled(own.tables);
   WarpRow &mine = own.rows[warp_id()];
   mine.span = {};
-  if constexpr (Same<P, Any>::value || Same<P, AnyInRuns>::value) {
-    StepAny<Amsgrad, Same<P, AnyInRuns>::value, true, Warps, Table> body{table};
+  if constexpr (Same<P, RuntimeDtype>::value || Same<P, RuntimeDtypeInRuns>::value) {
+    StepAny<Amsgrad, Same<P, RuntimeDtypeInRuns>::value, true, Warps, Table> body{table};
     over_items<Warps>(table.head.items, table.head.rounds, table.rows, table.head.rows, mine.span, body);
   } else {
     Stream8<P, G, Amsgrad, Warps, Table> body{table, t, mine, own.fetches[warp_id()], lane_id()};
