@@ -42,6 +42,7 @@ QuantizePlan plan_of(const Map &map, std::int64_t numel, bool stochastic = false
                      std::int64_t offset = 0) {
   QuantizePlan plan{};
   plan.map = map.id;
+  plan.format = ADAMW_STATE_TENSOR8;
   plan.stochastic = stochastic;
   plan.blocks = block_layout(numel, numel);
   plan.key = key;

@@ -71,6 +71,17 @@ for cls in (pyadamw.AdamW32bit, pyadamw.AdamW8bit, pyadamw.PagedAdamW8bit):
 # A closure may come back to the optimizer.
 optimizer, params = made(pyadamw.AdamW8bit, 3)
 assert optimizer.step(lambda: len(optimizer.state)) == 0
+
+# Nobody is in a step while another is, which a closure sees that takes its time.
+inside, seen = [], []
+def slow():
+    seen.append(len(inside))
+    inside.append(1)
+    time.sleep(0.05)
+    inside.pop()
+    return 0.0
+in_threads(*[lambda: optimizer.step(slow)] * 2)
+assert seen == [0, 0], seen
 print("holds")
 """
 
@@ -93,7 +104,7 @@ def test_threads_step_what_one_thread_steps():
 def test_without_the_lock_it_fails():
     """The test notices steps of one optimizer that are not kept apart."""
     done = forked.run(SCRIPT.replace("import pyadamw\n", UNLOCKED, 1))
-    assert done.returncode != 0
+    assert done.returncode != 0 and "Error" in done.stderr, done
 
 
 def test_nothing_is_locked_where_python_locks():
