@@ -13,24 +13,24 @@ namespace adamw {
 
 // The least size of each struct: what follows may be missing.
 template <class Struct>
-constexpr size_t least_size = sizeof(Struct);
+inline constexpr size_t min_size = sizeof(Struct);
 template <>
-constexpr size_t least_size<adamw_step_options> = offsetof(adamw_step_options, lr_tensor);
+inline constexpr size_t min_size<adamw_step_options> = offsetof(adamw_step_options, lr_tensor);
 template <>
-constexpr size_t least_size<adamw_quantize_options> = offsetof(adamw_quantize_options, stream);
+inline constexpr size_t min_size<adamw_quantize_options> = offsetof(adamw_quantize_options, stream);
 template <>
-constexpr size_t least_size<adamw_pager_options> = offsetof(adamw_pager_options, reserve_bytes);
+inline constexpr size_t min_size<adamw_pager_options> = offsetof(adamw_pager_options, reserve_bytes);
 template <>
-constexpr size_t least_size<adamw_pager_statistics> = offsetof(adamw_pager_statistics, bytes_in);
+inline constexpr size_t min_size<adamw_pager_statistics> = offsetof(adamw_pager_statistics, bytes_in);
 template <>
-constexpr size_t least_size<adamw_tensor> = offsetof(adamw_tensor, run_length);
+inline constexpr size_t min_size<adamw_tensor> = offsetof(adamw_tensor, run_length);
 
 // Fails unless a struct of which this library knows `known` bytes may have this size. `what` names it.
 adamw_status check_size(const char *function, const char *what, size_t size, size_t least, size_t known);
 template <class Struct>
 adamw_status check_size_of(const char *function, const char *what, size_t size) {
-  static_assert(sizeof(Struct) % 8 == 0 && least_size<Struct> % 8 == 0, "as adamw.h says of sizes");
-  return check_size(function, what, size, least_size<Struct>, sizeof(Struct));
+  static_assert(sizeof(Struct) % 8 == 0 && min_size<Struct> % 8 == 0, "as adamw.h says of sizes");
+  return check_size(function, what, size, min_size<Struct>, sizeof(Struct));
 }
 
 // Fails unless all bytes of a struct beyond the `known` ones are 0. row = -1: not a row's. The size is right.
