@@ -126,8 +126,7 @@ class BlockMoments {
 
   template <class Random>
   ADAMW_INLINE std::int64_t step(Operands &o, std::int64_t block, const PerMoment<Scale> *given, const Random &random) {
-    const Factors8 f = f_;  // its own copy: nothing that is stored can be taken for a change of it
-    const bool masked = update(o, f);
+    const bool masked = update(o);
     PerMoment<Scale> scales;
     if (given != nullptr) {
       scales = *given;
@@ -139,9 +138,9 @@ class BlockMoments {
     }
     const std::uint32_t *words = random();
     if (masked) {
-      finish_masked<Codes, Amsgrad>(o, was_, fresh_, f, scales, words);
+      finish_masked<Codes, Amsgrad>(o, was_, fresh_, f_, scales, words);
     } else {
-      finish<Codes, Amsgrad, false>(o, was_, fresh_, f, scales, words);
+      finish<Codes, Amsgrad, false>(o, was_, fresh_, f_, scales, words);
     }
     return fresh_.skipped;
   }
@@ -170,12 +169,12 @@ class BlockMoments {
 
  private:
   // With masks where the block needs them; returns whether it did.
-  ADAMW_INLINE bool update(const Operands &o, const Factors8 &f) {
+  ADAMW_INLINE bool update(const Operands &o) {
     if (!kind_.skip_zeros) {
-      update_moments<Codes, Amsgrad, false>(fresh_, o, was_, f, false);
+      update_moments<Codes, Amsgrad, false>(fresh_, o, was_, f_, false);
       if (fresh_.largest.exp_avg_sq <= 0x7F7FFFFFu) return false;
     }
-    update_masked_moments<Codes, Amsgrad>(fresh_, o, was_, f, kind_.skip_zeros);
+    update_masked_moments<Codes, Amsgrad>(fresh_, o, was_, f_, kind_.skip_zeros);
     return true;
   }
 
