@@ -38,7 +38,7 @@ def declarations(text):
     """The typedefs and prototypes alone."""
     text = text.replace("\\\n", " ")
     lines = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
-    text = "\n".join(line for line in lines if not line.startswith("ADAMW_ASSERT_"))
+    text = "\n".join(line for line in lines if not line.startswith(("ADAMW_ASSERT_", "static_assert(")))
     text = text.replace('extern "C" {', "").replace("ADAMW_API ", "")
     text = re.sub(r"^}\s*$", "", text, flags=re.M)  # the end of extern "C": a lone brace, unlike that of a typedef
     text = "\n".join(line.rstrip() for line in text.splitlines())

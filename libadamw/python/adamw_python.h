@@ -109,15 +109,9 @@ ADAMW_API adamw_status adamw_describe_tensors(void *sequence, const adamw_descri
 #endif
 
 /* The layout that pyadamw relies on. */
-#ifndef ADAMW_NO_ASSERTS
-#if defined(__cplusplus) && __cplusplus >= 201103L
-#define ADAMW_ASSERT_(condition, name) static_assert(condition, #name)
-#else
-#define ADAMW_ASSERT_(condition, name) typedef char name[(condition) ? 1 : -1]
-#endif
-ADAMW_ASSERT_(sizeof(adamw_tensor_form) == 32 && offsetof(adamw_tensor_form, contiguous) == 28, adamw_assert_form_size);
-ADAMW_ASSERT_(sizeof(adamw_describe_options) == 144 && offsetof(adamw_describe_options, bits) == 136, adamw_assert_describe);
-#undef ADAMW_ASSERT_
+#if defined(__cplusplus) && !defined(ADAMW_NO_ASSERTS)
+static_assert(sizeof(adamw_tensor_form) == 32 && offsetof(adamw_tensor_form, contiguous) == 28, "adamw_tensor_form");
+static_assert(sizeof(adamw_describe_options) == 144 && offsetof(adamw_describe_options, bits) == 136, "adamw_describe_options");
 #endif
 
 #endif /* ADAMW_PYTHON_H */
