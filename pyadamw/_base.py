@@ -140,9 +140,8 @@ class Base(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        scaler: dict[str, Any] = (
-            self.__dict__
-        )  # GradScaler sets attributes here; a missing attribute would be slow to look up
+        # GradScaler sets attributes; where one is missing, to look it up as an attribute would be slow.
+        scaler: dict[str, Any] = self.__dict__
         found_inf: Any = scaler.get("found_inf")
         if scaler.get("grad_scale") is not None:
             self._unscale(scaler["grad_scale"])

@@ -78,7 +78,7 @@ def restore_options(groups: Any, previous: Any, defaults: Any) -> None:
         group["betas"] = plain_betas(group["betas"])
 
 
-def prepare(target: Any, state_dict: Any) -> Any:
+def prepare(target: Target, state_dict: Any) -> Any:
     """For a hook of load_state_dict: `state_dict` with the state of each parameter as `target` needs it, hidden."""
     prepared = checked(target, state_dict)
     for param in prepared.pop(_LOADED, ()):  # only now, when nothing can fail any more
@@ -89,7 +89,7 @@ def prepare(target: Any, state_dict: Any) -> Any:
 _LOADED = object()  # the key of the parameters whose state is loaded
 
 
-def checked(target: Any, state_dict: Any) -> Any:
+def checked(target: Target, state_dict: Any) -> Any:
     """The result of prepare(), made without changing anything; {} if the base class will report the fault."""
     check_structure(state_dict)
     groups, saved = target.groups, state_dict["param_groups"]
@@ -116,10 +116,10 @@ def checked(target: Any, state_dict: Any) -> Any:
         if key not in places:
             raise ValueError(f"the state dict has state for parameter {shown(key)}, which none of its groups lists")
         number, position = places[key]
-        if versions[number] == 1:
-            with naming(describe(groups, number, position)):
-                _check_cast_codes(entry, bits[number], describe(groups, number, position))
-        with naming(describe(groups, number, position)):
+        what = describe(groups, number, position)
+        with naming(what):
+            if versions[number] == 1:
+                _check_cast_codes(entry, bits[number], what)
             state[key] = Hidden(_loaded(entry, merged, number, position, target))
     loaded = [groups[number]["params"][position] for number, position in map(places.get, state)]  # type: ignore[misc]
     return {**state_dict, "state": state, "param_groups": saved, _LOADED: loaded}
@@ -164,7 +164,7 @@ def _check_cast_codes(entry: Any, bits: Any, what: str) -> None:
         )
 
 
-def _loaded(entry: Any, groups: Any, number: int, position: int, target: Any) -> Any:
+def _loaded(entry: Any, groups: Any, number: int, position: int, target: Target) -> Any:
     """A copy of the state of one parameter, converted to the format of its group. `groups`: as after loading."""
     group = groups[number]
     param, what = group["params"][position], describe(groups, number, position)
