@@ -1,6 +1,5 @@
 // Owns the entry points of adamw.h: check, derive every coefficient once, hand a plan to the device's backend. Lets no
 // exception out and trusts nobody; does no arithmetic on moments itself.
-#include <algorithm>
 #include <cinttypes>
 #include <cstdio>
 #include <vector>
@@ -9,7 +8,6 @@
 #include "cpu/kernels.h"
 #include "cpu/parallel.h"
 #include "guarded.h"
-#include "numerics/codebook.h"
 #include "paged_step.h"
 #include "status.h"
 #include "workspace.h"
@@ -152,7 +150,7 @@ adamw_status step(const adamw_step_options *options, const adamw_tensor *tensors
 
 QuantizePlan quantize_plan(const adamw_quantize_options &o) {
   QuantizePlan plan{};
-  plan.map = static_cast<adamw_map>(o.map);
+  plan.moment = static_cast<adamw_moment>(o.moment);
   plan.format = static_cast<adamw_state_format>(o.state_format);
   plan.stochastic = o.rounding == ADAMW_ROUND_STOCHASTIC;
   plan.blocks = block_layout(o.numel, o.row_length);
@@ -166,9 +164,10 @@ QuantizePlan quantize_plan(const adamw_quantize_options &o) {
 
 // The buffers of both directions: floats, codes, scales; `floats_written` tells which way.
 adamw_status check_quantize_buffers(const char *function, const adamw_quantize_options &o, const void *floats,
-                                    const void *codes, const void *absmax, bool floats_written) {
+                                    const void *codes, const ScaleArrays &kept, bool floats_written) {
   const int64_t scales =
       traits(static_cast<adamw_state_format>(o.state_format)).scales(block_layout(o.numel, o.row_length));
+  const int64_t floors = o.moment == ADAMW_MOMENT_EXP_AVG ? 0 : scales;
   const auto interval = [](const void *p, int64_t bytes, const char *name) {
     const auto begin = reinterpret_cast<std::uintptr_t>(p);
     return Interval{begin, begin + static_cast<std::uintptr_t>(bytes), -1, name};
@@ -176,10 +175,14 @@ adamw_status check_quantize_buffers(const char *function, const adamw_quantize_o
   const char *name = floats_written ? "target" : "source";
   if (adamw_status s = check_buffer(function, -1, name, floats, o.numel * 4, 4)) return s;
   if (adamw_status s = check_buffer(function, -1, "codes", codes, o.numel, 1)) return s;
-  if (adamw_status s = check_buffer(function, -1, "absmax", absmax, scales * 4, 4)) return s;
+  if (adamw_status s = check_buffer(function, -1, "absmax", kept.absmax, scales * 4, 4)) return s;
+  if (floors != 0) {
+    if (adamw_status s = check_buffer(function, -1, "floor", kept.floor, floors * 4, 4)) return s;
+  }
   const Interval values = interval(floats, o.numel * 4, name);
-  const Interval state[] = {interval(codes, o.numel, "codes"), interval(absmax, scales * 4, "absmax")};
-  const std::vector<Interval> all_values = by_address(&values, 1), all_state = by_address(state, 2);
+  const Interval state[] = {interval(codes, o.numel, "codes"), interval(kept.absmax, scales * 4, "absmax"),
+                            interval(kept.floor, floors * 4, "floor")};
+  const std::vector<Interval> all_values = by_address(&values, 1), all_state = by_address(state, floors != 0 ? 3 : 2);
   return floats_written ? check_overlap(function, all_values, all_state)
                         : check_overlap(function, all_state, all_values);
 }
@@ -247,7 +250,9 @@ adamw_status adamw_get_state_layout(adamw_state_format format, int64_t numel, in
     layout->moment_bytes = numel * kept.bytes;
     layout->absmax_count = kept.scales(blocks);
     layout->blocks_per_row = kept.scaling == Scaling::block ? blocks.blocks_per_row : 0;
-    layout->total_bytes = (layout->moment_bytes + layout->absmax_count * 4) * (amsgrad != 0 ? 3 : 2);
+    layout->floor_count = layout->absmax_count;
+    layout->total_bytes = (layout->moment_bytes + layout->absmax_count * 4) * (amsgrad != 0 ? 3 : 2) +
+                          layout->floor_count * 4 * (amsgrad != 0 ? 2 : 1);
     return ADAMW_OK;
   });
 }
@@ -257,35 +262,31 @@ adamw_status adamw_step(const adamw_step_options *options, const adamw_tensor *t
   return guarded("adamw_step", [&] { return step(options, tensors, tensor_size, count); });
 }
 
-adamw_status adamw_codebook(adamw_map map, float *values) {
-  return guarded("adamw_codebook", [&] {
-    const int32_t raw = raw_value(map);
-    if (raw != ADAMW_MAP_SIGNED && raw != ADAMW_MAP_UNSIGNED) {
-      return fail(ADAMW_ERROR_INVALID_ARGUMENT, "adamw_codebook: map = %d: must be an adamw_map", raw);
-    }
-    if (adamw_status s = check_buffer("adamw_codebook", -1, "values", values, 256 * 4, 4)) return s;
-    std::copy_n(raw == ADAMW_MAP_SIGNED ? signed_values : unsigned_values, 256, values);
-    return ADAMW_OK;
-  });
+// What a caller hands over for a moment: exp_avg has no floor.
+static ScaleArrays scale_arrays(const adamw_quantize_options &o, const float *absmax, const float *floor) {
+  return {{const_cast<float *>(absmax), o.moment == ADAMW_MOMENT_EXP_AVG ? nullptr : const_cast<float *>(floor)}};
 }
 
-adamw_status adamw_quantize(const adamw_quantize_options *options, const float *source, uint8_t *codes, float *absmax) {
+adamw_status adamw_quantize(const adamw_quantize_options *options, const float *source, uint8_t *codes, float *absmax,
+                            float *floor) {
   return guarded("adamw_quantize", [&] {
     adamw_quantize_options o;
     if (adamw_status s = check_quantize_options("adamw_quantize", options, o)) return s;
     if (o.numel == 0) return ADAMW_OK;
-    if (adamw_status s = check_quantize_buffers("adamw_quantize", o, source, codes, absmax, false)) return s;
-    return backend_of(o.device)->quantize(quantize_plan(o), source, codes, absmax);
+    const ScaleArrays scales = scale_arrays(o, absmax, floor);
+    if (adamw_status s = check_quantize_buffers("adamw_quantize", o, source, codes, scales, false)) return s;
+    return backend_of(o.device)->quantize(quantize_plan(o), source, codes, scales);
   });
 }
 
 adamw_status adamw_dequantize(const adamw_quantize_options *options, const uint8_t *codes, const float *absmax,
-                              float *target) {
+                              const float *floor, float *target) {
   return guarded("adamw_dequantize", [&] {
     adamw_quantize_options o;
     if (adamw_status s = check_quantize_options("adamw_dequantize", options, o)) return s;
     if (o.numel == 0) return ADAMW_OK;
-    if (adamw_status s = check_quantize_buffers("adamw_dequantize", o, target, codes, absmax, true)) return s;
-    return backend_of(o.device)->dequantize(quantize_plan(o), codes, absmax, target);
+    const ScaleArrays scales = scale_arrays(o, absmax, floor);
+    if (adamw_status s = check_quantize_buffers("adamw_dequantize", o, target, codes, scales, true)) return s;
+    return backend_of(o.device)->dequantize(quantize_plan(o), codes, scales, target);
   });
 }

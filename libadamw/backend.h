@@ -76,7 +76,7 @@ struct StepPlan {
 };
 
 struct QuantizePlan {
-  adamw_map map;
+  adamw_moment moment;
   adamw_state_format format;  // one that has scales
   bool stochastic;
   BlockLayout blocks;

@@ -8,6 +8,7 @@
 namespace adamw {
 
 struct QuantizePlan;  // backend.h
+struct ScaleArrays;   // formats.h
 struct StepPlan;
 
 // One row of the table per device kind; a build without a device has no row for it.
@@ -15,8 +16,9 @@ struct Backend {
   const char *name;
   adamw_status (*check_device)(const char *function, std::int32_t device);
   adamw_status (*step)(const StepPlan &);
-  adamw_status (*quantize)(const QuantizePlan &, const float *source, std::uint8_t *codes, float *absmax);
-  adamw_status (*dequantize)(const QuantizePlan &, const std::uint8_t *codes, const float *absmax, float *target);
+  adamw_status (*quantize)(const QuantizePlan &, const float *source, std::uint8_t *codes, const ScaleArrays &scales);
+  adamw_status (*dequantize)(const QuantizePlan &, const std::uint8_t *codes, const ScaleArrays &scales,
+                             float *target);
 };
 
 extern const Backend cpu_backend;

@@ -68,14 +68,14 @@ enum class Scaling { none, block, tensor };
 
 // How the numbers of a moment are kept. A coding's class is all of its arithmetic (numerics/codes.h has them).
 struct Float32Moments {};  // as they are
-struct DynamicCodes;       // numerics/dynamic_codes.h
+struct RootCodes;          // numerics/root_codes.h
 
 // F(value of adamw_state_format, its coding, the coding's name in those of the GPU's kernels, bytes of an element in
 // each moment, what has a scale)
 #define ADAMW_STATE_FORMAT_TABLE(F)                              \
   F(ADAMW_STATE_FLOAT32, Float32Moments, "32", 4, Scaling::none) \
-  F(ADAMW_STATE_BLOCK8, DynamicCodes, "8", 1, Scaling::block)    \
-  F(ADAMW_STATE_TENSOR8, DynamicCodes, "8", 1, Scaling::tensor)
+  F(ADAMW_STATE_BLOCK8, RootCodes, "8", 1, Scaling::block)       \
+  F(ADAMW_STATE_TENSOR8, RootCodes, "8", 1, Scaling::tensor)
 
 template <class Coding>
 struct CodingOf {
@@ -134,13 +134,48 @@ inline bool is_state_format(std::int32_t raw) {
 constexpr PerMoment<const char *> moment_names{"exp_avg", "exp_avg_sq", "max_exp_avg_sq"};
 constexpr PerMoment<void *adamw_tensor::*> moment_fields{&adamw_tensor::exp_avg, &adamw_tensor::exp_avg_sq,
                                                          &adamw_tensor::max_exp_avg_sq};
-constexpr PerMoment<const char *> scale_names{"exp_avg_absmax", "exp_avg_sq_absmax", "max_exp_avg_sq_absmax"};
-constexpr PerMoment<float *adamw_tensor::*> scale_fields{
-    &adamw_tensor::exp_avg_absmax, &adamw_tensor::exp_avg_sq_absmax, &adamw_tensor::max_exp_avg_sq_absmax};
+
+// What a moment has beside its codes: a number of each kind for each block, or for the tensor. exp_avg has no floor.
+template <class T>
+struct PerScale {
+  T absmax, floor;
+};
+constexpr PerMoment<PerScale<const char *>> scale_names{{"exp_avg_absmax", nullptr},
+                                                        {"exp_avg_sq_absmax", "exp_avg_sq_floor"},
+                                                        {"max_exp_avg_sq_absmax", "max_exp_avg_sq_floor"}};
+using ScaleField = float *adamw_tensor::*;
+constexpr PerMoment<PerScale<ScaleField>> scale_fields{
+    {&adamw_tensor::exp_avg_absmax, nullptr},
+    {&adamw_tensor::exp_avg_sq_absmax, &adamw_tensor::exp_avg_sq_floor},
+    {&adamw_tensor::max_exp_avg_sq_absmax, &adamw_tensor::max_exp_avg_sq_floor}};
+
+// Calls body(name, field) for each array of scales.
+template <class Body>
+ADAMW_INLINE void for_each_scale(bool amsgrad, const Body &body) {
+  for_each_moment(
+      amsgrad,
+      [&](const PerScale<const char *> &name, const PerScale<ScaleField> &field) {
+        body(name.absmax, field.absmax);
+        if (field.floor != nullptr) body(name.floor, field.floor);
+      },
+      scale_names, scale_fields);
+}
 
 inline PerMoment<void *> moments_of(const adamw_tensor &t) { return {t.exp_avg, t.exp_avg_sq, t.max_exp_avg_sq}; }
-inline PerMoment<float *> scales_of(const adamw_tensor &t) {
-  return {t.exp_avg_absmax, t.exp_avg_sq_absmax, t.max_exp_avg_sq_absmax};
+
+// A moment's arrays of scales. floor is null where it has none.
+struct ScaleArrays : PerScale<float *> {
+  PerScale<float> at(std::int64_t i) const { return {absmax[i], floor != nullptr ? floor[i] : 0.0f}; }
+  template <class Scale>
+  void put(std::int64_t i, const Scale &scale) const {
+    absmax[i] = scale.absmax;
+    if (floor != nullptr) floor[i] = scale.floor;
+  }
+};
+inline PerMoment<ScaleArrays> scales_of(const adamw_tensor &t) {
+  return {{{t.exp_avg_absmax, nullptr}},
+          {{t.exp_avg_sq_absmax, t.exp_avg_sq_floor}},
+          {{t.max_exp_avg_sq_absmax, t.max_exp_avg_sq_floor}}};
 }
 
 }  // namespace adamw

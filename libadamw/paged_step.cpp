@@ -30,12 +30,9 @@ PagedRows::PagedRows(const char *function, const StepPlan &plan, Pager::Session 
       },
       moment_names, moment_fields);
   if (format.scaling != Scaling::block) return;  // the single scale of a tensor is used where it lies
-  for_each_moment(
-      kind.amsgrad,
-      [&](const char *name, float *adamw_tensor::*field) {
-        fields_[field_count_++] = {name, nullptr, field, sizeof(float)};
-      },
-      scale_names, scale_fields);
+  for_each_scale(kind.amsgrad, [&](const char *name, ScaleField field) {
+    fields_[field_count_++] = {name, nullptr, field, sizeof(float)};
+  });
 }
 
 // The end of a part that begins at block `first` and may have so many blocks (at least one): where a segment ends if

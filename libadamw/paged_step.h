@@ -24,7 +24,7 @@ class PagedRows final : public Windows {
   std::int64_t elements_done() const { return elements_done_; }
 
  private:
-  static constexpr int max_fields = 6;
+  static constexpr int max_fields = 8;
 
   // Blocks of one row.
   struct Span {

@@ -121,7 +121,8 @@ adamw_status check_quantize_options(const char *function, const adamw_quantize_o
   const auto bad = [=](const char *field, double value, const char *need) {
     return invalid(function, field, value, need);
   };
-  if (o.map != ADAMW_MAP_SIGNED && o.map != ADAMW_MAP_UNSIGNED) return bad("map", o.map, "an adamw_map");
+  if (o.moment != ADAMW_MOMENT_EXP_AVG && o.moment != ADAMW_MOMENT_EXP_AVG_SQ)
+    return bad("moment", o.moment, "an adamw_moment");
   if (!is_state_format(o.state_format) || !traits(static_cast<adamw_state_format>(o.state_format)).has_scales()) {
     return bad("state_format", o.state_format, "ADAMW_STATE_BLOCK8 or ADAMW_STATE_TENSOR8");
   }

@@ -106,12 +106,9 @@ adamw_status over_stretches(const adamw_step_options &options, const adamw_tenso
           if (state == ADAMW_OK) state = written(name, moment, t.numel, format.bytes);
         },
         moment_names, moments_of(t));
-    for_each_moment(
-        amsgrad,
-        [&](const char *name, const float *absmax) {
-          if (state == ADAMW_OK) state = written(name, absmax, scales, 4);
-        },
-        scale_names, scales_of(t));
+    for_each_scale(amsgrad, [&](const char *name, ScaleField field) {
+      if (state == ADAMW_OK) state = written(name, t.*field, scales, 4);
+    });
     if (state != ADAMW_OK) return state;
     if (adamw_status s = written("gnorm_history", t.gnorm_history, history, 4)) return s;
   }

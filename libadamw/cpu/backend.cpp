@@ -170,6 +170,16 @@ void clip_gradients(const Kernels &kernels, const StepPlan &plan, Scratch &scrat
   }
 }
 
+template <class Codes>
+PerMoment<Scale> scales_as(Codes, bool amsgrad, const PerMoment<Extremes> &found) {
+  return Codes::scales(amsgrad, found);
+}
+PerMoment<Scale> scales_as(Float32Moments, bool, const PerMoment<Extremes> &) { return {}; }  // it has none
+
+Extremes both(const Extremes &a, const Extremes &b) {
+  return {std::max(a.largest, b.largest), std::min(a.smallest, b.smallest)};
+}
+
 // Scales the rows' step sizes for max_unorm and finds the tensor-wise scales of the new moments.
 adamw_status measure_rows(const Kernels &kernels, const StepPlan &plan, Scratch &scratch) {
   const auto measure = [&](const Part *parts, std::int64_t count) {
@@ -186,11 +196,11 @@ adamw_status measure_rows(const Kernels &kernels, const StepPlan &plan, Scratch 
     Measures all{};
     all.direction_squares = ordered_sum(count, [part](std::int64_t s) { return part[s].direction_squares; });
     all.param_squares = ordered_sum(count, [part](std::int64_t s) { return part[s].param_squares; });
-    for (std::int64_t s = 0; s < count; ++s) {
-      all.largest = map_moments(true, [](float a, float b) { return std::max(a, b); }, all.largest, part[s].largest);
-    }
-    scratch.scales[static_cast<std::size_t>(i)] =
-        map_moments(true, [](float largest) { return block_scale(largest); }, all.largest);
+    all.found = {nothing_found, nothing_found, nothing_found};
+    for (std::int64_t s = 0; s < count; ++s) all.found = map_moments(true, both, all.found, part[s].found);
+    scratch.scales[static_cast<std::size_t>(i)] = dispatch_format(plan.kind.state_format, [&](auto coding) {
+      return scales_as(typename decltype(coding)::Type{}, plan.kind.amsgrad, all.found);
+    });
     Coefficients &c = plan.rows[i].coefficients;
     c.negative_step_size *= unorm_factor(all, c.bc1, plan.max_unorm);
   }
@@ -205,7 +215,8 @@ void note_rows(const StepPlan &plan, const Scratch &scratch, bool clips, bool te
     if (clips) record_norm(t.gnorm_history, t.step, scratch.norms[k]);
     if (!tensorwise) continue;
     for_each_moment(
-        plan.kind.amsgrad, [](float *to, const Scale &scale) { *to = scale.absmax; }, scales_of(t), scratch.scales[k]);
+        plan.kind.amsgrad, [](const ScaleArrays &to, const Scale &scale) { to.put(0, scale); }, scales_of(t),
+        scratch.scales[k]);
   }
 }
 
@@ -249,36 +260,44 @@ adamw_status step(const StepPlan &plan) {
 
 // ---- quantization alone ----
 
-adamw_status quantize(const QuantizePlan &plan, const float *source, std::uint8_t *codes, float *absmax) {
+template <class Codes>
+Scale scale_as(Codes, bool is_signed, const Extremes &found) {
+  return Codes::scale_one(is_signed, found);
+}
+Scale scale_as(Float32Moments, bool, const Extremes &) { return {}; }  // check/ lets no plan with it through
+
+adamw_status quantize(const QuantizePlan &plan, const float *source, std::uint8_t *codes, const ScaleArrays &scales) {
   const char *error;
   const Kernels *kernels = active_kernels(&error);
   if (kernels == nullptr) return fail(ADAMW_ERROR_UNSUPPORTED, "adamw_quantize: %s", error);
   const std::vector<std::int64_t> offsets{0, plan.blocks.count};
   Scale scale{}, *given = nullptr;
   if (traits(plan.format).is_measured()) {
-    std::atomic<float> largest{0.0f};
+    std::atomic<Extremes> found{nothing_found};
     over_blocks(offsets, plan.threads, [&](std::int64_t, std::int64_t first, std::int64_t last) {
-      const float candidate = kernels->largest(plan, source, first, last);
-      float seen = largest;
-      while (candidate > seen && !largest.compare_exchange_weak(seen, candidate)) {
+      const Extremes now = kernels->extremes(plan, source, first, last);
+      Extremes seen = found;
+      while (!found.compare_exchange_weak(seen, both(seen, now))) {
       }
     });
-    scale = block_scale(largest);
+    scale = dispatch_format(plan.format, [&](auto coding) {
+      return scale_as(typename decltype(coding)::Type{}, plan.moment == ADAMW_MOMENT_EXP_AVG, found.load());
+    });
     given = &scale;
-    *absmax = scale.absmax;
+    scales.put(0, scale);
   }
   over_blocks(offsets, plan.threads, [&](std::int64_t, std::int64_t first, std::int64_t last) {
-    kernels->quantize(plan, source, codes, absmax, given, first, last);
+    kernels->quantize(plan, source, codes, scales, given, first, last);
   });
   return ADAMW_OK;
 }
 
-adamw_status dequantize(const QuantizePlan &plan, const std::uint8_t *codes, const float *absmax, float *target) {
+adamw_status dequantize(const QuantizePlan &plan, const std::uint8_t *codes, const ScaleArrays &scales, float *target) {
   const char *error;
   const Kernels *kernels = active_kernels(&error);
   if (kernels == nullptr) return fail(ADAMW_ERROR_UNSUPPORTED, "adamw_dequantize: %s", error);
   over_blocks({0, plan.blocks.count}, plan.threads, [&](std::int64_t, std::int64_t first, std::int64_t last) {
-    kernels->dequantize(plan, codes, absmax, target, first, last);
+    kernels->dequantize(plan, codes, scales, target, first, last);
   });
   return ADAMW_OK;
 }

@@ -24,34 +24,41 @@ double gradient_squares(const StepKind &kind, const Row &row, std::int64_t first
 
 // ---- quantization alone ----
 
-// NaN and infinities, and for the unsigned map what is negative, count as zero.
-ADAMW_INLINE V sanitized(V x, adamw_map map) {
+// NaN and infinities, and of second moments what is negative, count as zero.
+ADAMW_INLINE V sanitized(V x, adamw_moment moment) {
   const V zero(0.0f), finite = select(is_finite(x), x, zero);
-  return map == ADAMW_MAP_SIGNED ? finite : max(finite, zero);
+  return moment == ADAMW_MOMENT_EXP_AVG ? finite : max(finite, zero);
 }
 
-ADAMW_INLINE float largest_of_block(const float *x, int padded, adamw_map map) {
+// Of a block: what is beyond n, up to padded, is zero.
+ADAMW_INLINE Extremes extremes_of_block(const float *x, int n, int padded, adamw_moment moment) {
+  alignas(64) float magnitudes[ADAMW_BLOCK_SIZE];
   Largest largest;
-  for (int i = 0; i < padded; i += lanes) largest.see(bits(magnitude(sanitized(load(x + i), map))));
-  return as_float(largest.value());
+  for (int i = 0; i < padded; i += lanes) {
+    const V a = magnitude(sanitized(load(x + i), moment));
+    store(magnitudes + i, a);
+    largest.see(bits(a));
+  }
+  return {from_bits(largest.value()), from_bits(smallest_of(magnitudes, n))};
 }
 
-float largest(const QuantizePlan &plan, const float *source, std::int64_t first, std::int64_t last) {
-  float result = 0.0f;
+Extremes extremes(const QuantizePlan &plan, const float *source, std::int64_t first, std::int64_t last) {
+  Extremes seen = nothing_found;
   Staged<float> x;
   for (std::int64_t block = first; block < last; ++block) {
     const auto [begin, n] = plan.blocks.place(block);
     const int padded = (n + lanes - 1) & ~(lanes - 1);
     x.load(const_cast<float *>(source) + begin, n, padded, 0.0f);
-    const float candidate = largest_of_block(x.at, padded, plan.map);
-    result = candidate > result ? candidate : result;
+    const Extremes now = extremes_of_block(x.at, n, padded, plan.moment);
+    seen = {std::max(seen.largest, now.largest), std::min(seen.smallest, now.smallest)};
   }
-  return result;
+  return seen;
 }
 
 template <class Codes>
-void quantize_as(Codes, const QuantizePlan &plan, const float *source, std::uint8_t *codes, float *absmax,
+void quantize_as(Codes, const QuantizePlan &plan, const float *source, std::uint8_t *codes, const ScaleArrays &scales,
                  const Scale *given, std::int64_t first, std::int64_t last) {
+  const bool is_signed = plan.moment == ADAMW_MOMENT_EXP_AVG;
   alignas(64) std::uint32_t words[ADAMW_BLOCK_SIZE];
   Staged<float> x;
   Staged<std::uint8_t> out;
@@ -60,22 +67,23 @@ void quantize_as(Codes, const QuantizePlan &plan, const float *source, std::uint
     const int padded = (n + lanes - 1) & ~(lanes - 1);
     x.load(const_cast<float *>(source) + begin, n, padded, 0.0f);
     out.place(codes + begin, n, padded);
-    const Scale scale = given != nullptr ? *given : block_scale(largest_of_block(x.at, padded, plan.map));
-    if (given == nullptr) absmax[block] = scale.absmax;
+    const Scale scale =
+        given != nullptr ? *given : Codes::scale_one(is_signed, extremes_of_block(x.at, n, padded, plan.moment));
+    if (given == nullptr) scales.put(block, scale);
     if (plan.stochastic) fill_words(words, plan.key, static_cast<std::uint64_t>(plan.global_offset + begin), padded);
     for (int i = 0; i < padded; i += lanes) {
       // A scale of zero stands for a block whose numbers are too small to keep: they must not become code 1.
-      const V value = scale.absmax > 0.0f ? sanitized(load(x.at + i), plan.map) : V(0.0f);
+      const V value = scale.absmax > 0.0f ? sanitized(load(x.at + i), plan.moment) : V(0.0f);
       const I noise = plan.stochastic ? noise_of(load(words + i)) : I(0u);
-      store_codes(out.at + i, Codes::encode_one(plan.map == ADAMW_MAP_SIGNED, value, scale, noise));
+      store_codes(out.at + i, Codes::encode_one(is_signed, value, scale, noise));
     }
     out.commit();
   }
 }
 
 template <class Codes>
-void dequantize_as(Codes, const QuantizePlan &plan, const std::uint8_t *codes, const float *absmax, float *target,
-                   std::int64_t first, std::int64_t last) {
+void dequantize_as(Codes, const QuantizePlan &plan, const std::uint8_t *codes, const ScaleArrays &scales,
+                   float *target, std::int64_t first, std::int64_t last) {
   const FormatTraits format = traits(plan.format);
   Staged<std::uint8_t> in;
   Staged<float> out;
@@ -84,32 +92,33 @@ void dequantize_as(Codes, const QuantizePlan &plan, const std::uint8_t *codes, c
     const int padded = (n + lanes - 1) & ~(lanes - 1);
     in.load(const_cast<std::uint8_t *>(codes) + begin, n, padded, 0);
     out.place(target + begin, n, padded);
-    const V scale(absmax[format.scale_of(block)]);
+    const PerScale<float> scale = scales.at(format.scale_of(block));
     for (int i = 0; i < padded; i += lanes) {
       const I code = load(in.at + i);
-      store(out.at + i, Codes::template decode_one<V>(plan.map == ADAMW_MAP_SIGNED, code) * scale);
+      store(out.at + i,
+            Codes::template decode_one<V>(plan.moment == ADAMW_MOMENT_EXP_AVG, code, scale.floor) * V(scale.absmax));
     }
     out.commit();
   }
 }
 
 // Numbers that are kept as they are have no codes: check/ lets no plan with them through.
-void quantize_as(Float32Moments, const QuantizePlan &, const float *, std::uint8_t *, float *, const Scale *,
+void quantize_as(Float32Moments, const QuantizePlan &, const float *, std::uint8_t *, const ScaleArrays &, const Scale *,
                  std::int64_t, std::int64_t) {}
-void dequantize_as(Float32Moments, const QuantizePlan &, const std::uint8_t *, const float *, float *, std::int64_t,
+void dequantize_as(Float32Moments, const QuantizePlan &, const std::uint8_t *, const ScaleArrays &, float *, std::int64_t,
                    std::int64_t) {}
 
-void quantize(const QuantizePlan &plan, const float *source, std::uint8_t *codes, float *absmax, const Scale *given,
-              std::int64_t first, std::int64_t last) {
+void quantize(const QuantizePlan &plan, const float *source, std::uint8_t *codes, const ScaleArrays &scales,
+              const Scale *given, std::int64_t first, std::int64_t last) {
   dispatch_format(plan.format, [&](auto coding) {
-    quantize_as(typename decltype(coding)::Type{}, plan, source, codes, absmax, given, first, last);
+    quantize_as(typename decltype(coding)::Type{}, plan, source, codes, scales, given, first, last);
   });
 }
 
-void dequantize(const QuantizePlan &plan, const std::uint8_t *codes, const float *absmax, float *target,
+void dequantize(const QuantizePlan &plan, const std::uint8_t *codes, const ScaleArrays &scales, float *target,
                 std::int64_t first, std::int64_t last) {
   dispatch_format(plan.format, [&](auto coding) {
-    dequantize_as(typename decltype(coding)::Type{}, plan, codes, absmax, target, first, last);
+    dequantize_as(typename decltype(coding)::Type{}, plan, codes, scales, target, first, last);
   });
 }
 

@@ -3,7 +3,6 @@
 #pragma once
 
 #include "coded_moments.h"
-#include "dynamic_codes.h"
 #include "float32_moments.h"
 #include "kernels.h"
 
@@ -35,7 +34,7 @@ std::int64_t step_blocks(const StepKind &kind, const Row &row, const PerMoment<S
 
 template <class Coding, bool Amsgrad>
 Measures measure_blocks(const StepKind &kind, const Row &row, std::int64_t first, std::int64_t last) {
-  Measures all{};
+  Measures all{0.0, 0.0, {nothing_found, nothing_found, nothing_found}};
   Operands o;
   BlockMoments<Coding, Amsgrad> moments(kind, row);
   for (std::int64_t block = first; block < last; ++block) {
@@ -46,7 +45,6 @@ Measures measure_blocks(const StepKind &kind, const Row &row, std::int64_t first
     moments.directions(o, all, squares);
     squares.add_to(all);
   }
-  if (!Amsgrad) all.largest.max_exp_avg_sq = all.largest.exp_avg_sq;
   return all;
 }
 

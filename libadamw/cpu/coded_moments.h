@@ -1,65 +1,70 @@
 // Owns the moments that are kept as codes of one byte with scales: first all of a block's new moments, then, knowing
-// their scales, its parameters and codes. Knows the codes only by decode(),
-// encode() and zero.
+// their scales, its parameters and codes. Knows the codes only by decode(), encode(), scales() and zero.
 #pragma once
 
 #include <algorithm>
 
 #include "../formats.h"
-#include "dynamic_codes.h"
+#include "../numerics/codes.h"
 #include "operands.h"
 
 namespace adamw {
 namespace {
 
-ADAMW_INLINE float as_float(std::uint32_t b) {
-  float x;
-  std::memcpy(&x, &b, 4);
-  return x;
-}
-
-// A block's new moments before they are rounded (of exp_avg_sq and its maximum, the roots), which elements are stepped
-// (Masked only: 1 or 0), and the bits of the largest magnitudes (which order as floats do, with infinities and NaN on
-// top).
+// A block's new moments before they are rounded, which elements are stepped (Masked only: 1 or 0), and the largest and
+// smallest magnitudes, as bits, which order as floats do, with infinities and NaN on top.
 struct NewMoments {
   struct Floats {
     alignas(64) float at[ADAMW_BLOCK_SIZE];
   };
   PerMoment<Floats> moments;
   Floats steps;
-  PerMoment<std::uint32_t> largest;
+  PerMoment<std::uint32_t> largest, smallest;  // smallest: of exp_avg_sq and its maximum only
   int skipped;
 };
 
 // The codes of a block in reach, and the scales that they have.
 struct OldMoments {
   PerMoment<Staged<std::uint8_t>> codes;
-  PerMoment<float> scales;
+  PerMoment<PerScale<float>> scales;
 };
+
+// The smallest of n numbers that are not negative, as bits.
+ADAMW_INLINE std::uint32_t smallest_of(const float *x, int n) {
+  Smallest smallest;
+  int i = 0;
+  for (; i + lanes <= n; i += lanes) smallest.see(bits(load(x + i)));
+  std::uint32_t least = smallest.value();
+  for (; i < n; ++i) least = std::min(least, bits(x[i]));
+  return least;
+}
 
 // Masked = false: the arithmetic alone. Masked = true leaves the moments of elements that are not stepped as they are.
 template <class Codes, bool Amsgrad, bool Masked>
 ADAMW_INLINE void update_moments(NewMoments &fresh, const Operands &o, const OldMoments &was, const Factors8 &f,
                                  bool skip_zeros) {
-  const OldFactors old = old_factors(f, was.scales.exp_avg, was.scales.exp_avg_sq);
+  const OldFactors old = old_factors(f, was.scales.exp_avg.absmax, was.scales.exp_avg_sq.absmax);
+  const PerMoment<CodeLine> lines =
+      map_moments(Amsgrad, [](const PerScale<float> &scale) { return code_line(scale.floor); }, was.scales);
   PerMoment<Largest> largest;
+  PerMoment<Smallest> smallest;
   fresh.skipped = Masked ? o.padded : 0;
   for (int i = 0; i < o.padded; i += lanes) {
     const PerMoment<V> values = Codes::template decode<V>(
-        Amsgrad,
-        map_moments(Amsgrad, [i](const Staged<std::uint8_t> &codes) { return load(codes.at + i); }, was.codes));
-    const V raw = load(o.grad.at + i), square = values.exp_avg_sq * values.exp_avg_sq;
-    const Moments<V> next = update_moments8(values.exp_avg, square, raw, f, old);
-    const V old_max = Amsgrad ? values.max_exp_avg_sq * V(was.scales.max_exp_avg_sq) : V(0.0f);
+        Amsgrad, map_moments(Amsgrad, [i](const Staged<std::uint8_t> &codes) { return load(codes.at + i); }, was.codes),
+        lines);
+    const V raw = load(o.grad.at + i);
+    const Moments<V> next = update_moments8(values.exp_avg, values.exp_avg_sq, raw, f, old);
+    const V old_max = Amsgrad ? values.max_exp_avg_sq * V(was.scales.max_exp_avg_sq.absmax) : V(0.0f);
     PerMoment<V> now;
     now.exp_avg = next.exp_avg;
-    now.exp_avg_sq = sqrt(next.exp_avg_sq);
+    now.exp_avg_sq = next.exp_avg_sq;
     if (Amsgrad) now.max_exp_avg_sq = maximum(old_max, now.exp_avg_sq);
     if (Masked) {
       fresh.skipped -= count(less_equal(next.exp_avg_sq, V(largest_float)));
       const M steps = steps8(next.exp_avg_sq, raw, skip_zeros);
-      now.exp_avg = select(steps, now.exp_avg, values.exp_avg * V(was.scales.exp_avg));
-      now.exp_avg_sq = select(steps, now.exp_avg_sq, values.exp_avg_sq * V(was.scales.exp_avg_sq));
+      now.exp_avg = select(steps, now.exp_avg, values.exp_avg * V(was.scales.exp_avg.absmax));
+      now.exp_avg_sq = select(steps, now.exp_avg_sq, values.exp_avg_sq * V(was.scales.exp_avg_sq.absmax));
       if (Amsgrad) now.max_exp_avg_sq = select(steps, now.max_exp_avg_sq, old_max);
       store(fresh.steps.at + i, select(steps, V(1.0f), V(0.0f)));
     }
@@ -67,14 +72,21 @@ ADAMW_INLINE void update_moments(NewMoments &fresh, const Operands &o, const Old
     store(fresh.moments.exp_avg_sq.at + i, now.exp_avg_sq);
     largest.exp_avg.see(bits(now.exp_avg) & 0x7FFFFFFFu);
     largest.exp_avg_sq.see(bits(now.exp_avg_sq));
+    smallest.exp_avg_sq.see(bits(now.exp_avg_sq));
     if (Amsgrad) {
       store(fresh.moments.max_exp_avg_sq.at + i, now.max_exp_avg_sq);
       largest.max_exp_avg_sq.see(bits(now.max_exp_avg_sq));
+      smallest.max_exp_avg_sq.see(bits(now.max_exp_avg_sq));
     }
   }
   // Zeros that pad a block are skipped where all of it is, by a factor that is infinite.
   if (Masked) fresh.skipped = std::min(fresh.skipped, o.n);
   fresh.largest = map_moments(true, [](const Largest &one) { return one.value(); }, largest);
+  fresh.smallest = map_moments(true, [](const Smallest &one) { return one.value(); }, smallest);
+  if (o.n != o.padded) {  // what pads a block is no number of it
+    fresh.smallest.exp_avg_sq = smallest_of(fresh.moments.exp_avg_sq.at, o.n);
+    if (Amsgrad) fresh.smallest.max_exp_avg_sq = smallest_of(fresh.moments.max_exp_avg_sq.at, o.n);
+  }
 }
 
 // Few blocks need masks.
@@ -84,8 +96,8 @@ ADAMW_ONCE void update_masked_moments(NewMoments &fresh, const Operands &o, cons
   update_moments<Codes, Amsgrad, true>(fresh, o, was, f, skip_zeros);
 }
 
-// Steps the parameters and encodes the moments.
-template <class Codes, bool Amsgrad, bool Masked>
+// Steps the parameters and encodes the moments. Zeros: some may be zero.
+template <class Codes, bool Amsgrad, bool Masked, bool Zeros>
 ADAMW_INLINE void finish(Operands &o, OldMoments &was, const NewMoments &fresh, const Factors8 &f,
                          const PerMoment<Scale> &scales, const std::uint32_t *words) {
   for (int i = 0; i < o.padded; i += lanes) {
@@ -93,18 +105,19 @@ ADAMW_INLINE void finish(Operands &o, OldMoments &was, const NewMoments &fresh, 
     x.exp_avg = load(fresh.moments.exp_avg.at + i);
     x.exp_avg_sq = load(fresh.moments.exp_avg_sq.at + i);
     x.max_exp_avg_sq = Amsgrad ? load(fresh.moments.max_exp_avg_sq.at + i) : x.exp_avg_sq;
-    const V p = load(o.param.at + i), next = update_param8(p, x.exp_avg, x.max_exp_avg_sq, f);
+    const V p = load(o.param.at + i), next = update_param8(p, x.exp_avg, sqrt(x.max_exp_avg_sq), f);
     store(o.param.at + i, Masked ? select(not_equal(load(fresh.steps.at + i), V(0.0f)), next, p) : next);
-    const PerMoment<I> codes = Codes::encode(Amsgrad, x, scales, noise_of(load(words + i)));
+    const PerMoment<I> codes = Codes::template encode<Zeros>(Amsgrad, x, scales, noise_of(load(words + i)));
     for_each_moment(
         Amsgrad, [i](Staged<std::uint8_t> &to, const I &code) { store_codes(to.at + i, code); }, was.codes, codes);
   }
 }
 
-template <class Codes, bool Amsgrad>
-ADAMW_ONCE void finish_masked(Operands &o, OldMoments &was, const NewMoments &fresh, const Factors8 &f,
-                              const PerMoment<Scale> &scales, const std::uint32_t *words) {
-  finish<Codes, Amsgrad, true>(o, was, fresh, f, scales, words);
+// Fewer blocks have zeros than have none, and masks are rare.
+template <class Codes, bool Amsgrad, bool Masked>
+ADAMW_ONCE void finish_zeros(Operands &o, OldMoments &was, const NewMoments &fresh, const Factors8 &f,
+                             const PerMoment<Scale> &scales, const std::uint32_t *words) {
+  finish<Codes, Amsgrad, Masked, true>(o, was, fresh, f, scales, words);
 }
 
 template <class Codes, bool Amsgrad>
@@ -117,9 +130,9 @@ class BlockMoments {
     const std::int64_t scale = format_.scale_of(block);
     for_each_moment(
         Amsgrad,
-        [&](Staged<std::uint8_t> &at, float &old, void *base, const float *scales, std::uint8_t zero) {
-          at.load(static_cast<std::uint8_t *>(base) + o.begin, o.n, o.padded, zero);  // padding must decode to zero
-          old = scales[scale];
+        [&](Staged<std::uint8_t> &at, PerScale<float> &old, void *base, const ScaleArrays &scales, std::uint8_t zero) {
+          at.load(static_cast<std::uint8_t *>(base) + o.begin, o.n, o.padded, zero);
+          old = scales.at(scale);
         },
         was_.codes, was_.scales, moments_of(row_.tensor), scales_of(row_.tensor), Codes::zero);
   }
@@ -131,16 +144,18 @@ class BlockMoments {
     if (given != nullptr) {
       scales = *given;
     } else {
-      scales = map_moments(Amsgrad, [](std::uint32_t b) { return block_scale(as_float(b)); }, fresh_.largest);
+      scales = Codes::scales(Amsgrad, found());
       for_each_moment(
-          Amsgrad, [block](float *to, const Scale &scale) { to[block] = scale.absmax; }, scales_of(row_.tensor),
-          scales);
+          Amsgrad, [block](const ScaleArrays &to, const Scale &scale) { to.put(block, scale); },
+          scales_of(row_.tensor), scales);
     }
     const std::uint32_t *words = random();
     if (masked) {
-      finish_masked<Codes, Amsgrad>(o, was_, fresh_, f_, scales, words);
+      finish_zeros<Codes, Amsgrad, true>(o, was_, fresh_, f_, scales, words);
+    } else if (Codes::zeros(Amsgrad, scales)) {
+      finish_zeros<Codes, Amsgrad, false>(o, was_, fresh_, f_, scales, words);
     } else {
-      finish<Codes, Amsgrad, false>(o, was_, fresh_, f_, scales, words);
+      finish<Codes, Amsgrad, false, false>(o, was_, fresh_, f_, scales, words);
     }
     return fresh_.skipped;
   }
@@ -153,17 +168,17 @@ class BlockMoments {
     const Factors8 f = direction_factors8(row_.coefficients);
     update_masked_moments<Codes, Amsgrad>(fresh_, o, was_, f, kind_.skip_zeros);
     for_each_moment(
-        true,
-        [](float &largest, std::uint32_t found) {
-          if (as_float(found) > largest) largest = as_float(found);
+        Amsgrad,
+        [](Extremes &seen, const Extremes &now) {
+          seen = {std::max(seen.largest, now.largest), std::min(seen.smallest, now.smallest)};
         },
-        all.largest, fresh_.largest);
+        all.found, found());
     const PerMoment<NewMoments::Floats> &m = fresh_.moments;
     for (int i = 0; i < o.padded; i += lanes) {
-      const V direction =
-          change8(adamw::load(m.exp_avg.at + i), adamw::load((Amsgrad ? m.max_exp_avg_sq : m.exp_avg_sq).at + i), f);
+      const V root = sqrt(adamw::load((Amsgrad ? m.max_exp_avg_sq : m.exp_avg_sq).at + i));
       const M steps = not_equal(adamw::load(fresh_.steps.at + i), V(0.0f));
-      squares.add(select(steps, direction, V(0.0f)), adamw::load(o.param.at + i));
+      squares.add(select(steps, change8(adamw::load(m.exp_avg.at + i), root, f), V(0.0f)),
+                  adamw::load(o.param.at + i));
     }
   }
 
@@ -176,6 +191,15 @@ class BlockMoments {
     }
     update_masked_moments<Codes, Amsgrad>(fresh_, o, was_, f_, kind_.skip_zeros);
     return true;
+  }
+
+  ADAMW_INLINE PerMoment<Extremes> found() const {
+    return map_moments(
+        Amsgrad,
+        [](std::uint32_t largest, std::uint32_t smallest) {
+          return Extremes{from_bits(largest), from_bits(smallest)};
+        },
+        fresh_.largest, fresh_.smallest);
   }
 
   const StepKind &kind_;

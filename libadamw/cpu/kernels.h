@@ -21,12 +21,12 @@ struct Kernels {
   // Sum of squares of the scaled gradient.
   double (*gradient_squares)(const StepKind &, const Row &, std::int64_t first, std::int64_t last);
   // `scale` is null for block-wise state.
-  void (*quantize)(const QuantizePlan &, const float *source, std::uint8_t *codes, float *absmax, const Scale *scale,
-                   std::int64_t first, std::int64_t last);
-  void (*dequantize)(const QuantizePlan &, const std::uint8_t *codes, const float *absmax, float *target,
+  void (*quantize)(const QuantizePlan &, const float *source, std::uint8_t *codes, const ScaleArrays &scales,
+                   const Scale *scale, std::int64_t first, std::int64_t last);
+  void (*dequantize)(const QuantizePlan &, const std::uint8_t *codes, const ScaleArrays &scales, float *target,
                      std::int64_t first, std::int64_t last);
-  // Largest magnitude among the finite elements.
-  float (*largest)(const QuantizePlan &, const float *source, std::int64_t first, std::int64_t last);
+  // Of the magnitudes that quantize() rounds.
+  Extremes (*extremes)(const QuantizePlan &, const float *source, std::int64_t first, std::int64_t last);
 };
 
 // Built into this library and usable on this processor, best first.

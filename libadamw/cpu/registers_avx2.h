@@ -12,7 +12,6 @@ namespace {
 
 using FloatRegister = __m256;
 using IntRegister = __m256i;
-using TableRegister = __m256;
 struct MaskRegister {
   __m256 m;
 };
@@ -41,6 +40,9 @@ ADAMW_INLINE __m256 register_flip_sign(__m256 a, __m256 b) {
   return _mm256_xor_ps(a, _mm256_and_ps(b, register_set(-0.0f)));
 }
 ADAMW_INLINE __m256i register_max(__m256i a, __m256i b) { return _mm256_max_epu32(a, b); }
+ADAMW_INLINE __m256i register_min(__m256i a, __m256i b) { return _mm256_min_epu32(a, b); }
+// In 16 bits, where subtraction saturates: nothing is borrowed from the lower halves.
+ADAMW_INLINE __m256i register_less_by(__m256i a, std::uint32_t b) { return _mm256_subs_epu16(a, register_set(b)); }
 ADAMW_INLINE __m256i register_shift_left(__m256i a, int n) { return _mm256_slli_epi32(a, n); }
 ADAMW_INLINE __m256i register_shift_right(__m256i a, int n) { return _mm256_srli_epi32(a, n); }
 ADAMW_INLINE __m256i register_shift_right_signed(__m256i a, int n) { return _mm256_srai_epi32(a, n); }
@@ -64,20 +66,6 @@ ADAMW_INLINE __m256i register_zero_where_zero(__m256 x, __m256i a) { return _mm2
 ADAMW_INLINE __m256 register_to_float(__m256i a) { return _mm256_cvtepi32_ps(a); }
 ADAMW_INLINE __m256i register_truncate(__m256 a) { return _mm256_cvttps_epi32(a); }
 
-ADAMW_INLINE TableRegister register_table(const float *table) {
-  __m256 t = _mm256_loadu_ps(table);
-  // Into a register right before use: the permutation takes twice as long with a memory operand (measured on Zen 3),
-  // which is what a hoisted table becomes when registers run out.
-  __asm__ volatile("" : "+x"(t));
-  return t;
-}
-ADAMW_INLINE __m256 register_lookup(TableRegister t, __m256i index) { return _mm256_permutevar8x32_ps(t, index); }
-
-// In 16 bits, where subtraction saturates.
-ADAMW_INLINE __m256i register_line_class(__m256 a) {
-  const __m256i exponent = _mm256_srli_epi32(register_bits(a), 23);
-  return _mm256_mulhi_epu16(_mm256_subs_epu16(exponent, register_set(106u)), register_set(21846u));
-}
 ADAMW_INLINE __m256i register_spread(const std::uint32_t *p) { return register_set(*p); }
 ADAMW_INLINE std::uint32_t register_reduce_max(__m256i a) {
   const __m128i four = _mm_max_epu32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));

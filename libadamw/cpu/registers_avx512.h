@@ -13,7 +13,6 @@ namespace {
 
 using FloatRegister = __m512;
 using IntRegister = __m512i;
-using TableRegister = __m512;
 struct MaskRegister {
   __mmask16 m;
 };
@@ -43,6 +42,9 @@ ADAMW_INLINE __m512 register_flip_sign(__m512 a, __m512 b) {  // 0x6C: b ^ (a & 
       _mm512_ternarylogic_epi32(register_set(0x80000000u), register_bits(a), register_bits(b), 0x6C));
 }
 ADAMW_INLINE __m512i register_max(__m512i a, __m512i b) { return _mm512_max_epu32(a, b); }
+ADAMW_INLINE __m512i register_min(__m512i a, __m512i b) { return _mm512_min_epu32(a, b); }
+// In 16 bits, where subtraction saturates: nothing is borrowed from the lower halves.
+ADAMW_INLINE __m512i register_less_by(__m512i a, std::uint32_t b) { return _mm512_subs_epu16(a, register_set(b)); }
 ADAMW_INLINE __m512i register_shift_left(__m512i a, int n) { return _mm512_slli_epi32(a, static_cast<unsigned>(n)); }
 ADAMW_INLINE __m512i register_shift_right(__m512i a, int n) { return _mm512_srli_epi32(a, static_cast<unsigned>(n)); }
 
@@ -69,15 +71,6 @@ ADAMW_INLINE __m512i register_zero_where_zero(__m512 x, __m512i a) {
 ADAMW_INLINE __m512 register_to_float(__m512i a) { return _mm512_cvtepi32_ps(a); }
 ADAMW_INLINE __m512i register_truncate(__m512 a) { return _mm512_cvttps_epi32(a); }
 
-// The permutation reads four index bits: a table that stands twice makes the fourth one irrelevant.
-ADAMW_INLINE TableRegister register_table(const float *table) { return _mm512_broadcast_f32x8(_mm256_loadu_ps(table)); }
-ADAMW_INLINE __m512 register_lookup(TableRegister t, __m512i index) { return _mm512_permutexvar_ps(index, t); }
-
-// In 16 bits, where subtraction saturates.
-ADAMW_INLINE __m512i register_line_class(__m512 a) {
-  const __m512i exponent = _mm512_srli_epi32(register_bits(a), 23);
-  return _mm512_mulhi_epu16(_mm512_subs_epu16(exponent, register_set(106u)), register_set(21846u));
-}
 ADAMW_INLINE __m512i register_spread(const std::uint32_t *p) {
   return _mm512_mask_set1_epi32(register_set(p[0]), 0xFF00, static_cast<int>(p[1]));
 }

@@ -12,7 +12,6 @@ namespace {
 
 using FloatRegister = float32x4_t;
 using IntRegister = uint32x4_t;
-using TableRegister = uint8x16x2_t;
 struct MaskRegister {
   uint32x4_t m;
 };
@@ -42,6 +41,8 @@ ADAMW_INLINE float32x4_t register_flip_sign(float32x4_t a, float32x4_t b) {
   return register_from_bits(veorq_u32(register_bits(a), vandq_u32(register_bits(b), vdupq_n_u32(0x80000000u))));
 }
 ADAMW_INLINE uint32x4_t register_max(uint32x4_t a, uint32x4_t b) { return vmaxq_u32(a, b); }
+ADAMW_INLINE uint32x4_t register_min(uint32x4_t a, uint32x4_t b) { return vminq_u32(a, b); }
+ADAMW_INLINE uint32x4_t register_less_by(uint32x4_t a, std::uint32_t b) { return vqsubq_u32(a, vdupq_n_u32(b)); }
 ADAMW_INLINE uint32x4_t register_shift_left(uint32x4_t a, int n) { return vshlq_u32(a, vdupq_n_s32(n)); }
 ADAMW_INLINE uint32x4_t register_shift_right(uint32x4_t a, int n) { return vshlq_u32(a, vdupq_n_s32(-n)); }
 
@@ -64,21 +65,6 @@ ADAMW_INLINE uint32x4_t register_zero_where_zero(float32x4_t x, uint32x4_t a) { 
 ADAMW_INLINE float32x4_t register_to_float(uint32x4_t a) { return vcvtq_f32_s32(vreinterpretq_s32_u32(a)); }
 ADAMW_INLINE uint32x4_t register_truncate(float32x4_t a) { return vreinterpretq_u32_s32(vcvtq_s32_f32(a)); }
 
-// A byte permutation of the 32-byte table: entry e is its bytes 4 e ... 4 e + 3.
-ADAMW_INLINE TableRegister register_table(const float *table) {
-  const std::uint8_t *bytes = reinterpret_cast<const std::uint8_t *>(table);
-  return {{vld1q_u8(bytes), vld1q_u8(bytes + 16)}};
-}
-ADAMW_INLINE float32x4_t register_lookup(TableRegister t, uint32x4_t index) {
-  const uint32x4_t entry = vandq_u32(index, vdupq_n_u32(7));
-  const uint32x4_t places = vaddq_u32(vmulq_u32(entry, vdupq_n_u32(0x04040404u)), vdupq_n_u32(0x03020100u));
-  return vreinterpretq_f32_u8(vqtbl2q_u8(t, vreinterpretq_u8_u32(places)));
-}
-
-ADAMW_INLINE uint32x4_t register_line_class(float32x4_t a) {
-  const uint32x4_t above = vqsubq_u32(vshrq_n_u32(register_bits(a), 23), vdupq_n_u32(106));
-  return vshrq_n_u32(vmulq_n_u32(above, 21846), 16);
-}
 ADAMW_INLINE uint32x4_t register_spread(const std::uint32_t *p) { return vdupq_n_u32(*p); }
 ADAMW_INLINE std::uint32_t register_reduce_max(uint32x4_t a) { return vmaxvq_u32(a); }
 

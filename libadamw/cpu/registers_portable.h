@@ -22,7 +22,6 @@ using SignedPart = std::int32_t __attribute__((vector_size(16)));
 struct MaskRegister {
   IntRegister all;  // ones or zeros
 };
-using TableRegister = const float *;
 constexpr int register_lanes = 4;
 
 ADAMW_INLINE FloatRegister register_set(float x) { return FloatRegister{x, x, x, x}; }
@@ -81,6 +80,13 @@ ADAMW_INLINE FloatRegister register_flip_sign(FloatRegister a, FloatRegister b) 
   return register_from_bits(register_bits(a) ^ (register_bits(b) & 0x80000000u));
 }
 ADAMW_INLINE IntRegister register_max(IntRegister a, IntRegister b) { return choose(ones_where(a > b), a, b); }
+ADAMW_INLINE IntRegister register_min(IntRegister a, IntRegister b) {
+  return choose(ones_where(as_signed(a) < as_signed(b)), a, b);
+}
+ADAMW_INLINE IntRegister register_less_by(IntRegister a, std::uint32_t b) {
+  const SignedPart above = as_signed(a - b);
+  return reinterpret_cast<IntRegister>(above & ~(above >> 31));
+}
 ADAMW_INLINE IntRegister register_shift_left(IntRegister a, int n) { return a << n; }
 ADAMW_INLINE IntRegister register_shift_right(IntRegister a, int n) { return a >> n; }
 ADAMW_INLINE IntRegister register_shift_right_signed(IntRegister a, int n) {
@@ -111,15 +117,6 @@ ADAMW_INLINE IntRegister register_truncate(FloatRegister a) {
   return reinterpret_cast<IntRegister>(__builtin_convertvector(a, SignedPart));
 }
 
-ADAMW_INLINE TableRegister register_table(const float *table) { return table; }
-ADAMW_INLINE FloatRegister register_lookup(TableRegister t, IntRegister index) {
-  const IntRegister i = index & 7;
-  return FloatRegister{t[i[0]], t[i[1]], t[i[2]], t[i[3]]};
-}
-ADAMW_INLINE IntRegister register_line_class(FloatRegister a) {
-  const SignedPart above = as_signed(register_bits(a) >> 23) - 106;
-  return reinterpret_cast<IntRegister>(above & ~(above >> 31)) * 21846u >> 16;
-}
 ADAMW_INLINE IntRegister register_spread(const std::uint32_t *p) { return register_set(*p); }
 ADAMW_INLINE std::uint32_t register_reduce_max(IntRegister a) {
   const std::uint32_t low = a[0] > a[1] ? a[0] : a[1], high = a[2] > a[3] ? a[2] : a[3];

@@ -16,22 +16,13 @@ using IntRegister = std::uint32_t;
 struct MaskRegister {
   std::uint32_t all;  // ones or zeros
 };
-using TableRegister = const float *;
 constexpr int register_lanes = 1;
 
 ADAMW_INLINE float register_set(float x) { return x; }
 ADAMW_INLINE std::uint32_t register_set(std::uint32_t x) { return x; }
 
-ADAMW_INLINE std::uint32_t register_bits(float x) {
-  std::uint32_t b;
-  std::memcpy(&b, &x, 4);
-  return b;
-}
-ADAMW_INLINE float register_from_bits(std::uint32_t b) {
-  float x;
-  std::memcpy(&x, &b, 4);
-  return x;
-}
+ADAMW_INLINE std::uint32_t register_bits(float x) { return bits(x); }
+ADAMW_INLINE float register_from_bits(std::uint32_t b) { return from_bits(b); }
 
 // fma without the instruction: the product of two floats is exact in double; rounding the sum to odd there makes the
 // second rounding, to float, the only one that counts (Boldo & Melquiond, "Emulation of FMA and correctly rounded
@@ -71,6 +62,10 @@ ADAMW_INLINE float register_flip_sign(float a, float b) {
   return register_from_bits(register_bits(a) ^ (register_bits(b) & 0x80000000u));
 }
 ADAMW_INLINE std::uint32_t register_max(std::uint32_t a, std::uint32_t b) { return a > b ? a : b; }
+// Of numbers below 2^31.
+ADAMW_INLINE std::uint32_t register_min(std::uint32_t a, std::uint32_t b) { return a < b ? a : b; }
+// a - b, but not below 0; a is below 2^31, and the lower half of b is 0.
+ADAMW_INLINE std::uint32_t register_less_by(std::uint32_t a, std::uint32_t b) { return a > b ? a - b : 0u; }
 ADAMW_INLINE std::uint32_t register_shift_left(std::uint32_t a, int n) { return a << n; }
 ADAMW_INLINE std::uint32_t register_shift_right(std::uint32_t a, int n) { return a >> n; }
 ADAMW_INLINE std::uint32_t register_shift_right_signed(std::uint32_t a, int n) {
@@ -98,12 +93,6 @@ ADAMW_INLINE std::uint32_t register_truncate(float a) {
   return static_cast<std::uint32_t>(static_cast<std::int32_t>(a));
 }
 
-ADAMW_INLINE TableRegister register_table(const float *table) { return table; }
-ADAMW_INLINE float register_lookup(TableRegister t, std::uint32_t index) { return t[index & 7]; }
-// (exponent - 106) / 3, but not below 0
-ADAMW_INLINE std::uint32_t register_line_class(float a) {
-  return (register_max(register_bits(a) >> 23, 106u) - 106u) * 21846u >> 16;
-}
 ADAMW_INLINE std::uint32_t register_spread(const std::uint32_t *p) { return *p; }
 ADAMW_INLINE std::uint32_t register_reduce_max(std::uint32_t a) { return a; }
 

@@ -10,6 +10,8 @@
 namespace adamw {
 namespace {
 
+using adamw::bits, adamw::from_bits;  // of one float, beside those of vectors
+
 constexpr int lanes = 32, registers = lanes / register_lanes;
 
 struct I {
@@ -89,7 +91,6 @@ ADAMW_LIFT2(I, operator^, I, I, register_xor)
 ADAMW_LIFT_SHIFT(shift_left, register_shift_left)
 ADAMW_LIFT_SHIFT(shift_right, register_shift_right)  // logical
 ADAMW_LIFT_SHIFT(shift_right_signed, register_shift_right_signed)
-ADAMW_LIFT1(I, line_class, V, register_line_class)  // see code_position()
 ADAMW_LIFT2(M, less, V, V, register_less)
 ADAMW_LIFT2(M, less_equal, V, V, register_less_equal)
 ADAMW_LIFT2(M, not_equal, V, V, register_not_equal)  // true for NaN
@@ -123,19 +124,21 @@ ADAMW_ONCE V fma(GivenV a, GivenV b, GivenV c) {
 // Bits 15 ... 22 of the lanes, as bytes: where rounded_code() leaves a code.
 ADAMW_INLINE void store_codes(std::uint8_t *p, I a) { registers_store_codes(p, a.v); }
 
-// table[index & 7]
-ADAMW_ONCE V lookup8(const float *table, GivenI index) {
-  const TableRegister t = register_table(table);
-  V r;
-  ADAMW_REGISTERS r.v[i] = register_lookup(t, index.v[i]);
-  return r;
-}
-
 // max() hands on the second of its arguments where either is NaN, so that a NaN moment stays one.
 ADAMW_INLINE V maximum(V a, V b) { return max(a, b); }
 
-// Of numbers that are not negative.
-ADAMW_INLINE V lowest(V a, V b, V c) { return min(min(a, b), c); }
+// a - b, but not below 0; a is below 2^31, and the lower half of b is 0.
+ADAMW_INLINE I less_by(I a, std::uint32_t b) {
+  I r;
+  ADAMW_REGISTERS r.v[i] = register_less_by(a.v[i], b);
+  return r;
+}
+
+// The noise of a random word: a signed number of 15 bits, uniform. rounded_code() leaves a code where store_codes()
+// takes it.
+ADAMW_INLINE I noise_of(I word) { return shift_right_signed(word, 17); }
+ADAMW_INLINE I rounded_code(V position, M noisy, I noise) { return add_where(noisy, bits(position), noise); }
+ADAMW_INLINE I rounded_code(V position, I noise) { return bits(position) + noise; }
 
 // Lanes 8 k ... 8 k + 7 get p[k].
 ADAMW_INLINE I spread(const std::uint32_t *p) {
@@ -163,6 +166,21 @@ struct Largest {
     one = register_max(one, a.v[0]);
   }
   ADAMW_INLINE std::uint32_t value() const { return register_reduce_max(one); }
+};
+
+// The smallest, of numbers below 2^31.
+struct Smallest {
+  IntRegister one = register_set(0x7FFFFFFFu);
+
+  ADAMW_INLINE void see(I a) {
+    for (int width = registers / 2; width > 0; width /= 2) {
+      for (int i = 0; i < width; ++i) a.v[i] = register_min(a.v[i], a.v[i + width]);
+    }
+    one = register_min(one, a.v[0]);
+  }
+  ADAMW_INLINE std::uint32_t value() const {
+    return 0x7FFFFFFFu - register_reduce_max(register_sub(register_set(0x7FFFFFFFu), one));
+  }
 };
 
 #undef ADAMW_LIFT1

@@ -24,11 +24,8 @@ inline Row part_row(const StepKind &kind, const Part &part) {
   advance(t.grad, begin * traits(kind.grad_dtype).bytes);
   for_each_moment(
       kind.amsgrad,
-      [&](auto moment, auto scales) {
-        advance(t.*moment, begin * traits(kind.state_format).bytes);
-        advance(t.*scales, part.first * 4);
-      },
-      moment_fields, scale_fields);
+      [&](auto moment) { advance(t.*moment, begin * traits(kind.state_format).bytes); }, moment_fields);
+  for_each_scale(kind.amsgrad, [&](const char *, ScaleField scales) { advance(t.*scales, part.first * 4); });
   t.numel = end - begin;
   t.row_length = blocks.blocks_per_row > 0 && t.numel > blocks.row_length ? blocks.row_length : t.numel;
   // Element 0 is in the middle of a run, as a rule; a part of one alone is none.

@@ -1,4 +1,4 @@
 // Owns the list of the codings that formats.h has rows of. Knows nothing of them.
 #pragma once
 
-#include "dynamic_codes.h"
+#include "root_codes.h"

@@ -1,5 +1,5 @@
 // Owns the arithmetic: THE update, dtype conversion and the random bits, each defined once and compiled for every
-// target. Knows nothing of memory layout, threads, blocks or codes (dynamic_codes.h).
+// target. Knows nothing of memory layout, threads, blocks or codes (root_codes.h).
 //
 // V is a float vector, I an int32 vector of as many lanes, M their comparison mask; a target supplies them with the
 // operations used here (cpu/vector.h; gpu/kernels/scalar_ops.h: plain float and int, included first). All are IEEE
@@ -87,12 +87,11 @@ ADAMW_INLINE Factors8 direction_factors8(Coefficients c) {
 
 // Of a block: what its old codes' values are multiplied by, from their scales.
 struct OldFactors {
-  float exp_avg, exp_avg_sq;  // of the square of the root's value
+  float exp_avg, exp_avg_sq;
 };
 
-ADAMW_INLINE OldFactors old_factors(const Factors8 &f, float exp_avg_scale, float root_scale) {
-  const float square = f.beta2 * root_scale * root_scale;
-  return {f.beta1 * exp_avg_scale, square < largest_float ? square : largest_float};
+ADAMW_INLINE OldFactors old_factors(const Factors8 &f, float exp_avg_scale, float exp_avg_sq_scale) {
+  return {f.beta1 * exp_avg_scale, f.beta2 * exp_avg_sq_scale};
 }
 
 template <class V>
@@ -100,12 +99,12 @@ struct Moments {
   V exp_avg, exp_avg_sq;
 };
 
-// value: of exp_avg's code, square: of the root's, squared. A gradient that is not finite, or whose square overflows,
-// shows as an exp_avg_sq that is not finite.
+// exp_avg, exp_avg_sq: the values of the old codes. A gradient that is not finite, or whose square overflows, shows as
+// an exp_avg_sq that is not finite.
 template <class V>
-ADAMW_INLINE Moments<V> update_moments8(V value, V square, V raw, const Factors8 &f, const OldFactors &old) {
+ADAMW_INLINE Moments<V> update_moments8(V exp_avg, V exp_avg_sq, V raw, const Factors8 &f, const OldFactors &old) {
   const V g = raw * V(f.root);
-  return {fma(value, V(old.exp_avg), raw * V(f.exp_avg)), fma(square, V(old.exp_avg_sq), g * g)};
+  return {fma(exp_avg, V(old.exp_avg), raw * V(f.exp_avg)), fma(exp_avg_sq, V(old.exp_avg_sq), g * g)};
 }
 
 // Which elements are stepped: the others, and their moments, stay as they are.
@@ -115,7 +114,7 @@ ADAMW_INLINE auto steps8(V exp_avg_sq, V raw, bool skip_zeros) {
   return less_equal(exp_avg_sq, V(largest_float)) & not_equal(raw, skip_zeros ? zero : V(-1.0f) / zero);
 }
 
-// What is added to the parameter.
+// What is added to the parameter. root: of exp_avg_sq, or of its maximum.
 template <class V>
 ADAMW_INLINE V change8(V exp_avg, V root, const Factors8 &f) {
   return exp_avg / fma(root, V(f.root_weight), V(f.eps));

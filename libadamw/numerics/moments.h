@@ -11,6 +11,11 @@ struct PerMoment {
   T exp_avg, exp_avg_sq, max_exp_avg_sq;
 };
 
+// The largest and the smallest of some numbers, none of which is negative.
+struct Extremes {
+  float largest, smallest;
+};
+
 // Calls body(of exp_avg, ...), body(of exp_avg_sq, ...) and, with amsgrad, body(of max_exp_avg_sq, ...) of all `args`.
 template <class Body, class... T>
 ADAMW_INLINE void for_each_moment(bool amsgrad, const Body &body, T &&...args) {

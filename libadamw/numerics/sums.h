@@ -42,11 +42,12 @@ ADAMW_INLINE double ordered_sum(std::int64_t count, const Get &get) {
 }
 
 // What a segment measures before the step: for max_unorm the squared norms of the update direction and of the
-// parameter, for tensor-wise scales the largest magnitudes of the new moments.
+// parameter, for tensor-wise scales the extremes of the new moments' magnitudes.
 struct Measures {
   double direction_squares, param_squares;
-  PerMoment<float> largest;
+  PerMoment<Extremes> found;
 };
+constexpr Extremes nothing_found{0.0f, largest_float};
 
 // The factor on the step size: 1, or what takes the update's norm down to max_unorm times the parameter's.
 ADAMW_INLINE float unorm_factor(const Measures &all, double bc1, double max_unorm) {

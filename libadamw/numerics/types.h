@@ -1,5 +1,5 @@
 // Owns what lets one source be compiled for CPUs and GPUs: the fixed-width integers where there is no standard library
-// (NVRTC), and how functions and tables are declared.
+// (NVRTC), how functions and tables are declared, and a float's bits.
 #pragma once
 
 #if defined(__CUDACC_RTC__)
@@ -16,6 +16,10 @@ using uintptr_t = unsigned long long;
 #include <cstdint>
 #endif
 
+#if !defined(__CUDACC__)
+#include <cstring>
+#endif
+
 #if defined(__CUDACC__)
 #define ADAMW_INLINE __forceinline__ __host__ __device__
 #define ADAMW_TABLE __device__ constexpr
@@ -23,3 +27,23 @@ using uintptr_t = unsigned long long;
 #define ADAMW_INLINE inline __attribute__((always_inline))
 #define ADAMW_TABLE constexpr
 #endif
+
+namespace adamw {
+
+#if defined(__CUDA_ARCH__)
+__device__ __forceinline__ std::uint32_t bits(float x) { return __float_as_uint(x); }
+__device__ __forceinline__ float from_bits(std::uint32_t x) { return __uint_as_float(x); }
+#elif !defined(__CUDACC__)
+ADAMW_INLINE std::uint32_t bits(float x) {
+  std::uint32_t b;
+  std::memcpy(&b, &x, 4);
+  return b;
+}
+ADAMW_INLINE float from_bits(std::uint32_t b) {
+  float x;
+  std::memcpy(&x, &b, 4);
+  return x;
+}
+#endif
+
+}  // namespace adamw
