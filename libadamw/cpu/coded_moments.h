@@ -18,6 +18,7 @@ struct NewMoments {
     alignas(64) float at[ADAMW_BLOCK_SIZE];
   };
   PerMoment<Floats> moments;
+  Floats root;  // of exp_avg_sq or of its maximum, by which the parameter is stepped
   Floats steps;
   PerMoment<std::uint32_t> largest, smallest;  // smallest: of exp_avg_sq and its maximum only
   int skipped;
@@ -70,6 +71,7 @@ ADAMW_INLINE void update_moments(NewMoments &fresh, const Operands &o, const Old
     }
     store(fresh.moments.exp_avg.at + i, now.exp_avg);
     store(fresh.moments.exp_avg_sq.at + i, now.exp_avg_sq);
+    store(fresh.root.at + i, sqrt(Amsgrad ? now.max_exp_avg_sq : now.exp_avg_sq));
     largest.exp_avg.see(bits(now.exp_avg) & 0x7FFFFFFFu);
     largest.exp_avg_sq.see(bits(now.exp_avg_sq));
     smallest.exp_avg_sq.see(bits(now.exp_avg_sq));
@@ -104,8 +106,8 @@ ADAMW_INLINE void finish(Operands &o, OldMoments &was, const NewMoments &fresh, 
     PerMoment<V> x;
     x.exp_avg = load(fresh.moments.exp_avg.at + i);
     x.exp_avg_sq = load(fresh.moments.exp_avg_sq.at + i);
-    x.max_exp_avg_sq = Amsgrad ? load(fresh.moments.max_exp_avg_sq.at + i) : x.exp_avg_sq;
-    const V p = load(o.param.at + i), next = update_param8(p, x.exp_avg, sqrt(x.max_exp_avg_sq), f);
+    if (Amsgrad) x.max_exp_avg_sq = load(fresh.moments.max_exp_avg_sq.at + i);
+    const V p = load(o.param.at + i), next = update_param8(p, x.exp_avg, load(fresh.root.at + i), f);
     store(o.param.at + i, Masked ? select(not_equal(load(fresh.steps.at + i), V(0.0f)), next, p) : next);
     const PerMoment<I> codes = Codes::template encode<Zeros>(Amsgrad, x, scales, noise_of(load(words + i)));
     for_each_moment(
@@ -173,11 +175,10 @@ class BlockMoments {
           seen = {std::max(seen.largest, now.largest), std::min(seen.smallest, now.smallest)};
         },
         all.found, found());
-    const PerMoment<NewMoments::Floats> &m = fresh_.moments;
     for (int i = 0; i < o.padded; i += lanes) {
-      const V root = sqrt(adamw::load((Amsgrad ? m.max_exp_avg_sq : m.exp_avg_sq).at + i));
+      const V root = adamw::load(fresh_.root.at + i);
       const M steps = not_equal(adamw::load(fresh_.steps.at + i), V(0.0f));
-      squares.add(select(steps, change8(adamw::load(m.exp_avg.at + i), root, f), V(0.0f)),
+      squares.add(select(steps, change8(adamw::load(fresh_.moments.exp_avg.at + i), root, f), V(0.0f)),
                   adamw::load(o.param.at + i));
     }
   }
