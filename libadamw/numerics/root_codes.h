@@ -14,7 +14,7 @@
 namespace adamw {
 
 // The root of 0, as bits: less is taken for it, too.
-constexpr std::uint32_t root_of_zero(int s) { return 0x3F800000u - (0x3F800000u >> s); }
+ADAMW_INLINE constexpr std::uint32_t root_of_zero(int s) { return 0x3F800000u - (0x3F800000u >> s); }
 
 // s bits of `a` are dropped. Of 1, it is 1.
 template <int s, class V>
@@ -78,7 +78,7 @@ ADAMW_INLINE Scale exp_avg_sq_scale(float largest, float smallest) {
 // the decay of exp_avg in every step; above, it is the more exact of the two.
 template <class V, class I>
 ADAMW_INLINE auto encode_exp_avg(V x, const Scale &scale, I noise) {
-  const V scaled = x * V(scale.inverse), a = magnitude(scaled);
+  const V a = magnitude(x) * V(scale.inverse);
   return rounded_code(fma(flip_sign(root<2>(a), x), V(127.0f), V(384.5f)), less(a, V(0.0625f)), noise);
 }
 

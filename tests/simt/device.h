@@ -94,6 +94,10 @@ ADAMW_DEVICE std::uint32_t warp_max(std::uint32_t x, simt::Site site = simt::Sit
   return simt::vote(simt::Primitive::warp_max, x, site);
 }
 
+ADAMW_DEVICE std::uint32_t warp_min(std::uint32_t x, simt::Site site = simt::Site::here()) {
+  return ~warp_max(~x, site);
+}
+
 // Approximations that err as far as PTX allows (rcp: 1 unit in the last place, rsqrt: 2^-22.9), for each operand in a
 // way that the seed chooses: what is made of them must not depend on how a GPU errs. Denormal numbers count as zero.
 ADAMW_DEVICE float approximate_reciprocal(float x) {
@@ -187,6 +191,7 @@ ADAMW_DEVICE T *behind(T *p, std::uint32_t bytes) {
   return reinterpret_cast<T *>(reinterpret_cast<std::uintptr_t>(p) - bytes);
 }
 
+ADAMW_DEVICE std::uint32_t code_in_place(std::uint32_t word, int number) { return (word >> 8 * number & 255u) << 16; }
 ADAMW_DEVICE std::uint32_t pack_codes(std::uint32_t a, std::uint32_t b, std::uint32_t c, std::uint32_t d) {
   if (simt::mutated(simt::codes_swapped)) std::swap(b, c);
   const auto byte = [](std::uint32_t x) { return x >> 16 & 255u; };

@@ -56,7 +56,7 @@ ADAMW_DEVICE T shuffle_xor(T value, unsigned mask) {
 }
 ADAMW_DEVICE bool any(bool predicate) { return __any_sync(0xFFFFFFFFu, predicate) != 0; }
 
-// The largest, the sum of all 32 lanes.
+// The largest, the smallest of all 32 lanes.
 ADAMW_DEVICE std::uint32_t warp_max(std::uint32_t x) {
 #if __CUDA_ARCH__ >= 800
   return __reduce_max_sync(0xFFFFFFFFu, x);
@@ -66,6 +66,14 @@ ADAMW_DEVICE std::uint32_t warp_max(std::uint32_t x) {
     x = other > x ? other : x;
   }
   return x;
+#endif
+}
+
+ADAMW_DEVICE std::uint32_t warp_min(std::uint32_t x) {
+#if __CUDA_ARCH__ >= 800
+  return __reduce_min_sync(0xFFFFFFFFu, x);
+#else
+  return ~warp_max(~x);
 #endif
 }
 
@@ -187,6 +195,11 @@ template <class T>
 ADAMW_DEVICE T *behind(T *p, std::uint32_t bytes) {
   asm("{.reg .u64 wide; cvt.u64.u32 wide, %1; sub.s64 %0, %0, wide;}" : "+l"(p) : "r"(bytes));
   return p;
+}
+
+// Byte `number` of a word in bits 16 ... 23, alone.
+ADAMW_DEVICE std::uint32_t code_in_place(std::uint32_t word, int number) {
+  return __byte_perm(word, 0u, 0x4044u | static_cast<unsigned>(number) << 8);
 }
 
 // Bits 16 ... 23 of four numbers as the bytes of a word, the first lowest.

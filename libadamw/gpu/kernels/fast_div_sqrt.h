@@ -26,16 +26,6 @@ ADAMW_DEVICE Quick maximum(Quick a, Quick b) { return maximum(a.x, b.x); }
 ADAMW_DEVICE bool not_equal(Quick a, Quick b) { return a.x != b.x; }
 ADAMW_DEVICE Quick select(bool m, Quick a, Quick b) { return m ? a.x : b.x; }
 
-ADAMW_DEVICE Quick lowest(Quick a, Quick b, Quick c) { return lowest(a.x, b.x, c.x); }
-ADAMW_DEVICE MapLines map_lines(const LineMap &map, Quick a, Quick x) { return map_lines(map, a.x, x.x); }
-
-// x is 0 or normal. The position of 0 is encode_start (block.h), and from there to the next code it is 2^15 in bits.
-ADAMW_DEVICE std::uint32_t rounded_code_or_zero(Quick position, Quick x, std::uint32_t noise) {
-  const std::uint32_t start = bits(encode_start), least = smaller(bits(x.x) + start, start + 0x8000u);
-  const std::uint32_t p = bits(position.x);
-  return (larger(p, least) << 1) + noise;
-}
-
 ADAMW_DEVICE Quick sqrt(Quick a) {
   const float y = min(gpu::approximate_inverse_root(a.x), 0x1p60f);  // of 0: no infinity
   const float s = a.x * y;
@@ -92,16 +82,18 @@ ADAMW_DEVICE bool quick_range(const Coefficients &c) {
 // two cases above; of millions of blocks some have it.
 ADAMW_DEVICE bool has_quick_inverse(std::uint32_t x) { return (~x & 0x7FFFFFu) != 0; }
 
-// The range of the 8-bit step: exp_avg is 0 or 2^-90 ... 2^20 in magnitude, exp_avg_sq 0 or 2^-100 ... 2^16. Then a
-// denominator is at most 2^36, and a quotient at least 2^-126. Whoever steps knows the highest without this.
+// The range of the 8-bit step: exp_avg is 0 or 2^-90 ... 2^20 in magnitude, exp_avg_sq, or its maximum, 0 or
+// 2^-100 ... 2^16. Then a denominator is at most 2^36, and a quotient at least 2^-126. Whoever steps knows the highest
+// without this.
 struct InRange8 {
   LowestMagnitude m;
   Lowest v;
 
-  ADAMW_DEVICE bool all(float largest_exp_avg, std::uint32_t largest_root) const {
-    return m.at_least(0x1p-90f) && v.at_least(0x1p-100f) && largest_exp_avg <= 0x1p20f && largest_root <= bits(0x1p8f);
-  }
+  ADAMW_DEVICE bool all() const { return m.at_least(0x1p-90f) && v.at_least(0x1p-100f); }
 };
+ADAMW_DEVICE bool in_range8(float largest_exp_avg, std::uint32_t largest_exp_avg_sq) {
+  return largest_exp_avg <= 0x1p20f && largest_exp_avg_sq <= bits(0x1p16f);
+}
 ADAMW_DEVICE bool quick_range(const Factors8 &f) {
   const float eps = absolute(f.eps);
   return eps >= 0x1p-60f && eps <= 0x1p35f && absolute(f.root_weight) <= 0x1p27f;

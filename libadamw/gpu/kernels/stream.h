@@ -26,27 +26,20 @@
 //                       or of a dtype known at run time only.
 #pragma once
 
+#include "quick_codes.h"
 #include "step.h"
 
 namespace adamw {
 namespace gpu {
 namespace {
 
-// The bits of a warp's largest number, of such as are not negative.
-ADAMW_DEVICE std::uint32_t largest_root_bits(const Quick *x) {
-  std::uint32_t largest = 0;
-  for (int j = 0; j < each; ++j) largest = larger(largest, bits(x[j].x));
-  return warp_max(largest);
-}
-
 template <class P, class G, bool Amsgrad, int Warps, class Table>
 struct Stream8 {
   using Share = typename Widest<P::size == 2 && G::size == 2>::Share;
-  static constexpr int scales = Amsgrad ? 3 : 2;
+  static constexpr int scales = Amsgrad ? 5 : 3;  // numbers that a block has beside its codes
   static constexpr bool side_by_side = Warps > warps;
 
   const Table &table;
-  const Tables &tables;
   WarpRow &mine;
   Fetch &fetch;
   unsigned lane;
@@ -77,8 +70,8 @@ struct Stream8 {
     if (side_by_side) barrier_if(stride > Warps);
   }
 
-  // Where a block's first element of this lane lies, and its scale, if the lane has one: exp_avg's, the root's, and
-  // max_root's are those of lanes 0, 1 and 2.
+  // Where a block's first element of this lane lies, and one of the block's scales, if the lane has one: lanes 0, 1 and
+  // 2 have exp_avg's absmax, exp_avg_sq's and its floor, and lanes 3 and 4 those of its maximum.
   struct Place {
     unsigned char *param;
     const unsigned char *grad;
@@ -97,8 +90,8 @@ struct Stream8 {
   ADAMW_DEVICE Place place(std::uint32_t block, std::int64_t begin) const {
     const AllBuffers &at = mine.at;
     const std::int64_t first = begin + Share::index(lane, 0);
-    float *scale = lane == 0 ? at.exp_avg_absmax : at.exp_avg_sq_absmax;
-    if (Amsgrad && lane >= 2) scale = at.max_exp_avg_sq_absmax;
+    float *scale = lane == 0 ? at.exp_avg_absmax : lane == 1 ? at.exp_avg_sq_absmax : at.exp_avg_sq_floor;
+    if (Amsgrad && lane >= 3) scale = lane == 3 ? at.max_exp_avg_sq_absmax : at.max_exp_avg_sq_floor;
     return {static_cast<unsigned char *>(at.param) + first * P::size,
             static_cast<const unsigned char *>(at.grad) + first * G::size,
             map_moments(
@@ -145,9 +138,9 @@ struct Stream8 {
 
   // What the state of a block has become.
   struct Stepped8 {
-    NewMoments<Quick> fresh;  // no roots yet; max_exp_avg_sq is the old one's
-    float square[each], largest_exp_avg, old_max_scale;
-    InRange8 range;
+    NewMoments fresh;
+    float largest_exp_avg;
+    bool odd;  // its scales are none that a step leaves
   };
 
   ADAMW_DEVICE Stepped8 moments(const Raw &raw) const {
@@ -155,20 +148,21 @@ struct Stream8 {
     float g[each];
     unpack<G>(g, raw.grad);
     const Factors8 f = mine.f;
-    const OldFactors old = old_factors(f, shuffle(raw.scale, 0), shuffle(raw.scale, 1));
-    s.old_max_scale = Amsgrad ? shuffle(raw.scale, 2) : 0.0f;
+    const StoredScale v{shuffle(raw.scale, 1), shuffle(raw.scale, 2)},
+        x{Amsgrad ? shuffle(raw.scale, 3) : 0.0f, Amsgrad ? shuffle(raw.scale, 4) : 0.0f};
+    const OldFactors old = old_factors(f, shuffle(raw.scale, 0), v.absmax);
+    const QuickLine line = quick_line(v.floor), max_line = quick_line(x.floor);
+    s.odd = !has_quick_line(v) || (Amsgrad && !has_quick_line(x));
     s.largest_exp_avg = 0.0f;
     for (int j = 0; j < each; ++j) {
-      const Moments<float> next =
-          update_moments8(value_at(tables.signed_value, raw.codes.exp_avg, j),
-                          value_at(tables.unsigned_square, raw.codes.exp_avg_sq, j), g[j], f, old);
-      s.range.v.see(next.exp_avg_sq);
+      const Moments<float> next = update_moments8(quick_exp_avg(raw.codes.exp_avg, j),
+                                                  quick_exp_avg_sq(raw.codes.exp_avg_sq, j, line), g[j], f, old);
       s.fresh.exp_avg[j] = next.exp_avg;
-      s.square[j] = next.exp_avg_sq;
+      s.fresh.exp_avg_sq[j] = next.exp_avg_sq;
       s.largest_exp_avg = max(s.largest_exp_avg, absolute(next.exp_avg));
       if (Amsgrad)
         s.fresh.max_exp_avg_sq[j] =
-            Quick(value_at(tables.unsigned_value, raw.codes.max_exp_avg_sq, j) * s.old_max_scale);
+            maximum(quick_exp_avg_sq(raw.codes.max_exp_avg_sq, j, max_line) * x.absmax, next.exp_avg_sq);
     }
     return s;
   }
@@ -202,27 +196,41 @@ struct Stream8 {
     return left;
   }
 
+  static ADAMW_DEVICE ExtremeBits of_warp(const float (&x)[each]) {
+    ExtremeBits seen;
+    for (int j = 0; j < each; ++j) seen.see(bits(x[j]));
+    return seen.of_warp();
+  }
+
   // False, with nothing written, if an element must be skipped or is out of fast_div_sqrt.h's range.
   ADAMW_DEVICE bool finish(const Place &at, std::uint32_t stride, std::uint32_t left, Stepped8 &now, Raw &raw) const {
     const Factors8 f = mine.f;
-    NewMoments<Quick> &fresh = now.fresh;
+    const NewMoments &fresh = now.fresh;
+    const float (&maxima)[each] = Amsgrad ? fresh.max_exp_avg_sq : fresh.exp_avg_sq;
     float p[each];
     unpack<P>(p, raw.param);
     for (int j = 0; j < each; ++j) {
-      fresh.exp_avg_sq[j] = sqrt(Quick(now.square[j]));
-      if (Amsgrad) fresh.max_exp_avg_sq[j] = maximum(fresh.max_exp_avg_sq[j], fresh.exp_avg_sq[j]);
-      p[j] = update_param8(Quick(p[j]), fresh.exp_avg[j], Amsgrad ? fresh.max_exp_avg_sq[j] : fresh.exp_avg_sq[j], f).x;
+      p[j] = update_param8(Quick(p[j]), Quick(fresh.exp_avg[j]), sqrt(Quick(maxima[j])), f).x;
     }
     read_param(raw, at, left > 1);
-    for (int j = 0; j < each; ++j) now.range.m.see(fresh.exp_avg[j].x);
-    const PerMoment<std::uint32_t> largest{warp_max(bits(now.largest_exp_avg)), largest_root_bits(fresh.exp_avg_sq),
-                                           Amsgrad ? largest_root_bits(fresh.max_exp_avg_sq) : 0u};
-    if (any(!now.range.all(now.largest_exp_avg, Amsgrad ? largest.max_exp_avg_sq : largest.exp_avg_sq))) return false;
-    if (!has_quick_inverse(largest.exp_avg) || !has_quick_inverse(largest.exp_avg_sq)) return false;
-    if (Amsgrad &&
-        (!has_quick_inverse(largest.max_exp_avg_sq) || (now.old_max_scale != 0.0f && now.old_max_scale < 0x1p-60f)))
-      return false;
-
+    const PerMoment<ExtremeBits> found{{warp_max(bits(now.largest_exp_avg)), 0u},
+                                       of_warp(fresh.exp_avg_sq),
+                                       Amsgrad ? of_warp(fresh.max_exp_avg_sq) : ExtremeBits{}};
+    const ExtremeBits &most = Amsgrad ? found.max_exp_avg_sq : found.exp_avg_sq;
+    if (now.odd || !in_range8(from_bits(found.exp_avg.largest), most.largest)) return false;
+    if (!has_quick_inverse(found.exp_avg.largest) || !has_quick_inverse(found.exp_avg_sq.largest)) return false;
+    if (Amsgrad && !has_quick_inverse(found.max_exp_avg_sq.largest)) return false;
+    std::uint32_t common = ~0u;
+    for (int j = 0; j < each; ++j) common &= bits(fresh.exp_avg[j]);
+    const bool zeros = found.exp_avg_sq.smallest < bits(0x1p-100f) || any((common & 0x20000000u) == 0);
+    if (zeros) {
+      InRange8 range;
+      for (int j = 0; j < each; ++j) {
+        range.m.see(fresh.exp_avg[j]), range.v.see(fresh.exp_avg_sq[j]);
+        if (Amsgrad) range.v.see(fresh.max_exp_avg_sq[j]);
+      }
+      if (any(!range.all())) return false;
+    }
     const std::uint32_t key = mine.state_group, elements = stride * block_size,
                         group = mine.end_group - left * (elements / 8);
     store_params<P, Share>(p, behind(at.param, elements * P::size), block_size, lane, table.head.stochastic_rounding,
@@ -231,13 +239,13 @@ struct Stream8 {
       fetch.ask(left);
       fetch_word_if(left > 2 && lane < scales, ahead(at.scale, stride * 4));
     }
-    const PerMoment<Scale> s =
-        map_moments(Amsgrad, [](std::uint32_t b) { return block_scale<Quick>(from_bits(b)); }, largest);
+    const PerMoment<Scale> s = RootCodes::scales<Quick>(
+        Amsgrad, map_moments(Amsgrad, [](const ExtremeBits &one) { return one.extremes(); }, found));
     std::uint32_t words[each];
     Words::spread<Share>(words, lane, [&](std::uint32_t g) { return mix32((group + g) ^ key); });
-    const Codes codes = encode<Amsgrad>(fresh, s, words, tables);
-    float scale = lane == 0 ? s.exp_avg.absmax : s.exp_avg_sq.absmax;
-    if (Amsgrad && lane == 2) scale = s.max_exp_avg_sq.absmax;
+    const Codes codes = zeros ? encode<Amsgrad, true>(fresh, s, words) : encode<Amsgrad, false>(fresh, s, words);
+    float scale = lane == 0 ? s.exp_avg.absmax : lane == 1 ? s.exp_avg_sq.absmax : s.exp_avg_sq.floor;
+    if (Amsgrad && lane >= 3) scale = lane == 3 ? s.max_exp_avg_sq.absmax : s.max_exp_avg_sq.floor;
     if (lane < scales) store_float(behind(at.scale, stride * 4), scale);
     for_each_moment(
         Amsgrad,
@@ -253,14 +261,13 @@ template <class P, class G, bool Amsgrad, int Warps, class Table>
 ADAMW_DEVICE void step8(const Table &table) {
   if (found_inf(table.head.found_inf)) return;
   Shared8<Warps> &own = shared<Shared8<Warps>>();
-  const Tables &t = filled(own.tables);
   WarpRow &mine = own.rows[warp_id()];
   mine.span = {};
   if constexpr (Same<P, RuntimeDtype>::value || Same<P, RuntimeDtypeInRuns>::value) {
     StepAny<Amsgrad, Same<P, RuntimeDtypeInRuns>::value, true, Warps, Table> body{table};
     over_items<Warps>(table.head.items, table.head.rounds, table.rows, table.head.rows, mine.span, body);
   } else {
-    Stream8<P, G, Amsgrad, Warps, Table> body{table, t, mine, own.fetches[warp_id()], lane_id()};
+    Stream8<P, G, Amsgrad, Warps, Table> body{table, mine, own.fetches[warp_id()], lane_id()};
     over_items<Warps>(table.head.items, table.head.rounds, table.rows, table.head.rows, mine.span, body);
   }
 }
