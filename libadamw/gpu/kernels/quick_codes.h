@@ -21,7 +21,7 @@ ADAMW_DEVICE float quick_exp_avg(const std::uint32_t *codes, int j) {
   constexpr std::uint32_t zero = root_of_zero(2);
   const float t = fma(code_as_float(codes, j), inverse_unit_127, -128.0f / 127.0f);
   const std::uint32_t least = bits(max(absolute(t), from_bits(zero)));
-  return from_bits((least << 2) - (zero << 2) | (bits(t) & 0x80000000u));
+  return from_bits(((least << 2) - (zero << 2)) | (bits(t) & 0x80000000u));
 }
 
 // A floor is at least the root of 0 but in fresh state, whose absmax is 0: there any value will do that is finite.
