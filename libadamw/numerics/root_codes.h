@@ -56,7 +56,7 @@ struct Scale {
 
 template <class F = float>
 ADAMW_INLINE Scale exp_avg_scale(float largest) {
-  if (largest >= smallest_scale) return {largest, as_float(F(1.0f) / F(largest)), 0.0f, 0.0f};
+  if (largest >= smallest_scale) return {largest, as_float(inverse(F(largest))), 0.0f, 0.0f};
   return {0.0f, 0.0f, 0.0f, 0.0f};
 }
 

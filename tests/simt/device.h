@@ -17,6 +17,8 @@
 #define ADAMW_DEVICE inline
 #define ADAMW_NOINLINE inline __attribute__((noinline))
 #define ADAMW_PARAMS const
+#define ADAMW_ASSUME(fact) \
+  if (!(fact)) simt::fail("not a fact: " #fact)
 #define ADAMW_LAUNCH_BOUNDS(threads, blocks_per_sm)
 
 namespace simt {
@@ -181,14 +183,11 @@ ADAMW_DEVICE void fetch_word_if(bool wanted, const void *p) {
   simt::check_aligned(p, 4, "fetch_word_if");
   if (wanted) static_cast<void>(*static_cast<const volatile std::uint32_t *>(p));
 }
-// Beyond the end, too, where nothing is read.
+// Beyond the end, too, where nothing is read. The upper half stays.
 template <class T>
 ADAMW_DEVICE T *ahead(T *p, std::uint32_t bytes) {
-  return reinterpret_cast<T *>(reinterpret_cast<std::uintptr_t>(p) + bytes);
-}
-template <class T>
-ADAMW_DEVICE T *behind(T *p, std::uint32_t bytes) {
-  return reinterpret_cast<T *>(reinterpret_cast<std::uintptr_t>(p) - bytes);
+  const auto from = reinterpret_cast<std::uintptr_t>(p);
+  return reinterpret_cast<T *>((from & ~std::uintptr_t{0xFFFFFFFF}) | static_cast<std::uint32_t>(from + bytes));
 }
 
 ADAMW_DEVICE std::uint32_t code_in_place(std::uint32_t word, int number) { return (word >> 8 * number & 255u) << 16; }

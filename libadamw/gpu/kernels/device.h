@@ -15,6 +15,7 @@
 #define ADAMW_DEVICE __device__ __forceinline__
 #define ADAMW_NOINLINE __device__ __noinline__  // rare paths: their registers are not the common path's
 #define ADAMW_PARAMS const __grid_constant__
+#define ADAMW_ASSUME(fact) __builtin_assume(fact)
 #define ADAMW_LAUNCH_BOUNDS(threads, blocks_per_sm) __launch_bounds__(threads, blocks_per_sm)
 
 namespace adamw {
@@ -184,16 +185,13 @@ ADAMW_DEVICE void fetch_word_if(bool wanted, const void *p) {
 }
 #undef ADAMW_IF
 
-// A pointer so many bytes further, and back. The compiler does not look through them: or it would add up the distance
-// once more for every part of what lies there, whose own offsets are free, in the instruction.
+// A pointer so many bytes further, where its upper half stays: one instruction, and two with a carry. The compiler does
+// not look through it, or it would add up the distance once more for every part of what lies there.
 template <class T>
 ADAMW_DEVICE T *ahead(T *p, std::uint32_t bytes) {
-  asm("{.reg .u64 wide; cvt.u64.u32 wide, %1; add.s64 %0, %0, wide;}" : "+l"(p) : "r"(bytes));
-  return p;
-}
-template <class T>
-ADAMW_DEVICE T *behind(T *p, std::uint32_t bytes) {
-  asm("{.reg .u64 wide; cvt.u64.u32 wide, %1; sub.s64 %0, %0, wide;}" : "+l"(p) : "r"(bytes));
+  asm("{.reg .u32 low, high; mov.b64 {low, high}, %0; add.u32 low, low, %1; mov.b64 %0, {low, high};}"
+      : "+l"(p)
+      : "r"(bytes));
   return p;
 }
 

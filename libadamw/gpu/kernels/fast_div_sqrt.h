@@ -39,6 +39,12 @@ ADAMW_DEVICE Quick operator/(Quick a, Quick b) {
   return fma(r, fma(-b.x, q, a.x), q);
 }
 
+// Where has_quick_inverse() says so, one correction is enough.
+ADAMW_DEVICE Quick inverse(Quick a) {
+  const float r = gpu::approximate_reciprocal(a.x);
+  return fma(r, fma(-a.x, r, 1.0f), r);
+}
+
 // Watches the operands of a step, the new exp_avg and exp_avg_sq: which of them is the smallest but for zero, which
 // subtracting one from the bits takes to the top.
 struct Lowest {
@@ -82,18 +88,21 @@ ADAMW_DEVICE bool quick_range(const Coefficients &c) {
 // two cases above; of millions of blocks some have it.
 ADAMW_DEVICE bool has_quick_inverse(std::uint32_t x) { return (~x & 0x7FFFFFu) != 0; }
 
-// The range of the 8-bit step: exp_avg is 0 or 2^-90 ... 2^20 in magnitude, exp_avg_sq, or its maximum, 0 or
-// 2^-100 ... 2^16. Then a denominator is at most 2^36, and a quotient at least 2^-126. Whoever steps knows the highest
-// without this.
+// The range of the 8-bit step: exp_avg is 0 or 2^-90 ... 2^20 in magnitude, exp_avg_sq, and its maximum, 0 or
+// 2^-100 ... 2^16. Then a root is 0 or 2^-50 ... 2^8, a denominator at most 2^36, a quotient at least 2^-126, and the
+// inverse of a block's largest at most 2^100. The quotient of its codes is 255 / (1 - floor), at most 2^32.
 struct InRange8 {
   LowestMagnitude m;
   Lowest v;
 
   ADAMW_DEVICE bool all() const { return m.at_least(0x1p-90f) && v.at_least(0x1p-100f); }
 };
-ADAMW_DEVICE bool in_range8(float largest_exp_avg, std::uint32_t largest_exp_avg_sq) {
-  return largest_exp_avg <= 0x1p20f && largest_exp_avg_sq <= bits(0x1p16f);
+// Of a block's largest, as bits; above those of any number are infinities, NaN and what is negative.
+ADAMW_DEVICE bool in_range8(std::uint32_t exp_avg, std::uint32_t exp_avg_sq) {
+  return (exp_avg <= bits(0x1p20f)) & (exp_avg_sq <= bits(0x1p16f));
 }
+// Whether no exp_avg is below 2^-63: all numbers from there on, up to 2, have this bit, and so has their conjunction.
+constexpr std::uint32_t common_bit = 0x20000000u;
 ADAMW_DEVICE bool quick_range(const Factors8 &f) {
   const float eps = absolute(f.eps);
   return eps >= 0x1p-60f && eps <= 0x1p35f && absolute(f.root_weight) <= 0x1p27f;

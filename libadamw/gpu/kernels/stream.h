@@ -48,7 +48,8 @@ struct Stream8 {
 
   ADAMW_DEVICE void items(std::uint32_t block, std::uint32_t count, std::uint32_t stride) {
     while (count != 0) {
-      const Run run = mine.run(block, count, stride, table.rows[mine.number].global_offset);
+      Run run = mine.run(block, count, stride, table.rows[mine.number].global_offset);
+      if (run.count > 1) run.count = reach(block, run, stride);
       std::uint32_t done = 0;
       bool stopped = run.count == 0;
       if (stopped) meet(stride);
@@ -72,18 +73,24 @@ struct Stream8 {
 
   // Where a block's first element of this lane lies, and one of the block's scales, if the lane has one: lanes 0, 1 and
   // 2 have exp_avg's absmax, exp_avg_sq's and its floor, and lanes 3 and 4 those of its maximum.
-  struct Place {
+  struct StatePlace {
     unsigned char *param;
-    const unsigned char *grad;
     PerMoment<unsigned char *> codes;
     float *scale;
 
     ADAMW_DEVICE void advance(std::uint32_t stride) {
       const std::uint32_t elements = stride * block_size;
       param = ahead(param, elements * P::size);
-      grad = ahead(grad, elements * G::size);
       for_each_moment(Amsgrad, [elements](unsigned char *&p) { p = ahead(p, elements); }, codes);
       scale = ahead(scale, stride * 4);
+    }
+  };
+  struct Place : StatePlace {
+    const unsigned char *grad;
+
+    ADAMW_DEVICE void advance(std::uint32_t stride) {
+      StatePlace::advance(stride);
+      grad = ahead(grad, stride * (block_size * G::size));
     }
   };
 
@@ -92,11 +99,36 @@ struct Stream8 {
     const std::int64_t first = begin + Share::index(lane, 0);
     float *scale = lane == 0 ? at.exp_avg_absmax : lane == 1 ? at.exp_avg_sq_absmax : at.exp_avg_sq_floor;
     if (Amsgrad && lane >= 3) scale = lane == 3 ? at.max_exp_avg_sq_absmax : at.max_exp_avg_sq_floor;
-    return {static_cast<unsigned char *>(at.param) + first * P::size,
-            static_cast<const unsigned char *>(at.grad) + first * G::size,
-            map_moments(
-                Amsgrad, [first](void *base) { return static_cast<unsigned char *>(base) + first; }, at.moments()),
-            scale + block};
+    return {{static_cast<unsigned char *>(at.param) + first * P::size,
+             map_moments(
+                 Amsgrad, [first](void *base) { return static_cast<unsigned char *>(base) + first; }, at.moments()),
+             scale + block},
+            static_cast<const unsigned char *>(at.grad) + first * G::size};
+  }
+
+  // How many of `count` blocks a pointer into `base` comes to before its upper half changes, which ahead() does not do;
+  // at least the first. `begin`: bytes before that.
+  static ADAMW_DEVICE std::uint32_t reach(std::uint32_t count, std::uint32_t stride, const void *base,
+                                          std::int64_t begin, std::uint32_t bytes) {
+    const std::uint64_t first = reinterpret_cast<std::uintptr_t>(base) + static_cast<std::uint64_t>(begin),
+                        step = std::uint64_t{stride} * bytes, last = first + (count - 1) * step + (bytes - 1);
+    if (((first ^ last) >> 32) == 0) return count;
+    const std::uint32_t behind = ~static_cast<std::uint32_t>(first);  // bytes behind the first one
+    return behind < bytes ? 1 : smaller(count, 1 + (behind - (bytes - 1)) / static_cast<std::uint32_t>(step));
+  }
+  ADAMW_DEVICE std::uint32_t reach(std::uint32_t block, const Run &run, std::uint32_t stride) const {
+    const AllBuffers &at = mine.at;
+    std::uint32_t count = reach(run.count, stride, at.param, run.begin * P::size, block_size * P::size);
+    count = reach(count, stride, at.grad, run.begin * G::size, block_size * G::size);
+    for_each_moment(
+        Amsgrad,
+        [&](const void *codes, const ScaleBuffers &scale) {
+          count = reach(count, stride, codes, run.begin, block_size);
+          count = reach(count, stride, scale.absmax, std::int64_t{block} * 4, 4);
+          if (scale.floor != nullptr) count = reach(count, stride, scale.floor, std::int64_t{block} * 4, 4);
+        },
+        at.moments(), at.scales());
+    return count;
   }
 
   // What this warp asks for on behalf of its block of threads: warp 0 for the parameters of all of them, warp 1 for the
@@ -126,9 +158,9 @@ struct Stream8 {
       load_words_if<Share::run * size / 4>(wanted, from + 32 * j * size, words + j * size / 4);
   }
   ADAMW_DEVICE void read_state(Raw &raw, const Place &at, bool wanted) const {
-    read<1>(raw.codes.exp_avg, at.codes.exp_avg, wanted);
-    read<1>(raw.codes.exp_avg_sq, at.codes.exp_avg_sq, wanted);
-    if (Amsgrad) read<1>(raw.codes.max_exp_avg_sq, at.codes.max_exp_avg_sq, wanted);
+    for_each_moment(
+        Amsgrad, [wanted](std::uint32_t (&to)[2], const unsigned char *from) { read<1>(to, from, wanted); }, raw.codes,
+        at.codes);
     read<G::size>(raw.grad, at.grad, wanted);
     load_float_if(wanted && lane < scales, at.scale, &raw.scale);
   }
@@ -139,7 +171,6 @@ struct Stream8 {
   // What the state of a block has become.
   struct Stepped8 {
     NewMoments fresh;
-    float largest_exp_avg;
     bool odd;  // its scales are none that a step leaves
   };
 
@@ -153,13 +184,11 @@ struct Stream8 {
     const OldFactors old = old_factors(f, shuffle(raw.scale, 0), v.absmax);
     const QuickLine line = quick_line(v.floor), max_line = quick_line(x.floor);
     s.odd = !has_quick_line(v) || (Amsgrad && !has_quick_line(x));
-    s.largest_exp_avg = 0.0f;
     for (int j = 0; j < each; ++j) {
       const Moments<float> next = update_moments8(quick_exp_avg(raw.codes.exp_avg, j),
                                                   quick_exp_avg_sq(raw.codes.exp_avg_sq, j, line), g[j], f, old);
       s.fresh.exp_avg[j] = next.exp_avg;
       s.fresh.exp_avg_sq[j] = next.exp_avg_sq;
-      s.largest_exp_avg = max(s.largest_exp_avg, absolute(next.exp_avg));
       if (Amsgrad)
         s.fresh.max_exp_avg_sq[j] =
             maximum(quick_exp_avg_sq(raw.codes.max_exp_avg_sq, j, max_line) * x.absmax, next.exp_avg_sq);
@@ -168,7 +197,7 @@ struct Stream8 {
   }
 
   // How many blocks it has left: from the first with an element that must be skipped or is out of fast_div_sqrt.h's
-  // range. While a block is stepped, the next is read: `at` is the place of that, which the stores reach back from.
+  // range. While a block is stepped, the next is read.
   ADAMW_DEVICE std::uint32_t stream(std::uint32_t block, std::uint32_t count, const Run &run, std::uint32_t stride) {
     Place at = place(block, run.begin);
     warp_barrier();
@@ -184,18 +213,25 @@ struct Stream8 {
     Raw raw;
     read_state(raw, at, true);
     read_param(raw, at, true);
-    at.advance(stride);
     Stepped8 now = moments(raw);
+    StatePlace to = at;
     for (;;) {
+      at.advance(stride);
       meet(stride);
       read_state(raw, at, left > 1);
-      if (!finish(at, stride, left, now, raw) || --left == 0) break;
-      at.advance(stride);
+      if (!finish(at, to, stride, left, now, raw) || --left == 0) break;
+      to.advance(stride);
       now = moments(raw);
     }
     return left;
   }
 
+  // The bits of it. Pairs first: a maximum of magnitudes takes two numbers, one of integers, which have none, three.
+  static ADAMW_DEVICE std::uint32_t largest_magnitude(const float (&x)[each]) {
+    std::uint32_t largest = 0;
+    for (int j = 0; j < each; j += 2) largest = larger(largest, bits(max(absolute(x[j]), absolute(x[j + 1]))));
+    return largest;
+  }
   static ADAMW_DEVICE ExtremeBits of_warp(const float (&x)[each]) {
     ExtremeBits seen;
     for (int j = 0; j < each; ++j) seen.see(bits(x[j]));
@@ -203,7 +239,9 @@ struct Stream8 {
   }
 
   // False, with nothing written, if an element must be skipped or is out of fast_div_sqrt.h's range.
-  ADAMW_DEVICE bool finish(const Place &at, std::uint32_t stride, std::uint32_t left, Stepped8 &now, Raw &raw) const {
+  // `to`: where the block lies; `at`: where the next does.
+  ADAMW_DEVICE bool finish(const Place &at, const StatePlace &to, std::uint32_t stride, std::uint32_t left,
+                           const Stepped8 &now, Raw &raw) const {
     const Factors8 f = mine.f;
     const NewMoments &fresh = now.fresh;
     const float (&maxima)[each] = Amsgrad ? fresh.max_exp_avg_sq : fresh.exp_avg_sq;
@@ -213,28 +251,44 @@ struct Stream8 {
       p[j] = update_param8(Quick(p[j]), Quick(fresh.exp_avg[j]), sqrt(Quick(maxima[j])), f).x;
     }
     read_param(raw, at, left > 1);
-    const PerMoment<ExtremeBits> found{{warp_max(bits(now.largest_exp_avg)), 0u},
-                                       of_warp(fresh.exp_avg_sq),
-                                       Amsgrad ? of_warp(fresh.max_exp_avg_sq) : ExtremeBits{}};
-    const ExtremeBits &most = Amsgrad ? found.max_exp_avg_sq : found.exp_avg_sq;
-    if (now.odd || !in_range8(from_bits(found.exp_avg.largest), most.largest)) return false;
-    if (!has_quick_inverse(found.exp_avg.largest) || !has_quick_inverse(found.exp_avg_sq.largest)) return false;
-    if (Amsgrad && !has_quick_inverse(found.max_exp_avg_sq.largest)) return false;
     std::uint32_t common = ~0u;
     for (int j = 0; j < each; ++j) common &= bits(fresh.exp_avg[j]);
-    const bool zeros = found.exp_avg_sq.smallest < bits(0x1p-100f) || any((common & 0x20000000u) == 0);
-    if (zeros) {
-      InRange8 range;
-      for (int j = 0; j < each; ++j) {
-        range.m.see(fresh.exp_avg[j]), range.v.see(fresh.exp_avg_sq[j]);
-        if (Amsgrad) range.v.see(fresh.max_exp_avg_sq[j]);
-      }
-      if (any(!range.all())) return false;
+    const bool small = any((common & common_bit) == 0);
+    const PerMoment<ExtremeBits> found{{warp_max(largest_magnitude(fresh.exp_avg)), 0u},
+                                       of_warp(fresh.exp_avg_sq),
+                                       Amsgrad ? of_warp(fresh.max_exp_avg_sq) : ExtremeBits{}};
+    const std::uint32_t most = (Amsgrad ? found.max_exp_avg_sq : found.exp_avg_sq).largest;
+    bool quick = !now.odd & in_range8(found.exp_avg.largest, most) & has_quick_inverse(found.exp_avg.largest) &
+                 has_quick_inverse(found.exp_avg_sq.largest);
+    if (Amsgrad) quick &= has_quick_inverse(found.max_exp_avg_sq.largest);
+    if (quick & !small & (found.exp_avg_sq.smallest >= bits(0x1p-100f))) {
+      ADAMW_ASSUME(from_bits(found.exp_avg.largest) >= smallest_scale);
+      ADAMW_ASSUME(from_bits(found.exp_avg_sq.largest) >= smallest_scale);
+      if (Amsgrad) ADAMW_ASSUME(from_bits(found.max_exp_avg_sq.largest) >= smallest_scale);
+      store<false>(at, to, stride, left, fresh, found, p);
+      return true;
     }
-    const std::uint32_t key = mine.state_group, elements = stride * block_size,
-                        group = mine.end_group - left * (elements / 8);
-    store_params<P, Share>(p, behind(at.param, elements * P::size), block_size, lane, table.head.stochastic_rounding,
-                           mine.c.param_key, (std::uint64_t{mine.group_high} << 32 | group) * 8);
+    if (!quick || !careful_range(now)) return false;
+    store<true>(at, to, stride, left, fresh, found, p);
+    return true;
+  }
+
+  // Of blocks with zeros, or almost.
+  ADAMW_DEVICE bool careful_range(const Stepped8 &now) const {
+    InRange8 range;
+    for (int j = 0; j < each; ++j) {
+      range.m.see(now.fresh.exp_avg[j]), range.v.see(now.fresh.exp_avg_sq[j]);
+      if (Amsgrad) range.v.see(now.fresh.max_exp_avg_sq[j]);
+    }
+    return !any(!range.all());
+  }
+
+  template <bool Zeros>
+  ADAMW_DEVICE void store(const Place &at, const StatePlace &to, std::uint32_t stride, std::uint32_t left,
+                          const NewMoments &fresh, const PerMoment<ExtremeBits> &found, const float (&p)[each]) const {
+    const std::uint32_t key = mine.state_group, group = mine.end_group - left * (stride * (block_size / 8));
+    store_params<P, Share>(p, to.param, block_size, lane, table.head.stochastic_rounding, mine.c.param_key,
+                           (std::uint64_t{mine.group_high} << 32 | group) * 8);
     if (side_by_side) {
       fetch.ask(left);
       fetch_word_if(left > 2 && lane < scales, ahead(at.scale, stride * 4));
@@ -243,17 +297,13 @@ struct Stream8 {
         Amsgrad, map_moments(Amsgrad, [](const ExtremeBits &one) { return one.extremes(); }, found));
     std::uint32_t words[each];
     Words::spread<Share>(words, lane, [&](std::uint32_t g) { return mix32((group + g) ^ key); });
-    const Codes codes = zeros ? encode<Amsgrad, true>(fresh, s, words) : encode<Amsgrad, false>(fresh, s, words);
+    const Codes codes = encode<Amsgrad, Zeros>(fresh, s, words);
     float scale = lane == 0 ? s.exp_avg.absmax : lane == 1 ? s.exp_avg_sq.absmax : s.exp_avg_sq.floor;
     if (Amsgrad && lane >= 3) scale = lane == 3 ? s.max_exp_avg_sq.absmax : s.max_exp_avg_sq.floor;
-    if (lane < scales) store_float(behind(at.scale, stride * 4), scale);
+    if (lane < scales) store_float(to.scale, scale);
     for_each_moment(
-        Amsgrad,
-        [elements](const std::uint32_t (&code)[each], unsigned char *to) {
-          store_codes<Share>(code, behind(to, elements));
-        },
-        codes, at.codes);
-    return true;
+        Amsgrad, [](const std::uint32_t (&code)[each], unsigned char *first) { store_codes<Share>(code, first); },
+        codes, to.codes);
   }
 };
 
