@@ -191,6 +191,9 @@ ADAMW_DEVICE T *ahead(T *p, std::uint32_t bytes) {
 }
 
 ADAMW_DEVICE std::uint32_t code_in_place(std::uint32_t word, int number) { return (word >> 8 * number & 255u) << 16; }
+ADAMW_DEVICE std::uint32_t with_sign(std::uint32_t magnitude, std::uint32_t sign) {
+  return (magnitude & 0x7FFFFFFFu) | (sign & 0x80000000u);
+}
 ADAMW_DEVICE std::uint32_t pack_codes(std::uint32_t a, std::uint32_t b, std::uint32_t c, std::uint32_t d) {
   if (simt::mutated(simt::codes_swapped)) std::swap(b, c);
   const auto byte = [](std::uint32_t x) { return x >> 16 & 255u; };

@@ -17,7 +17,7 @@ ADAMW_DEVICE float code_as_float(const std::uint32_t *codes, int j) {
 // drops are those that unroot() subtracts, in all t but 0, which stays 0.
 ADAMW_DEVICE float quick_exp_avg(const std::uint32_t *codes, int j) {
   const float t = fma(code_as_float(codes, j), (1.0f / 127.0f) * 0x1p102f, (-128.0f / 127.0f) * 0x1p-31f);
-  return from_bits((bits(t) << 2 & 0x7FFFFFFFu) | (bits(t) & 0x80000000u));
+  return from_bits(with_sign(bits(t) << 2, bits(t)));
 }
 
 // A floor is at least the root of 0 but in fresh state, whose absmax is 0: there any value will do that is finite.
