@@ -60,13 +60,16 @@ ADAMW_INLINE Scale exp_avg_scale(float largest) {
   return {0.0f, 0.0f, 0.0f, 0.0f};
 }
 
-// per_code is a little less than 255 / (1 - floor), so that no sum of a position and noise passes the last code.
+// A little less than 255 / width, so that no sum of a position and noise passes the last code.
+constexpr float almost_last_code = 255.0f - 0x1p-16f;
+ADAMW_INLINE float codes_over(float width) { return almost_last_code / width; }
+
 template <class F = float>
 ADAMW_INLINE Scale exp_avg_sq_scale(float largest, float smallest) {
   Scale s = exp_avg_scale<F>(largest);
   s.floor = root<3>(smallest * s.inverse);
   const float width = 1.0f - s.floor;
-  s.per_code = as_float(F(255.0f - 0x1p-16f) / F(width > 0x1p-24f ? width : 0x1p-24f));
+  s.per_code = as_float(codes_over(F(width > 0x1p-24f ? width : 0x1p-24f)));
   return s;
 }
 

@@ -8,7 +8,7 @@
 
 #include "scalar_ops.h"
 // The operations on lanes come first.
-#include "../../numerics/math.h"
+#include "../../numerics/root_codes.h"
 
 namespace adamw {
 
@@ -26,11 +26,14 @@ ADAMW_DEVICE Quick maximum(Quick a, Quick b) { return maximum(a.x, b.x); }
 ADAMW_DEVICE bool not_equal(Quick a, Quick b) { return a.x != b.x; }
 ADAMW_DEVICE Quick select(bool m, Quick a, Quick b) { return m ? a.x : b.x; }
 
-ADAMW_DEVICE Quick sqrt(Quick a) {
-  const float y = min(gpu::approximate_inverse_root(a.x), 0x1p60f);  // of 0: no infinity
+// The root of a, from the approximate inverse of it. Zeros: a may be 0.
+template <bool Zeros>
+ADAMW_DEVICE Quick root_from(Quick a, float inverse_root) {
+  const float y = Zeros ? min(inverse_root, 0x1p60f) : inverse_root;  // of 0: no infinity
   const float s = a.x * y;
   return fma(fma(-s, s, a.x), 0.5f * y, s);
 }
+ADAMW_DEVICE Quick sqrt(Quick a) { return root_from<true>(a, gpu::approximate_inverse_root(a.x)); }
 
 ADAMW_DEVICE Quick operator/(Quick a, Quick b) {
   float r = gpu::approximate_reciprocal(b.x);
@@ -43,6 +46,12 @@ ADAMW_DEVICE Quick operator/(Quick a, Quick b) {
 ADAMW_DEVICE Quick inverse(Quick a) {
   const float r = gpu::approximate_reciprocal(a.x);
   return fma(r, fma(-a.x, r, 1.0f), r);
+}
+
+// For this dividend, the approximation itself will do: of all divisors (tests/simt/test_fast_div_sqrt.cpp).
+ADAMW_DEVICE Quick codes_over(Quick width) {
+  const float r = gpu::approximate_reciprocal(width.x), q = almost_last_code * r;
+  return fma(r, fma(-width.x, q, almost_last_code), q);
 }
 
 // Watches the operands of a step, the new exp_avg and exp_avg_sq: which of them is the smallest but for zero, which

@@ -3,27 +3,23 @@
 //
 // The way of one block through the headers of this folder:
 //   kernels.cu          names the kernel, for its dtypes, and how many threads share a multiprocessor. The launch's
-//   table
-//                       (../table.h) holds all tensors: nothing has been uploaded before.
-//   step8()             (below) fills the tables of codes in shared memory (block.h), and hands Stream8 to
-//   over_items(). row_iteration.h     over_items() gives the warp its blocks of a tensor; WarpRow.enter() derives the
-//   tensor's
+//                       table (../table.h) holds all tensors: nothing has been uploaded before.
+//   row_iteration.h     over_items() gives the warp its blocks of a tensor; WarpRow.enter() derives the tensor's
 //                       coefficients once (coefficients.h, factors8() of math.h) and keeps them in shared memory.
 //                       WarpRow.run() says how many of the blocks the common path may take together.
 //   Stream8.stream()    goes through such a run. Each lane has eight elements of a block (elements.h), read in vectors:
 //     read_state(), read_param()  loads, which device.h spells for the machine; those of the next block are on their
-//     way
-//                       while this one is computed
-//     moments()         codes to values by the tables (block.h), then update_moments8() (math.h)
-//     finish()          roots and the parameter (math.h, with the division of fast_div_sqrt.h); the largest numbers of
-//     the
-//                       warp, from which the scales follow; the parameters are stored, rounded stochastically by words
-//                       of a hash (Words of elements.h) if so asked; encode() (step.h, dynamic_codes.h) rounds the
-//                       moments; scales and codes are stored.
+//                       way while this one is computed
+//     moments()         codes to values (quick_codes.h), then update_moments8() (math.h)
+//     finish()          the largest and smallest numbers of the warp, which say whether the block is in range, and
+//                       whether it has zeros
+//     go_on()           roots and the parameter (math.h, with the division of fast_div_sqrt.h); the parameters are
+//                       stored, rounded stochastically by words of a hash (Words of elements.h) if so asked; the scales
+//                       follow from the extremes; encode() (step.h, root_codes.h) rounds the moments; scales and codes
+//                       are stored. It is there twice: blocks with zeros cost some instructions more.
 //   any_block8()        (step.h) takes a block that finish() refuses before it has written anything: numbers that are
-//   not
-//                       finite, or beyond what fast_div_sqrt.h divides exactly; and those that are short, misaligned,
-//                       or of a dtype known at run time only.
+//                       not finite, or beyond what fast_div_sqrt.h divides exactly; and those that are short,
+//                       misaligned, or of a dtype known at run time only.
 #pragma once
 
 #include "quick_codes.h"
@@ -71,15 +67,18 @@ struct Stream8 {
     if (side_by_side) barrier_if(stride > Warps);
   }
 
-  // Where a block's first element of this lane lies, and one of the block's scales, if the lane has one: lanes 0, 1 and
-  // 2 have exp_avg's absmax, exp_avg_sq's and its floor, and lanes 3 and 4 those of its maximum.
+  // Where a block's first element of this lane lies, and one of the block's scales: lanes 0, 1 and 2 have exp_avg's
+  // absmax, exp_avg_sq's and its floor, lanes 3 and 4 those of its maximum. All others have the last one, too: that
+  // they read and write the same is cheaper than to ask whose it is.
   struct StatePlace {
     unsigned char *param;
     PerMoment<unsigned char *> codes;
     float *scale;
+    std::uint32_t group;
 
     ADAMW_DEVICE void advance(std::uint32_t stride) {
       const std::uint32_t elements = stride * block_size;
+      group += elements / 8;
       param = ahead(param, elements * P::size);
       for_each_moment(Amsgrad, [elements](unsigned char *&p) { p = ahead(p, elements); }, codes);
       scale = ahead(scale, stride * 4);
@@ -102,7 +101,7 @@ struct Stream8 {
     return {{static_cast<unsigned char *>(at.param) + first * P::size,
              map_moments(
                  Amsgrad, [first](void *base) { return static_cast<unsigned char *>(base) + first; }, at.moments()),
-             scale + block},
+             scale + block, 0},
             static_cast<const unsigned char *>(at.grad) + first * G::size};
   }
 
@@ -130,6 +129,9 @@ struct Stream8 {
         at.moments(), at.scales());
     return count;
   }
+
+  // The group of eight elements that the lane's first is in, counted in its block.
+  ADAMW_DEVICE std::uint32_t first_group() const { return static_cast<std::uint32_t>(Share::index(lane, 0)) / 8; }
 
   // What this warp asks for on behalf of its block of threads: warp 0 for the parameters of all of them, warp 1 for the
   // gradients, and so on. One request for a long stretch reads memory faster than many for short ones.
@@ -162,7 +164,7 @@ struct Stream8 {
         Amsgrad, [wanted](std::uint32_t (&to)[2], const unsigned char *from) { read<1>(to, from, wanted); }, raw.codes,
         at.codes);
     read<G::size>(raw.grad, at.grad, wanted);
-    load_float_if(wanted && lane < scales, at.scale, &raw.scale);
+    load_float_if(wanted, at.scale, &raw.scale);
   }
   ADAMW_DEVICE void read_param(Raw &raw, const Place &at, bool wanted) const {
     read<P::size>(raw.param, at.param, wanted);
@@ -205,7 +207,6 @@ struct Stream8 {
       mine.block = block, mine.count = count, mine.run_count = run.count;
       mine.group_high = run.group_high;
       mine.state_group = group_key(mine.c.state_key, run.group_high);
-      mine.end_group = run.group + run.count * (stride * (block_size / 8));
       if (side_by_side) fetch = first_fetch(run.count, stride, run.begin);
     }
     warp_barrier();
@@ -215,12 +216,12 @@ struct Stream8 {
     read_param(raw, at, true);
     Stepped8 now = moments(raw);
     StatePlace to = at;
+    to.group = run.group + first_group();
     for (;;) {
       at.advance(stride);
       meet(stride);
       read_state(raw, at, left > 1);
       if (!finish(at, to, stride, left, now, raw) || --left == 0) break;
-      to.advance(stride);
       now = moments(raw);
     }
     return left;
@@ -240,17 +241,12 @@ struct Stream8 {
 
   // False, with nothing written, if an element must be skipped or is out of fast_div_sqrt.h's range.
   // `to`: where the block lies; `at`: where the next does.
-  ADAMW_DEVICE bool finish(const Place &at, const StatePlace &to, std::uint32_t stride, std::uint32_t left,
+  ADAMW_DEVICE bool finish(const Place &at, StatePlace &to, std::uint32_t stride, std::uint32_t left,
                            const Stepped8 &now, Raw &raw) const {
-    const Factors8 f = mine.f;
     const NewMoments &fresh = now.fresh;
     const float (&maxima)[each] = Amsgrad ? fresh.max_exp_avg_sq : fresh.exp_avg_sq;
-    float p[each];
-    unpack<P>(p, raw.param);
-    for (int j = 0; j < each; ++j) {
-      p[j] = update_param8(Quick(p[j]), Quick(fresh.exp_avg[j]), sqrt(Quick(maxima[j])), f).x;
-    }
-    read_param(raw, at, left > 1);
+    float inverse_roots[each];
+    for (int j = 0; j < each; ++j) inverse_roots[j] = approximate_inverse_root(maxima[j]);
     std::uint32_t common = ~0u;
     for (int j = 0; j < each; ++j) common &= bits(fresh.exp_avg[j]);
     const bool small = any((common & common_bit) == 0);
@@ -265,11 +261,11 @@ struct Stream8 {
       ADAMW_ASSUME(from_bits(found.exp_avg.largest) >= smallest_scale);
       ADAMW_ASSUME(from_bits(found.exp_avg_sq.largest) >= smallest_scale);
       if (Amsgrad) ADAMW_ASSUME(from_bits(found.max_exp_avg_sq.largest) >= smallest_scale);
-      store<false>(at, to, stride, left, fresh, found, p);
+      go_on<false>(at, to, stride, left, fresh, inverse_roots, found, raw);
       return true;
     }
     if (!quick || !careful_range(now)) return false;
-    store<true>(at, to, stride, left, fresh, found, p);
+    go_on<true>(at, to, stride, left, fresh, inverse_roots, found, raw);
     return true;
   }
 
@@ -283,10 +279,20 @@ struct Stream8 {
     return !any(!range.all());
   }
 
+  // Everything else, of a block in range.
   template <bool Zeros>
-  ADAMW_DEVICE void store(const Place &at, const StatePlace &to, std::uint32_t stride, std::uint32_t left,
-                          const NewMoments &fresh, const PerMoment<ExtremeBits> &found, const float (&p)[each]) const {
-    const std::uint32_t key = mine.state_group, group = mine.end_group - left * (stride * (block_size / 8));
+  ADAMW_DEVICE void go_on(const Place &at, StatePlace &to, std::uint32_t stride, std::uint32_t left,
+                          const NewMoments &fresh, const float (&inverse_roots)[each],
+                          const PerMoment<ExtremeBits> &found, Raw &raw) const {
+    const Factors8 f = mine.f;
+    const float (&maxima)[each] = Amsgrad ? fresh.max_exp_avg_sq : fresh.exp_avg_sq;
+    float p[each];
+    unpack<P>(p, raw.param);
+    for (int j = 0; j < each; ++j) {
+      p[j] = update_param8(Quick(p[j]), Quick(fresh.exp_avg[j]), root_from<Zeros>(maxima[j], inverse_roots[j]), f).x;
+    }
+    read_param(raw, at, left > 1);
+    const std::uint32_t key = mine.state_group, group = to.group - first_group();
     store_params<P, Share>(p, to.param, block_size, lane, table.head.stochastic_rounding, mine.c.param_key,
                            (std::uint64_t{mine.group_high} << 32 | group) * 8);
     if (side_by_side) {
@@ -300,10 +306,11 @@ struct Stream8 {
     const Codes codes = encode<Amsgrad, Zeros>(fresh, s, words);
     float scale = lane == 0 ? s.exp_avg.absmax : lane == 1 ? s.exp_avg_sq.absmax : s.exp_avg_sq.floor;
     if (Amsgrad && lane >= 3) scale = lane == 3 ? s.max_exp_avg_sq.absmax : s.max_exp_avg_sq.floor;
-    if (lane < scales) store_float(to.scale, scale);
+    store_float(to.scale, scale);
     for_each_moment(
         Amsgrad, [](const std::uint32_t (&code)[each], unsigned char *first) { store_codes<Share>(code, first); },
         codes, to.codes);
+    to.advance(stride);
   }
 };
 
