@@ -11,12 +11,14 @@ double gradient_squares(const StepKind &kind, const Row &row, std::int64_t first
   double sum = 0.0;
   for (std::int64_t block = first; block < last; ++block) {
     o.place(row, block);
-    load_floats(o.grad, row.tensor.grad, kind.grad_dtype, o.begin, o.n, o.padded);
+    o.grad.load(row.tensor.grad, kind.grad_dtype, o.begin, o.n, o.padded);
     V squares(0.0f);
-    for (int i = 0; i < o.padded; i += lanes) {
-      const V g = load(o.grad.at + i) * V(row.coefficients.gradient_scale);
-      squares = fma(g, g, squares);
-    }
+    o.grad.dispatch([&](auto type) {
+      for (int i = 0; i < o.padded; i += lanes) {
+        const V g = o.grad.floats(type, i) * V(row.coefficients.gradient_scale);
+        squares = fma(g, g, squares);
+      }
+    });
     sum += sum_of_lanes(squares);
   }
   return sum;

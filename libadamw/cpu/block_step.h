@@ -26,7 +26,7 @@ std::int64_t step_blocks(const StepKind &kind, const Row &row, const PerMoment<S
       fill_words(words, c.state_key, static_cast<std::uint64_t>(index), o.padded);
       return words;
     });
-    store_params({o.param.at, row.tensor.param, index, o.begin, o.n, o.padded}, kind, c, words);
+    o.commit(c, index, words);
     moments.commit();
   }
   return skipped;
