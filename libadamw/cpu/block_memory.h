@@ -98,30 +98,40 @@ struct Elements {
   }
 };
 
-// The random words of elements start .. start + n (n a multiple of the vector).
-ADAMW_ONCE void fill_words(std::uint32_t *words, std::uint32_t key, std::uint64_t start, int n) {
-  const std::uint64_t group = start >> 3;
-  const std::uint32_t low = static_cast<std::uint32_t>(group);
-  if ((start & 7) != 0 || low > 0xFFFFFFFFu - ADAMW_BLOCK_SIZE / 8) {
-    for (int i = 0; i < n; ++i) words[i] = random_word(key, start + static_cast<std::uint64_t>(i));
-    return;
+// The random words of a block, one an element. A hash serves a group of eight: where groups begin with the block, a
+// product is all that is left to do for an element.
+struct Words {
+  alignas(64) std::uint32_t hashes[ADAMW_BLOCK_SIZE / 8], all[ADAMW_BLOCK_SIZE], multipliers[lanes];
+  bool grouped;
+
+  Words() {
+    for (int i = 0; i < lanes; ++i) multipliers[i] = word_multipliers[i & 7];
   }
-  alignas(64) std::uint32_t hashes[ADAMW_BLOCK_SIZE / 8], numbers[lanes], multipliers[lanes];
-  for (int i = 0; i < lanes; ++i) {
-    numbers[i] = static_cast<std::uint32_t>(i);
-    multipliers[i] = word_multipliers[i & 7];
+  // Those of elements start .. start + n (n a multiple of the vector).
+  ADAMW_INLINE void fill(std::uint32_t key, std::int64_t first, int n) {
+    const auto start = static_cast<std::uint64_t>(first), group = start >> 3;
+    const auto low = static_cast<std::uint32_t>(group);
+    grouped = (start & 7) == 0 && low <= 0xFFFFFFFFu - ADAMW_BLOCK_SIZE / 8;
+    if (!grouped) {
+      for (int i = 0; i < n; ++i) all[i] = random_word(key, start + static_cast<std::uint64_t>(i));
+      return;
+    }
+    alignas(64) std::uint32_t numbers[lanes];
+    for (int i = 0; i < lanes; ++i) numbers[i] = static_cast<std::uint32_t>(i);
+    const I upper(group_key(key, static_cast<std::uint32_t>(group >> 32)));
+    for (int i = 0; i < ADAMW_BLOCK_SIZE / 8; i += lanes) {
+      store(hashes + i, mix32((load(numbers) + I(low + static_cast<std::uint32_t>(i))) ^ upper));
+    }
   }
-  const I upper(group_key(key, static_cast<std::uint32_t>(group >> 32)));
-  for (int i = 0; i < ADAMW_BLOCK_SIZE / 8; i += lanes) {
-    store(hashes + i, mix32((load(numbers) + I(low + static_cast<std::uint32_t>(i))) ^ upper));
-  }
-  for (int i = 0; i < n; i += lanes) store(words + i, spread(hashes + i / 8) * load(multipliers));
-}
+  // Of elements i, i + 1, ...
+  ADAMW_INLINE I of_groups(int i) const { return spread(hashes + i / 8) * load(multipliers); }
+  ADAMW_INLINE I of_any(int i) const { return grouped ? of_groups(i) : load(all + i); }
+};
 
 // Rounds `padded` stepped parameters stochastically to where they belong.
-ADAMW_ONCE void round_params(Elements &to, const float *values, int padded, const std::uint32_t *words) {
+ADAMW_ONCE void round_params(Elements &to, const float *values, int padded, const Words &words) {
   to.dispatch([&](auto type) {
-    for (int i = 0; i < padded; i += lanes) store_rounded(type, to.at, i, load(values + i), load(words + i));
+    for (int i = 0; i < padded; i += lanes) store_rounded(type, to.at, i, load(values + i), words.of_any(i));
   });
 }
 

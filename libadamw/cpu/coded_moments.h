@@ -98,10 +98,10 @@ ADAMW_ONCE void update_masked_moments(NewMoments &fresh, const Operands &o, cons
   o.grad.dispatch([&](auto type) ADAMW_ALWAYS { update_moments<Codes, Amsgrad, true>(type, fresh, o, was, f, skip_zeros); });
 }
 
-// Steps the parameters and encodes the moments. Zeros: some may be zero.
-template <class Codes, bool Amsgrad, bool Masked, bool Zeros, class Type>
+// Steps the parameters and encodes the moments. Common: none is zero, and groups of random words begin with the block.
+template <class Codes, bool Amsgrad, bool Masked, bool Common, class Type>
 ADAMW_INLINE void finish(Type type, Operands &o, OldMoments &was, const NewMoments &fresh, const Factors8 &f,
-                         const PerMoment<Scale> &scales, const std::uint32_t *words) {
+                         const PerMoment<Scale> &scales, const Words &words) {
   for (int i = 0; i < o.padded; i += lanes) {
     PerMoment<V> x;
     x.exp_avg = load(fresh.moments.exp_avg.at + i);
@@ -109,17 +109,18 @@ ADAMW_INLINE void finish(Type type, Operands &o, OldMoments &was, const NewMomen
     if (Amsgrad) x.max_exp_avg_sq = load(fresh.moments.max_exp_avg_sq.at + i);
     const V p = o.params(type, i), next = update_param8(p, x.exp_avg, load(fresh.root.at + i), f);
     o.set_params(type, i, Masked ? select(not_equal(load(fresh.steps.at + i), V(0.0f)), next, p) : next);
-    const PerMoment<I> codes = Codes::template encode<Zeros>(Amsgrad, x, scales, noise_of(load(words + i)));
+    const PerMoment<I> codes = Codes::template encode<!Common>(
+        Amsgrad, x, scales, noise_of(Common ? words.of_groups(i) : words.of_any(i)));
     for_each_moment(
         Amsgrad, [i](Staged<std::uint8_t> &to, const I &code) { store_codes(to.at + i, code); }, was.codes, codes);
   }
 }
 
-// Fewer blocks have zeros than have none, and masks are rare.
+// Any block: fewer have zeros than have none, and masks are rare.
 template <class Codes, bool Amsgrad, bool Masked>
-ADAMW_ONCE void finish_zeros(Operands &o, OldMoments &was, const NewMoments &fresh, const Factors8 &f,
-                             const PerMoment<Scale> &scales, const std::uint32_t *words) {
-  o.dispatch_params([&](auto type) ADAMW_ALWAYS { finish<Codes, Amsgrad, Masked, true>(type, o, was, fresh, f, scales, words); });
+ADAMW_ONCE void finish_any(Operands &o, OldMoments &was, const NewMoments &fresh, const Factors8 &f,
+                             const PerMoment<Scale> &scales, const Words &words) {
+  o.dispatch_params([&](auto type) ADAMW_ALWAYS { finish<Codes, Amsgrad, Masked, false>(type, o, was, fresh, f, scales, words); });
 }
 
 template <class Codes, bool Amsgrad>
@@ -151,14 +152,14 @@ class BlockMoments {
           Amsgrad, [block](const ScaleArrays &to, const Scale &scale) { to.put(block, scale); },
           scales_of(row_.tensor), scales);
     }
-    const std::uint32_t *words = random();
+    const Words &words = random();
     if (masked) {
-      finish_zeros<Codes, Amsgrad, true>(o, was_, fresh_, f_, scales, words);
-    } else if (Codes::zeros(Amsgrad, scales)) {
-      finish_zeros<Codes, Amsgrad, false>(o, was_, fresh_, f_, scales, words);
+      finish_any<Codes, Amsgrad, true>(o, was_, fresh_, f_, scales, words);
+    } else if (Codes::zeros(Amsgrad, scales) || !words.grouped) {
+      finish_any<Codes, Amsgrad, false>(o, was_, fresh_, f_, scales, words);
     } else {
       o.dispatch_params(
-          [&](auto type) ADAMW_ALWAYS { finish<Codes, Amsgrad, false, false>(type, o, was_, fresh_, f_, scales, words); });
+          [&](auto type) ADAMW_ALWAYS { finish<Codes, Amsgrad, false, true>(type, o, was_, fresh_, f_, scales, words); });
     }
     return fresh_.skipped;
   }

@@ -54,9 +54,9 @@ struct Operands {
   ADAMW_INLINE void set_params(Unrounded, int i, V x) { store(stepped + i, x); }
 
   // Takes the stepped parameters back. `index`: of the first, in the unsharded tensor; `words` is scratch.
-  ADAMW_INLINE void commit(const Coefficients &c, std::int64_t index, std::uint32_t *words) {
+  ADAMW_INLINE void commit(const Coefficients &c, std::int64_t index, Words &words) {
     if (random) {
-      fill_words(words, c.param_key, static_cast<std::uint64_t>(index), padded);
+      words.fill(c.param_key, index, padded);
       round_params(param, stepped, padded, words);
     }
     param.commit();
