@@ -55,6 +55,11 @@ ADAMW_INLINE void update_moments(Type type, NewMoments &fresh, const Operands &o
         Amsgrad, map_moments(Amsgrad, [i](const Staged<std::uint8_t> &codes) { return load(codes.at + i); }, was.codes),
         lines);
     const V raw = o.grad.floats(type, i);
+    if (!Masked) {
+      o.grad.prefetch(type, i);
+      // A line holds two vectors of codes.
+      prefetch_ahead((i / lanes % 2 == 0 ? was.codes.exp_avg : was.codes.exp_avg_sq).at, i, 1);
+    }
     const Moments<V> next = update_moments8(values.exp_avg, values.exp_avg_sq, raw, f, old);
     const V old_max = Amsgrad ? values.max_exp_avg_sq * V(was.scales.max_exp_avg_sq.absmax) : V(0.0f);
     PerMoment<V> now;
@@ -103,6 +108,7 @@ template <class Codes, bool Amsgrad, bool Masked, bool Common, class Type>
 ADAMW_INLINE void finish(Type type, Operands &o, OldMoments &was, const NewMoments &fresh, const Factors8 &f,
                          const PerMoment<Scale> &scales, const Words &words) {
   for (int i = 0; i < o.padded; i += lanes) {
+    if (Common) o.prefetch_params(type, i);
     PerMoment<V> x;
     x.exp_avg = load(fresh.moments.exp_avg.at + i);
     x.exp_avg_sq = load(fresh.moments.exp_avg_sq.at + i);
