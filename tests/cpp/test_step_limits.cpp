@@ -32,7 +32,7 @@ void check_huge_scale() {
     Model plain(step_options(static_cast<adamw_state_format>(format)), {{1, 777, 0}}),
         huge(plain.options, {{1, 777, 0}});
     for (std::size_t i = 0; i < 777; ++i) {  // codes of zero
-      for (Model *model : {&plain, &huge}) model->memory[0][Model::exp_avg].memory[i] = 127;
+      for (Model *model : {&plain, &huge}) model->memory[0][Model::exp_avg].memory[i] = 128;
     }
     Bytes &scales = huge.memory[0][Model::absmax1];
     for (std::size_t i = 0; i < scales.memory.size() / 4; ++i) scales.floats()[i] = 3e38f;
