@@ -34,8 +34,7 @@ inline float cut_to_float(double x) {
 // Where a magnitude is among 0 ... 127, of those of exp_avg, and among 0 ... 255. The library cuts the root to a float.
 inline double exp_avg_position(float a) { return 127.0 * static_cast<double>(cut_to_float(root_of(double{a}, 2))); }
 inline double exp_avg_sq_position(float a, float floor) {
-  const double t = static_cast<double>(cut_to_float(root_of(double{a}, 3))) - double{floor};
-  return floor < 1.0f ? 255.0 * t / (1.0 - double{floor}) : 0.0;
+  return 255.0 * (static_cast<double>(cut_to_float(root_of(double{a}, 3))) - double{floor}) / (1.0 - double{floor});
 }
 
 // In units of absmax. position: of a code, or between two.
@@ -44,11 +43,14 @@ inline double exp_avg_sq_value(double position, double floor) {
   return power_of(floor + position * (1.0 - floor) / 255.0, 3);
 }
 
-// The root of 0, which is the floor of a block that has zeros.
-constexpr float floor_of_zeros = 0x1.2p-16f;
+// The root of 0, which is the floor of a block that has zeros; and that of a block whose numbers are alike.
+constexpr float floor_of_zeros = 0x1.2p-16f, largest_floor = 255.0f / 256.0f;
 
-// How far the library's position may be off, in codes: root - floor, 1 - floor and its reciprocal (each rounded to
-// 2^-24, of up to 256), per_code's 2^-16, the fma (2^-16) and the noise's own 2^-15: below 2^-13 together.
+// What a block's floor is by that, of its smallest number in units of absmax.
+inline float floor_of(float smallest) { return std::fmin(cut_to_float(root_of(double{smallest}, 3)), largest_floor); }
+
+// How far the library's position may be off, in codes: 1 - floor and its reciprocal (each rounded to 2^-24, of up to
+// 256), per_code's 2^-16, start and the fma (2^-16 each) and the noise's own 2^-15: below 2^-13 together.
 constexpr double position_error = 0x1p-13;
 
 // The code that a word gives to the position; nearest is that of a word of 0. -1: too close to call.

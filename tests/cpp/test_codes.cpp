@@ -51,37 +51,43 @@ void check_roots() {
   CHECK(first_lane(unroot<s>(V(0.0f))) == 0.0f, "the power of 0");
 }
 
-// Law: with any floor, the largest number's position and all noise stay below the end of the last code; its position
-// is at most one unit of the noise below the middle of that code. The smallest's position is the middle of code 0.
-// Every float from the root of 0 to just below 1. Positions increase with the root, so that all others lie between.
+// Law: with any floor, the largest number's position and all noise stay below the end of the last code, and the
+// smallest's, and the least noise, in code 0. The largest's is at most one unit of the noise below the middle of its
+// code. Every float from the root of 0 to the largest floor. Positions increase with the root, so that all others lie
+// between.
 void check_every_floor() {
-  const std::uint32_t first = bits_of(floor_of_zeros), spacing = abridged ? 1009 : 1;
-  std::uint32_t highest = 0, lowest = ~0u;
-  for (std::uint32_t b = first; b < one_bits; b += spacing) {
-    const float width = 1.0f - float_from_bits(b);
-    const float per_code = (255.0f - 0x1p-16f) / (width > 0x1p-24f ? width : 0x1p-24f);
-    const std::uint32_t position = bits_of(std::fma(width, per_code, 256.5f));
-    highest = std::max(highest, position);
-    lowest = std::min(lowest, position);
+  const std::uint32_t first = bits_of(floor_of_zeros), last = bits_of(largest_floor), spacing = abridged ? 1009 : 1;
+  std::uint32_t most = 0, least_of_most = ~0u, least = ~0u, most_of_least = 0;
+  for (std::uint32_t b = first; b <= last; b += spacing) {
+    const float floor = float_from_bits(b), per_code = (255.0f - 0x1p-16f) / (1.0f - floor), start = 511.5f - per_code;
+    const std::uint32_t high = bits_of(std::fma(1.0f, per_code, start)),
+                        low = bits_of(std::fma(floor, per_code, start));
+    most = std::max(most, high), least_of_most = std::min(least_of_most, high);
+    least = std::min(least, low), most_of_least = std::max(most_of_least, low);
   }
-  CHECK(highest + most_noise < bits_of(512.0f), "the largest number's position is %a",
-        double{float_from_bits(highest)});
-  CHECK(lowest >= bits_of(511.5f) - 1, "a largest number's position is %a", double{float_from_bits(lowest)});
-  CHECK(bits_of(256.5f) + static_cast<std::uint32_t>(least_noise) == bits_of(256.0f), "the smallest number's position");
+  CHECK(most + most_noise < bits_of(512.0f), "the largest number's position is %a", double{float_from_bits(most)});
+  CHECK(least_of_most >= bits_of(511.5f) - 1, "a largest number's position is %a",
+        double{float_from_bits(least_of_most)});
+  CHECK(least + static_cast<std::uint32_t>(least_noise) >= bits_of(256.0f), "the smallest number's position is %a",
+        double{float_from_bits(least)});
+  CHECK(most_of_least <= bits_of(256.5f) + 3, "a smallest number's position is %a",
+        double{float_from_bits(most_of_least)});
   // That the scale is what was computed above.
-  for (std::uint32_t b = first; b <= one_bits; b += 1000003) {
+  for (std::uint32_t b = first; b <= last; b += 1000003) {
     const float smallest = first_lane(unroot<3>(V(float_from_bits(b))));
     const Scale scale = exp_avg_sq_scale(1.0f, smallest);
     CHECK(bits_of(scale.floor) == b, "floor %a became %a", double{float_from_bits(b)}, double{scale.floor});
-    const float width = 1.0f - scale.floor;
-    CHECK(scale.per_code == (255.0f - 0x1p-16f) / (width > 0x1p-24f ? width : 0x1p-24f), "%a", double{scale.floor});
-    const V position = fma(V(1.0f - scale.floor), V(scale.per_code), V(256.5f));
+    CHECK(scale.per_code == (255.0f - 0x1p-16f) / (1.0f - scale.floor) && scale.start == 511.5f - scale.per_code, "%a",
+          double{scale.floor});
+    const V position = fma(V(1.0f), V(scale.per_code), V(scale.start));
     const I largest = encode_exp_avg_sq<false>(V(1.0f), scale, I(static_cast<std::uint32_t>(most_noise)));
     CHECK(first_lane(largest) == bits_of(first_lane(position)) + most_noise, "encoded otherwise");
-    const I least = encode_exp_avg_sq<false>(V(smallest), scale, I(static_cast<std::uint32_t>(least_noise)));
-    CHECK(code_of(least) == 0 && (smallest == 1.0f || code_of(largest) == 255), "%d and %d", code_of(least),
-          code_of(largest));
+    const I low = encode_exp_avg_sq<false>(V(smallest), scale, I(static_cast<std::uint32_t>(least_noise)));
+    CHECK(code_of(low) == 0 && code_of(largest) == 255, "%d and %d", code_of(low), code_of(largest));
   }
+  for (float smallest : {1.0f, 0.97f, 31.0f / 32.0f})
+    CHECK(exp_avg_sq_scale(1.0f, smallest).floor == largest_floor, "%a",
+          double{exp_avg_sq_scale(1.0f, smallest).floor});
 }
 
 // Law: the largest number's root is 1, or the float below 1 (its product with the rounded reciprocal of itself), for

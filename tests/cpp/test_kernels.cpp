@@ -64,7 +64,7 @@ std::vector<std::uint8_t> encode(const Kernels &kernels, const Kind &kind, const
 double position_of(const Kind &kind, const Scale &scale, float x) {
   const float scaled = std::fabs(x) * scale.inverse;
   if (kind.is_signed()) return std::copysign(exp_avg_position(scaled), x);
-  const double position = std::min(exp_avg_sq_position(scaled, scale.floor), 255.0);
+  const double position = std::clamp(exp_avg_sq_position(scaled, scale.floor), 0.0, 255.0);
   return scale.floor == floor_of_zeros ? std::max(position, 1.0) : position;
 }
 
@@ -244,7 +244,7 @@ void check_sanitizing(const Kernels &kernels, adamw_moment moment) {
     x[static_cast<std::size_t>(n) / 2] = 0.25f * 0.0625f;
     plan.blocks = block_layout(n, n);
     kernels.quantize(plan, x.data(), codes.data(), {{absmax, floor}}, nullptr, 0, 1);
-    const float scale = n == 1 ? 0x1p-6f : 0.25f, root = n == 1 ? 1.0f : static_cast<float>(root_of(0.0625, 3));
+    const float scale = n == 1 ? 0x1p-6f : 0.25f, root = n == 1 ? largest_floor : floor_of(0.0625f);
     CHECK(absmax[0] == scale && floor[0] == root, "%s: %lld numbers: %a %a", kernels.name, static_cast<long long>(n),
           double{absmax[0]}, double{floor[0]});
   }

@@ -96,7 +96,8 @@ void check_kept(Model &model, std::size_t which, const std::vector<double> &v, c
                                              v.begin() + static_cast<std::ptrdiff_t>(end)),
                  smallest = *std::min_element(v.begin() + static_cast<std::ptrdiff_t>(begin),
                                               v.begin() + static_cast<std::ptrdiff_t>(end));
-    const double scale = absmax[block], floor = floors[block], must = root_of(smallest / std::max(largest, 1e-300), 3);
+    const double scale = absmax[block], floor = floors[block],
+                 must = std::min(root_of(smallest / std::max(largest, 1e-300), 3), double{largest_floor});
     CHECK(std::fabs(scale - largest) <= error * largest + 0x1p-149, "step %d: absmax %g of %g", step, scale, largest);
     // A power grows 8 times as fast as its root, or 16 times, where a power of two lies near; and roots are cut.
     CHECK(std::fabs(floor - must) <= (2 * error + 8 * u) * must, "step %d: floor %.9g, not %.9g", step, floor, must);

@@ -99,7 +99,7 @@ void check_padding() {
             static_cast<long long>(n), second, first);
       CHECK(maximum <= first, "the maximum grew to %.9g of %.9g", maximum, first);
       for (int floor : {Model::floor1, Model::floor2})
-        CHECK(b[static_cast<std::size_t>(floor)].floats()[0] >= 1.0f - 0x1p-24f, "floor %a",
+        CHECK(b[static_cast<std::size_t>(floor)].floats()[0] == 255.0f / 256.0f, "floor %a",
               double{b[static_cast<std::size_t>(floor)].floats()[0]});
     }
 }

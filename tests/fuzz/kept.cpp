@@ -35,7 +35,9 @@ void compare_kept(const std::vector<Known> &numbers, int moment, const std::uint
             static_cast<long long>(first), moment, scale, most.high);
   if (scale == 0) return;
   if (!is_exp_avg) {
-    const double low = root_of(least.low / scale, 3) - 8 * u, high = root_of(least.high / scale, 3) + 8 * u;
+    const auto limited = [](double root) { return std::min(root, double{largest_floor}); };
+    const double low = limited(root_of(least.low / scale, 3) - 8 * u),
+                 high = limited(root_of(least.high / scale, 3) + 8 * u);
     if (!(from >= low && from <= high) || (least.high == 0 && floor != floor_of_zeros))
       finding("row %lld, element %lld: floor %d is %.9g, must be %.9g", static_cast<long long>(row),
               static_cast<long long>(first), moment, from, high);
@@ -44,12 +46,11 @@ void compare_kept(const std::vector<Known> &numbers, int moment, const std::uint
     const Known &x = numbers[i];
     const int code = codes[i] - zero;
     const bool is_zero = x.low == 0 && x.high == 0;
-    // Near 1 floors amplify what is not known of a root: then only where it begins and ends is looked at.
-    const double blur = is_exp_avg ? 0.01 : std::min(255.0, 0.01 + 255.0 * 8 * u / std::max(1.0 - from, u));
-    const double low = is_exp_avg ? exp_avg_at(x.low, scale) : exp_avg_sq_at(x.low, scale, std::min(from, 1.0 - u));
-    const double high = is_exp_avg ? exp_avg_at(x.high, scale) : exp_avg_sq_at(x.high, scale, std::min(from, 1.0 - u));
+    const double low = is_exp_avg ? exp_avg_at(x.low, scale) : exp_avg_sq_at(x.low, scale, from);
+    const double high = is_exp_avg ? exp_avg_at(x.high, scale) : exp_avg_sq_at(x.high, scale, from);
     const bool nearest = moment == 2 || (is_exp_avg && std::min(std::fabs(x.low), std::fabs(x.high)) > 0.0626 * scale);
-    const double reach = (nearest ? 0.5 : 1.0) + blur;
+    // Narrow blocks have 65280 codes in a root's unit, of which 2^-23 may be cut or rounded.
+    const double reach = (nearest ? 0.5 : 1.0) + 0.02;
     const bool lies_there = is_zero ? code == 0 : code >= low - reach && code <= high + reach;
     const bool became_zero = moment > 0 && x.low > 0 && code == 0 && floor <= floor_of_zeros;
     if (!lies_there || became_zero)

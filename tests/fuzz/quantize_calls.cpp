@@ -100,7 +100,7 @@ void compare_codes(const Call &c) {
       least = std::min(least, std::fabs(number(end)));
     }
     if (most < 0x1p-126f) most = 0;
-    const float root = most == 0 ? floor_of_zeros : cut_to_float(root_of(double{least * (1.0f / most)}, 3));
+    const float root = most == 0 ? floor_of_zeros : floor_of(least * (1.0f / most));
     const float scale = c.absmax[block], floor = c.floor_at(block);
     if (scale != most || (!c.is_signed() && floor != root))
       finding("absmax and floor %lld are %.9g and %.9g, must be %.9g and %.9g", static_cast<long long>(block),
