@@ -78,11 +78,13 @@ def _own_entry(entry: Any, state: Any, eight: bool, where: str) -> Any:
         return state
     amsgrad, clipping = "max_exp_avg_sq" in state, formats.HISTORY in state
     spec = formats.Spec(state["exp_avg"].shape, torch.device("cpu"), BLOCK8, amsgrad, clipping, None)
-    if formats.codes_of("exp_avg") not in entry:
-        return {"step": state["step"], **formats.conform(state, spec, where)}
+    others = {key: value for key, value in entry.items() if key not in formats.KEYS}
+    if formats.codes_of("exp_avg") not in entry:  # from another optimizer, or of an earlier format
+        own = formats.conform(state, spec, where)
+        return {**(others if "exp_avg" in entry else {}), **own, "step": state["step"]}
     # It has our format already, block-wise or with one scale, and has been checked.
-    own = {key: value.detach() for key, value in entry.items() if key in formats.KEYS and key != "step"}
-    return {**entry, **own, "step": state["step"]}
+    own = {key: value.detach() for key, value in entry.items() if key in formats.PARTS}
+    return {**others, **own, "step": state["step"]}
 
 
 def _own_group(group: Any) -> Any:

@@ -54,8 +54,8 @@ def format_of(state: Any, number: int, where: str) -> int:
     marks = _marks(state)
     found = {_FORMAT_OF_MARK.get(mark) for mark in marks.values()} or {number}
     if None in found or len(found) > 1:
-        shown_marks = " and ".join(f"{moment} = {mark}" for moment, mark in marks.items())
-        raise ValueError(f"{where}: {shown_marks}: the state is damaged, or {_LATER}")
+        said = " and ".join(f"{moment} = {shown(mark)}" for moment, mark in marks.items())
+        raise ValueError(f"{where}: {said}: the state is damaged, or {_LATER}")
     return found.pop() or number
 
 
