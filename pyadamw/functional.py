@@ -103,8 +103,8 @@ def dequantize(
         exp_avg_sq  absmax * power(floor + code * (1 - floor) / 255, 3)
 
     power(t, s) is nearly t ** (2 ** s), and exactly that where t is a power of two. On the bits of float32 it is a
-    subtraction and a shift: the result has the bits (bits(t) - z) << s with z = 0x3F800000 - (0x3F800000 >> s), and is 0
-    if bits(t) < z.
+    subtraction and a shift: the result has the bits (bits(t) - z) << s with z = 0x3F800000 - (0x3F800000 >> s), and is
+    0 if bits(t) < z.
 
     Args:
         codes, absmax, floor: from quantize(). `floor` is None for "exp_avg".

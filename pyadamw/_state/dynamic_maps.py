@@ -1,8 +1,9 @@
-"""Owns the dynamic maps of bitsandbytes: their 256 values, and what codes of a map stand for. Must not know who has codes.
+"""Owns the dynamic maps of bitsandbytes: their 256 values, and what codes of a map stand for. Must not know whose the
+codes are.
 
-They are those of Dettmers et al., "8-bit Optimizers via Block-wise Quantization", ICLR 2022. A code stands for a value
-of its map times the scale of its block. bitsandbytes and torchao keep their 8-bit state in them, and so did this package
-in formats 1 and 2. Its state of today has other codes.
+The maps are those of Dettmers et al., "8-bit Optimizers via Block-wise Quantization", ICLR 2022. A code stands for a
+value of its map times the scale of its block. bitsandbytes and torchao keep their 8-bit state in such codes, and so did
+this package in formats 1 and 2. Its state of today has other codes.
 """
 
 from __future__ import annotations
@@ -57,8 +58,8 @@ def encoded(values: torch.Tensor, signed: bool) -> tuple[torch.Tensor, torch.Ten
 def decoded(codes: torch.Tensor, scales: torch.Tensor, values: torch.Tensor, block: int, dim: int = 0) -> torch.Tensor:
     """The float32 numbers that codes stand for, in their shape.
 
-    `values`: the 256 values of the map. `scales`: one for each `block` neighbours; a single scale is for all. `dim`: the
-    dimension that blocks cut: each index before it begins a new block. 0: blocks are flat.
+    `values`: the 256 values of the map. `scales`: one for each `block` neighbours; a single scale is for all. `dim`:
+    the dimension that blocks cut: each index before it begins a new block. 0: blocks are flat.
     """
     rows, length = math.prod(codes.shape[:dim]), math.prod(codes.shape[dim:])
     numbers = values.detach().to(codes.device, torch.float32)[codes.detach().flatten().int()].view(rows, length)

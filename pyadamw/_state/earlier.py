@@ -1,7 +1,7 @@
 """Owns reading the 8-bit state of earlier versions of this package, formats 1 and 2. Must not know of groups or steps.
 
-Their codes are those of dynamic maps, in the blocks of today's state. The codes of second moments stand for square roots.
-Format 1 had codes under torch's keys, and the scales of format 1 were flat.
+Their codes are those of dynamic maps, in the blocks of today's state. The codes of second moments stand for square
+roots. Format 1 had codes under torch's keys, and its scales had other shapes.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from .foreign import is_eight_bit, shape_of, translated
 from .marks import FORMAT, FORMAT_KEY, check_format, without_marks
 from .received import check_has_number, check_structure, naming
 
+
 def _plain(entry: Any, where: str, number: int) -> Any:
     """The state of one parameter, from any optimizer, as 32-bit state on the CPU; whether it had 8 bits; and `entry`
     with today's keys if it has our codes of today.

@@ -81,7 +81,7 @@ ONE = 0x3F800000  # the bits of 1.0
 
 
 def root(values, halvings):
-    """The root of magnitudes in [0, 1]: nearly the 2^halvings-th; the exponent is divided, and so is what follows it."""
+    """The root of magnitudes in [0, 1], nearly the 2^halvings-th: the exponent is divided, and so is what follows."""
     bits = values.contiguous().view(torch.int32) >> halvings
     return (bits + (ONE - (ONE >> halvings))).view(torch.float32)
 

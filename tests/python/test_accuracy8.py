@@ -74,10 +74,10 @@ def test_ten_steps(gradients, shape, bound):
 
 
 def test_updates_follow_falling_gradients():
-    """Where the gradients of half of each block fall tenfold, 3000 steps later the updates of those elements have 0.98 to
-    1.02 times the size that they have with 32-bit state, and exp_avg_sq is right to 3%, as for the other half. Rounding
-    to nearest stalls at 12.9 times the right exp_avg_sq, and 0.28 times the update: a step with beta2 = 0.999 moves it
-    by less than half the distance of two codes.
+    """Where the gradients of half of each block fall tenfold, 3000 steps later the updates of those elements have 0.98
+    to 1.02 times the size that they have with 32-bit state, and exp_avg_sq is right to 3%, as for the other half.
+    Rounding to nearest stalls at 12.9 times the right exp_avg_sq, and 0.28 times the update: a step with beta2 = 0.999
+    moves it by less than half the distance of two codes.
 
     The size is the mean over 4096 elements and 100 steps, of the same gradients: both runs have the same noise in it.
     """
@@ -119,8 +119,8 @@ def test_small_second_moments_beside_large_ones():
 
 @pytest.mark.parametrize(("spread", "bound"), [(0.0, 0.010), (1.0, 0.056)])
 def test_displacement_of_small_steps(spread, bound):
-    """1000 steps at lr 1e-5, of gradients that are noise with a drift of 0.3 of it: where the parameters end differs from
-    the 32-bit run by this share of the way, with gradients of one size, and with lognormal sizes side by side.
+    """1000 steps at lr 1e-5, of gradients that are noise with a drift of 0.3 of it: where the parameters end differs
+    from the 32-bit run by this share of the way, with gradients of one size, and with lognormal sizes side by side.
     """
     start, size, drift = 0.02 * torch.randn(ELEMENTS), torch.exp(spread * torch.randn(ELEMENTS)), torch.randn(ELEMENTS)
     pair = Pair(start, lr=1e-5, weight_decay=0.0)
@@ -163,9 +163,9 @@ def test_momentum_dies_out(scale, bound):
     does: their mean movement in 1000 more steps is within the bound of the 32-bit run's. Rounding exp_avg to nearest
     fails: its small codes are so far apart that a decay of 10% is undone in every step.
 
-    Where values bend between two codes, the mean of stochastic rounding is a chord, which lies above: for roots from r to
-    2 r and codes d = 1 / 127 apart by 2 / 3 (d / r)^2 on average, 0.3% for the roots around a thousandth of the scale
-    (r = 1/8). The ten steps that a decay of 10% lasts add that up, and what is smaller adds more: about 5%.
+    Where values bend between two codes, the mean of stochastic rounding is a chord, which lies above: for roots from r
+    to 2 r and codes d = 1 / 127 apart by 2 / 3 (d / r)^2 on average, 0.3% for the roots around a thousandth of the
+    scale (r = 1/8). The ten steps that a decay of 10% lasts add that up, and what is smaller adds more: about 5%.
     """
     n = 8192
     idle = (torch.arange(n) % 2).bool()

@@ -29,8 +29,8 @@ MOMENTS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
 
 
 def saved_as(number, kind="block-wise"):
-    """(state dict, {parameter: {moment: its numbers}}). Format 1 had codes under torch's keys. The file of format 2 also
-    has the numbers that the version that wrote it made of it for torch.
+    """(state dict, {parameter: {moment: its numbers}}). Format 1 had codes under torch's keys. The file of format 2
+    also has the numbers that the version that wrote it made of it for torch.
     """
     found = torch.load(GOLDEN / f"state_format_{number}.pt", weights_only=True)
     if number == 2:
@@ -50,7 +50,9 @@ def numbers_of(entry, moment):
 
 def optimizer_of(number, cls=pyadamw.AdamW8bit, **options):
     params = parameters(SHAPES[number])
-    return params, cls(params, **{"amsgrad": True, "percentile_clipping": 50, "min_8bit_size": SMALLEST[number], **options})
+    return params, cls(
+        params, **{"amsgrad": True, "percentile_clipping": 50, "min_8bit_size": SMALLEST[number], **options}
+    )
 
 
 def assert_numbers(params, optimizer, expected):
@@ -183,7 +185,7 @@ def test_damage_in_earlier_state_is_found(damage):
     scales = saved["state"][1][key]
     worse = {"NaN": scales * float("nan"), "infinite when squared": scales + 1e30, "negative": -scales}
     saved["state"][1][key] = worse.get(damage, scales[:-1])
-    params, optimizer = optimizer_of(2)
+    _, optimizer = optimizer_of(2)
     with pytest.raises(ValueError, match=rf"parameter 1 of group 0.*{key}"):
         optimizer.load_state_dict(saved)
     assert not optimizer.state

@@ -76,8 +76,9 @@ def test_landmarks_of_the_codes():
 @pytest.mark.parametrize("moment", MOMENTS)
 @pytest.mark.parametrize("block_wise", [True, False])
 def test_the_nearest_code_is_stored(shape, moment, block_wise):
-    """absmax is the exact maximum of the block, the floor is the root of the smallest number, and the codes are those of
-    the definition, bit for bit. No code is nearer in the root: there a number is within half the distance of two codes.
+    """absmax is the exact maximum of the block, the floor is the root of the smallest number, and the codes are those
+    of the definition, bit for bit. No code is nearer in the root: there a number is within half the distance of two
+    codes.
 
     A position is counted in 2^-15 of a code and its factor is a little small, 2^-16 in 255: together 2^-14 of a code.
     """
@@ -132,8 +133,8 @@ def test_scales_have_a_shape():
 
 
 def test_quantizing_again_changes_nothing():
-    """What was decoded is stored with the same codes, and with the same scales and floors but for their last bits: 2^-19,
-    since the root of the last code is 1 to 2^-23, two roundings, and its eighth power is taken.
+    """What was decoded is stored with the same codes, and with the same scales and floors but for their last bits:
+    2^-19, since the root of the last code is 1 to 2^-23, two roundings, and its eighth power is taken.
     """
     for moment in MOMENTS:
         for tensor in (numbers((70, 300), moment), torch.rand(70, 300) + 1e-3):
@@ -234,7 +235,10 @@ CODES, SCALE = torch.ones(3, dtype=torch.uint8), torch.ones(1)
         (lambda: pyadamw.dequantize(CODES, SCALE, "signed"), "floor = 'signed': must be a tensor or None"),
         (lambda: pyadamw.dequantize(CODES, SCALE, None, "unsigned"), "use moment='exp_avg_sq'"),
         (lambda: pyadamw.dequantize(CODES, SCALE, SCALE), "for exp_avg it must be None"),
-        (lambda: pyadamw.dequantize(CODES, SCALE, None, "exp_avg_sq"), "floor is None: for exp_avg_sq it must be float32"),
+        (
+            lambda: pyadamw.dequantize(CODES, SCALE, None, "exp_avg_sq"),
+            "floor is None: for exp_avg_sq it must be float32",
+        ),
         (lambda: pyadamw.dequantize(CODES, SCALE, torch.ones(2), "exp_avg_sq"), r"floor is .* of shape \(2,\)"),
         (lambda: pyadamw.dequantize(CODES, SCALE, [1.0], "exp_avg_sq"), "floor is list"),
     ],
