@@ -36,8 +36,10 @@ struct StepKind {
 
   // Whether random words are drawn, for which elements are told apart by their indices.
   bool needs_indices() const {
-    return traits(state_format).is_random() || (stochastic_rounding && param_dtype != ADAMW_FLOAT32);
+    return traits(state_format).is_random() || rounds_params();
   }
+  // Whether parameters are rounded by random words, too.
+  bool rounds_params() const { return stochastic_rounding && param_dtype != ADAMW_FLOAT32; }
 };
 
 // Blocks [first, last) of a row of the plan. `row` may be a copy of it whose state is elsewhere, each block where its

@@ -11,6 +11,14 @@
 namespace adamw {
 namespace {
 
+// Asks for the cache line that holds element i of the block after the next, if that follows this one in memory. A hint:
+// any address may be asked for. The processor's own prefetching stops at pages, and it begins anew with each buffer.
+// Asked for in between the arithmetic of a block, a line a few operations: all at once, they only stand in a queue.
+ADAMW_INLINE void prefetch_ahead(const void *block, int i, int size) {
+  __builtin_prefetch(reinterpret_cast<const void *>(reinterpret_cast<std::uintptr_t>(block) +
+                                                    static_cast<std::uintptr_t>((2 * ADAMW_BLOCK_SIZE + i) * size)));
+}
+
 // `padded` elements at `at`: the memory itself where n is a multiple of the vector, else a copy that commit() takes
 // back.
 template <class T>
@@ -35,104 +43,109 @@ struct Staged {
   }
 };
 
-// ---- dtypes: those of 16 bits have a conversion each ----
+// ---- elements of any dtype: a conversion each, both ways, with random words or to nearest ----
 
-ADAMW_INLINE V half_to_float(Dtype<ADAMW_BFLOAT16>, I half) { return bfloat16_to_float<V>(half); }
-ADAMW_INLINE V half_to_float(Dtype<ADAMW_FLOAT16>, I half) { return float16_to_float(half); }
-ADAMW_INLINE I float_to_half(Dtype<ADAMW_BFLOAT16>, V x) { return float_to_bfloat16(x); }
-ADAMW_INLINE I float_to_half(Dtype<ADAMW_FLOAT16>, V x) { return float_to_float16(x); }
-ADAMW_INLINE I float_to_half(Dtype<ADAMW_BFLOAT16>, V x, I word) { return float_to_bfloat16_stochastic(x, word); }
-ADAMW_INLINE I float_to_half(Dtype<ADAMW_FLOAT16>, V x, I word) { return float_to_float16_stochastic(x, word); }
+ADAMW_INLINE const std::uint16_t *half_words(const void *p) { return static_cast<const std::uint16_t *>(p); }
 
-// n 16-bit elements as floats, filled up with zeros to whole vectors.
-template <class Half>
-ADAMW_ONCE void halves_to_floats(Half dtype, float *floats, const std::uint16_t *half, int n) {
-  int i = 0;
-  for (; i + lanes <= n; i += lanes) store(floats + i, half_to_float(dtype, load(half + i)));
-  if (i < n) {
-    std::uint16_t rest[lanes] = {};
-    std::memcpy(rest, half + i, static_cast<std::size_t>(n - i) * sizeof *rest);
-    store(floats + i, half_to_float(dtype, load(rest)));
+ADAMW_INLINE V load_as(Dtype<ADAMW_FLOAT32>, const void *p, int i) { return load(static_cast<const float *>(p) + i); }
+ADAMW_INLINE V load_as(Dtype<ADAMW_BFLOAT16>, const void *p, int i) {
+  return bfloat16_to_float<V>(load(half_words(p) + i));
+}
+ADAMW_INLINE V load_as(Dtype<ADAMW_FLOAT16>, const void *p, int i) { return float16_to_float(load(half_words(p) + i)); }
+
+ADAMW_INLINE void store_as(Dtype<ADAMW_FLOAT32>, void *p, int i, V x) { store(static_cast<float *>(p) + i, x); }
+ADAMW_INLINE void store_as(Dtype<ADAMW_BFLOAT16>, void *p, int i, V x) {
+  store(static_cast<std::uint16_t *>(p) + i, float_to_bfloat16(x));
+}
+ADAMW_INLINE void store_as(Dtype<ADAMW_FLOAT16>, void *p, int i, V x) {
+  store(static_cast<std::uint16_t *>(p) + i, float_to_float16(x));
+}
+
+ADAMW_INLINE void store_rounded(Dtype<ADAMW_FLOAT32>, void *, int, V, I) {}  // they are never rounded
+ADAMW_INLINE void store_rounded(Dtype<ADAMW_BFLOAT16>, void *p, int i, V x, I word) {
+  store(static_cast<std::uint16_t *>(p) + i, float_to_bfloat16_stochastic(x, word));
+}
+ADAMW_INLINE void store_rounded(Dtype<ADAMW_FLOAT16>, void *p, int i, V x, I word) {
+  store(static_cast<std::uint16_t *>(p) + i, float_to_float16_stochastic(x, word));
+}
+
+// A block's parameters or gradients, in the dtype that they have: the memory itself, or a padded copy of a rest.
+// Converted where they are used, because a pass of their own would cost a quarter of a step.
+struct Elements {
+  alignas(64) unsigned char copy[ADAMW_BLOCK_SIZE * sizeof(float)];
+  unsigned char *at, *home;
+  std::size_t bytes;
+  adamw_dtype dtype;
+
+  ADAMW_INLINE void load(const void *base, adamw_dtype type, std::int64_t begin, int n, int padded) {
+    const int size = traits(type).bytes;
+    dtype = type;
+    home = static_cast<unsigned char *>(const_cast<void *>(base)) + begin * size;
+    at = home;
+    if (n == padded) return;
+    at = copy;
+    bytes = static_cast<std::size_t>(n * size);
+    std::memcpy(copy, home, bytes);
+    std::memset(copy + bytes, 0, static_cast<std::size_t>((padded - n) * size));
   }
-}
-
-template <class Half>
-ADAMW_INLINE void load_elements(Half dtype, Staged<float> &s, const void *base, std::int64_t begin, int n, int) {
-  s.at = s.copy;
-  halves_to_floats(dtype, s.copy, static_cast<const std::uint16_t *>(base) + begin, n);
-}
-ADAMW_INLINE void load_elements(Dtype<ADAMW_FLOAT32>, Staged<float> &s, const void *base, std::int64_t begin, int n,
-                                int padded) {
-  s.load(const_cast<float *>(static_cast<const float *>(base)) + begin, n, padded, 0.0f);
-}
-
-// Elements begin .. begin + n of an array of any dtype, as floats.
-ADAMW_INLINE void load_floats(Staged<float> &s, const void *base, adamw_dtype dtype, std::int64_t begin, int n,
-                              int padded) {
-  dispatch_dtype(dtype, [&](auto type) { load_elements(type, s, base, begin, n, padded); });
-}
-
-// The random words of elements start .. start + n (n a multiple of the vector).
-ADAMW_ONCE void fill_words(std::uint32_t *words, std::uint32_t key, std::uint64_t start, int n) {
-  const std::uint64_t group = start >> 3;
-  const std::uint32_t low = static_cast<std::uint32_t>(group);
-  if ((start & 7) != 0 || low > 0xFFFFFFFFu - ADAMW_BLOCK_SIZE / 8) {
-    for (int i = 0; i < n; ++i) words[i] = random_word(key, start + static_cast<std::uint64_t>(i));
-    return;
+  // body(Dtype<dtype>{}), with which body calls the next two: loops are for one dtype.
+  template <class Body>
+  ADAMW_INLINE void dispatch(const Body &body) const {
+    dispatch_dtype(dtype, body);
   }
-  alignas(64) std::uint32_t hashes[ADAMW_BLOCK_SIZE / 8], numbers[lanes], multipliers[lanes];
-  for (int i = 0; i < lanes; ++i) {
-    numbers[i] = static_cast<std::uint32_t>(i);
-    multipliers[i] = word_multipliers[i & 7];
+  template <class Type>
+  ADAMW_INLINE V floats(Type type, int i) const {
+    return load_as(type, at, i);
   }
-  const I upper(group_key(key, static_cast<std::uint32_t>(group >> 32)));
-  for (int i = 0; i < ADAMW_BLOCK_SIZE / 8; i += lanes) {
-    store(hashes + i, mix32((load(numbers) + I(low + static_cast<std::uint32_t>(i))) ^ upper));
+  template <class Type>
+  ADAMW_INLINE void store(Type type, int i, V x) {
+    store_as(type, at, i, x);
   }
-  for (int i = 0; i < n; i += lanes) store(words + i, spread(hashes + i / 8) * load(multipliers));
-}
-
-// The other way; with `words`, or null to round to nearest.
-template <class Half>
-ADAMW_ONCE void floats_to_halves(Half dtype, std::uint16_t *half, const float *values, int n,
-                                 const std::uint32_t *words) {
-  for (int i = 0; i < n; i += lanes) {
-    const V x = load(values + i);
-    const I rounded = words != nullptr ? float_to_half(dtype, x, load(words + i)) : float_to_half(dtype, x);
-    if (i + lanes <= n) {
-      store(half + i, rounded);
-    } else {
-      std::uint16_t rest[lanes];
-      store(rest, rounded);
-      std::memcpy(half + i, rest, static_cast<std::size_t>(n - i) * sizeof *rest);
-    }
+  template <class Type>
+  ADAMW_INLINE void prefetch(Type, int i) const {
+    constexpr int size = traits(Type::value).bytes, line = 64;
+    for (int k = 0; k < lanes; k += line / size) prefetch_ahead(at, i + k, size);
   }
-}
-
-// A block of stepped parameters, and where it goes.
-struct SteppedParams {
-  const float *values;
-  void *base;
-  std::int64_t index, begin;  // index: of the first element, in the unsharded tensor
-  int n, padded;
+  ADAMW_INLINE void commit() const {
+    if (at != home) std::memcpy(home, copy, bytes);
+  }
 };
 
-template <class Half>
-ADAMW_INLINE void store_elements(Half dtype, const SteppedParams &p, bool stochastic, std::uint32_t key,
-                                 std::uint32_t *words) {
-  if (stochastic) fill_words(words, key, static_cast<std::uint64_t>(p.index), p.padded);
-  floats_to_halves(dtype, static_cast<std::uint16_t *>(p.base) + p.begin, p.values, p.n, stochastic ? words : nullptr);
-}
-ADAMW_INLINE void store_elements(Dtype<ADAMW_FLOAT32>, const SteppedParams &p, bool, std::uint32_t, std::uint32_t *) {
-  float *home = static_cast<float *>(p.base) + p.begin;
-  if (p.values != home) std::memcpy(home, p.values, static_cast<std::size_t>(p.n) * sizeof(float));
-}
+// The random words of a block, one an element. A hash serves a group of eight: where groups begin with the block, a
+// product is all that is left to do for an element.
+struct Words {
+  alignas(64) std::uint32_t hashes[ADAMW_BLOCK_SIZE / 8], all[ADAMW_BLOCK_SIZE], multipliers[lanes];
+  bool grouped;
 
-// Writes the stepped parameters of one block back. `words` is scratch.
-ADAMW_INLINE void store_params(const SteppedParams &p, const StepKind &kind, const Coefficients &c,
-                               std::uint32_t *words) {
-  dispatch_dtype(kind.param_dtype,
-                 [&](auto type) { store_elements(type, p, kind.stochastic_rounding, c.param_key, words); });
+  Words() {
+    for (int i = 0; i < lanes; ++i) multipliers[i] = word_multipliers[i & 7];
+  }
+  // Those of elements start .. start + n (n a multiple of the vector).
+  ADAMW_INLINE void fill(std::uint32_t key, std::int64_t first, int n) {
+    const auto start = static_cast<std::uint64_t>(first), group = start >> 3;
+    const auto low = static_cast<std::uint32_t>(group);
+    grouped = (start & 7) == 0 && low <= 0xFFFFFFFFu - ADAMW_BLOCK_SIZE / 8;
+    if (!grouped) {
+      for (int i = 0; i < n; ++i) all[i] = random_word(key, start + static_cast<std::uint64_t>(i));
+      return;
+    }
+    alignas(64) std::uint32_t numbers[lanes];
+    for (int i = 0; i < lanes; ++i) numbers[i] = static_cast<std::uint32_t>(i);
+    const I upper(group_key(key, static_cast<std::uint32_t>(group >> 32)));
+    for (int i = 0; i < ADAMW_BLOCK_SIZE / 8; i += lanes) {
+      store(hashes + i, mix32((load(numbers) + I(low + static_cast<std::uint32_t>(i))) ^ upper));
+    }
+  }
+  // Of elements i, i + 1, ...
+  ADAMW_INLINE I of_groups(int i) const { return spread(hashes + i / 8) * load(multipliers); }
+  ADAMW_INLINE I of_any(int i) const { return grouped ? of_groups(i) : load(all + i); }
+};
+
+// Rounds `padded` stepped parameters stochastically to where they belong.
+ADAMW_ONCE void round_params(Elements &to, const float *values, int padded, const Words &words) {
+  to.dispatch([&](auto type) {
+    for (int i = 0; i < padded; i += lanes) store_rounded(type, to.at, i, load(values + i), words.of_any(i));
+  });
 }
 
 }  // namespace

@@ -11,12 +11,14 @@ double gradient_squares(const StepKind &kind, const Row &row, std::int64_t first
   double sum = 0.0;
   for (std::int64_t block = first; block < last; ++block) {
     o.place(row, block);
-    load_floats(o.grad, row.tensor.grad, kind.grad_dtype, o.begin, o.n, o.padded);
+    o.grad.load(row.tensor.grad, kind.grad_dtype, o.begin, o.n, o.padded);
     V squares(0.0f);
-    for (int i = 0; i < o.padded; i += lanes) {
-      const V g = load(o.grad.at + i) * V(row.coefficients.gradient_scale);
-      squares = fma(g, g, squares);
-    }
+    o.grad.dispatch([&](auto type) {
+      for (int i = 0; i < o.padded; i += lanes) {
+        const V g = o.grad.floats(type, i) * V(row.coefficients.gradient_scale);
+        squares = fma(g, g, squares);
+      }
+    });
     sum += sum_of_lanes(squares);
   }
   return sum;
@@ -59,7 +61,7 @@ template <class Codes>
 void quantize_as(Codes, const QuantizePlan &plan, const float *source, std::uint8_t *codes, const ScaleArrays &scales,
                  const Scale *given, std::int64_t first, std::int64_t last) {
   const bool is_signed = plan.moment == ADAMW_MOMENT_EXP_AVG;
-  alignas(64) std::uint32_t words[ADAMW_BLOCK_SIZE];
+  Words words;
   Staged<float> x;
   Staged<std::uint8_t> out;
   for (std::int64_t block = first; block < last; ++block) {
@@ -70,11 +72,11 @@ void quantize_as(Codes, const QuantizePlan &plan, const float *source, std::uint
     const Scale scale =
         given != nullptr ? *given : Codes::scale_one(is_signed, extremes_of_block(x.at, n, padded, plan.moment));
     if (given == nullptr) scales.put(block, scale);
-    if (plan.stochastic) fill_words(words, plan.key, static_cast<std::uint64_t>(plan.global_offset + begin), padded);
+    if (plan.stochastic) words.fill(plan.key, plan.global_offset + begin, padded);
     for (int i = 0; i < padded; i += lanes) {
       // A scale of zero stands for a block whose numbers are too small to keep: they must not become code 1.
       const V value = scale.absmax > 0.0f ? sanitized(load(x.at + i), plan.moment) : V(0.0f);
-      const I noise = plan.stochastic ? noise_of(load(words + i)) : I(0u);
+      const I noise = plan.stochastic ? noise_of(words.of_any(i)) : I(0u);
       store_codes(out.at + i, Codes::encode_one(is_signed, value, scale, noise));
     }
     out.commit();

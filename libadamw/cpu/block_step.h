@@ -13,7 +13,7 @@ template <class Coding, bool Amsgrad>
 std::int64_t step_blocks(const StepKind &kind, const Row &row, const PerMoment<Scale> *scales, std::int64_t first,
                          std::int64_t last) {
   const Coefficients &c = row.coefficients;
-  alignas(64) std::uint32_t words[ADAMW_BLOCK_SIZE];
+  Words words;
   Operands o;
   BlockMoments<Coding, Amsgrad> moments(kind, row);
   std::int64_t skipped = 0;
@@ -22,11 +22,11 @@ std::int64_t step_blocks(const StepKind &kind, const Row &row, const PerMoment<S
     o.load(kind, row);
     moments.load(o, block);
     const std::int64_t index = row.index(o.begin);
-    skipped += moments.step(o, block, scales, [&] {
-      fill_words(words, c.state_key, static_cast<std::uint64_t>(index), o.padded);
+    skipped += moments.step(o, block, scales, [&]() -> const Words & {
+      words.fill(c.state_key, index, o.padded);
       return words;
     });
-    store_params({o.param.at, row.tensor.param, index, o.begin, o.n, o.padded}, kind, c, words);
+    o.commit(c, index, words);
     moments.commit();
   }
   return skipped;

@@ -48,8 +48,8 @@ ADAMW_INLINE std::uint32_t largest_of(const float *x, int n) {
 }
 
 // Masked = false: the arithmetic alone. Masked = true leaves the moments of elements that are not stepped as they are.
-template <class Codes, bool Amsgrad, bool Masked>
-ADAMW_INLINE void update_moments(NewMoments &fresh, const Operands &o, const OldMoments &was, const Factors8 &f,
+template <class Codes, bool Amsgrad, bool Masked, class Type>
+ADAMW_INLINE void update_moments(Type type, NewMoments &fresh, const Operands &o, const OldMoments &was, const Factors8 &f,
                                  bool skip_zeros) {
   const OldFactors old = old_factors(f, was.scales.exp_avg.absmax, was.scales.exp_avg_sq.absmax);
   const PerMoment<CodeLine> lines =
@@ -61,7 +61,12 @@ ADAMW_INLINE void update_moments(NewMoments &fresh, const Operands &o, const Old
     const PerMoment<V> values = Codes::template decode<V>(
         Amsgrad, map_moments(Amsgrad, [i](const Staged<std::uint8_t> &codes) { return load(codes.at + i); }, was.codes),
         lines);
-    const V raw = load(o.grad.at + i);
+    const V raw = o.grad.floats(type, i);
+    if (!Masked) {
+      o.grad.prefetch(type, i);
+      // A line holds two vectors of codes.
+      prefetch_ahead((i / lanes % 2 == 0 ? was.codes.exp_avg : was.codes.exp_avg_sq).at, i, 1);
+    }
     const Moments<V> next = update_moments8(values.exp_avg, values.exp_avg_sq, raw, f, old);
     const V old_max = Amsgrad ? values.max_exp_avg_sq * V(was.scales.max_exp_avg_sq.absmax) : V(0.0f);
     PerMoment<V> now;
@@ -105,31 +110,33 @@ ADAMW_INLINE void update_moments(NewMoments &fresh, const Operands &o, const Old
 template <class Codes, bool Amsgrad>
 ADAMW_ONCE void update_masked_moments(NewMoments &fresh, const Operands &o, const OldMoments &was, const Factors8 &f,
                                       bool skip_zeros) {
-  update_moments<Codes, Amsgrad, true>(fresh, o, was, f, skip_zeros);
+  o.grad.dispatch([&](auto type) ADAMW_ALWAYS { update_moments<Codes, Amsgrad, true>(type, fresh, o, was, f, skip_zeros); });
 }
 
-// Steps the parameters and encodes the moments. Zeros: some may be zero.
-template <class Codes, bool Amsgrad, bool Masked, bool Zeros>
-ADAMW_INLINE void finish(Operands &o, OldMoments &was, const NewMoments &fresh, const Factors8 &f,
-                         const PerMoment<Scale> &scales, const std::uint32_t *words) {
+// Steps the parameters and encodes the moments. Common: none is zero, and groups of random words begin with the block.
+template <class Codes, bool Amsgrad, bool Masked, bool Common, class Type>
+ADAMW_INLINE void finish(Type type, Operands &o, OldMoments &was, const NewMoments &fresh, const Factors8 &f,
+                         const PerMoment<Scale> &scales, const Words &words) {
   for (int i = 0; i < o.padded; i += lanes) {
+    if (Common) o.prefetch_params(type, i);
     PerMoment<V> x;
     x.exp_avg = load(fresh.moments.exp_avg.at + i);
     x.exp_avg_sq = load(fresh.moments.exp_avg_sq.at + i);
     if (Amsgrad) x.max_exp_avg_sq = load(fresh.moments.max_exp_avg_sq.at + i);
-    const V p = load(o.param.at + i), next = update_param8(p, x.exp_avg, load(fresh.root.at + i), f);
-    store(o.param.at + i, Masked ? select(not_equal(load(fresh.steps.at + i), V(0.0f)), next, p) : next);
-    const PerMoment<I> codes = Codes::template encode<Zeros>(Amsgrad, x, scales, noise_of(load(words + i)));
+    const V p = o.params(type, i), next = update_param8(p, x.exp_avg, load(fresh.root.at + i), f);
+    o.set_params(type, i, Masked ? select(not_equal(load(fresh.steps.at + i), V(0.0f)), next, p) : next);
+    const PerMoment<I> codes = Codes::template encode<!Common>(
+        Amsgrad, x, scales, noise_of(Common ? words.of_groups(i) : words.of_any(i)));
     for_each_moment(
         Amsgrad, [i](Staged<std::uint8_t> &to, const I &code) { store_codes(to.at + i, code); }, was.codes, codes);
   }
 }
 
-// Fewer blocks have zeros than have none, and masks are rare.
+// Any block: fewer have zeros than have none, and masks are rare.
 template <class Codes, bool Amsgrad, bool Masked>
-ADAMW_ONCE void finish_zeros(Operands &o, OldMoments &was, const NewMoments &fresh, const Factors8 &f,
-                             const PerMoment<Scale> &scales, const std::uint32_t *words) {
-  finish<Codes, Amsgrad, Masked, true>(o, was, fresh, f, scales, words);
+ADAMW_ONCE void finish_any(Operands &o, OldMoments &was, const NewMoments &fresh, const Factors8 &f,
+                             const PerMoment<Scale> &scales, const Words &words) {
+  o.dispatch_params([&](auto type) ADAMW_ALWAYS { finish<Codes, Amsgrad, Masked, false>(type, o, was, fresh, f, scales, words); });
 }
 
 template <class Codes, bool Amsgrad>
@@ -161,13 +168,14 @@ class BlockMoments {
           Amsgrad, [block](const ScaleArrays &to, const Scale &scale) { to.put(block, scale); },
           scales_of(row_.tensor), scales);
     }
-    const std::uint32_t *words = random();
+    const Words &words = random();
     if (masked) {
-      finish_zeros<Codes, Amsgrad, true>(o, was_, fresh_, f_, scales, words);
-    } else if (Codes::zeros(Amsgrad, scales)) {
-      finish_zeros<Codes, Amsgrad, false>(o, was_, fresh_, f_, scales, words);
+      finish_any<Codes, Amsgrad, true>(o, was_, fresh_, f_, scales, words);
+    } else if (Codes::zeros(Amsgrad, scales) || !words.grouped) {
+      finish_any<Codes, Amsgrad, false>(o, was_, fresh_, f_, scales, words);
     } else {
-      finish<Codes, Amsgrad, false, false>(o, was_, fresh_, f_, scales, words);
+      o.dispatch_params(
+          [&](auto type) ADAMW_ALWAYS { finish<Codes, Amsgrad, false, true>(type, o, was_, fresh_, f_, scales, words); });
     }
     return fresh_.skipped;
   }
@@ -185,19 +193,21 @@ class BlockMoments {
           seen = {std::max(seen.largest, now.largest), std::min(seen.smallest, now.smallest)};
         },
         all.found, found());
-    for (int i = 0; i < o.padded; i += lanes) {
-      const V root = adamw::load(fresh_.root.at + i);
-      const M steps = not_equal(adamw::load(fresh_.steps.at + i), V(0.0f));
-      squares.add(select(steps, change8(adamw::load(fresh_.moments.exp_avg.at + i), root, f), V(0.0f)),
-                  adamw::load(o.param.at + i));
-    }
+    o.dispatch_params([&](auto type) ADAMW_ALWAYS {
+      for (int i = 0; i < o.padded; i += lanes) {
+        const V root = adamw::load(fresh_.root.at + i);
+        const M steps = not_equal(adamw::load(fresh_.steps.at + i), V(0.0f));
+        squares.add(select(steps, change8(adamw::load(fresh_.moments.exp_avg.at + i), root, f), V(0.0f)),
+                    o.params(type, i));
+      }
+    });
   }
 
  private:
   // With masks where the block needs them; returns whether it did.
   ADAMW_INLINE bool update(const Operands &o) {
     if (!kind_.skip_zeros) {
-      update_moments<Codes, Amsgrad, false>(fresh_, o, was_, f_, false);
+      o.grad.dispatch([&](auto type) ADAMW_ALWAYS { update_moments<Codes, Amsgrad, false>(type, fresh_, o, was_, f_, false); });
       if (fresh_.largest.exp_avg_sq <= 0x7F7FFFFFu) return false;
     }
     update_masked_moments<Codes, Amsgrad>(fresh_, o, was_, f_, kind_.skip_zeros);

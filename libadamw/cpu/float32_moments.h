@@ -22,13 +22,12 @@ class BlockMoments<Float32Moments, Amsgrad> {
 
   template <class Random>
   ADAMW_INLINE std::int64_t step(Operands &o, std::int64_t, const PerMoment<Scale> *, const Random &) {
-    for (int i = 0; i < o.padded; i += lanes) {
-      const Stepped<V> s = step_lanes(o, i);
-      store(o.param.at + i, s.param);
+    each(o, [&](auto type, int i, const Stepped<V> &s) {
+      o.set_params(type, i, s.param);
       store(at_.exp_avg.at + i, s.exp_avg);
       store(at_.exp_avg_sq.at + i, s.exp_avg_sq);
       if (Amsgrad) store(at_.max_exp_avg_sq.at + i, s.max_exp_avg_sq);
-    }
+    });
     return 0;
   }
 
@@ -37,17 +36,26 @@ class BlockMoments<Float32Moments, Amsgrad> {
   }
 
   ADAMW_INLINE void directions(const Operands &o, Measures &, Squares &squares) {
-    for (int i = 0; i < o.padded; i += lanes) squares.add(step_lanes(o, i).direction, load_lanes(o.param.at + i));
+    each(o, [&](auto type, int i, const Stepped<V> &s) { squares.add(s.direction, o.params(type, i)); });
   }
 
  private:
   static ADAMW_INLINE V load_lanes(const float *p) { return adamw::load(p); }
 
-  ADAMW_INLINE Stepped<V> step_lanes(const Operands &o, int i) const {
-    const V x = Amsgrad ? load_lanes(at_.max_exp_avg_sq.at + i) : V(0.0f);
-    return step_element32<Amsgrad>(load_lanes(o.param.at + i), load_lanes(o.grad.at + i),
-                                   load_lanes(at_.exp_avg.at + i), load_lanes(at_.exp_avg_sq.at + i), x,
-                                   row_.coefficients, kind_.skip_zeros);
+  // body(the parameter's dtype, i, what elements i, i + 1, ... become) for all vectors of a block.
+  template <class Body>
+  ADAMW_INLINE void each(const Operands &o, const Body &body) const {
+    o.dispatch_params([&](auto type) {
+      o.grad.dispatch([&](auto grad_type) {
+        for (int i = 0; i < o.padded; i += lanes) {
+          const V x = Amsgrad ? load_lanes(at_.max_exp_avg_sq.at + i) : V(0.0f);
+          body(type, i,
+               step_element32<Amsgrad>(o.params(type, i), o.grad.floats(grad_type, i),
+                                       load_lanes(at_.exp_avg.at + i), load_lanes(at_.exp_avg_sq.at + i), x,
+                                       row_.coefficients, kind_.skip_zeros));
+        }
+      });
+    });
   }
 
   const StepKind &kind_;

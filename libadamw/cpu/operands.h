@@ -10,9 +10,13 @@ namespace {
 
 // Parameters and gradients of one block.
 struct Operands {
-  Staged<float> param, grad;
+  Elements param, grad;
+  alignas(64) float stepped[ADAMW_BLOCK_SIZE];  // parameters that random words round afterwards
   std::int64_t begin;
   int n, padded;
+  bool random;
+
+  struct Unrounded {};  // in place of a dtype: parameters of any, which commit() will round
 
   ADAMW_INLINE void place(const Row &row, std::int64_t block) {
     const BlockLayout::Place place = row.blocks.place(block);
@@ -21,8 +25,46 @@ struct Operands {
     padded = (n + lanes - 1) & ~(lanes - 1);
   }
   ADAMW_INLINE void load(const StepKind &kind, const Row &row) {
-    load_floats(param, row.tensor.param, kind.param_dtype, begin, n, padded);
-    load_floats(grad, row.tensor.grad, kind.grad_dtype, begin, n, padded);
+    param.load(row.tensor.param, kind.param_dtype, begin, n, padded);
+    grad.load(row.tensor.grad, kind.grad_dtype, begin, n, padded);
+    random = kind.rounds_params();
+  }
+  // body(type), with which body calls the next two.
+  template <class Body>
+  ADAMW_INLINE void dispatch_params(const Body &body) const {
+    if (random) {
+      body(Unrounded{});
+    } else {
+      param.dispatch(body);
+    }
+  }
+  template <class Type>
+  ADAMW_INLINE V params(Type type, int i) const {
+    return param.floats(type, i);
+  }
+  ADAMW_INLINE V params(Unrounded, int i) const {
+    V x;
+    param.dispatch([&](auto type) { x = param.floats(type, i); });
+    return x;
+  }
+  template <class Type>
+  ADAMW_INLINE void prefetch_params(Type type, int i) const {
+    param.prefetch(type, i);
+  }
+  ADAMW_INLINE void prefetch_params(Unrounded, int) const {}
+  template <class Type>
+  ADAMW_INLINE void set_params(Type type, int i, V x) {
+    param.store(type, i, x);
+  }
+  ADAMW_INLINE void set_params(Unrounded, int i, V x) { store(stepped + i, x); }
+
+  // Takes the stepped parameters back. `index`: of the first, in the unsharded tensor; `words` is scratch.
+  ADAMW_INLINE void commit(const Coefficients &c, std::int64_t index, Words &words) {
+    if (random) {
+      words.fill(c.param_key, index, padded);
+      round_params(param, stepped, padded, words);
+    }
+    param.commit();
   }
 };
 

@@ -64,8 +64,8 @@ ADAMW_INLINE float register_flip_sign(float a, float b) {
 ADAMW_INLINE std::uint32_t register_max(std::uint32_t a, std::uint32_t b) { return a > b ? a : b; }
 // Of numbers below 2^31.
 ADAMW_INLINE std::uint32_t register_min(std::uint32_t a, std::uint32_t b) { return a < b ? a : b; }
-// a - b, but not below 0; a is below 2^31, and the lower half of b is 0.
-ADAMW_INLINE std::uint32_t register_less_by(std::uint32_t a, std::uint32_t b) { return a > b ? a - b : 0u; }
+// a - b, or 0 where a is 0. The lower half of b is 0; no other a is below it.
+ADAMW_INLINE std::uint32_t register_less_by(std::uint32_t a, std::uint32_t b) { return a != 0 ? a - b : 0u; }
 ADAMW_INLINE std::uint32_t register_shift_left(std::uint32_t a, int n) { return a << n; }
 ADAMW_INLINE std::uint32_t register_shift_right(std::uint32_t a, int n) { return a >> n; }
 ADAMW_INLINE std::uint32_t register_shift_right_signed(std::uint32_t a, int n) {

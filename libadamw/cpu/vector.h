@@ -127,7 +127,7 @@ ADAMW_INLINE void store_codes(std::uint8_t *p, I a) { registers_store_codes(p, a
 // max() hands on the second of its arguments where either is NaN, so that a NaN moment stays one.
 ADAMW_INLINE V maximum(V a, V b) { return max(a, b); }
 
-// a - b, but not below 0; a is below 2^31, and the lower half of b is 0.
+// a - b, or 0 where a is 0. The lower half of b is 0; no other a is below it.
 ADAMW_INLINE I less_by(I a, std::uint32_t b) {
   I r;
   ADAMW_REGISTERS r.v[i] = register_less_by(a.v[i], b);

@@ -22,22 +22,26 @@ ADAMW_INLINE V root(V a) {
   return from_bits(shift_right(bits(a), s) + root_of_zero(s));
 }
 
-// t is not negative.
+// Of |t|, which is 0 or at least the root of 0: the shift drops the sign.
 template <int s, class V>
 ADAMW_INLINE V unroot(V t) {
   return from_bits(shift_left(less_by(bits(t), root_of_zero(s)), s));
 }
 
-// Of a block: what decoding takes from its floor. A floor of 0, as fresh state has it, decodes code 0 to 0.
+// Of a block: what decoding takes from its floor. A floor of 0, as fresh state has it, decodes code 0 to 0; so does any
+// that no block can have (of a damaged checkpoint): unroot() must not see what targets would take differently.
 struct CodeLine {
   float slope, floor;
 };
-ADAMW_INLINE CodeLine code_line(float floor) { return {(1.0f - floor) * (1.0f / 255.0f), floor}; }
+ADAMW_INLINE CodeLine code_line(float floor) {
+  const float valid = floor >= 0x1.2p-16f && floor <= 1.0f ? floor : 0.0f;
+  return {(1.0f - valid) * (1.0f / 255.0f), valid};
+}
 
 template <class V, class I>
 ADAMW_INLINE V decode_exp_avg(I code) {
   const V t = fma(to_float(code), V(1.0f / 127.0f), V(-128.0f / 127.0f));  // (code - 128) / 127, rounded once
-  return flip_sign(unroot<2>(magnitude(t)), t);
+  return flip_sign(unroot<2>(t), t);
 }
 
 template <class V, class I>
@@ -48,7 +52,7 @@ ADAMW_INLINE V decode_exp_avg_sq(I code, const CodeLine &line) {
 // What a block has beside its codes, from its largest and smallest magnitude, and what encoding takes from that.
 struct Scale {
   float absmax, inverse;
-  float floor, per_code;  // of exp_avg_sq and its maximum
+  float floor, per_code, start;  // of exp_avg_sq and its maximum; start: of the position of t = 0
 
   // Whether code 0 stands for 0. Then it must not stand for anything else.
   ADAMW_INLINE bool zeros() const { return floor <= 0x1.2p-16f; }
@@ -56,20 +60,25 @@ struct Scale {
 
 template <class F = float>
 ADAMW_INLINE Scale exp_avg_scale(float largest) {
-  if (largest >= smallest_scale) return {largest, as_float(inverse(F(largest))), 0.0f, 0.0f};
-  return {0.0f, 0.0f, 0.0f, 0.0f};
+  if (largest >= smallest_scale) return {largest, as_float(inverse(F(largest))), 0.0f, 0.0f, 0.0f};
+  return {0.0f, 0.0f, 0.0f, 0.0f, 0.0f};
 }
 
-// A little less than 255 / width, so that no sum of a position and noise passes the last code.
+// A little less than 255 / width.
 constexpr float almost_last_code = 255.0f - 0x1p-16f;
 ADAMW_INLINE float codes_over(float width) { return almost_last_code / width; }
 
+// The position of t is t * per_code + start. Both ends of it matter, since what passes one would wrap around:
+// - Of t = 1 it is 511.5 exactly, because start is exact, but for 2^-16 that the sum rounds away.
+// - per_code is a little less than 255 / (1 - floor), so of t = floor it is 256.5 or more.
+// A floor above 1 - 2^-8 would leave start too few bits. Codes are 1e-4 of a number apart there.
 template <class F = float>
 ADAMW_INLINE Scale exp_avg_sq_scale(float largest, float smallest) {
   Scale s = exp_avg_scale<F>(largest);
-  s.floor = root<3>(smallest * s.inverse);
-  const float width = 1.0f - s.floor;
-  s.per_code = as_float(codes_over(F(width > 0x1p-24f ? width : 0x1p-24f)));
+  const float t = root<3>(smallest * s.inverse);
+  s.floor = t < 1.0f - 0x1p-8f ? t : 1.0f - 0x1p-8f;
+  s.per_code = as_float(codes_over(F(1.0f - s.floor)));
+  s.start = 511.5f - s.per_code;
   return s;
 }
 
@@ -88,7 +97,7 @@ ADAMW_INLINE auto encode_exp_avg(V x, const Scale &scale, I noise) {
 // Zeros: the block may have some, or numbers that are as good as zero beside its largest. 0 alone becomes code 0 there.
 template <bool Zeros, class V, class I>
 ADAMW_INLINE auto encode_exp_avg_sq(V x, const Scale &scale, I noise) {
-  const V position = fma(root<3>(x * V(scale.inverse)) - V(scale.floor), V(scale.per_code), V(256.5f));
+  const V position = fma(root<3>(x * V(scale.inverse)), V(scale.per_code), V(scale.start));
   if (!Zeros) return rounded_code(position, noise);
   return zero_where_zero(x, rounded_code(max(position, V(scale.zeros() ? 257.5f : 256.5f)), noise));
 }

@@ -26,6 +26,7 @@ using uintptr_t = unsigned long long;
 #else
 #define ADAMW_INLINE inline __attribute__((always_inline))
 #define ADAMW_TABLE constexpr
+#define ADAMW_ALWAYS __attribute__((always_inline))
 #endif
 
 namespace adamw {

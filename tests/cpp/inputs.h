@@ -106,7 +106,7 @@ inline void fill(void *memory, adamw_dtype dtype, std::int64_t count, Random &ra
 }
 
 // How alike the numbers of a whole tensor are, where that decides what a block has beside its codes.
-enum Texture { close, equal, few_ulps, subnormal, some_zeros, not_all_finite, texture_count };
+enum Texture { similar, all_equal, few_ulps, subnormal, some_zeros, not_all_finite, texture_count };
 
 // Fills `count` elements with numbers of one texture, of magnitude 2^exponent.
 inline void fill_alike(void *memory, adamw_dtype dtype, std::int64_t count, Texture texture, int exponent,
@@ -118,7 +118,7 @@ inline void fill_alike(void *memory, adamw_dtype dtype, std::int64_t count, Text
     const std::uint32_t sign = random.bits() & 1, fraction = random.bits();
     const int kind = random.below(32);
     switch (texture) {
-      case equal:
+      case all_equal:
         put(at, dtype, sign, exponent, one);
         break;
       case few_ulps:

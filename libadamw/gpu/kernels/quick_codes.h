@@ -25,7 +25,7 @@ struct QuickLine {
   float slope, floor;
 };
 ADAMW_DEVICE bool has_quick_line(const StoredScale &scale) {
-  return scale.floor >= from_bits(root_of_zero(3)) || scale.absmax == 0.0f;
+  return (scale.floor >= from_bits(root_of_zero(3)) && scale.floor <= 1.0f) || scale.absmax == 0.0f;
 }
 ADAMW_DEVICE QuickLine quick_line(float stored) {
   const float floor = max(stored, from_bits(root_of_zero(3)));
