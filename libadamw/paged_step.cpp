@@ -61,22 +61,34 @@ adamw_status PagedRows::cut(bool measured) {
   buffers_.reserve(static_cast<std::size_t>(plan_.count * field_count_));
   for (std::int64_t i = 0; i < plan_.count; ++i) {
     const Row &row = plan_.rows[i];
-    std::int64_t per_block = 0, moving = 0;
+    std::int64_t whole = 0;  // 0: it lies where it is used
     for (const Field *f = fields_; f < fields_ + field_count_; ++f) {
       const Buffer *buffer = nullptr;
       const std::int64_t bytes = f->bytes(row, 0, row.blocks.count);
       if (adamw_status s = session_.find(f->in(row.tensor), bytes, {row.number, f->name}, &buffer)) return s;
       buffers_.push_back(buffer);
       if (buffer == nullptr) continue;
-      per_block += f->moment != nullptr ? block_size * f->unit : f->unit;
-      ++moving;
+      whole += cost_of(bytes);
     }
-    const auto cost = [&](std::int64_t blocks) { return blocks * per_block + moving * 2 * page_bytes; };
+    // Of blocks [first, last). One block costs two pages for each buffer, and the smallest window has room for that.
+    const Buffer *const *const buffers = buffers_.data() + buffers_.size() - static_cast<std::size_t>(field_count_);
+    const auto cost = [&](std::int64_t first, std::int64_t last) {
+      if (last - first == row.blocks.count) return whole;
+      std::int64_t sum = 0;
+      for (int f = 0; f < field_count_; ++f) {
+        if (buffers[f] != nullptr) sum += cost_of(fields_[f].bytes(row, first, last));
+      }
+      return sum;
+    };
     for (std::int64_t first = 0; first < row.blocks.count;) {
       const std::int64_t rest = row.blocks.count - first;
       std::int64_t last = row.blocks.count;
-      if (moving > 0 && cost(rest) > room) {
-        const std::int64_t fit = (room - cost(0)) / per_block;
+      if (whole > 0 && cost(first, last) > room) {
+        std::int64_t fit = 0, more = rest;  // so many blocks have room, and so many have not
+        while (more - fit > 1) {
+          const std::int64_t middle = fit + (more - fit) / 2;
+          (cost(first, first + middle) <= room ? fit : more) = middle;
+        }
         last = fit > 0 ? end_of_cut(row, first, fit, measured) : first;
         if (last <= first) {  // not a part of it: the next window, which is empty
           if (room == session_.chunk_bytes()) {
@@ -92,7 +104,7 @@ adamw_status PagedRows::cut(bool measured) {
         }
       }
       spans_.push_back({i, first, last});
-      if (moving > 0) room -= cost(last - first);
+      if (whole > 0) room -= cost(first, last);
       if (last < row.blocks.count) {
         ends_.push_back(spans_.size());
         room = session_.chunk_bytes();

@@ -25,6 +25,7 @@ class PagedRows final : public Windows {
 
  private:
   static constexpr int max_fields = 8;
+  static_assert(max_fields * cost_of(block_size * 4) <= smallest_chunk, "a block has room in every window");
 
   // Blocks of one row.
   struct Span {

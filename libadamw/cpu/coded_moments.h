@@ -30,14 +30,21 @@ struct OldMoments {
   PerMoment<PerScale<float>> scales;
 };
 
-// The smallest of n numbers that are not negative, as bits.
-ADAMW_INLINE std::uint32_t smallest_of(const float *x, int n) {
-  Smallest smallest;
+// The largest or the smallest of n numbers that are not negative, as bits. pick(a, b): which of two it is.
+template <class Extreme, class Pick>
+ADAMW_INLINE std::uint32_t extreme_of(const float *x, int n, const Pick &pick) {
+  Extreme extreme;
   int i = 0;
-  for (; i + lanes <= n; i += lanes) smallest.see(bits(load(x + i)));
-  std::uint32_t least = smallest.value();
-  for (; i < n; ++i) least = std::min(least, bits(x[i]));
-  return least;
+  for (; i + lanes <= n; i += lanes) extreme.see(bits(load(x + i)));
+  std::uint32_t found = extreme.value();
+  for (; i < n; ++i) found = pick(found, bits(x[i]));
+  return found;
+}
+ADAMW_INLINE std::uint32_t smallest_of(const float *x, int n) {
+  return extreme_of<Smallest>(x, n, [](std::uint32_t a, std::uint32_t b) { return std::min(a, b); });
+}
+ADAMW_INLINE std::uint32_t largest_of(const float *x, int n) {
+  return extreme_of<Largest>(x, n, [](std::uint32_t a, std::uint32_t b) { return std::max(a, b); });
 }
 
 // Masked = false: the arithmetic alone. Masked = true leaves the moments of elements that are not stepped as they are.
@@ -55,6 +62,11 @@ ADAMW_INLINE void update_moments(Type type, NewMoments &fresh, const Operands &o
         Amsgrad, map_moments(Amsgrad, [i](const Staged<std::uint8_t> &codes) { return load(codes.at + i); }, was.codes),
         lines);
     const V raw = o.grad.floats(type, i);
+    if (!Masked) {
+      o.grad.prefetch(type, i);
+      // A line holds two vectors of codes.
+      prefetch_ahead((i / lanes % 2 == 0 ? was.codes.exp_avg : was.codes.exp_avg_sq).at, i, 1);
+    }
     const Moments<V> next = update_moments8(values.exp_avg, values.exp_avg_sq, raw, f, old);
     const V old_max = Amsgrad ? values.max_exp_avg_sq * V(was.scales.max_exp_avg_sq.absmax) : V(0.0f);
     PerMoment<V> now;
@@ -88,6 +100,9 @@ ADAMW_INLINE void update_moments(Type type, NewMoments &fresh, const Operands &o
   if (o.n != o.padded) {  // what pads a block is no number of it
     fresh.smallest.exp_avg_sq = smallest_of(fresh.moments.exp_avg_sq.at, o.n);
     if (Amsgrad) fresh.smallest.max_exp_avg_sq = smallest_of(fresh.moments.max_exp_avg_sq.at, o.n);
+    // It has the smallest of the old numbers, so it is the largest only where it does not decay and they do.
+    if (Masked) fresh.largest.exp_avg_sq = largest_of(fresh.moments.exp_avg_sq.at, o.n);
+    if (Masked && Amsgrad) fresh.largest.max_exp_avg_sq = largest_of(fresh.moments.max_exp_avg_sq.at, o.n);
   }
 }
 
@@ -103,6 +118,7 @@ template <class Codes, bool Amsgrad, bool Masked, bool Common, class Type>
 ADAMW_INLINE void finish(Type type, Operands &o, OldMoments &was, const NewMoments &fresh, const Factors8 &f,
                          const PerMoment<Scale> &scales, const Words &words) {
   for (int i = 0; i < o.padded; i += lanes) {
+    if (Common) o.prefetch_params(type, i);
     PerMoment<V> x;
     x.exp_avg = load(fresh.moments.exp_avg.at + i);
     x.exp_avg_sq = load(fresh.moments.exp_avg_sq.at + i);

@@ -48,6 +48,11 @@ struct Operands {
     return x;
   }
   template <class Type>
+  ADAMW_INLINE void prefetch_params(Type type, int i) const {
+    param.prefetch(type, i);
+  }
+  ADAMW_INLINE void prefetch_params(Unrounded, int) const {}
+  template <class Type>
   ADAMW_INLINE void set_params(Type type, int i, V x) {
     param.store(type, i, x);
   }

@@ -28,11 +28,15 @@ ADAMW_INLINE V unroot(V t) {
   return from_bits(shift_left(less_by(bits(t), root_of_zero(s)), s));
 }
 
-// Of a block: what decoding takes from its floor. A floor of 0, as fresh state has it, decodes code 0 to 0.
+// Of a block: what decoding takes from its floor. A floor of 0, as fresh state has it, decodes code 0 to 0; so does any
+// that no block can have (of a damaged checkpoint): unroot() must not see what targets would take differently.
 struct CodeLine {
   float slope, floor;
 };
-ADAMW_INLINE CodeLine code_line(float floor) { return {(1.0f - floor) * (1.0f / 255.0f), floor}; }
+ADAMW_INLINE CodeLine code_line(float floor) {
+  const float valid = floor >= 0x1.2p-16f && floor <= 1.0f ? floor : 0.0f;
+  return {(1.0f - valid) * (1.0f / 255.0f), valid};
+}
 
 template <class V, class I>
 ADAMW_INLINE V decode_exp_avg(I code) {

@@ -31,7 +31,7 @@ static void check_versions_and_texts(void) {
 /* The first step of AdamW moves each element by lr against its gradient's sign, whatever the state's format. */
 static void check_step(adamw_state_format format, adamw_pager *pager, void *exp_avg, void *exp_avg_sq) {
   static float param[count], grad[count];
-  float exp_avg_absmax[blocks] = {0}, exp_avg_sq_absmax[blocks] = {0};
+  float exp_avg_absmax[blocks] = {0}, exp_avg_sq_absmax[blocks] = {0}, exp_avg_sq_floor[blocks] = {0};
   adamw_step_options options = ADAMW_STEP_OPTIONS_INIT;
   adamw_tensor row = {0};
   int64_t stepped = -1, skipped = 0;
@@ -46,6 +46,7 @@ static void check_step(adamw_state_format format, adamw_pager *pager, void *exp_
   row.exp_avg_sq = exp_avg_sq;
   row.exp_avg_absmax = exp_avg_absmax;
   row.exp_avg_sq_absmax = exp_avg_sq_absmax;
+  row.exp_avg_sq_floor = exp_avg_sq_floor;
   row.numel = count;
   row.row_length = columns;
   row.step = 1;
@@ -79,26 +80,32 @@ static void check_layout_and_step(void) {
   static uint8_t exp_avg8[count], exp_avg_sq8[count];
   EXPECT(adamw_get_state_layout(ADAMW_STATE_BLOCK8, count, columns, 0, &layout) == ADAMW_OK);
   EXPECT(layout.moment_bytes == count && layout.absmax_count == blocks && layout.blocks_per_row == 2);
-  EXPECT(layout.total_bytes == 2 * count + 2 * blocks * 4);
+  EXPECT(layout.floor_count == blocks && layout.total_bytes == 2 * count + 3 * blocks * 4);
   check_step(ADAMW_STATE_FLOAT32, NULL, exp_avg, exp_avg_sq);
   check_step(ADAMW_STATE_BLOCK8, NULL, exp_avg8, exp_avg_sq8);
 }
 
 static void check_quantization(void) {
   adamw_quantize_options options = ADAMW_QUANTIZE_OPTIONS_INIT;
-  static float map[256], source[count], target[count], absmax[blocks];
+  static float source[count], target[count], absmax[blocks], smallest[blocks];
   static uint8_t codes[count];
-  int i;
-  EXPECT(adamw_codebook(ADAMW_MAP_UNSIGNED, map) == ADAMW_OK && map[0] == 0.0f && map[255] == 1.0f);
-  EXPECT(adamw_codebook(ADAMW_MAP_SIGNED, map) == ADAMW_OK && map[127] == 0.0f && map[255] == 1.0f);
-  for (i = 0; i < count; ++i) source[i] = 3.0f * map[i % 256];
-  for (i = 255; i < count; i += 256) source[i] = 3.0f;
+  int moment, i;
   options.numel = count;
-  options.row_length = count; /* one row: flat blocks, each with every code of the map and the scale 3 */
-  EXPECT(adamw_quantize(&options, source, codes, absmax) == ADAMW_OK);
-  EXPECT(absmax[0] == 3.0f && codes[3] == 3 && codes[127] == 127 && codes[255] == 255);
-  EXPECT(adamw_dequantize(&options, codes, absmax, target) == ADAMW_OK);
-  for (i = 0; i < 256; ++i) EXPECT(target[i] == source[i]);
+  options.row_length = count; /* one row: flat blocks */
+  for (moment = ADAMW_MOMENT_EXP_AVG; moment <= ADAMW_MOMENT_EXP_AVG_SQ; ++moment) {
+    float *floors = moment == ADAMW_MOMENT_EXP_AVG ? NULL : smallest;
+    options.moment = moment;
+    for (i = 0; i < count; ++i) codes[i] = (uint8_t)i; /* block 0 has every code, block 1, too, ... */
+    for (i = 0; i < blocks; ++i) absmax[i] = 3.0f, smallest[i] = 0.5f;
+    EXPECT(adamw_dequantize(&options, codes, absmax, floors, source) == ADAMW_OK);
+    EXPECT(source[255] == 3.0f && (floors == NULL || source[0] == 3.0f / 256.0f));
+    if (floors == NULL) source[0] = 0.0f; /* no number has this code */
+    EXPECT(adamw_quantize(&options, source, codes, absmax, floors) == ADAMW_OK);
+    EXPECT(absmax[0] == 3.0f && (floors == NULL || floors[0] == 0.5f));
+    for (i = 0; i < 256; ++i) EXPECT(codes[i] == (i == 0 && floors == NULL ? 128 : i));
+    EXPECT(adamw_dequantize(&options, codes, absmax, floors, target) == ADAMW_OK);
+    for (i = 0; i < 256; ++i) EXPECT(target[i] == source[i]);
+  }
 }
 
 static void check_pager(int32_t backing) {

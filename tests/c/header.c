@@ -23,12 +23,13 @@ static void expect(const char *what, size_t is, size_t must) {
 
 static void check_layout(void) {
   SIZE(adamw_status, 4);
-  SIZE(adamw_state_layout, 32);
+  SIZE(adamw_state_layout, 40);
   OFFSET(adamw_state_layout, moment_bytes, 0);
   OFFSET(adamw_state_layout, absmax_count, 8);
-  OFFSET(adamw_state_layout, blocks_per_row, 16);
-  OFFSET(adamw_state_layout, total_bytes, 24);
-  SIZE(adamw_tensor, 128);
+  OFFSET(adamw_state_layout, floor_count, 16);
+  OFFSET(adamw_state_layout, blocks_per_row, 24);
+  OFFSET(adamw_state_layout, total_bytes, 32);
+  SIZE(adamw_tensor, 144);
   OFFSET(adamw_tensor, param, 0);
   OFFSET(adamw_tensor, grad, 8);
   OFFSET(adamw_tensor, exp_avg, 16);
@@ -37,14 +38,16 @@ static void check_layout(void) {
   OFFSET(adamw_tensor, exp_avg_absmax, 40);
   OFFSET(adamw_tensor, exp_avg_sq_absmax, 48);
   OFFSET(adamw_tensor, max_exp_avg_sq_absmax, 56);
-  OFFSET(adamw_tensor, gnorm_history, 64);
-  OFFSET(adamw_tensor, numel, 72);
-  OFFSET(adamw_tensor, row_length, 80);
-  OFFSET(adamw_tensor, step, 88);
-  OFFSET(adamw_tensor, global_offset, 96);
-  OFFSET(adamw_tensor, run_length, 104);
-  OFFSET(adamw_tensor, run_stride, 112);
-  OFFSET(adamw_tensor, step_tensor, 120);
+  OFFSET(adamw_tensor, exp_avg_sq_floor, 64);
+  OFFSET(adamw_tensor, max_exp_avg_sq_floor, 72);
+  OFFSET(adamw_tensor, gnorm_history, 80);
+  OFFSET(adamw_tensor, numel, 88);
+  OFFSET(adamw_tensor, row_length, 96);
+  OFFSET(adamw_tensor, step, 104);
+  OFFSET(adamw_tensor, global_offset, 112);
+  OFFSET(adamw_tensor, run_length, 120);
+  OFFSET(adamw_tensor, run_stride, 128);
+  OFFSET(adamw_tensor, step_tensor, 136);
   SIZE(adamw_step_options, 152);
   OFFSET(adamw_step_options, size, 0);
   OFFSET(adamw_step_options, lr, 8);
@@ -71,7 +74,7 @@ static void check_layout(void) {
   OFFSET(adamw_step_options, rows_stepped, 144);
   SIZE(adamw_quantize_options, 80);
   OFFSET(adamw_quantize_options, size, 0);
-  OFFSET(adamw_quantize_options, map, 8);
+  OFFSET(adamw_quantize_options, moment, 8);
   OFFSET(adamw_quantize_options, state_format, 12);
   OFFSET(adamw_quantize_options, rounding, 16);
   OFFSET(adamw_quantize_options, device, 20);
@@ -130,8 +133,8 @@ static void check_values(void) {
   VALUE(ADAMW_STEP_MAXIMIZE, 2);
   VALUE(ADAMW_STEP_STOCHASTIC_ROUNDING, 4);
   VALUE(ADAMW_STEP_SKIP_ZEROS, 8);
-  VALUE(ADAMW_MAP_SIGNED, 0);
-  VALUE(ADAMW_MAP_UNSIGNED, 1);
+  VALUE(ADAMW_MOMENT_EXP_AVG, 0);
+  VALUE(ADAMW_MOMENT_EXP_AVG_SQ, 1);
   VALUE(ADAMW_ROUND_NEAREST, 0);
   VALUE(ADAMW_ROUND_STOCHASTIC, 1);
   VALUE(ADAMW_BLOCK_SIZE, 256);

@@ -54,6 +54,7 @@ static void train(adamw_pager *pager, float *weights) {
   row.exp_avg_absmax = (float *)state(pager, layout.absmax_count * (int64_t)sizeof(float));
   row.exp_avg_sq = state(pager, layout.moment_bytes);
   row.exp_avg_sq_absmax = (float *)state(pager, layout.absmax_count * (int64_t)sizeof(float));
+  row.exp_avg_sq_floor = (float *)state(pager, layout.floor_count * (int64_t)sizeof(float));
   row.numel = count;
   row.row_length = columns;
   options.state_format = ADAMW_STATE_BLOCK8;
@@ -69,6 +70,7 @@ static void train(adamw_pager *pager, float *weights) {
   give_back(pager, row.exp_avg_absmax);
   give_back(pager, row.exp_avg_sq);
   give_back(pager, row.exp_avg_sq_absmax);
+  give_back(pager, row.exp_avg_sq_floor);
   free(gradient);
 }
 

@@ -50,6 +50,7 @@ static int64_t create_tensor(adamw_tensor *tensor, adamw_state_format format, in
   if (layout.absmax_count > 0) {
     tensor->exp_avg_absmax = zeros((size_t)layout.absmax_count, sizeof(float));
     tensor->exp_avg_sq_absmax = zeros((size_t)layout.absmax_count, sizeof(float));
+    tensor->exp_avg_sq_floor = zeros((size_t)layout.floor_count, sizeof(float));
   }
   tensor->numel = rows * row_length;
   tensor->row_length = row_length;
@@ -64,6 +65,7 @@ static void destroy_tensor(adamw_tensor *tensor) {
   free(tensor->exp_avg_sq);
   free(tensor->exp_avg_absmax);
   free(tensor->exp_avg_sq_absmax);
+  free(tensor->exp_avg_sq_floor);
 }
 
 static void optimizer_step(const adamw_step_options *options, adamw_tensor *tensors) {

@@ -1,5 +1,6 @@
 // Owns the record of the bits: prints a hash of what one kernel table writes for every kind of step and quantization.
 // usage: digest --list | NAME. ci/digests compares the lines of every kernel with tests/golden/digests.txt.
+#include <cmath>
 #include <cstdio>
 #include <cstring>
 #include <string>
@@ -47,6 +48,12 @@ constexpr struct Shape {
               {9, 63, 0},
               {2, 512, 1}};
 
+// Of them, those whose blocks are filled with numbers of each texture.
+constexpr int textured_shapes[] = {1, 4, 8, 11, 12};
+
+// Floors that state may have: of fresh state, of a block with zeros, and up to that of a block of equal numbers.
+constexpr float floors[] = {0.0f, 0x1.2p-16f, 0x1p-3f, 0.3f, 0.75f, 0x1.fffff8p-1f, 0x1.fffffep-1f, 1.0f};
+
 // As api.cpp derives them for lr 1e-3, betas 0.9 and 0.999, eps 1e-8, weight decay 1e-2 and steps 1, 2, 3; in literals,
 // so that no platform's pow() takes part.
 Coefficients coefficients(int step, std::uint32_t key, float gradient_scale) {
@@ -69,14 +76,25 @@ Coefficients coefficients(int step, std::uint32_t key, float gradient_scale) {
 
 // The buffers of one tensor; `shift` elements before the first keep it off a vector's alignment.
 struct Tensor {
-  Bytes param, grad, moments[3], scales[3];
+  Bytes param, grad, moments[3], scales[3], floors[2];
 
   Tensor(const StepKind &kind, const BlockLayout &blocks, std::size_t shift) {
     const std::size_t state = kind.state_format == ADAMW_STATE_FLOAT32 ? 4 : 1;
     param = Bytes(blocks.numel, size_of(kind.param_dtype), shift);
     grad = Bytes(blocks.numel, size_of(kind.grad_dtype), shift + 1);
     for (Bytes &moment : moments) moment = Bytes(blocks.numel, state, shift + 2);
-    for (Bytes &scale : scales) scale = Bytes(kind.state_format == ADAMW_STATE_TENSOR8 ? 1 : blocks.count, 4, shift);
+    const std::int64_t count = kind.state_format == ADAMW_STATE_TENSOR8 ? 1 : blocks.count;
+    for (Bytes &scale : scales) scale = Bytes(count, 4, shift);
+    for (Bytes &floor : floors) floor = Bytes(count, 4, shift);
+  }
+  // State of 8 bits that some step may have left.
+  void fill_state(std::int64_t count, Random &random) {
+    for (Bytes &moment : moments)
+      for (std::uint8_t &code : moment.memory) code = static_cast<std::uint8_t>(random.bits());
+    for (std::int64_t i = 0; i < count; ++i) {
+      for (Bytes &scale : scales) scale.floats()[i] = std::ldexp(1.0f + static_cast<float>(random.unit()), -20);
+      for (Bytes &floor : floors) floor.floats()[i] = ::floors[random.below(8)];
+    }
   }
   adamw_tensor row(const Shape &shape, int step) {
     return {param.at(),
@@ -87,6 +105,8 @@ struct Tensor {
             scales[0].floats(),
             scales[1].floats(),
             scales[2].floats(),
+            floors[0].floats(),
+            floors[1].floats(),
             nullptr,
             shape.rows * std::int64_t{shape.row_length},
             shape.row_length,
@@ -103,20 +123,42 @@ void step_tensor(Hash &hash, const Kernels &kernels, const StepKind &kind, const
   const std::int64_t last = row.blocks.count, middle = last / 3;
   hash.add(kernels.gradient_squares(kind, row, 0, last));
   const Measures m = kernels.measure(kind, row, 0, last);
-  for (double x : {m.direction_squares, m.param_squares, double{m.largest.exp_avg}, double{m.largest.exp_avg_sq},
-                   double{m.largest.max_exp_avg_sq}})
+  for (double x : {m.direction_squares, m.param_squares, double{m.found.exp_avg.largest},
+                   double{m.found.exp_avg_sq.largest}, double{m.found.exp_avg_sq.smallest},
+                   double{m.found.max_exp_avg_sq.largest}, double{m.found.max_exp_avg_sq.smallest}})
     hash.add(x);
-  const PerMoment<Scale> scales = map_moments(true, [](float largest) { return block_scale(largest); }, m.largest);
+  const PerMoment<Scale> scales = RootCodes::scales(kind.amsgrad, m.found);
   const bool tensorwise = kind.state_format == ADAMW_STATE_TENSOR8;
   const PerMoment<Scale> *given = tensorwise ? &scales : nullptr;
   std::int64_t skipped = kernels.step(kind, row, given, 0, middle);
   skipped += kernels.step(kind, row, given, middle, last);
   hash.add(static_cast<double>(skipped));
   if (tensorwise) {
-    *row.tensor.exp_avg_absmax = scales.exp_avg.absmax;
-    *row.tensor.exp_avg_sq_absmax = scales.exp_avg_sq.absmax;
-    *row.tensor.max_exp_avg_sq_absmax = scales.max_exp_avg_sq.absmax;
+    for_each_moment(
+        kind.amsgrad, [](const ScaleArrays &to, const Scale &scale) { to.put(0, scale); }, scales_of(row.tensor),
+        scales);
   }
+}
+
+// One step of a tensor whose gradient is filled.
+void digest_step(Hash &hash, const Kernels &kernels, const StepKind &kind, const Shape &shape,
+                 const BlockLayout &blocks, Tensor &tensor, int step, std::size_t key) {
+  const float gradient_scale = key % 3 == 0 ? 1.0f : key % 3 == 1 ? -0.37f : 0.0009765625f;
+  Row row{};
+  row.tensor = tensor.row(shape, step);
+  row.blocks = blocks;
+  row.coefficients = coefficients(step, static_cast<std::uint32_t>(key), gradient_scale);
+  step_tensor(hash, kernels, kind, row);
+  hash.add(tensor.param);
+  for (int i = 0; i < (kind.amsgrad ? 3 : 2); ++i) {
+    hash.add(tensor.moments[i]);
+    hash.add(tensor.scales[i]);
+    if (i > 0) hash.add(tensor.floors[i - 1]);
+  }
+}
+
+BlockLayout blocks_of(const Shape &shape) {
+  return block_layout(shape.rows * std::int64_t{shape.row_length}, shape.row_length);
 }
 
 unsigned long long digest_steps(const Kernels &kernels, const StepKind &kind) {
@@ -124,57 +166,91 @@ unsigned long long digest_steps(const Kernels &kernels, const StepKind &kind) {
   Random random(1);
   std::size_t shift = 0;
   for (const Shape &shape : shapes) {
-    const BlockLayout blocks = block_layout(shape.rows * std::int64_t{shape.row_length}, shape.row_length);
+    const BlockLayout blocks = blocks_of(shape);
     Tensor tensor(kind, blocks, shift);
     fill(tensor.param.at(), kind.param_dtype, blocks.numel, random);
     for (int step = 1; step <= 3; ++step) {
       fill(tensor.grad.at(), kind.grad_dtype, blocks.numel, random, kind.state_format != ADAMW_STATE_FLOAT32);
-      const float gradient_scale = shift % 3 == 0 ? 1.0f : shift % 3 == 1 ? -0.37f : 0.0009765625f;
-      Row row{};
-      row.tensor = tensor.row(shape, step);
-      row.blocks = blocks;
-      row.coefficients = coefficients(step, static_cast<std::uint32_t>(shift), gradient_scale);
-      step_tensor(hash, kernels, kind, row);
-      hash.add(tensor.param);
-      for (int i = 0; i < (kind.amsgrad ? 3 : 2); ++i) {
-        hash.add(tensor.moments[i]);
-        hash.add(tensor.scales[i]);
-      }
+      digest_step(hash, kernels, kind, shape, blocks, tensor, step, shift);
     }
     ++shift;
   }
+  if (kind.state_format == ADAMW_STATE_FLOAT32) return hash.value();
+  // Tensors whose numbers are alike, from fresh state and from any.
+  for (int texture = 0; texture < texture_count; ++texture)
+    for (const int number : textured_shapes) {
+      const Shape &shape = shapes[number];
+      const BlockLayout blocks = blocks_of(shape);
+      Tensor tensor(kind, blocks, shift % 5);
+      fill(tensor.param.at(), kind.param_dtype, blocks.numel, random);
+      for (int step = 1; step <= 3; ++step) {
+        if (step == 2 && shift % 2 == 0) {
+          tensor.fill_state(kind.state_format == ADAMW_STATE_TENSOR8 ? 1 : blocks.count, random);
+        }
+        // Smaller from step to step, so that the maximum stays where it was.
+        fill_alike(tensor.grad.at(), kind.grad_dtype, blocks.numel, static_cast<Texture>(texture), 1 - 3 * step,
+                   random);
+        digest_step(hash, kernels, kind, shape, blocks, tensor, step, shift);
+      }
+      ++shift;
+    }
   return hash.value();
 }
 
-unsigned long long digest_quantizer(const Kernels &kernels, adamw_map map, bool blockwise, bool stochastic) {
+// To codes and back, and from every code.
+void digest_quantized(Hash &hash, const Kernels &kernels, const QuantizePlan &plan, Bytes &source, std::size_t shift,
+                      Random &random) {
+  const bool blockwise = plan.format == ADAMW_STATE_BLOCK8;
+  const std::int64_t last = plan.blocks.count, middle = last / 2, count = blockwise ? last : 1;
+  Bytes codes(plan.blocks.numel, 1, shift), target(plan.blocks.numel, 4, shift + 1);
+  Bytes absmax(count, 4, shift), floor(count, 4, shift);
+  const bool has_floor = plan.moment != ADAMW_MOMENT_EXP_AVG;
+  const ScaleArrays arrays{{absmax.floats(), has_floor ? floor.floats() : nullptr}};
+  const Extremes found = kernels.extremes(plan, source.floats(), 0, last);
+  hash.add(double{found.largest});
+  hash.add(double{found.smallest});
+  const Scale scale = RootCodes::scale_one(!has_floor, found), *given = blockwise ? nullptr : &scale;
+  auto *bytes = static_cast<std::uint8_t *>(codes.at());
+  if (!blockwise) arrays.put(0, scale);
+  kernels.quantize(plan, source.floats(), bytes, arrays, given, 0, middle);
+  kernels.quantize(plan, source.floats(), bytes, arrays, given, middle, last);
+  kernels.dequantize(plan, bytes, arrays, target.floats(), 0, middle);
+  kernels.dequantize(plan, bytes, arrays, target.floats(), middle, last);
+  for (const Bytes *written : {&codes, &absmax, &floor, &target}) hash.add(*written);
+  for (std::uint8_t &code : codes.memory) code = static_cast<std::uint8_t>(random.bits());
+  for (std::int64_t i = 0; i < count; ++i) floor.floats()[i] = floors[random.below(8)];
+  kernels.dequantize(plan, bytes, arrays, target.floats(), 0, last);
+  hash.add(target);
+}
+
+unsigned long long digest_quantizer(const Kernels &kernels, adamw_moment moment, bool blockwise, bool stochastic) {
   Hash hash;
   Random random(2);
   std::size_t shift = 0;
-  for (const Shape &shape : shapes) {
+  const auto digest = [&](const Shape &shape, const auto &put_source) {
     QuantizePlan plan{};
-    plan.map = map;
+    plan.moment = moment;
     plan.format = blockwise ? ADAMW_STATE_BLOCK8 : ADAMW_STATE_TENSOR8;
     plan.stochastic = stochastic;
-    plan.blocks = block_layout(shape.rows * std::int64_t{shape.row_length}, shape.row_length);
+    plan.blocks = blocks_of(shape);
     plan.key = 77;
     plan.global_offset = shape.global_offset;
-    const std::int64_t last = plan.blocks.count, middle = last / 2;
-    Bytes source(plan.blocks.numel, 4, shift), codes(plan.blocks.numel, 1, shift),
-        target(plan.blocks.numel, 4, shift + 1);
-    Bytes absmax(blockwise ? plan.blocks.count : 1, 4, shift);
-    fill(source.at(), ADAMW_FLOAT32, plan.blocks.numel, random, true);
-    const float largest = kernels.largest(plan, source.floats(), 0, last);
-    hash.add(double{largest});
-    const Scale scale = block_scale(largest), *given = blockwise ? nullptr : &scale;
-    auto *bytes = static_cast<std::uint8_t *>(codes.at());
-    if (!blockwise) *absmax.floats() = scale.absmax;
-    kernels.quantize(plan, source.floats(), bytes, absmax.floats(), given, 0, middle);
-    kernels.quantize(plan, source.floats(), bytes, absmax.floats(), given, middle, last);
-    kernels.dequantize(plan, bytes, absmax.floats(), target.floats(), 0, middle);
-    kernels.dequantize(plan, bytes, absmax.floats(), target.floats(), middle, last);
-    for (const Bytes *written : {&codes, &absmax, &target}) hash.add(*written);
+    Bytes source(plan.blocks.numel, 4, shift % 15);
+    put_source(source.at(), plan.blocks.numel);
+    digest_quantized(hash, kernels, plan, source, shift % 15, random);
     ++shift;
-  }
+  };
+  for (const Shape &shape : shapes)
+    digest(shape, [&](void *at, std::int64_t n) { fill(at, ADAMW_FLOAT32, n, random, true); });
+  for (int texture = 0; texture < texture_count; ++texture)
+    for (const int number : textured_shapes)
+      for (const int exponent : {-126, -3, 127}) {  // the least and the largest scales, and one between
+        digest(shapes[number], [&](void *at, std::int64_t n) {
+          fill_alike(at, ADAMW_FLOAT32, n, static_cast<Texture>(texture), exponent, random);
+          if (moment == ADAMW_MOMENT_EXP_AVG) return;
+          for (std::int64_t i = 0; i < n; ++i) static_cast<float *>(at)[i] = std::fabs(static_cast<float *>(at)[i]);
+        });
+      }
   return hash.value();
 }
 
@@ -198,14 +274,15 @@ void print_digests(const Kernels &kernels, const std::string &beginning) {
                                      (amsgrad ? "-amsgrad" : "") + modes[mode];
             if (wanted(name)) std::printf("%s %016llx\n", name.c_str(), digest_steps(kernels, kind));
           }
-  for (int map = 0; map < 2; ++map)
+  for (int moment = 0; moment < 2; ++moment)
     for (int blockwise = 0; blockwise < 2; ++blockwise)
       for (int stochastic = 0; stochastic < 2; ++stochastic) {
-        const std::string name = std::string("quantize_") + (map == ADAMW_MAP_SIGNED ? "signed" : "unsigned") +
+        const std::string name = std::string("quantize_") +
+                                 (moment == ADAMW_MOMENT_EXP_AVG ? "exp_avg" : "exp_avg_sq") +
                                  (blockwise ? "-block" : "-tensor") + (stochastic ? "-stochastic" : "-nearest");
         if (wanted(name))
           std::printf("%s %016llx\n", name.c_str(),
-                      digest_quantizer(kernels, static_cast<adamw_map>(map), blockwise == 1, stochastic == 1));
+                      digest_quantizer(kernels, static_cast<adamw_moment>(moment), blockwise == 1, stochastic == 1));
       }
 }
 

@@ -2,6 +2,7 @@
 // is tested.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <vector>
@@ -100,6 +101,42 @@ inline void fill(void *memory, adamw_dtype dtype, std::int64_t count, Random &ra
                                  static_cast<std::uint16_t>(sign << 15) | static_cast<std::uint16_t>(fraction & 1);
       const std::uint32_t word = static_cast<std::uint32_t>(half) << 16;
       std::memcpy(at, dtype == ADAMW_FLOAT32 ? static_cast<const void *>(&word) : &half, size_of(dtype));
+    }
+  }
+}
+
+// How alike the numbers of a whole tensor are, where that decides what a block has beside its codes.
+enum Texture { similar, all_equal, few_ulps, subnormal, some_zeros, not_all_finite, texture_count };
+
+// Fills `count` elements with numbers of one texture, of magnitude 2^exponent.
+inline void fill_alike(void *memory, adamw_dtype dtype, std::int64_t count, Texture texture, int exponent,
+                       Random &random) {
+  const std::uint32_t one = random.bits();
+  const std::uint32_t ulp = dtype == ADAMW_FLOAT32 ? 1u << 9 : dtype == ADAMW_BFLOAT16 ? 1u << 25 : 1u << 22;
+  for (std::int64_t i = 0; i < count; ++i) {
+    void *at = static_cast<char *>(memory) + static_cast<std::size_t>(i) * size_of(dtype);
+    const std::uint32_t sign = random.bits() & 1, fraction = random.bits();
+    const int kind = random.below(32);
+    switch (texture) {
+      case all_equal:
+        put(at, dtype, sign, exponent, one);
+        break;
+      case few_ulps:
+        put(at, dtype, sign, exponent, (one | 1u << 31) - ulp * static_cast<std::uint32_t>(kind));
+        break;
+      case subnormal:
+        put(at, dtype, sign, -61 - kind % 4, fraction);  // whose squares are about 2^-126
+        break;
+      case some_zeros:
+        kind == 0 ? put(at, dtype, sign, -1000, 0) : put(at, dtype, sign, exponent, fraction);
+        break;
+      case not_all_finite:
+        put(at, dtype, sign, exponent, fraction);
+        if (kind == 0 && dtype == ADAMW_FLOAT32) static_cast<float *>(memory)[i] = sign != 0 ? HUGE_VALF : 1e30f;
+        break;
+      default:
+        put(at, dtype, sign, exponent - kind % 3, fraction);
+        break;
     }
   }
 }

@@ -24,7 +24,20 @@ inline adamw_step_options step_options(adamw_state_format format = ADAMW_STATE_F
 }
 
 struct Model {
-  enum Buffer { param, grad, exp_avg, exp_avg_sq, max_exp_avg_sq, absmax0, absmax1, absmax2, history, buffer_count };
+  enum Buffer {
+    param,
+    grad,
+    exp_avg,
+    exp_avg_sq,
+    max_exp_avg_sq,
+    absmax0,
+    absmax1,
+    absmax2,
+    floor1,
+    floor2,
+    history,
+    buffer_count
+  };
   adamw_step_options options;
   std::vector<std::vector<Bytes>> memory;  // [tensor][buffer]
   std::vector<adamw_tensor> rows;
@@ -45,6 +58,7 @@ struct Model {
       b[grad] = Bytes(n, g, 0);
       for (int i = exp_avg; i <= max_exp_avg_sq; ++i) b[static_cast<std::size_t>(i)] = Bytes(layout.moment_bytes, 1, 0);
       for (int i = absmax0; i <= absmax2; ++i) b[static_cast<std::size_t>(i)] = Bytes(layout.absmax_count, 4, 0);
+      for (int i = floor1; i <= floor2; ++i) b[static_cast<std::size_t>(i)] = Bytes(layout.floor_count, 4, 0);
       b[history] = Bytes(ADAMW_GNORM_HISTORY, 4, 0);
       Random random(seed + static_cast<std::uint64_t>(n));
       put_uniform(b[param], n, static_cast<adamw_dtype>(o.param_dtype), random, 0);
@@ -53,8 +67,9 @@ struct Model {
     for (std::size_t i = 0; i < memory.size(); ++i) {
       std::vector<Bytes> &b = memory[i];
       rows.push_back({b[0].at(), b[1].at(), b[2].at(), b[3].at(), b[4].at(), b[5].floats(), b[6].floats(),
-                      b[7].floats(), b[8].floats(), shapes[i].rows * shapes[i].row_length, shapes[i].row_length, 1,
-                      shapes[i].global_offset, shapes[i].run_length, shapes[i].run_stride, nullptr});
+                      b[7].floats(), b[8].floats(), b[9].floats(), b[10].floats(),
+                      shapes[i].rows * shapes[i].row_length, shapes[i].row_length, 1, shapes[i].global_offset,
+                      shapes[i].run_length, shapes[i].run_stride, nullptr});
     }
   }
 

@@ -48,9 +48,11 @@ struct PagedModel : Model {
       adamw_tensor &row = rows[i];
       void **const moments[] = {&row.exp_avg, &row.exp_avg_sq, &row.max_exp_avg_sq};
       float **const scales[] = {&row.exp_avg_absmax, &row.exp_avg_sq_absmax, &row.max_exp_avg_sq_absmax};
-      for (std::size_t k = 0; k < 3; ++k) {  // as an optimizer allocates: a moment, then its scales
+      float **const floors[] = {nullptr, &row.exp_avg_sq_floor, &row.max_exp_avg_sq_floor};
+      for (std::size_t k = 0; k < 3; ++k) {  // as an optimizer allocates: a moment, then its scales and floors
         take(memory[i][exp_avg + k], moments[k]);
         take(memory[i][absmax0 + k], reinterpret_cast<void **>(scales[k]));
+        if (k > 0) take(memory[i][floor1 + k - 1], reinterpret_cast<void **>(floors[k]));
       }
     }
   }

@@ -141,10 +141,10 @@ void check_kernel(const Kernels &kernels, const Format &f) {
   for (float decay : {1.0f, tie, 0.5f, 0.75f, 0.99999f, 0x1p-9f, 0x1.8p-12f}) {
     p = start;
     const StepKind kind = {f.dtype, ADAMW_FLOAT32, ADAMW_STATE_FLOAT32, false, false, false};
-    const adamw_tensor t = {p.data(), grad.data(), m.data(), v.data(), nullptr, nullptr, nullptr, nullptr,
-                            nullptr,  n,           n,        1,        0,       0,       0,       nullptr};
     Row row{};
-    row.tensor = t;
+    row.tensor.param = p.data(), row.tensor.grad = grad.data();
+    row.tensor.exp_avg = m.data(), row.tensor.exp_avg_sq = v.data();
+    row.tensor.numel = row.tensor.row_length = n, row.tensor.step = 1;
     row.blocks = block_layout(n, n);
     row.coefficients = {1.0f, 0.9f, 0.999f, 0.1f, 0.001f, 0.0316f, 31.6f, 1e-8f, decay, -0.01f, 1, 2, 0.0};
     kernels.step(kind, row, nullptr, 0, row.blocks.count);

@@ -1,47 +1,48 @@
-// Owns the laws of the 8-bit quantizer and of the random words: every kernel of this processor against the tables of
-// codebook.h and definitions in double precision. (dtype conversions and fma: test_arithmetic.cpp.)
+// Owns the laws of the 8-bit quantizer and of the random words: every kernel of this processor against codes.h and
+// definitions in double precision. (The codes by themselves: test_codes.cpp. dtypes and fma: test_arithmetic.cpp.)
 #include <algorithm>
 #include <cmath>
+#include <string>
 #include <vector>
 
 #include "check.h"
 #include "cpu/registers_scalar.h"
 // The parts come first: vector.h is written against them.
+#include "codes.h"
 #include "cpu/block_memory.h"
-#include "cpu/dynamic_codes.h"
 #include "cpu/kernels.h"
 #include "cpu/vector.h"
-#include "inputs.h"
 
 using namespace adamw;
 
 namespace {
 
-struct Map {
-  adamw_map id;
-  const char *name;
-  const float *values, *midpoints;
-  int zero, midpoint_count, first;  // zero: its code; first: the magnitude that begins at midpoints[0]
-  const float *negative_midpoints;
-} const maps[] = {{ADAMW_MAP_SIGNED, "signed", signed_values, signed_midpoints, 127, 128, 1, signed_negative_midpoints},
-                  {ADAMW_MAP_UNSIGNED, "unsigned", unsigned_values, unsigned_midpoints, 0, 254, 2, nullptr}};
+// What is quantized: a moment, in units of absmax down to a smallest number. exp_avg has one, of no meaning.
+struct Kind {
+  adamw_moment moment;
+  float absmax, smallest;
 
-int code_of_magnitude(const Map &map, int k, bool negative) { return std::max(map.zero + (negative ? -k : k), 0); }
+  bool is_signed() const { return moment == ADAMW_MOMENT_EXP_AVG; }
+  Scale scale() const { return RootCodes::scale_one(is_signed(), {absmax, smallest * absmax}); }
+  std::string name() const {
+    return (is_signed() ? "exp_avg" : "exp_avg_sq from " + std::to_string(smallest)) + " of " + std::to_string(absmax);
+  }
+};
 
-// The code nearest to x by a search of the midpoints.
-int nearest_code(const Map &map, float x) {
-  const float a = std::fabs(x);
-  const bool negative = x < 0.0f;
-  if (a == 0.0f || (negative && map.zero == 0)) return map.zero;
-  const float *midpoints = negative ? map.negative_midpoints : map.midpoints;
-  const auto k = std::upper_bound(midpoints, midpoints + map.midpoint_count - negative, a) - midpoints;
-  return code_of_magnitude(map, static_cast<int>(k) + map.first - 1, negative);
+std::vector<Kind> kinds() {
+  std::vector<Kind> all;
+  for (float absmax : {1.0f, 0x1.9p-77f, 0x1.fffffep127f, 0x1p-126f}) {
+    all.push_back({ADAMW_MOMENT_EXP_AVG, absmax, 0.0f});
+    for (float smallest : {0.0f, 0x1p-60f, 1e-6f, 0x1p-8f, 0.3f, 1.0f - 0x1p-10f, 1.0f - 0x1p-20f, 1.0f})
+      all.push_back({ADAMW_MOMENT_EXP_AVG_SQ, absmax, smallest});
+  }
+  return all;
 }
 
-QuantizePlan plan_of(const Map &map, std::int64_t numel, bool stochastic = false, std::uint32_t key = 0,
+QuantizePlan plan_of(adamw_moment moment, std::int64_t numel, bool stochastic = false, std::uint32_t key = 0,
                      std::int64_t offset = 0) {
   QuantizePlan plan{};
-  plan.map = map.id;
+  plan.moment = moment;
   plan.format = ADAMW_STATE_TENSOR8;
   plan.stochastic = stochastic;
   plan.blocks = block_layout(numel, numel);
@@ -50,66 +51,86 @@ QuantizePlan plan_of(const Map &map, std::int64_t numel, bool stochastic = false
   return plan;
 }
 
-// Codes at scale 1.
-std::vector<std::uint8_t> encode(const Kernels &kernels, const QuantizePlan &plan, const std::vector<float> &x) {
+std::vector<std::uint8_t> encode(const Kernels &kernels, const Kind &kind, const QuantizePlan &plan,
+                                 const std::vector<float> &x) {
   std::vector<std::uint8_t> codes(x.size());
-  float absmax;
-  const Scale one = block_scale(1.0f);
-  kernels.quantize(plan, x.data(), codes.data(), &absmax, &one, 0, plan.blocks.count);
+  float absmax, floor;
+  const Scale scale = kind.scale();
+  kernels.quantize(plan, x.data(), codes.data(), {{&absmax, &floor}}, &scale, 0, plan.blocks.count);
   return codes;
 }
 
-// Law: rounding to nearest is the search of the midpoints: beside every midpoint and value, and on 2^22 floats of [0,
-// 1] (abridged: 2^19).
-void check_nearest(const Kernels &kernels, const Map &map) {
+// Where x is among the codes: exp_avg's from -127 to 127.
+double position_of(const Kind &kind, const Scale &scale, float x) {
+  const float scaled = std::fabs(x) * scale.inverse;
+  if (kind.is_signed()) return std::copysign(exp_avg_position(scaled), x);
+  const double position = std::clamp(exp_avg_sq_position(scaled, scale.floor), 0.0, 255.0);
+  return scale.floor == floor_of_zeros ? std::max(position, 1.0) : position;
+}
+
+// The code that a word gives; 0: that of nearest rounding. -1: too close to call.
+int expected_code(const Kind &kind, const Scale &scale, float x, std::uint32_t word) {
+  if (x == 0.0f) return kind.is_signed() ? 128 : 0;
+  // exp_avg is rounded stochastically below a sixteenth only.
+  if (kind.is_signed() && std::fabs(x * scale.inverse) >= 0.0625f) word = 0;
+  const int code = code_at(position_of(kind, scale, x), word);
+  return code == -1 ? -1 : kind.is_signed() ? code + 128 : code;
+}
+
+// Numbers of a kind: its extremes and their neighbours, and others in between. With signs if it has them.
+std::vector<float> numbers_of(const Kind &kind, std::size_t count) {
+  const std::uint32_t least = bits_of(kind.is_signed() ? 0.0f : kind.smallest * kind.absmax),
+                      most = bits_of(kind.absmax);
   std::vector<float> x;
-  const auto around = [&x](float centre) {
-    const std::uint32_t b = bits_of(centre);
-    for (std::uint32_t d = 0; d <= 6; ++d) {
-      if (b + d < 3) continue;
-      const float a = float_from_bits(b + d - 3);
-      if (a > 1.0f) continue;
-      x.push_back(a);
-      x.push_back(-a);
-    }
-  };
-  for (int i = 0; i < map.midpoint_count; ++i) around(map.midpoints[i]);
-  for (int i = map.zero; i < 256; ++i) around(map.values[i]);
-  for (std::uint32_t b = 0; b <= 0x3F800000u; b += abridged ? 2042 : 254)
-    x.push_back(float_from_bits((b & 256) != 0 ? b | 0x80000000u : b));
-  for (std::uint32_t b = 0; b < 4; ++b) x.push_back(float_from_bits(b));
-  const auto codes = encode(kernels, plan_of(map, static_cast<std::int64_t>(x.size())), x);
+  for (std::uint32_t d = 0; d < 20 && d <= most - least; ++d) {
+    x.push_back(float_from_bits(least + d));
+    x.push_back(float_from_bits(most - d));
+  }
+  Random random(3);
+  while (x.size() < count) {  // evenly in their logarithms, and from the upper half
+    const double all = static_cast<double>(most - least) * random.unit();
+    const float one = float_from_bits(least + static_cast<std::uint32_t>(all));
+    x.push_back(x.size() % 2 == 0 ? one : std::max(one, kind.absmax * static_cast<float>(random.unit())));
+  }
+  x.resize(count);
+  if (kind.is_signed())
+    for (float &e : x) e = (random.bits() & 1) != 0 ? -e : e;
+  return x;
+}
+
+// Law: rounding to nearest takes the code that is nearest to the position.
+void check_nearest(const Kernels &kernels, const Kind &kind) {
+  const std::vector<float> x = numbers_of(kind, abridged ? 1 << 12 : 1 << 15);
+  const auto codes = encode(kernels, kind, plan_of(kind.moment, static_cast<std::int64_t>(x.size())), x);
+  const Scale scale = kind.scale();
   for (std::size_t i = 0; i < x.size(); ++i) {
-    CHECK(codes[i] == nearest_code(map, x[i]), "%s %s: %a became %d, nearest is %d", kernels.name, map.name,
-          double{x[i]}, codes[i], nearest_code(map, x[i]));
+    const int expected = expected_code(kind, scale, x[i], 0);
+    CHECK(expected == -1 || codes[i] == expected, "%s %s: %a became %d, nearest is %d", kernels.name,
+          kind.name().c_str(), double{x[i]}, codes[i], expected);
   }
 }
 
-// Law: the midpoints lie halfway between values: to a ten-thousandth of the distance (positions are counted in 2^-15 of
-// a code), except that the signed map's first one, which ends the line through zero, is only between 0 and the first
-// value.
-void check_midpoints(const Map &map) {
-  for (int i = 0; i < map.midpoint_count; ++i) {
-    const int k = i + map.first;
-    if (map.zero + k > 255) continue;
-    const double lo = map.values[map.zero + k - 1], hi = map.values[map.zero + k], middle = (lo + hi) / 2;
-    const double tolerance = k == 1 ? (hi - lo) / 2 : (hi - lo) * 1e-4;
-    CHECK(std::fabs(map.midpoints[i] - middle) <= tolerance, "%s: midpoint %d is %a, not %a", map.name, k,
-          double{map.midpoints[i]}, middle);
-  }
-}
-
-// Law: every byte decodes to its value in the table times absmax, rounded once.
-void check_decode(const Kernels &kernels, const Map &map) {
+// Law: every byte decodes to its power, of a float that is rounded once, times absmax, rounded once.
+void check_decode(const Kernels &kernels) {
   std::vector<std::uint8_t> codes(256);
   std::vector<float> target(256);
   for (int i = 0; i < 256; ++i) codes[static_cast<std::size_t>(i)] = static_cast<std::uint8_t>(i);
   for (float absmax : {1.0f, 0.37f, 3e38f, 1.17549435e-38f, 0.0f}) {
-    kernels.dequantize(plan_of(map, 256), codes.data(), &absmax, target.data(), 0, 1);
+    kernels.dequantize(plan_of(ADAMW_MOMENT_EXP_AVG, 256), codes.data(), {{&absmax, nullptr}}, target.data(), 0, 1);
     for (int i = 0; i < 256; ++i) {
-      const float expected = map.values[i] * absmax;
-      CHECK(bits_of(target[static_cast<std::size_t>(i)]) == bits_of(expected), "%s %s: code %d decodes to %a, not %a",
-            kernels.name, map.name, i, double{target[static_cast<std::size_t>(i)]}, double{expected});
+      const float t = static_cast<float>(i - 128) * (1.0f / 127.0f);
+      const float value = std::copysign(static_cast<float>(power_of(std::fabs(double{t}), 2)), t) * absmax;
+      CHECK(target[static_cast<std::size_t>(i)] == value, "%s exp_avg: code %d decodes to %a, not %a", kernels.name, i,
+            double{target[static_cast<std::size_t>(i)]}, double{value});
+    }
+    for (float floor : {0.0f, floor_of_zeros, 1e-3f, 0.3f, 0.77f, 1.0f - 0x1p-20f, 1.0f - 0x1p-24f, 1.0f}) {
+      kernels.dequantize(plan_of(ADAMW_MOMENT_EXP_AVG_SQ, 256), codes.data(), {{&absmax, &floor}}, target.data(), 0, 1);
+      for (int i = 0; i < 256; ++i) {
+        const float t = std::fma(static_cast<float>(i), (1.0f - floor) * (1.0f / 255.0f), floor);
+        const float value = static_cast<float>(power_of(double{t}, 3)) * absmax;
+        CHECK(target[static_cast<std::size_t>(i)] == value, "%s floor %a: code %d decodes to %a, not %a", kernels.name,
+              double{floor}, i, double{target[static_cast<std::size_t>(i)]}, double{value});
+      }
     }
   }
 }
@@ -130,112 +151,49 @@ std::uint32_t word_by_definition(std::uint32_t key, std::uint64_t index) {
   return mix(static_cast<std::uint32_t>(group) ^ upper) * odd[index % 8];
 }
 
-// The neighbours of a magnitude and how far it is from the lower to the upper one.
-struct Between {
-  int lower;
-  double fraction;
-};
-Between neighbours(const Map &map, float a) {
-  const float *begin = map.values + map.zero, *above = std::upper_bound(begin, map.values + 256, a);
-  const int lower = static_cast<int>(above - begin) - 1;
-  if (above == map.values + 256) return {lower, 0.0};
-  return {lower, (a - double{above[-1]}) / (double{above[0]} - above[-1])};
-}
-
-// How far the float arithmetic of a position may be off, in codes: slope and offset (each rounded to 2^-24 of up to
-// 512), the fma, its third, and the sum (2^-16 each), and the noise's own 2^-15: below 2^-13 together.
-constexpr double position_error = 0x1p-13;
-
-// The word's upper 15 bits are the noise, from -1/2 to 1/2 of a code, and it moves the number up: magnitudes of
-// negative numbers down. Then the mean over all words is the value. -1: too close to call.
-int stochastic_code(const Map &map, float x, std::uint32_t word) {
-  const float a = std::fabs(x);
-  const Between b = neighbours(map, a);
-  // exp_avg is rounded stochastically below a tenth only; a number above zero never gets the unsigned code 0.
-  if (map.zero != 0 && a >= 0.1f) return nearest_code(map, x);
-  if (map.zero == 0 && b.lower == 0) return a > 0.0f ? 1 : 0;
-  const double u = (static_cast<double>(word >> 17 ^ 1u << 14) + 0.5) / 32768.0;
-  const double excess = x < 0.0f ? b.fraction - u : u - (1.0 - b.fraction);
-  if (std::fabs(excess) < position_error) return -1;
-  return code_of_magnitude(map, b.lower + (excess > 0), x < 0.0f);
-}
-
 // Law: the code of element i is that of its own word, wherever the tensor starts (aligned, misaligned, across 2^35); so
-// it is one of the two neighbours, and its mean over words is the number itself.
-void check_stochastic(const Kernels &kernels, const Map &map) {
+// it is one of the two neighbours, and its mean over words is the position.
+void check_stochastic(const Kernels &kernels, const Kind &kind) {
   constexpr std::int64_t n = 2000;
   const std::uint64_t offsets[] = {
       0, 8, 5, 1001, (1ull << 35) - 1024, (1ull << 35) - 1003, 1ull << 35, (3ull << 35) - 512, (1ull << 60) + 3};
   Random random(3);
+  const std::vector<float> x = numbers_of(kind, n);
+  const Scale scale = kind.scale();
   for (std::uint64_t offset : offsets) {
-    for (int trial = 0; trial < 8; ++trial) {
-      const std::uint32_t key = random.bits();
-      std::vector<float> x(n);
-      // Magnitudes from the signed map's third value on: below, its lines lead to zero less exactly (see
-      // check_midpoints).
-      const float smallest = map.zero != 0 ? map.values[map.zero + 3] : 0.0f;
-      for (float &e : x) e = std::max(std::ldexp(static_cast<float>(random.unit()), -random.below(20)), smallest);
-      if (map.zero != 0)
-        for (float &e : x) e = (random.bits() & 1) != 0 ? -e : e;
-      const auto codes = encode(kernels, plan_of(map, n, true, key, static_cast<std::int64_t>(offset)), x);
-      for (std::size_t i = 0; i < x.size(); ++i) {
-        const int expected = stochastic_code(map, x[i], word_by_definition(key, offset + i));
-        const int below = neighbours(map, std::fabs(x[i])).lower, k = std::abs(codes[i] - map.zero);
-        CHECK(k == below || k == below + 1, "%s %s: %a became %d, between other values", kernels.name, map.name,
-              double{x[i]}, codes[i]);
-        CHECK(expected == -1 || codes[i] == expected, "%s %s: %a at %llu became %d, its word says %d", kernels.name,
-              map.name, double{x[i]}, static_cast<unsigned long long>(offset + i), codes[i], expected);
+    const std::uint32_t key = random.bits();
+    const auto codes = encode(kernels, kind, plan_of(kind.moment, n, true, key, static_cast<std::int64_t>(offset)), x);
+    for (std::size_t i = 0; i < x.size(); ++i) {
+      const int expected = expected_code(kind, scale, x[i], word_by_definition(key, offset + i));
+      CHECK(expected == -1 || codes[i] == expected, "%s %s: %a at %llu became %d, its word says %d", kernels.name,
+            kind.name().c_str(), double{x[i]}, static_cast<unsigned long long>(offset + i), codes[i], expected);
+    }
+  }
+}
+
+// Law: over all noise, a number gets the two codes beside its position only, the upper one as often as it lies above
+// the lower: to the error of the position and of the count.
+void check_every_noise(const Kind &kind) {
+  const Scale scale = kind.scale();
+  const int zero = kind.is_signed() ? 128 : 0;
+  for (float x : numbers_of(kind, abridged ? 60 : 400)) {
+    if (kind.is_signed() && std::fabs(x * scale.inverse) >= 0.0625f) continue;
+    const double position = x == 0.0f ? 0.0 : position_of(kind, scale, x);
+    double sum = 0.0;
+    for (int at = 0; at < 1 << 15; at += lanes) {
+      std::uint32_t words[lanes];
+      std::uint8_t codes[lanes];
+      for (int i = 0; i < lanes; ++i) words[i] = static_cast<std::uint32_t>(at + i) << 17;
+      store_codes(codes, RootCodes::encode_one(kind.is_signed(), V(x), scale, noise_of(load(words))));
+      for (int i = 0; i < lanes; ++i) {
+        const double off = codes[i] - zero - position;
+        sum += codes[i] - zero;
+        CHECK(std::fabs(off) <= 1.0 + position_error && codes[i] >= (kind.is_signed() ? 1 : 0), "%s: %a became %d",
+              kind.name().c_str(), double{x}, codes[i]);
       }
     }
-  }
-}
-
-// The codes of one number for `count` evenly spaced words.
-std::vector<int> codes_of_all_words(const Map &map, float x, int count) {
-  std::vector<int> result(static_cast<std::size_t>(count));
-  std::uint32_t words[lanes];
-  std::uint8_t codes[lanes];
-  for (int at = 0; at < count; at += lanes) {
-    for (int i = 0; i < lanes; ++i)
-      words[i] = static_cast<std::uint32_t>(at + i) * static_cast<std::uint32_t>(0x100000000ll / count);
-    const I noise = noise_of(load(words));
-    store_codes(codes, map.zero != 0 ? encode_signed(V(x), V(encode_unit), noise, signed_map)
-                                     : encode_unsigned(V(x), V(encode_unit), noise, unsigned_map));
-    for (int i = 0; i < lanes; ++i) result[static_cast<std::size_t>(at + i)] = codes[i];
-  }
-  return result;
-}
-
-// Law: zero stays zero whatever the word; what is not zero never becomes the unsigned map's zero; 1 stays 1, in the
-// unsigned map up to the arithmetic.
-void check_every_word(const Map &map) {
-  constexpr int all = abridged ? 1 << 16 : 1 << 22;  // the noise of a word has 15 bits
-  const auto every = [&](float x, int lowest, int highest) {
-    for (int code : codes_of_all_words(map, x, all)) {
-      CHECK(code >= lowest && code <= highest, "%s: %a became %d", map.name, double{x}, code);
-    }
-  };
-  every(0.0f, map.zero, map.zero);
-  every(1.0f, map.zero != 0 ? 255 : 254, 255);
-  const auto ones = codes_of_all_words(map, 1.0f, all);
-  CHECK(std::count(ones.begin(), ones.end(), 254) <= all * position_error, "%s: 1 became 254", map.name);
-  if (map.zero == 0) every(0x1p-149f, 1, 1);
-  if (map.zero != 0) every(-0.0f, 127, 127);
-  if (map.zero != 0) every(-1.0f, 0, 0);
-}
-
-// Law: the mean over evenly spaced words is the number. Their spacing adds 1 / count to the arithmetic's own error.
-void check_unbiased(const Map &map) {
-  constexpr int count = 1 << 14;
-  Random random(4);
-  for (int k = map.zero != 0 ? 3 : 2; k + map.zero < 255; ++k) {
-    if (map.zero != 0 && k >= 63) break;
-    const double lo = map.values[map.zero + k], hi = map.values[map.zero + k + 1];
-    const float x = static_cast<float>(lo + (hi - lo) * random.unit());
-    double mean = 0.0;
-    for (int code : codes_of_all_words(map, x, count)) mean += double{map.values[code]} / count;
-    CHECK(std::fabs(mean - x) <= (hi - lo) * (position_error + 1.0 / count), "%s: mean of %a is %a", map.name,
-          double{x}, mean);
+    CHECK(std::fabs(sum / (1 << 15) - position) <= position_error, "%s: the mean of %a is code %g, not %g",
+          kind.name().c_str(), double{x}, sum / (1 << 15), position);
   }
 }
 
@@ -255,25 +213,41 @@ void check_words() {
   }
 }
 
-// Law: what cannot be a number counts as zero, alone; block maxima are exact; a block too small to keep is zero.
-void check_sanitizing(const Kernels &kernels, const Map &map) {
+// Law: what cannot be a number counts as zero, alone; what a block has beside its codes is exact, however short it is;
+// a block too small to keep is zero.
+void check_sanitizing(const Kernels &kernels, adamw_moment moment) {
+  const bool is_signed = moment == ADAMW_MOMENT_EXP_AVG;
   std::vector<float> x(300, 0.25f);
   x[5] = NAN, x[6] = INFINITY, x[7] = -INFINITY, x[8] = -0.5f, x[299] = 1e-39f;
   for (std::size_t i = 256; i < 299; ++i) x[i] = 0.0f;
   std::vector<std::uint8_t> codes(300);
-  float absmax[2];
-  QuantizePlan plan = plan_of(map, 300);
+  float absmax[2], floor[2];
+  QuantizePlan plan = plan_of(moment, 300);
   plan.format = ADAMW_STATE_BLOCK8;
-  kernels.quantize(plan, x.data(), codes.data(), absmax, nullptr, 0, 2);
-  const float largest = map.zero != 0 ? 0.5f : 0.25f;
-  CHECK(absmax[0] == largest && absmax[1] == 0.0f, "%s %s: %a %a", kernels.name, map.name, double{absmax[0]},
-        double{absmax[1]});
+  kernels.quantize(plan, x.data(), codes.data(), {{absmax, is_signed ? nullptr : floor}}, nullptr, 0, 2);
+  const float largest = is_signed ? 0.5f : 0.25f;
+  CHECK(absmax[0] == largest && absmax[1] == 0.0f, "%s: %a %a", kernels.name, double{absmax[0]}, double{absmax[1]});
+  CHECK(is_signed || (floor[0] == floor_of_zeros && floor[1] == floor_of_zeros), "%s: %a %a", kernels.name,
+        double{floor[0]}, double{floor[1]});
+  const Kind kind{moment, largest, 0.0f};
   for (std::size_t i = 0; i < 300; ++i) {
-    const bool nothing = (i >= 5 && i <= 7) || i >= 256 || (i == 8 && map.zero == 0);
-    const int expected = nothing ? map.zero : nearest_code(map, x[i] / largest);
-    CHECK(codes[i] == expected, "%s %s: element %zu became %d, not %d", kernels.name, map.name, i, codes[i], expected);
+    const bool nothing = (i >= 5 && i <= 7) || i >= 256 || (i == 8 && !is_signed);
+    const int expected = expected_code(kind, kind.scale(), nothing ? 0.0f : x[i], 0);
+    CHECK(codes[i] == expected, "%s moment %d: element %zu became %d, not %d", kernels.name, moment, i, codes[i],
+          expected);
   }
-  CHECK(kernels.largest(plan, x.data(), 0, 2) == largest, "%s %s", kernels.name, map.name);
+  const Extremes found = kernels.extremes(plan, x.data(), 0, 2);
+  CHECK(found.largest == largest && found.smallest == 0.0f, "%s moment %d", kernels.name, moment);
+  if (is_signed) return;
+  for (std::int64_t n : {1, 31, 33, 255}) {
+    std::fill(x.begin(), x.end(), 0.25f);
+    x[static_cast<std::size_t>(n) / 2] = 0.25f * 0.0625f;
+    plan.blocks = block_layout(n, n);
+    kernels.quantize(plan, x.data(), codes.data(), {{absmax, floor}}, nullptr, 0, 1);
+    const float scale = n == 1 ? 0x1p-6f : 0.25f, root = n == 1 ? largest_floor : floor_of(0.0625f);
+    CHECK(absmax[0] == scale && floor[0] == root, "%s: %lld numbers: %a %a", kernels.name, static_cast<long long>(n),
+          double{absmax[0]}, double{floor[0]});
+  }
 }
 
 }  // namespace
@@ -281,16 +255,16 @@ void check_sanitizing(const Kernels &kernels, const Map &map) {
 int main() {
   CHECK(!usable_kernels().empty(), "no kernel at all");
   check_words();
-  for (const Map &map : maps) {
-    check_midpoints(map);
-    check_every_word(map);
-    check_unbiased(map);
+  for (const Kind &kind : kinds()) {
+    check_every_noise(kind);
     for (const Kernels *kernels : usable_kernels()) {
-      check_nearest(*kernels, map);
-      check_decode(*kernels, map);
-      check_stochastic(*kernels, map);
-      check_sanitizing(*kernels, map);
+      check_nearest(*kernels, kind);
+      check_stochastic(*kernels, kind);
     }
+  }
+  for (const Kernels *kernels : usable_kernels()) {
+    check_decode(*kernels);
+    for (adamw_moment moment : {ADAMW_MOMENT_EXP_AVG, ADAMW_MOMENT_EXP_AVG_SQ}) check_sanitizing(*kernels, moment);
   }
   return finish();
 }

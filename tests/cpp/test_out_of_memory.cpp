@@ -77,6 +77,7 @@ Trial step_trial(const Setup &setup, const std::vector<std::uint8_t> &after) {
   }
   if (setup.backing >= 0) {
     adamw_pager_options p = setup.on_disk ? file_options() : quick_file(setup.resident);
+    if (setup.max_unorm > 0) p.chunk_bytes = 1 << 17;  // adamw.h: then it is enough
     if (setup.backing == ADAMW_PLACE_HOST) p = ADAMW_PAGER_OPTIONS_INIT;
     s->pager = new_pager(p);
     s->model = std::make_unique<PagedModel>(s->pager, o, shapes);

@@ -60,8 +60,8 @@ void check_elements(const Model &is, const Model &must, std::size_t tensor, std:
     CHECK(same(is, must, tensor, b, begin * unit, end * unit), "%s: buffer %d of tensor %zu", what, b, tensor);
   if (!eight || of[tensor].rows != 1 || from == to) return;
   const std::size_t first = begin / 256, last = to == is.rows[tensor].numel ? (end + 255) / 256 : end / 256;
-  for (int b : {Model::absmax0, Model::absmax1, Model::absmax2})
-    CHECK(same(is, must, tensor, b, first * 4, last * 4), "%s: scales %d of tensor %zu", what, b, tensor);
+  for (int b : {Model::absmax0, Model::absmax1, Model::absmax2, Model::floor1, Model::floor2})
+    CHECK(same(is, must, tensor, b, first * 4, last * 4), "%s: scales or floors %d of tensor %zu", what, b, tensor);
 }
 
 // Without paging, after the first and after the second step.

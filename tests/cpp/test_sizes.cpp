@@ -213,11 +213,14 @@ void check_quantize_options() {
   constexpr std::int64_t n = 600;
   adamw_quantize_options o = ADAMW_QUANTIZE_OPTIONS_INIT;
   o.numel = o.row_length = n;
-  std::vector<float> values(n), target(n), absmax(3);
+  o.moment = ADAMW_MOMENT_EXP_AVG_SQ;
+  std::vector<float> values(n), target(n), absmax(3), floor(3);
   std::vector<std::uint8_t> codes(n);
-  for (std::int64_t i = 0; i < n; ++i) values[static_cast<std::size_t>(i)] = static_cast<float>(i - 300);
-  CHECK(adamw_quantize(&o, values.data(), codes.data(), absmax.data()) == ADAMW_OK, "%s", adamw_last_error());
-  CHECK(adamw_dequantize(&o, codes.data(), absmax.data(), target.data()) == ADAMW_OK, "%s", adamw_last_error());
+  for (std::int64_t i = 0; i < n; ++i) values[static_cast<std::size_t>(i)] = static_cast<float>(i);
+  CHECK(adamw_quantize(&o, values.data(), codes.data(), absmax.data(), floor.data()) == ADAMW_OK, "%s",
+        adamw_last_error());
+  CHECK(adamw_dequantize(&o, codes.data(), absmax.data(), floor.data(), target.data()) == ADAMW_OK, "%s",
+        adamw_last_error());
   const std::vector<std::uint8_t> right_codes = codes;
   const std::vector<float> right_target = target;
   constexpr std::size_t least = offsetof(adamw_quantize_options, stream);
@@ -225,14 +228,14 @@ void check_quantize_options() {
       "adamw_quantize_options", o, least,
       [&](const adamw_quantize_options *options) {
         std::fill(codes.begin(), codes.end(), garbage);
-        return adamw_quantize(options, values.data(), codes.data(), absmax.data());
+        return adamw_quantize(options, values.data(), codes.data(), absmax.data(), floor.data());
       },
       [&] { return codes == right_codes; }, [&] { return codes == std::vector<std::uint8_t>(n, garbage); });
   check_options(
       "adamw_quantize_options, back", o, least,
       [&](const adamw_quantize_options *options) {
         std::fill(target.begin(), target.end(), 77.0f);
-        return adamw_dequantize(options, right_codes.data(), absmax.data(), target.data());
+        return adamw_dequantize(options, right_codes.data(), absmax.data(), floor.data(), target.data());
       },
       [&] { return target == right_target; }, [&] { return target == std::vector<float>(n, 77.0f); });
 }

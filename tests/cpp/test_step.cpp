@@ -90,7 +90,9 @@ void check_shards(const adamw_step_options &options) {
         t.grad = static_cast<const char *>(t.grad) + begin * g;
         for (void **moment : {&t.exp_avg, &t.exp_avg_sq, &t.max_exp_avg_sq})
           *moment = static_cast<char *>(*moment) + begin * state;
-        for (float **scale : {&t.exp_avg_absmax, &t.exp_avg_sq_absmax, &t.max_exp_avg_sq_absmax}) *scale += block;
+        for (float **scale : {&t.exp_avg_absmax, &t.exp_avg_sq_absmax, &t.max_exp_avg_sq_absmax, &t.exp_avg_sq_floor,
+                              &t.max_exp_avg_sq_floor})
+          *scale += block;
         t.numel = (cuts[i + 1] - cuts[i]) * row_length;
         // A shard of one row is a tensor of one row: its row_length is still the whole's.
         t.step = step;

@@ -1,5 +1,8 @@
-// Owns the laws of steps at the limits of single precision: no lr, a scale whose square overflows. (What a step
-// computes elsewhere: test_reference.cpp.)
+// Owns the laws of steps at the limits: no lr, gradients that are scaled or not finite, blocks that are padded, a scale
+// that is huge. (What a step computes elsewhere: test_reference.cpp.)
+#include <algorithm>
+#include <cmath>
+
 #include "model.h"
 
 namespace {
@@ -26,13 +29,13 @@ void check_no_lr() {
   }
 }
 
-// Law: a scale whose square overflows (from a damaged checkpoint) does not reach elements whose second moment is 0.
+// Law: a scale that is huge (from a damaged checkpoint) does not reach elements whose second moment is 0.
 void check_huge_scale() {
   for (int format = 1; format < 3; ++format) {
     Model plain(step_options(static_cast<adamw_state_format>(format)), {{1, 777, 0}}),
         huge(plain.options, {{1, 777, 0}});
     for (std::size_t i = 0; i < 777; ++i) {  // codes of zero
-      for (Model *model : {&plain, &huge}) model->memory[0][Model::exp_avg].memory[i] = 127;
+      for (Model *model : {&plain, &huge}) model->memory[0][Model::exp_avg].memory[i] = 128;
     }
     Bytes &scales = huge.memory[0][Model::absmax1];
     for (std::size_t i = 0; i < scales.memory.size() / 4; ++i) scales.floats()[i] = 3e38f;
@@ -77,12 +80,96 @@ void check_count_of_skipped() {
   }
 }
 
+// Law: what pads a block is none of its numbers. All second moments are the same; then all decay, but for the padding,
+// whose gradient is zero. absmax is that of the others, beta2 times what it was: to the rounding of beta2 and of two
+// products. So is the maximum's, which does not decay; and all numbers are the smallest, too.
+void check_padding() {
+  for (int format = 1; format < 3; ++format)
+    for (std::int64_t n : {1, 31, 33, 45, 255, 300}) {
+      Model model(step_options(static_cast<adamw_state_format>(format), ADAMW_STEP_AMSGRAD | ADAMW_STEP_SKIP_ZEROS),
+                  {{1, n, 0}});
+      auto &b = model.memory[0];
+      const auto step = [&](int number, float gradient) {
+        std::fill_n(b[Model::grad].floats(), n, gradient);
+        CHECK(model.call(number) == ADAMW_OK, "%s", adamw_last_error());
+        return b[Model::absmax1].floats()[0];
+      };
+      const double first = step(1, 0.5f), second = step(2, 1e-20f), maximum = b[Model::absmax2].floats()[0];
+      CHECK(std::fabs(second - 0.999 * first) <= 0x1p-22 * first, "format %d, %lld elements: %.9g of %.9g", format,
+            static_cast<long long>(n), second, first);
+      CHECK(maximum <= first, "the maximum grew to %.9g of %.9g", maximum, first);
+      for (int floor : {Model::floor1, Model::floor2})
+        CHECK(b[static_cast<std::size_t>(floor)].floats()[0] == 255.0f / 256.0f, "floor %a",
+              double{b[static_cast<std::size_t>(floor)].floats()[0]});
+    }
+}
+
+// Law: found_inf changes nothing; a power-of-two grad_scale only undoes itself; skipped counts each bad element once
+// and spares it.
+void check_scaler() {
+  for (int format = 0; format < 3; ++format) {
+    const adamw_step_options o = step_options(static_cast<adamw_state_format>(format));
+    const std::vector<TensorShape> shapes = {{4, 250, 0}, {1, 50000, 0}};
+    Model plain(o, shapes), scaled(o, shapes);
+    const float scale = 1024.0f, found = 1.0f, none = 0.0f;
+    for (int step = 1; step <= 3; ++step) {
+      plain.new_gradients(static_cast<std::uint64_t>(step));
+      CHECK(plain.call(step) == ADAMW_OK, "%s", adamw_last_error());
+      scaled.new_gradients(static_cast<std::uint64_t>(step));
+      auto unscaled = scaled.memory;
+      for (auto &b : scaled.memory)
+        for (std::size_t i = 0; i < b[Model::grad].memory.size() / 4; ++i) b[Model::grad].floats()[i] *= scale;
+      scaled.options.grad_scale = &scale;
+      scaled.options.found_inf = &found;
+      const auto before = scaled.contents();
+      CHECK(scaled.call(step) == ADAMW_OK && scaled.contents() == before, "format %d: found_inf was not obeyed",
+            format);
+      scaled.options.found_inf = &none;
+      CHECK(scaled.call(step) == ADAMW_OK, "%s", adamw_last_error());
+      for (std::size_t t = 0; t < shapes.size(); ++t)
+        std::copy_n(unscaled[t][Model::grad].floats(), scaled.rows[t].numel, scaled.memory[t][Model::grad].floats());
+    }
+    CHECK(plain.contents() == scaled.contents(), "format %d: grad_scale matters", format);
+
+    Model bad(o, shapes), good(o, shapes);
+    std::int64_t counter = 1000;
+    bad.options.skipped = &counter;
+    for (Model *model : {&bad, &good}) model->new_gradients(1);
+    const float kinds[] = {NAN, INFINITY, -INFINITY, 3e30f, -3e38f};
+    std::int64_t placed = 0;
+    Random random(8);
+    std::vector<std::vector<bool>> hit = {std::vector<bool>(1000), std::vector<bool>(50000)};
+    for (std::size_t t = 0; t < 2; ++t)
+      for (std::size_t i = 0; i < hit[t].size(); ++i)
+        if (random.below(97) == 0) {
+          hit[t][i] = true;
+          bad.memory[t][Model::grad].floats()[i] = kinds[placed++ % 5];
+          good.memory[t][Model::grad].floats()[i] = 0.0f;
+        }
+    const auto start = bad.memory;
+    CHECK(bad.call(1) == ADAMW_OK && good.call(1) == ADAMW_OK, "%s", adamw_last_error());
+    CHECK(counter == 1000 + (format == ADAMW_STATE_FLOAT32 ? 0 : placed), "format %d: counted %lld, placed %lld",
+          format, static_cast<long long>(counter - 1000), static_cast<long long>(placed));
+    for (std::size_t t = 0; t < 2; ++t)
+      for (std::size_t i = 0; i < hit[t].size(); ++i) {
+        if (format == ADAMW_STATE_FLOAT32 && hit[t][i]) continue;
+        const float p = bad.memory[t][Model::param].floats()[i];
+        const float expected = hit[t][i] ? const_cast<Bytes &>(start[t][Model::param]).floats()[i]
+                                         : good.memory[t][Model::param].floats()[i];
+        CHECK(bits_of(p) == bits_of(expected), "format %d tensor %zu element %zu: %a, not %a", format, t, i, double{p},
+              double{expected});
+      }
+  }
+}
+
 }  // namespace
 
 int main() {
   check_exact_numbers_stay();
   check_count_of_skipped();
   check_no_lr();
+  check_padding();
+  check_scaler();
   check_huge_scale();
   return finish();
 }

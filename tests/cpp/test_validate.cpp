@@ -151,6 +151,8 @@ void check_rows() {
     pointer("exp_avg_absmax", &adamw_tensor::exp_avg_absmax, false);
     pointer("exp_avg_sq_absmax", &adamw_tensor::exp_avg_sq_absmax, false);
     pointer("max_exp_avg_sq_absmax", &adamw_tensor::max_exp_avg_sq_absmax, false);
+    pointer("exp_avg_sq_floor", &adamw_tensor::exp_avg_sq_floor, false);
+    pointer("max_exp_avg_sq_floor", &adamw_tensor::max_exp_avg_sq_floor, false);
     pointer("gnorm_history", &adamw_tensor::gnorm_history, false);
     for (std::int64_t bad : {std::int64_t{-1}, INT64_MIN, INT64_MAX, (std::int64_t{1} << 58) + 1}) {
       invalid("numel", [=](adamw_tensor &t) { t.numel = bad; });
@@ -197,6 +199,8 @@ void check_rows() {
       overlapping("exp_avg", [](adamw_tensor &t, char *p) { t.exp_avg = p; }, 40);
       overlapping(
           "exp_avg_absmax", [](adamw_tensor &t, char *p) { t.exp_avg_absmax = reinterpret_cast<float *>(p); }, 4);
+      overlapping(
+          "exp_avg_sq_floor", [](adamw_tensor &t, char *p) { t.exp_avg_sq_floor = reinterpret_cast<float *>(p); }, 4);
     }
   }
 }
@@ -232,6 +236,7 @@ void check_table() {
   adamw_tensor &t = plain.rows[0];
   t.max_exp_avg_sq = t.param;  // not used, so free to be anything
   t.exp_avg_absmax = t.exp_avg_sq_absmax = t.max_exp_avg_sq_absmax = t.gnorm_history = reinterpret_cast<float *>(1);
+  t.exp_avg_sq_floor = t.max_exp_avg_sq_floor = t.gnorm_history;
   CHECK(plain.call(1) == ADAMW_OK, "pointers that the options do not use: %s", adamw_last_error());
 }
 

@@ -60,7 +60,11 @@ void check_gradients(Model &model) {
     gradient("tensor 25: grad", moved(t.gnorm_history, shift));
     gradient("tensor 25: grad", moved(model.rows[at].param, shift));
   }
-  for (std::int64_t shift : {-156, 0}) gradient("tensor 25: grad", moved(t.exp_avg_absmax, shift));
+  for (std::int64_t shift : {-156, 0}) {
+    gradient("tensor 25: grad", moved(t.exp_avg_absmax, shift));
+    gradient("tensor 25: grad", moved(t.exp_avg_sq_floor, shift));
+    gradient("tensor 25: grad", moved(t.max_exp_avg_sq_floor, shift));
+  }
 }
 
 void check_state(Model &model) {
@@ -76,6 +80,8 @@ void check_state(Model &model) {
   refused(model, "overlaps", [](Model &m) { m.rows[at].exp_avg_absmax = m.rows[at].exp_avg_sq_absmax; });
   refused(model, "overlaps", [](Model &m) { m.rows[at].gnorm_history = moved(m.rows[other].gnorm_history, -396); });
   refused(model, "max_exp_avg_sq_absmax is NULL", [](Model &m) { m.rows[at].max_exp_avg_sq_absmax = nullptr; });
+  refused(model, "overlaps", [](Model &m) { m.rows[at].max_exp_avg_sq_floor = m.rows[at].exp_avg_sq_floor; });
+  refused(model, "exp_avg_sq_floor is NULL", [](Model &m) { m.rows[at].exp_avg_sq_floor = nullptr; });
   refused(model, "overlaps", [](Model &m) { m.rows[at] = m.rows[other]; });
   refused(model, "overlaps", [](Model &m) { m.rows.push_back(m.rows[other]); });
   refused(model, "step", [](Model &m) {
@@ -108,9 +114,9 @@ void check_options() {
       t.exp_avg_sq = take(moment);
       t.max_exp_avg_sq = t.exp_avg_sq;  // where it is not used
       t.gnorm_history = static_cast<float *>(t.param);
-      for (float **scales : {&t.exp_avg_absmax, &t.exp_avg_sq_absmax})
+      for (float **scales : {&t.exp_avg_absmax, &t.exp_avg_sq_absmax, &t.exp_avg_sq_floor})
         *scales = reinterpret_cast<float *>(moment == 40 ? take(4) : static_cast<char *>(t.param));
-      t.max_exp_avg_sq_absmax = t.exp_avg_absmax;
+      t.max_exp_avg_sq_absmax = t.max_exp_avg_sq_floor = t.exp_avg_absmax;
     }
     refused(model, words, change);
   };

@@ -64,7 +64,8 @@ class World {
       t.param = take(t.numel * 4);
       t.grad = take(t.numel * 4);
       for (void **moment : {&t.exp_avg, &t.exp_avg_sq, &t.max_exp_avg_sq}) *moment = take(t.numel * 4);
-      for (float **scales : {&t.exp_avg_absmax, &t.exp_avg_sq_absmax, &t.max_exp_avg_sq_absmax})
+      for (float **scales : {&t.exp_avg_absmax, &t.exp_avg_sq_absmax, &t.max_exp_avg_sq_absmax, &t.exp_avg_sq_floor,
+                             &t.max_exp_avg_sq_floor})
         *scales = static_cast<float *>(take(4));
       t.gnorm_history = static_cast<float *>(take(ADAMW_GNORM_HISTORY * 4));
       table.rows.push_back(t);
@@ -76,7 +77,7 @@ class World {
     adamw_step_options &o = table.options;
     adamw_tensor &t = table.rows[random_.bits() % table.rows.size()],
                  &other = table.rows[random_.bits() % table.rows.size()];
-    switch (random_.below(14)) {
+    switch (random_.below(15)) {
       case 0:
         t.param = anywhere();
         break;
@@ -101,7 +102,8 @@ class World {
       case 7: {
         adamw_tensor added = t;
         for (void **p : {&added.param, &added.exp_avg, &added.exp_avg_sq, &added.max_exp_avg_sq}) *p = anywhere();
-        for (float **p : {&added.exp_avg_absmax, &added.exp_avg_sq_absmax, &added.max_exp_avg_sq_absmax})
+        for (float **p : {&added.exp_avg_absmax, &added.exp_avg_sq_absmax, &added.max_exp_avg_sq_absmax,
+                          &added.exp_avg_sq_floor, &added.max_exp_avg_sq_floor})
           *p = static_cast<float *>(anywhere());
         added.gnorm_history = static_cast<float *>(anywhere());
         added.numel = added.row_length = 1;
@@ -118,6 +120,9 @@ class World {
       case 10:
         o.percentile_clipping = random_.below(2) == 0 ? 100 : 50;
         o.grad_dtype = random_.below(3);
+        break;
+      case 11:
+        t.exp_avg_sq_floor = static_cast<float *>(anywhere());
         break;
       default:  // as a rule
         t.grad = anywhere();
@@ -148,6 +153,8 @@ class World {
       add(t.exp_avg_absmax, layout.absmax_count * 4, true);
       add(t.exp_avg_sq_absmax, layout.absmax_count * 4, true);
       add(t.max_exp_avg_sq_absmax, layout.absmax_count * 4 * third, true);
+      add(t.exp_avg_sq_floor, layout.floor_count * 4, true);
+      add(t.max_exp_avg_sq_floor, layout.floor_count * 4 * third, true);
       if (o.percentile_clipping < 100 && t.numel > 0) add(t.gnorm_history, ADAMW_GNORM_HISTORY * 4, true);
     }
     for (std::size_t i = 0; i < all.size(); ++i) {

@@ -1,8 +1,7 @@
-// Owns fuzzed calls that look at one thing: layouts, codebooks, the process, descriptions of tensors.
+// Owns fuzzed calls that look at one thing: layouts, the process, descriptions of tensors.
 #include "other_calls.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 #include <string>
 
@@ -34,31 +33,6 @@ Enum raw_enum(std::int32_t value) {
   static_assert(sizeof e == sizeof value, "as adamw.h asserts");
   std::memcpy(&e, &value, sizeof e);
   return e;
-}
-
-void fuzz_codebook(Choices &choices, Memory &memory) {
-  const std::int32_t map = enum_value(choices, 2);
-  std::uint8_t *const at = memory.take(256 * 4, choices.below(2) == 0).at;
-  float *values = reinterpret_cast<float *>(at);
-  if (choices.one_in(8)) values = nullptr;
-  if (choices.one_in(8)) values = reinterpret_cast<float *>(at + 2);
-  memory.remember();
-  const bool right = (map == 0 || map == 1) && reinterpret_cast<std::uint8_t *>(values) == at;
-  const adamw_status status = adamw_codebook(raw_enum<adamw_map>(map), values);
-  judge("adamw_codebook", status, right ? 0 : invalid, &memory);
-  if (status != ADAMW_OK) return;
-  const auto magnitude = [](int k, int add, int power) {  // adamw_map's formulas
-    const int i = static_cast<int>(std::log2(k + add));
-    return std::pow(10, i - power) * (0.1 + 0.9 * (k + add - std::exp2(i) + 0.5) / std::exp2(i));
-  };
-  for (int code = 0; code < 256; ++code) {
-    const int k = map == ADAMW_MAP_SIGNED ? std::abs(code - 127) : code;
-    double x = k == 0 ? 0 : map == ADAMW_MAP_SIGNED ? magnitude(k, 0, 6) : magnitude(k, 1, 7);
-    if (code == 255) x = 1;
-    if (map == ADAMW_MAP_SIGNED && code < 127) x = -x;
-    if (!(std::fabs(double{values[code]} - x) <= 1e-6 * std::fabs(x)))
-      finding("codebook %d: code %d is %.9g, must be %.9g", map, code, double{values[code]}, x);
-  }
 }
 
 struct DLTensor {  // of dlpack.h, version 1
@@ -124,7 +98,6 @@ void fuzz_inits(Choices &choices, Memory &memory) {
 }
 
 void fuzz_layout(Choices &choices, Memory &memory) {
-  if (choices.below(4) == 3) return fuzz_codebook(choices, memory);
   const std::int32_t format = enum_value(choices, 3), amsgrad = choices.of({0, 1, -1, INT32_MIN});
   std::int64_t rows = choices.below(9), row_length = choices.below(2000), numel = rows * row_length;
   if (choices.below(4) == 3) {
@@ -144,10 +117,11 @@ void fuzz_layout(Choices &choices, Memory &memory) {
   judge("adamw_get_state_layout", status, errors, &memory);
   if (status != ADAMW_OK) return;
   const Layout l = layout_of(format, numel, row_length, amsgrad != 0);
-  if (layout->moment_bytes != l.moment_bytes || layout->absmax_count != l.scales ||
+  if (layout->moment_bytes != l.moment_bytes || layout->absmax_count != l.scales || layout->floor_count != l.scales ||
       layout->blocks_per_row != l.blocks_per_row || layout->total_bytes != l.total_bytes)
-    finding("%lld bytes, %lld scales, %lld blocks a row, %lld bytes", static_cast<long long>(layout->moment_bytes),
-            static_cast<long long>(layout->absmax_count), static_cast<long long>(layout->blocks_per_row),
+    finding("%lld bytes, %lld scales, %lld floors, %lld blocks a row, %lld bytes",
+            static_cast<long long>(layout->moment_bytes), static_cast<long long>(layout->absmax_count),
+            static_cast<long long>(layout->floor_count), static_cast<long long>(layout->blocks_per_row),
             static_cast<long long>(layout->total_bytes));
 }
 

@@ -1,4 +1,4 @@
-// Owns the fuzzed calls beside adamw_step(): layouts, codebooks, quantization, threads, texts, descriptions of tensors,
+// Owns the fuzzed calls beside adamw_step(): layouts, quantization, threads, texts, descriptions of tensors,
 // pagers.
 #pragma once
 

@@ -9,13 +9,14 @@
 
 #include "../cpp/inputs.h"
 #include "finding.h"
+#include "kept.h"
 
 namespace {
 
 constexpr double u = 0x1p-24, largest = 3.4028234663852886e38;
 
-// A number whose square and products stay ordinary.
-bool everyday(double x) { return x == 0 || (std::fabs(x) > 0x1p-40 && std::fabs(x) < 0x1p50); }
+// A number whose square and products stay ordinary. exp_avg is not squared.
+bool everyday(double x, double least = 0x1p-40) { return x == 0 || (std::fabs(x) > least && std::fabs(x) < 0x1p50); }
 
 // Half a unit in the last place of a dtype at x.
 double half_ulp(double x, std::int32_t dtype) {
@@ -48,9 +49,10 @@ struct Row {
   }
   double moment(const RowBytes &bytes, int k, std::int64_t i) const {
     if (!eight) return element(bytes.moments[k], ADAMW_FLOAT32, i);
-    const double x = double{codebook(k > 0)[static_cast<const std::uint8_t *>(bytes.moments[k])[i]]} *
-                     double{bytes.scales[k][block_of(i)]};
-    return k == 0 ? x : x * x;
+    const std::int64_t block = block_of(i);
+    const float floor = k == 0 ? 0.0f : bytes.floors[k][block];
+    const float value = decoded(k == 0, static_cast<const std::uint8_t *>(bytes.moments[k])[i], 1.0f, floor);
+    return double{value} * double{bytes.scales[k][block]};
   }
 };
 
@@ -99,7 +101,7 @@ void step_element(const Row &r, Element &e) {
   e.new_v = o.beta2 * e.v + (1 - o.beta2) * g * g;
   const bool overflows = r.eight && !(e.new_v < 1.01 * largest), bad = r.eight && !std::isfinite(e.g);
   e.skipped = (r.skip_zeros && e.g == 0) || bad || (overflows && std::fabs(g) > 1e19);
-  e.sure = everyday(e.m) && everyday(e.p) && (e.v == 0 || (e.v > 0x1p-90 && e.v < 0x1p100)) &&
+  e.sure = everyday(e.m, 0x1p-60) && everyday(e.p) && (e.v == 0 || (e.v > 0x1p-90 && e.v < 0x1p100)) &&
            (e.x == 0 || (e.x > 0x1p-90 && e.x < 0x1p100)) && (e.skipped || (everyday(e.g) && everyday(g)));
   if (overflows && !bad && e.new_v < 2 * largest) e.sure = false;
   if (e.skipped) e.new_m = e.m, e.new_v = e.v;
@@ -156,34 +158,20 @@ void compare_moments(const Row &r, const Element &e, std::int64_t i) {
   if (x != must) wrong("max_exp_avg_sq", x, must);
 }
 
-// Codes: each lies within one code of the number, in units of a scale that is the block's largest.
+// Elements [first, end), which have the scale of a block.
 void compare_codes(const Row &r, std::int64_t first, std::int64_t end, std::int64_t block) {
+  static thread_local std::vector<Known> numbers;
   for (int k = 0; k < (r.amsgrad ? 3 : 2); ++k) {
-    const auto number = [&](const Element &e) { return k == 0 ? e.new_m : std::sqrt(k == 1 ? e.new_v : e.new_x); };
-    double most = 0, error = 0;
+    numbers.clear();
     for (std::int64_t i = first; i < end; ++i) {
       const Element &e = elements[static_cast<std::size_t>(i)];
-      most = std::max(most, std::fabs(number(e)));
+      const double x = k == 0 ? e.new_m : k == 1 ? e.new_v : e.new_x;
       const double g = e.skipped ? 0 : std::fabs(e.g * r.scale);  // which may be NaN
-      error = std::max(error, (8 * u + 2 * r.norms) * (k == 0 ? g + std::fabs(e.m) : std::fabs(number(e))));
+      const double error = (10 * u + 2 * r.norms) * (k == 0 ? g + std::fabs(e.m) : x);
+      numbers.push_back({x - error, x + error});
     }
-    const double scale = double{r.after.scales[k][block]};
-    if (!(std::fabs(scale - most) <= error + 0x1p-120))
-      finding("row %lld, block %lld: scale %d is %.9g, must be %.9g", static_cast<long long>(r.number),
-              static_cast<long long>(block), k, scale, most);
-    const float *const map = codebook(k > 0);
-    for (std::int64_t i = first; i < end; ++i) {
-      const Element &e = elements[static_cast<std::size_t>(i)];
-      const int code = static_cast<const std::uint8_t *>(r.after.moments[k])[i];
-      const double x = number(e), low = code == 0 ? -scale : scale * double{map[code - 1]},
-                   high = scale * double{map[std::min(code + 1, 255)]}, slack = error + scale * 1e-4;
-      if (!(x >= low - slack && x <= high + slack))
-        finding("row %lld, element %lld: moment %d has code %d of scale %.9g, but is %.9g",
-                static_cast<long long>(r.number), static_cast<long long>(i), k, code, scale, x);
-      if (most > 0x1p-60 && (x == 0 ? map[code] != 0.0f : k > 0 && code == 0))
-        finding("row %lld, element %lld: moment %d is %.9g, but has code %d", static_cast<long long>(r.number),
-                static_cast<long long>(i), k, x, code);
-    }
+    compare_kept(numbers, k, static_cast<const std::uint8_t *>(r.after.moments[k]) + first, r.after.scales[k][block],
+                 k == 0 ? 0.0f : r.after.floors[k][block], r.number, first);
   }
 }
 
@@ -205,19 +193,6 @@ double element(const void *memory, std::int32_t dtype, std::int64_t i) {
   const double magnitude =
       e == 31 ? (m != 0 ? NAN : INFINITY) : std::ldexp(e == 0 ? m : m + 1024, (e == 0 ? 1 : e) - 25);
   return (half & 0x8000) != 0 ? -magnitude : magnitude;
-}
-
-const float *codebook(int map) {
-  struct Maps {
-    float values[2][256];
-    Maps() {
-      if (adamw_codebook(ADAMW_MAP_SIGNED, values[0]) != ADAMW_OK ||
-          adamw_codebook(ADAMW_MAP_UNSIGNED, values[1]) != ADAMW_OK)
-        finding("adamw_codebook: %s", adamw_last_error());
-    }
-  };
-  static const Maps maps;
-  return maps.values[map];
 }
 
 void compare_step(const adamw_step_options &o, const adamw_tensor &t, std::int64_t number, const RowBytes &before,

@@ -9,7 +9,7 @@
 // The memory of one row before or after a step.
 struct RowBytes {
   const void *param, *grad, *moments[3];
-  const float *scales[3], *history;
+  const float *scales[3], *floors[3], *history;  // floors[0]: null
 };
 
 // Ends in a finding where they differ by more than the roundings explain. Adds to the range in which the number of
@@ -21,4 +21,3 @@ void compare_step(const adamw_step_options &o, const adamw_tensor &t, std::int64
                   const RowBytes &after, SkippedRange &skipped);
 
 double element(const void *memory, std::int32_t dtype, std::int64_t i);
-const float *codebook(int map);

@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "../cpp/codes.h"
+
 namespace {
 
 struct Making {
@@ -40,12 +42,20 @@ struct Making {
   void fill_positive(float *at, std::int64_t n, int lowest) {
     for (std::int64_t i = 0; i < n; ++i) put(at + i, ADAMW_FLOAT32, 0, lowest + random.below(-lowest), random.bits());
   }
+  // Of blocks with zeros, of others, and, unless ordinary, any number.
+  void fill_floors(float *at, std::int64_t n) {
+    for (std::int64_t i = 0; i < n; ++i) {
+      const int kind = random.below(8);
+      at[i] = kind == 0 ? floor_of_zeros : kind == 1 ? 1.0f : 0.01f + 0.98f * static_cast<float>(random.unit());
+      if (!ordinary && kind > 5) at[i] = random.any_float();
+    }
+  }
   void fill_moment(void *at, std::int64_t n, bool is_signed) {
     if (o->state_format != ADAMW_STATE_FLOAT32) {
       auto *codes = static_cast<std::uint8_t *>(at);
       for (std::int64_t i = 0; i < n; ++i) codes[i] = static_cast<std::uint8_t>(random.bits() >> 8);
       if (ordinary) return;
-      std::fill_n(codes, n / 2, is_signed ? std::uint8_t{127} : std::uint8_t{0});
+      std::fill_n(codes, n / 2, is_signed ? std::uint8_t{128} : std::uint8_t{0});
     } else if (is_signed) {
       fill_numbers(at, ADAMW_FLOAT32, n, false);
     } else {
@@ -93,6 +103,7 @@ struct Making {
     t.grad = grad;
     void **const moments[] = {&t.exp_avg, &t.exp_avg_sq, &t.max_exp_avg_sq};
     float **const scales[] = {&t.exp_avg_absmax, &t.exp_avg_sq_absmax, &t.max_exp_avg_sq_absmax};
+    float **const floors[] = {nullptr, &t.exp_avg_sq_floor, &t.max_exp_avg_sq_floor};
     const bool fresh = choices.below(3) == 0;
     for (int k = 0; k < (amsgrad ? 3 : 2); ++k) {
       *moments[k] = take_state(static_cast<std::size_t>(l.moment_bytes));
@@ -102,6 +113,10 @@ struct Making {
       *scales[k] = static_cast<float *>(take_state(static_cast<std::size_t>(l.absmax_count) * 4));
       if (fresh) std::fill_n(*scales[k], l.absmax_count, 0.0f);
       if (!fresh) fill_positive(*scales[k], l.absmax_count, ordinary ? -12 : -140);
+      if (k == 0) continue;
+      *floors[k] = static_cast<float *>(take_state(static_cast<std::size_t>(l.floor_count) * 4));
+      if (fresh) std::fill_n(*floors[k], l.floor_count, 0.0f);
+      if (!fresh) fill_floors(*floors[k], l.floor_count);
     }
     if (o->percentile_clipping == 100) return;
     t.gnorm_history = static_cast<float *>(take(ADAMW_GNORM_HISTORY * sizeof(float)));

@@ -65,6 +65,7 @@ RowBytes bytes_of(const adamw_tensor &t) {
           t.grad,
           {t.exp_avg, t.exp_avg_sq, t.max_exp_avg_sq},
           {t.exp_avg_absmax, t.exp_avg_sq_absmax, t.max_exp_avg_sq_absmax},
+          {nullptr, t.exp_avg_sq_floor, t.max_exp_avg_sq_floor},
           t.gnorm_history};
 }
 
@@ -73,7 +74,8 @@ adamw_tensor old_row(const Memory &memory, const adamw_tensor &now) {
   t.param = old_bytes(memory, t.param);
   t.grad = old_bytes(memory, t.grad);
   for (void **p : {&t.exp_avg, &t.exp_avg_sq, &t.max_exp_avg_sq}) *p = old_bytes(memory, *p);
-  for (float **p : {&t.exp_avg_absmax, &t.exp_avg_sq_absmax, &t.max_exp_avg_sq_absmax, &t.gnorm_history})
+  for (float **p : {&t.exp_avg_absmax, &t.exp_avg_sq_absmax, &t.max_exp_avg_sq_absmax, &t.exp_avg_sq_floor,
+                    &t.max_exp_avg_sq_floor, &t.gnorm_history})
     *p = old(memory, *p);
   return t;
 }

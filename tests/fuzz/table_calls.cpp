@@ -93,9 +93,10 @@ class Table {
     gradient(t);
     for (void **moment : {&t.exp_avg, &t.exp_avg_sq, &t.max_exp_avg_sq}) {
       *moment = ground_.take(n * size, size, gap);
-      if (size == 1 && moment == &t.exp_avg) std::memset(*moment, 127, n);
+      if (size == 1 && moment == &t.exp_avg) std::memset(*moment, 128, n);
     }
-    for (float **scale : {&t.exp_avg_absmax, &t.exp_avg_sq_absmax, &t.max_exp_avg_sq_absmax})
+    for (float **scale : {&t.exp_avg_absmax, &t.exp_avg_sq_absmax, &t.max_exp_avg_sq_absmax, &t.exp_avg_sq_floor,
+                          &t.max_exp_avg_sq_floor})
       *scale = reinterpret_cast<float *>(ground_.take(4, 4, gap));
   }
   // A buffer goes to where some other begins or ends, or some bytes before or behind that.
@@ -103,7 +104,7 @@ class Table {
     adamw_tensor &t = input_.tensors[random_.below(static_cast<int>(input_.rows))];
     const adamw_tensor &other = input_.tensors[random_.below(static_cast<int>(input_.rows))];
     char *const near = static_cast<char *>(
-        choices_.of<void *>({other.param, other.exp_avg, other.exp_avg_sq, other.exp_avg_sq_absmax}));
+        choices_.of<void *>({other.param, other.exp_avg, other.exp_avg_sq, other.exp_avg_sq_floor}));
     char *const to = near + choices_.of({0, -1, 1, 4, -4}) * (choices_.below(2) == 0 ? 1 : static_cast<int>(t.numel));
     switch (choices_.below(4)) {
       case 0:

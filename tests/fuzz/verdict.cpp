@@ -115,8 +115,10 @@ Statuses row_errors(const adamw_step_options &o, const adamw_tensor &t, const St
   state(t.exp_avg_sq, t.numel, size);
   state(t.exp_avg_absmax, l.scales, 4);
   state(t.exp_avg_sq_absmax, l.scales, 4);
+  state(t.exp_avg_sq_floor, l.scales, 4);
   if (amsgrad) state(t.max_exp_avg_sq, t.numel, size);
   if (amsgrad) state(t.max_exp_avg_sq_absmax, l.scales, 4);
+  if (amsgrad) state(t.max_exp_avg_sq_floor, l.scales, 4);
   return errors;
 }
 
@@ -132,7 +134,7 @@ Layout layout_of(std::int32_t format, std::int64_t numel, std::int64_t row_lengt
   if (block8) l.scales = follow ? numel / row_length * blocks(row_length) : blocks(numel);
   if (format == ADAMW_STATE_TENSOR8) l.scales = numel > 0 ? 1 : 0;
   l.blocks_per_row = block8 && follow ? blocks(row_length) : 0;
-  l.total_bytes = (l.moment_bytes + 4 * l.scales) * (amsgrad ? 3 : 2);
+  l.total_bytes = (l.moment_bytes + 4 * l.scales) * (amsgrad ? 3 : 2) + 4 * l.scales * (amsgrad ? 2 : 1);
   return l;
 }
 
@@ -143,7 +145,7 @@ Statuses layout_errors(std::int32_t format, std::int64_t numel, std::int64_t row
 }
 
 Statuses step_errors(const StepCall &call, std::vector<Stretch> *stretches) {
-  Statuses errors = size_errors(call.tensor_size, 104) | (call.unknown ? version : 0);
+  Statuses errors = size_errors(call.tensor_size, 120) | (call.unknown ? version : 0);
   if (call.options == nullptr) return errors | invalid;
   const adamw_step_options &o = *call.options;
   if (o.size != sizeof o) return errors | version;
@@ -184,7 +186,7 @@ Statuses quantize_errors(const QuantizeCall &call) {
   if (o.size != sizeof o) return version;
   Statuses errors = call.unknown ? version : 0;
   const auto need = [&](bool right) { errors |= right ? 0 : invalid; };
-  need(o.map == ADAMW_MAP_SIGNED || o.map == ADAMW_MAP_UNSIGNED);
+  need(o.moment == ADAMW_MOMENT_EXP_AVG || o.moment == ADAMW_MOMENT_EXP_AVG_SQ);
   need(o.state_format == ADAMW_STATE_BLOCK8 || o.state_format == ADAMW_STATE_TENSOR8);
   need(o.rounding == ADAMW_ROUND_NEAREST || o.rounding == ADAMW_ROUND_STOCHASTIC);
   need(o.device >= -1);
@@ -203,6 +205,7 @@ Statuses quantize_errors(const QuantizeCall &call) {
   used.use(call.floats, o.numel, 4, call.floats_written);
   used.use(call.codes, o.numel, 1, !call.floats_written);
   used.use(call.absmax, l.scales, 4, !call.floats_written);
+  if (o.moment == ADAMW_MOMENT_EXP_AVG_SQ) used.use(call.floor, l.scales, 4, !call.floats_written);
   used.judge();
   return errors | used.errors;
 }

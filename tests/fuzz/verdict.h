@@ -22,7 +22,7 @@ __extension__ typedef __int128 Wide;
 constexpr std::int64_t max_numel = std::int64_t{1} << 58, max_index = std::int64_t{1} << 62;
 
 struct Layout {
-  Wide moment_bytes, scales, blocks_per_row, total_bytes;
+  Wide moment_bytes, scales, blocks_per_row, total_bytes;  // scales: as many as floors
 };
 // Of a right tensor of numel elements.
 Layout layout_of(std::int32_t format, std::int64_t numel, std::int64_t row_length, bool amsgrad);
@@ -51,10 +51,10 @@ struct Stretch {
 // `used`: what the call uses, if it is right.
 Statuses step_errors(const StepCall &call, std::vector<Stretch> *used);
 
-// floats, codes and scales of adamw_quantize() or, with `floats_written`, adamw_dequantize().
+// floats, codes, scales and floors of adamw_quantize() or, with `floats_written`, adamw_dequantize().
 struct QuantizeCall {
   const adamw_quantize_options *options;
-  const void *floats, *codes, *absmax;
+  const void *floats, *codes, *absmax, *floor;
   bool floats_written, kernel_missing = false, unknown = false;
 };
 Statuses quantize_errors(const QuantizeCall &call);

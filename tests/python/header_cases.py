@@ -69,11 +69,6 @@ def _(w):
     return w.lib.adamw_get_state_layout(1, 10, 3, 0, w.make("adamw_state_layout *"))
 
 
-@case("codebook", "INVALID_ARGUMENT")
-def _(w):
-    return w.lib.adamw_codebook(7, w.make("float[256]"))
-
-
 INITS = ("step_options_init", "quantize_options_init", "pager_options_init", "describe_options_init")
 
 
@@ -99,7 +94,7 @@ def _(w):
 
 @cases("INVALID_ARGUMENT", "quantize", "dequantize")
 def _(w, function):
-    return w.quantize(function, map=5)
+    return w.quantize(function, moment=5)
 
 
 @cases("VERSION", "quantize", "dequantize")

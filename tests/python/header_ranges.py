@@ -66,11 +66,11 @@ def _sized_step(options):
 
 
 def _sized_quantize(options):
-    return library().lib.adamw_quantize(options, ffi.NULL, ffi.NULL, ffi.NULL)
+    return library().lib.adamw_quantize(options, ffi.NULL, ffi.NULL, ffi.NULL, ffi.NULL)
 
 
 def _sized_dequantize(options):
-    return library().lib.adamw_dequantize(options, ffi.NULL, ffi.NULL, ffi.NULL)
+    return library().lib.adamw_dequantize(options, ffi.NULL, ffi.NULL, ffi.NULL, ffi.NULL)
 
 
 def _sized_create(options):
@@ -103,7 +103,7 @@ def _quantize(function, field, value):
     options = new_options("adamw_quantize_options")
     options.numel = options.row_length = 0 if field == "num_threads" else NUMEL
     setattr(options, field, value)
-    return _said(getattr(library().lib, f"adamw_{function}")(options, ffi.NULL, ffi.NULL, ffi.NULL))
+    return _said(getattr(library().lib, f"adamw_{function}")(options, *[ffi.NULL] * 4))
 
 
 def create(**values):

@@ -57,9 +57,10 @@ class World:
         return self.lib.adamw_step(options, table, size, rows)
 
     def quantize(self, function="quantize", **options):
-        values = {"device": self.device, "numel": 256, "row_length": 256, **options}
-        floats, codes, scales = self.make("float[]", 256), self.make("uint8_t[]", 256), self.make("float[]", 1)
-        order = (floats, codes, scales) if function == "quantize" else (codes, scales, floats)
+        values = {"device": self.device, "moment": 1, "numel": 256, "row_length": 256, **options}
+        floats, codes = self.make("float[]", 256), self.make("uint8_t[]", 256)
+        scale, floor = (self.make("float[]", 1) for _ in range(2))
+        order = (floats, codes, scale, floor) if function == "quantize" else (codes, scale, floor, floats)
         return getattr(self.lib, f"adamw_{function}")(self.options("quantize", **values), *order)
 
     def create(self, backing=HOST, **options):

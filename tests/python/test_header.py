@@ -91,8 +91,8 @@ def test_wrong_lists_are_found(results):
     assert changed(r"(INVALID_ARGUMENT  num_threads is negative)", r"\1\n *   STORAGE  never") == [
         "adamw_set_num_threads: STORAGE is listed, and no case returns it"
     ]
-    assert changed(r" \* Errors:\n( \*   INVALID_ARGUMENT  an unknown map)", r"\1") == [
-        "adamw_codebook lists no statuses"
+    assert changed(r" \* Errors:\n( \*   INVALID_ARGUMENT  name is NULL)", r"\1") == [
+        "adamw_cpu_kernel lists no statuses"
     ]
 
 

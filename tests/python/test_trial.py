@@ -35,25 +35,33 @@ FORMAT = {
         ("struct Float32Moments {};", " struct TrialCodes;"),
         ("#define ADAMW_STATE_FORMAT_TABLE(F)", ' F(ADAMW_STATE_TRIAL, TrialCodes, "_trial", 1, Scaling::block)'),
     ],
-    "libadamw/numerics/codes.h": [('#include "dynamic_codes.h"', '\n#include "trial_codes.h"')],
+    "libadamw/numerics/codes.h": [('#include "root_codes.h"', '\n#include "trial_codes.h"')],
     "libadamw/numerics/trial_codes.h": """
 #pragma once
-#include "dynamic_codes.h"
+#include "root_codes.h"
 namespace adamw {
 struct TrialCodes {
   static constexpr PerMoment<std::uint8_t> zero{0, 0, 0};
   template <class V, class I>
-  static ADAMW_INLINE PerMoment<V> decode(bool, const PerMoment<I> &codes) {
+  static ADAMW_INLINE PerMoment<V> decode(bool, const PerMoment<I> &codes, const PerMoment<CodeLine> &) {
     return map_moments(true, [](const I &code) { return to_float(code); }, codes);
   }
-  template <class V, class I>
+  template <bool Zeros, class V, class I>
   static ADAMW_INLINE PerMoment<I> encode(bool, const PerMoment<V> &x, const PerMoment<Scale> &, I) {
     return map_moments(true, [](const V &value) { return truncate(value); }, x);
   }
+  static ADAMW_INLINE bool zeros(bool, const PerMoment<Scale> &) { return false; }
+  template <class F = float>
+  static ADAMW_INLINE PerMoment<Scale> scales(bool amsgrad, const PerMoment<Extremes> &found) {
+    return RootCodes::scales<F>(amsgrad, found);
+  }
   template <class V, class I>
-  static ADAMW_INLINE V decode_one(bool, I code) { return to_float(code); }
+  static ADAMW_INLINE V decode_one(bool, I code, float) { return to_float(code); }
   template <class V, class I>
   static ADAMW_INLINE I encode_one(bool, V x, const Scale &, I) { return truncate(x); }
+  static ADAMW_INLINE Scale scale_one(bool is_signed, const Extremes &found) {
+    return RootCodes::scale_one(is_signed, found);
+  }
 };
 }  // namespace adamw
 """,

@@ -41,6 +41,7 @@ class Parameter {
     exp_avg_sq_.resize(exp_avg_.size());
     exp_avg_absmax_.resize(static_cast<std::size_t>(layout.absmax_count));
     exp_avg_sq_absmax_.resize(exp_avg_absmax_.size());
+    exp_avg_sq_floor_.resize(static_cast<std::size_t>(layout.floor_count));
     state_bytes = layout.total_bytes;
   }
 
@@ -53,6 +54,7 @@ class Parameter {
     row.exp_avg_sq = exp_avg_sq_.data();
     row.exp_avg_absmax = exp_avg_absmax_.data();
     row.exp_avg_sq_absmax = exp_avg_sq_absmax_.data();
+    row.exp_avg_sq_floor = exp_avg_sq_floor_.data();
     row.numel = static_cast<std::int64_t>(value.size());
     row.row_length = row_length_;
     row.step = step;
@@ -65,7 +67,7 @@ class Parameter {
  private:
   std::int64_t row_length_;
   std::vector<std::byte> exp_avg_, exp_avg_sq_;  // floats or 8-bit codes; what new gives is aligned for both
-  std::vector<float> exp_avg_absmax_, exp_avg_sq_absmax_;
+  std::vector<float> exp_avg_absmax_, exp_avg_sq_absmax_, exp_avg_sq_floor_;
 };
 
 class AdamW {
