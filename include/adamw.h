@@ -375,7 +375,7 @@ ADAMW_API adamw_status adamw_step_options_init(adamw_step_options *options, size
  *
  * `tensors` is a table: an array of adamw_tensor whose entries lie `tensor_size` bytes apart. tensor_size is the caller's
  * sizeof(adamw_tensor). Allowed: tensor_size in 120 ... 4096, which includes all fields up to `global_offset`, and
- * count in 0 ... 2^55. A call with count = 0 does nothing. The library only reads the table, and does not use it after the
+ * count in 0 ... 2^54. A call with count = 0 does nothing. The library only reads the table, and does not use it after the
  * call. It checks every field of every tensor before it writes anything.
  *
  * On the CPU, the call returns when the step is done. Working memory for each tensor: less than a kilobyte; up to 32 KiB more
