@@ -16,7 +16,7 @@ from .errors import (
     UnsupportedError,
     VersionError,
 )
-from .functional import codebook, dequantize, quantize
+from .functional import dequantize, quantize
 from .optim import AdamW, AdamW8bit, AdamW32bit, GlobalOptimManager, PagedAdamW, PagedAdamW8bit, PagedAdamW32bit
 from .paging import PageManager
 
@@ -44,7 +44,6 @@ __all__ = [
     "StorageError",
     "UnsupportedError",
     "VersionError",
-    "codebook",
     "dequantize",
     "functional",
     "optim",

@@ -41,7 +41,7 @@ DTYPES = {_dtype(name): number for name, number in numbers("adamw_dtype", "ADAMW
 DTYPE_NAMES = " or ".join(", ".join(numbers("adamw_dtype", "ADAMW_")).rsplit(", ", 1))
 
 FLAGS = numbers("adamw_step_flags", "ADAMW_STEP_")  # by the group option that sets them
-MAPS = numbers("adamw_map", "ADAMW_MAP_")
+MOMENTS = numbers("adamw_moment", "ADAMW_MOMENT_")
 ROUNDINGS = numbers("adamw_rounding", "ADAMW_ROUND_")
 PLACES = numbers("adamw_place", "ADAMW_PLACE_")
 PLACE_NAMES = {number: name for name, number in PLACES.items()}

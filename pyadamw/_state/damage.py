@@ -20,13 +20,16 @@ def check_moment(values: Any, where: str, negative: bool) -> None:
         raise ValueError(f"{where} has a number that is infinite in float32: the state is damaged")
 
 
-def check_scales(values: Any, where: str, squared: bool = False) -> None:
-    """`squared`: the scales belong to square roots, so their squares must be finite too: 8-bit state skips gradients
-    whose squares are infinite."""
+def check_scales(values: Any, where: str) -> None:
     values = values.to(torch.float32)
-    if not (values.square() if squared else values).isfinite().all():
+    if not values.isfinite().all():
         raise ValueError(f"{where} is not finite: the state is damaged")
     check_not_negative(values, where)
+
+
+def check_floors(values: Any, where: str) -> None:
+    if not ((values >= 0) & (values <= 1)).all():
+        raise ValueError(f"{where} has a number that is not in [0, 1]: the state is damaged")
 
 
 def check_not_negative(values: Any, where: str) -> None:

@@ -11,41 +11,31 @@ import torch
 
 from .._checks import shown
 from .._native.constants import BLOCK8, FLOAT32
-from .._native.quantize import codebook, quantize
 from .._options.options import check_options, plain_betas
-from . import formats
+from . import earlier, formats
 from .damage import check_no_nan
+from .dynamic_maps import dynamic_map, encoded
 from .foreign import is_eight_bit, shape_of, translated
+from .marks import FORMAT, FORMAT_KEY, check_format, without_marks
 from .received import check_has_number, check_structure, naming
 
-FORMAT_KEY, FORMAT = "pyadamw_format", 2  # in each group of a state dict; a later format has a higher number
 
+def _plain(entry: Any, where: str, number: int) -> Any:
+    """The state of one parameter, from any optimizer, as 32-bit state on the CPU; whether it had 8 bits; and `entry`
+    with today's keys if it has our codes of today.
 
-def check_format(groups: Any) -> None:
-    """Refuses groups that were written by a later version."""
-    for number, group in enumerate(groups):
-        found = group.get(FORMAT_KEY, FORMAT)
-        if not isinstance(found, int) or isinstance(found, bool) or found < 1:
-            raise ValueError(
-                f"group {number}: {FORMAT_KEY} = {shown(found)}: must be a whole number from 1 to {FORMAT}"
-            )
-        if found > FORMAT:
-            raise ValueError(
-                f"group {number}: the state has format {shown(found)}, from a later pyadamw; this one reads formats up "
-                f"to {FORMAT}: update pyadamw, or run `python -m pyadamw convert IN OUT --to torch` on the machine "
-                "that wrote the state"
-            )
-
-
-def _plain(entry: Any, where: str) -> Any:
-    """The state of one parameter, from any optimizer, as 32-bit state on the CPU; and whether it had 8 bits."""
-    shape, eight = shape_of(entry, where), is_eight_bit(entry)
-    entry = translated(entry, shape.numel(), where)
-    amsgrad = bool({"max_exp_avg_sq", formats.codes_of("max_exp_avg_sq")} & set(entry))
-    spec = formats.Spec(shape, torch.device("cpu"), FLOAT32, amsgrad, formats.HISTORY in entry, None)
-    count = formats.step_count(entry.get("step"), where)
+    `number`: the format of its group.
+    """
+    shape, eight = shape_of(without_marks(entry, where), where), is_eight_bit(entry)
+    spec = formats.Spec(shape, torch.device("cpu"), FLOAT32, False, formats.HISTORY in entry, None)
+    entry, found = earlier.renamed(entry, spec, number, where)
+    entry = earlier.in_numbers(entry, found, spec, where)
+    numbers = translated(entry, shape.numel(), where)
+    amsgrad = bool({"max_exp_avg_sq", formats.codes_of("max_exp_avg_sq")} & set(numbers))
+    count = formats.step_count(numbers.get("step"), where)
     step = torch.tensor(count, dtype=torch.float32, device="cpu")
-    return {"step": step, **formats.conform(entry, spec, where, received=True)}, eight
+    state = formats.conform(numbers, spec._replace(amsgrad=amsgrad), where, received=True)
+    return {"step": step, **state}, eight, entry
 
 
 def _group(group: Any, names: Any, more: Any) -> Any:
@@ -71,12 +61,12 @@ def _bitsandbytes_entry(_entry: Any, state: Any, eight: bool, where: str) -> Any
     if "max_exp_avg_sq" in state:
         raise ValueError(f"{where}: bitsandbytes does not support amsgrad state")
     result = {}
-    for key, i, kind in (("exp_avg", 1, "signed"), ("exp_avg_sq", 2, "unsigned")):
+    for key, i, signed in (("exp_avg", 1, True), ("exp_avg_sq", 2, False)):
         if not eight:
             result[f"state{i}"] = state[key]
             continue
-        codes, absmax = quantize(state[key].flatten(), kind)
-        result.update({f"state{i}": codes.view(state[key].shape), f"qmap{i}": codebook(kind), f"absmax{i}": absmax})
+        codes, absmax = encoded(state[key], signed)
+        result.update({f"state{i}": codes, f"qmap{i}": dynamic_map(signed), f"absmax{i}": absmax})
     return {"step": int(state["step"]), "__bnb_optimizer_quant_state__": result}
 
 
@@ -89,12 +79,13 @@ def _own_entry(entry: Any, state: Any, eight: bool, where: str) -> Any:
         return state
     amsgrad, clipping = "max_exp_avg_sq" in state, formats.HISTORY in state
     spec = formats.Spec(state["exp_avg"].shape, torch.device("cpu"), BLOCK8, amsgrad, clipping, None)
-    if "exp_avg_absmax" not in entry:
-        return {"step": state["step"], **formats.conform(state, spec, where)}
+    others = {key: value for key, value in entry.items() if key not in formats.KEYS}
+    if formats.codes_of("exp_avg") not in entry:  # from another optimizer, or of an earlier format
+        own = formats.conform(state, spec, where)
+        return {**(others if "exp_avg" in entry else {}), **own, "step": state["step"]}
     # It has our format already, block-wise or with one scale, and has been checked.
-    entry = formats.renamed(entry, spec)
-    own = {key: value.detach() for key, value in entry.items() if key in formats.KEYS and key != "step"}
-    return {**entry, **own, "step": state["step"]}
+    own = {key: value.detach() for key, value in entry.items() if key in formats.PARTS}
+    return {**others, **own, "step": state["step"]}
 
 
 def _own_group(group: Any) -> Any:
@@ -131,21 +122,21 @@ def converted(state_dict: Any, to: str, progress: Any = iter, finite: bool = Fal
     check_format(state_dict["param_groups"])
     groups = [_checked_group(group, f"group {number}") for number, group in enumerate(state_dict["param_groups"])]
     entry_of, group_of = _WRITERS[to]
+    numbers = {key: group.get(FORMAT_KEY, FORMAT) for group in groups for key in group["params"]}
     state = {}
     for key, entry in progress(state_dict["state"].items()):
         where = f"parameter {shown(key)}"
         with naming(where):
-            state[key] = _converted_entry(entry, entry_of, where, finite)
+            state[key] = _converted_entry(entry, entry_of, where, numbers.get(key, FORMAT), finite)
     return {"state": state, "param_groups": [group_of(group) for group in groups]}
 
 
-def _converted_entry(entry: Any, entry_of: Any, where: str, finite: bool) -> Any:
+def _converted_entry(entry: Any, entry_of: Any, where: str, number: int, finite: bool) -> Any:
     if not isinstance(entry, dict):
         raise ValueError(f"{where}: the state is {type(entry).__name__}: must be a dict of tensors")
     if not entry:
         return {}
-    entry = formats.without_marks(entry, where)
-    state, eight = _plain(entry, where)
+    state, eight, entry = _plain(entry, where, number)
     if finite:
         for key, value in state.items():
             check_no_nan(value, f"{where}: {key}")

@@ -18,6 +18,7 @@ import torch
 from .._checks import is_integer
 from .._native.memory import oddity
 from .damage import FLOATS
+from .dynamic_maps import decoded
 
 _WRAPPER = "__bnb_optimizer_quant_state__"
 _MOMENTS = {"exp_avg": "1", "exp_avg_sq": "2"}
@@ -124,11 +125,7 @@ def _decoded(
         raise ValueError(f"{where} has {scales.numel()} elements of {scales.dtype}: must be {need} floats")
     if not (scales.isfinite().all() and qmap.isfinite().all()):
         raise ValueError(f"{where} or {where_map} is not finite: the state is damaged")
-    values = qmap.detach().to(codes.device, torch.float32)[codes.detach().flatten().int()]
-    scales = scales.detach().to(codes.device, torch.float32).flatten()
-    if scales.numel() > 1:  # a single scale needs no repetition
-        scales = scales.repeat_interleave(counts[scales.numel()])[:numel]
-    return values.mul_(scales).view(codes.shape)
+    return decoded(codes, scales, qmap, counts[scales.numel()])
 
 
 # ---- torchao ---------------------------------------------------------------------------------------------------------

@@ -1,17 +1,16 @@
 """Owns the parts of the optimizer state of one parameter: keys, shapes and dtypes; making, checking, converting it.
 
-Must not know of parameter groups, checkpoints or steps. Elements are in the logical order of the parameter. The second
-moment of 8-bit state is stored as its square root (adamw.h, adamw_state_format).
+Must not know of parameter groups, checkpoints or steps. Elements are in the logical order of the parameter. PARTS lists
+all tensors of state beside `step`; whoever needs a key, a shape or the places of numbers takes them from there.
 
 A moment of 32-bit state has the key `exp_avg`, as in torch. A moment of 8-bit state has the keys `exp_avg_codes` and
-`exp_avg_absmax`. Codes never have torch's keys: so a tool that knows only those fails, and does not read codes as
-numbers. (In state format 1, codes had torch's keys.)
+`exp_avg_absmax`, and a second moment also `exp_avg_sq_floor` (adamw.h, adamw_state_format). Codes never have torch's
+keys: so a tool that knows only those fails, and does not read codes as numbers.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -22,27 +21,14 @@ from .._native.constants import BLOCK8, FLOAT32, TENSOR8
 from .._native.layout import absmax_shape, kind
 from .._native.memory import lies_plainly, oddity, plain
 from .._native.pager import home
-from .._native.quantize import dequantize, quantize
+from .._native.quantize import Quantized, dequantize, quantize
 from ..paging import PageManager
-from .damage import FLOATS, check_moment, check_not_negative, check_scales
+from .damage import FLOATS, check_floors, check_moment, check_not_negative, check_scales
 
-MAPS = {"exp_avg": "signed", "exp_avg_sq": "unsigned", "max_exp_avg_sq": "unsigned"}
+# The moments, and which codes of the library each has.
+CODING = {"exp_avg": "exp_avg", "exp_avg_sq": "exp_avg_sq", "max_exp_avg_sq": "exp_avg_sq"}
 HISTORY = "gnorm_history"
 MAX_STEPS = 2**53  # a float64 can hold every whole number up to here
-
-
-def codes_of(moment: str) -> str:
-    return f"{moment}_codes"
-
-
-def absmax_of(moment: str) -> str:
-    return f"{moment}_absmax"
-
-
-# The keys of state; those with the shape of the parameter; those with a number for each block.
-BY_ELEMENT = {*MAPS, *map(codes_of, MAPS)}
-BY_BLOCK = set(map(absmax_of, MAPS))
-KEYS = {"step", HISTORY, *BY_ELEMENT, *BY_BLOCK}
 
 
 class Spec(NamedTuple):
@@ -57,7 +43,7 @@ class Spec(NamedTuple):
     block_dim: int | None = None  # of the whole parameter, if this is a part of it; None: this is the whole
 
     def moments(self) -> tuple[str, ...]:
-        return tuple(MAPS) if self.amsgrad else ("exp_avg", "exp_avg_sq")
+        return tuple(CODING) if self.amsgrad else ("exp_avg", "exp_avg_sq")
 
     def absmax_shape(self) -> tuple[int, ...]:
         return absmax_shape(self.shape, kind(self.format).block_wise, self.block_dim)
@@ -79,33 +65,108 @@ class Spec(NamedTuple):
         return self.device if self.pages is None else torch.device("cpu")
 
 
+# ---- the parts -------------------------------------------------------------------------------------------------------
+
+
+def by_element(spec: Spec) -> tuple[int, ...]:
+    return tuple(spec.shape)
+
+
+def by_block(spec: Spec) -> tuple[int, ...]:
+    return spec.absmax_shape()
+
+
+def by_step(_spec: Spec) -> tuple[int, ...]:
+    return (cdef.GNORM_HISTORY,)
+
+
+class Part(NamedTuple):
+    """A tensor of state. All zeros are its value before the first step."""
+
+    key: str
+    shape: Callable[[Spec], tuple[int, ...]]  # one of the three above
+    dtype: torch.dtype
+    check: Callable[[torch.Tensor, str], None]  # refuses numbers that no step can produce, for state from elsewhere
+    moment: str = ""  # that it belongs to; "": to none
+    role: str = ""  # in a Quantized, for a part of 8-bit state; "": it is the moment itself, in 32-bit state
+    wanted: Callable[[Spec], bool] = lambda _spec: True  # of a part without a moment: whether a step needs it
+    paged: bool = True  # whether it is in pages if the parameter's state is paged
+
+    @property
+    def column(self) -> str:
+        """The field of adamw_tensor that points to it."""
+        return self.moment if self.role == "codes" else self.key
+
+    def placing(self, spec: Spec) -> Spec:
+        """`spec`, as far as it says where this part belongs."""
+        return spec if self.paged else spec._replace(pages=None)
+
+
+def _anything(_values: torch.Tensor, _where: str) -> None:
+    """Every byte is a code."""
+
+
+def _parts_of_moment(moment: str) -> list[Part]:
+    squared = CODING[moment] == "exp_avg_sq"
+    parts = [
+        Part(moment, by_element, torch.float32, lambda values, where: check_moment(values, where, not squared), moment),
+        Part(f"{moment}_codes", by_element, torch.uint8, _anything, moment, "codes"),
+        Part(f"{moment}_absmax", by_block, torch.float32, check_scales, moment, "absmax"),
+    ]
+    if squared:
+        parts.append(Part(f"{moment}_floor", by_block, torch.float32, check_floors, moment, "floor"))
+    return parts
+
+
+PARTS = {
+    part.key: part
+    for part in (
+        *(part for moment in CODING for part in _parts_of_moment(moment)),
+        # Before its first step it is zeros: the step then fills all entries with its squared norm.
+        Part(HISTORY, by_step, torch.float32, check_scales, wanted=lambda spec: spec.clipping, paged=False),
+    )
+}
+BY_ELEMENT = {key for key, part in PARTS.items() if part.shape is by_element}
+BY_BLOCK = {key for key, part in PARTS.items() if part.shape is by_block}
+KEYS = {"step", *PARTS}
+
+
+def columns() -> dict[str, list[str]]:
+    """For each field of adamw_tensor that points to state, the keys of which a state has at most one."""
+    found: dict[str, list[str]] = {}
+    for part in PARTS.values():
+        found.setdefault(part.column, []).append(part.key)
+    return found
+
+
+def parts_of(moment: str, state_format: int) -> list[Part]:
+    """The parts that a moment has in a state format, in the order of Quantized."""
+    coded = kind(state_format).coded
+    return [part for part in PARTS.values() if part.moment == moment and bool(part.role) == coded]
+
+
+def codes_of(moment: str) -> str:
+    return f"{moment}_codes"
+
+
+def absmax_of(moment: str) -> str:
+    return f"{moment}_absmax"
+
+
 def is_shared(tensor: torch.Tensor) -> bool:
     """Whether other processes may use the same host memory. (torch calls every GPU tensor shared.)"""
     return tensor.device.type == "cpu" and tensor.is_shared()
 
 
+def _zeros(part: Part, spec: Spec) -> Any:
+    return part.placing(spec).zeros(part.shape(spec), part.dtype)
+
+
 def fresh(spec: Spec) -> dict[str, Any]:
     """The state before the first step, without `step`: zeros."""
-    state = {}
-    for moment in spec.moments():
-        state.update(_zero_moment(moment, spec))
-    if spec.clipping:
-        state[HISTORY] = _empty_history(spec)
-    return state
-
-
-def _empty_history(spec: Spec) -> Any:
-    """Zeros: the next step fills all entries with its squared norm."""
-    return torch.zeros(cdef.GNORM_HISTORY, dtype=torch.float32, device=spec.device)
-
-
-def _zero_moment(moment: str, spec: Spec) -> Any:
-    if not kind(spec.format).coded:
-        return {moment: spec.zeros(spec.shape, torch.float32)}
-    return {
-        codes_of(moment): spec.zeros(spec.shape, torch.uint8),
-        absmax_of(moment): spec.zeros(spec.absmax_shape(), torch.float32),
-    }
+    parts = [part for moment in spec.moments() for part in parts_of(moment, spec.format)]
+    parts += [part for part in PARTS.values() if not part.moment and part.wanted(spec)]
+    return {part.key: _zeros(part, spec) for part in parts}
 
 
 def step_count(value: Any, where: str) -> float:
@@ -119,60 +180,7 @@ def step_count(value: Any, where: str) -> float:
     return float(number)
 
 
-# In the state dict of 8-bit state, this number is under torch's keys. If torch.distributed.checkpoint should read it as
-# 32-bit state, it leaves the number as it is, and loading can report that. No tool can take it for a tensor.
-MARK = 8
-
-
-def marked(state: Any) -> Any:
-    return {**state, **{moment: MARK for moment in MAPS if codes_of(moment) in state}}
-
-
-def without_marks(state: Any, where: str) -> Any:
-    """The state without the marks of marked(). Refuses a state that has only the mark of a moment."""
-    if not isinstance(state, Mapping):
-        return state
-    marks = [moment for moment in MAPS if isinstance(state.get(moment), int)]
-    for moment in marks:
-        if codes_of(moment) not in state:
-            raise ValueError(
-                f"{where}: the state was saved in 8 bits, but has no {codes_of(moment)}. torch.distributed.checkpoint "
-                "reads only keys that the optimizer has, and this optimizer may keep 32-bit state here. Load the "
-                "checkpoint into an optimizer of the class and options (min_8bit_size, overrides) that saved it. Then "
-                "pass the state_dict() of that optimizer to load_state_dict() of this one, which converts"
-            )
-    # torch.distributed.checkpoint gives {} for keys that it did not find in a flat checkpoint.
-    missing = [key for key in KEYS if isinstance(state.get(key), dict) and not state[key]]
-    return {key: value for key, value in state.items() if key not in (*marks, *missing)}
-
-
-def renamed(state: Any, spec: Spec) -> Any:
-    """A state of format 1, whose codes have torch's keys, with today's keys and shapes; any other state unchanged."""
-    old = [moment for moment in MAPS if _is_codes(state.get(moment)) and absmax_of(moment) in state]
-    if not old:
-        return state
-    new = {codes_of(moment): state[moment] for moment in old}
-    result = {key: value for key, value in state.items() if key not in old} | new
-    for key in map(absmax_of, old):
-        scales = result[key]
-        if isinstance(scales, torch.Tensor) and scales.numel() == math.prod(spec.absmax_shape()):
-            result[key] = scales.reshape(spec.absmax_shape())
-    return result
-
-
-def _is_codes(value: Any) -> bool:
-    return isinstance(value, torch.Tensor) and value.dtype == torch.uint8
-
-
-def _stored_format(state: Any, moment: str, spec: Spec, where: str) -> Any:
-    """The stored format of a moment, by the shape of its scales."""
-    if moment in state:
-        return FLOAT32
-    scales = tuple(_tensor(state, absmax_of(moment), where).shape)
-    if kind(spec.format).coded and scales == spec.absmax_shape():
-        return spec.format  # in a tensor of one block, block-wise and tensor-wise are the same
-    blocks = spec._replace(format=BLOCK8).absmax_shape()
-    return TENSOR8 if scales == (1,) and blocks != (1,) else BLOCK8
+# ---- checking and converting -----------------------------------------------------------------------------------------
 
 
 def conform(state: Any, spec: Spec, where: str, received: bool = False) -> dict[str, Any]:
@@ -183,13 +191,12 @@ def conform(state: Any, spec: Spec, where: str, received: bool = False) -> dict[
     `exp_avg_codes`, it knows torch's keys and means them. `received`: the state comes from elsewhere, so its numbers
     are checked too. Raises a ValueError that names `where`, the key and the fault; changes nothing.
     """
-    state, result = renamed(without_marks(state, where), spec), {}
-    for moment in MAPS:
+    result: dict[str, Any] = {}
+    for moment in CODING:
         if moment in state or codes_of(moment) in state:
-            source = spec._replace(format=_stored_format(state, moment, spec, where))
-            _check_moment(state, moment, source, where)
-            if received:
-                _check_numbers(state, moment, source, where)
+            source = spec._replace(format=stored_format(state, moment, spec, where))
+            for part in parts_of(moment, source.format):
+                _check_part(state, part, source, where, received)
             result.update(_as_format(state, moment, source, spec, where))
         elif moment in spec.moments():
             if moment != "max_exp_avg_sq":
@@ -198,14 +205,13 @@ def conform(state: Any, spec: Spec, where: str, received: bool = False) -> dict[
                     "reads only keys that the optimizer has: if you used it, the checkpoint may have the other width "
                     "(32 or 8 bits). Load it into an optimizer of the class and options that saved it"
                 )
-            result.update(_zero_moment(moment, spec))
-    if HISTORY in state:
-        history = _check(state, HISTORY, (cdef.GNORM_HISTORY,), where)
-        if received:
-            check_scales(history, f"{where}: {HISTORY}")
-        result[HISTORY] = _placed(history, torch.float32, spec._replace(pages=None))
-    elif spec.clipping:
-        result[HISTORY] = _empty_history(spec)
+            result.update({part.key: _zeros(part, spec) for part in parts_of(moment, spec.format)})
+    for part in (part for part in PARTS.values() if not part.moment):
+        if part.key in state:
+            value = _check_part(state, part, spec, where, received)
+            result[part.key] = _placed(value, part.dtype, part.placing(spec))
+        elif part.wanted(spec):
+            result[part.key] = _zeros(part, spec)
     return result
 
 
@@ -218,31 +224,41 @@ def _tensor(state: Any, key: str, where: str) -> Any:
     return value
 
 
-def _check(state: Any, key: str, shape: Sequence[int], where: str, dtypes: str = "float") -> Any:
-    """state[key], a tensor of that shape and of a floating dtype (or of uint8)."""
+def stored_format(state: Any, moment: str, spec: Spec, where: str) -> Any:
+    """The stored format of a moment, by the shape of its scales."""
+    if moment in state:
+        return FLOAT32
+    scales = tuple(_tensor(state, absmax_of(moment), where).shape)
+    if kind(spec.format).coded and scales == spec.absmax_shape():
+        return spec.format  # in a tensor of one block, block-wise and tensor-wise are the same
+    blocks = spec._replace(format=BLOCK8).absmax_shape()
+    return TENSOR8 if scales == (1,) and blocks != (1,) else BLOCK8
+
+
+def check_form(state: Any, part: Part, source: Spec, where: str) -> Any:
+    """The tensor of a state, which has the shape of this part, and any floating dtype if the part's is one."""
+    key, shape = part.key, part.shape(source)
+    if part.role == "floor" and key not in state:
+        raise ValueError(
+            f"{where}: the state has {codes_of(part.moment)}, but no {key}: it is damaged, or an earlier version of "
+            "pyadamw saved it, and the number of its format is lost. To convert state of an earlier version, pass its "
+            "state_dict() to load_state_dict() as that version made it"
+        )
     value = _tensor(state, key, where)
-    if tuple(value.shape) != tuple(shape):
-        raise ValueError(f"{where}: {key} has shape {tuple(value.shape)}: must be {tuple(shape)}")
-    valid = value.dtype == torch.uint8 if dtypes == "uint8" else value.dtype in FLOATS
-    if not valid:
-        raise ValueError(f"{where}: {key} has dtype {str(value.dtype).removeprefix('torch.')}: must be {dtypes}")
+    if tuple(value.shape) != shape:
+        raise ValueError(f"{where}: {key} has shape {tuple(value.shape)}: must be {shape}")
+    is_float = part.dtype.is_floating_point
+    if value.dtype not in FLOATS if is_float else value.dtype != part.dtype:
+        need = "float" if is_float else str(part.dtype).removeprefix("torch.")
+        raise ValueError(f"{where}: {key} has dtype {str(value.dtype).removeprefix('torch.')}: must be {need}")
     return value
 
 
-def _check_moment(state: Any, moment: str, source: Spec, where: str) -> None:
-    if not kind(source.format).coded:
-        _check(state, moment, source.shape, where)
-    else:
-        _check(state, codes_of(moment), source.shape, where, "uint8")
-        _check(state, absmax_of(moment), source.absmax_shape(), where)
-
-
-def _check_numbers(state: Any, moment: str, source: Spec, where: str) -> None:
-    if not kind(source.format).coded:
-        check_moment(state[moment], f"{where}: {moment}", negative=moment == "exp_avg")
-    else:  # second moments are stored as their square roots
-        scale = absmax_of(moment)
-        check_scales(state[scale], f"{where}: {scale}", squared=moment != "exp_avg")
+def _check_part(state: Any, part: Part, source: Spec, where: str, received: bool) -> Any:
+    value = check_form(state, part, source, where)
+    if received:
+        part.check(value, f"{where}: {part.key}")
+    return value
 
 
 def _placed(tensor: torch.Tensor, dtype: torch.dtype, spec: Spec) -> Any:
@@ -256,19 +272,21 @@ def _placed(tensor: torch.Tensor, dtype: torch.dtype, spec: Spec) -> Any:
     return spec.zeros(tensor.shape, dtype).copy_(tensor.detach())
 
 
-def _at_work(tensor: torch.Tensor, dtype: torch.dtype, spec: Spec) -> Any:
-    return plain(tensor.detach().to(device=spec.workplace(), dtype=dtype))
+def at_work(state: Any, part: Part, spec: Spec) -> Any:
+    """A part of a state where its numbers can be converted."""
+    return plain(state[part.key].detach().to(device=spec.workplace(), dtype=part.dtype))
 
 
 def _as_format(state: Any, moment: str, source: Spec, spec: Spec, where: str) -> Any:
     """One checked moment, in the format of `spec`."""
-    codes_key, scale = codes_of(moment), absmax_of(moment)
+    given, parts, coded = parts_of(moment, source.format), parts_of(moment, spec.format), kind(spec.format).coded
     if source.format == spec.format:
-        coded = {codes_key: torch.uint8, scale: torch.float32}
-        dtypes = coded if kind(spec.format).coded else {moment: torch.float32}
-        return {key: _placed(state[key], dtype, spec) for key, dtype in dtypes.items()}
-    if not kind(source.format).coded:
-        values = _at_work(state[moment], torch.float32, spec)
+        return {part.key: _placed(state[part.key], part.dtype, spec) for part in parts}
+    if kind(source.format).coded:
+        stored = Quantized(**{"floor": None, **{part.role: at_work(state, part, spec) for part in given}})
+        values = dequantize(*stored, CODING[moment], state_format=source.format)
+    else:
+        values = at_work(state, given[0], spec)
         if not values.isfinite().all():  # its code would be zero, and a second moment of zero leads to m / eps
             raise ValueError(
                 f"{where}: {moment} has an infinity or NaN, which 8-bit state cannot hold: "
@@ -276,12 +294,7 @@ def _as_format(state: Any, moment: str, source: Spec, spec: Spec, where: str) ->
             )
         if moment != "exp_avg":
             check_not_negative(values, f"{where}: {moment}")
-            values = values.sqrt()
-    else:
-        codes, absmax = _at_work(state[codes_key], torch.uint8, spec), _at_work(state[scale], torch.float32, spec)
-        values = dequantize(codes, absmax, MAPS[moment], state_format=source.format)
-        if not kind(spec.format).coded:
-            return {moment: _placed(values if moment == "exp_avg" else values.square_(), torch.float32, spec)}
-    codes, absmax = quantize(values, MAPS[moment], state_format=spec.format)
-    absmax = absmax.reshape(spec.absmax_shape())
-    return {codes_key: _placed(codes, torch.uint8, spec), scale: _placed(absmax, torch.float32, spec)}
+    if not coded:
+        return {moment: _placed(values, torch.float32, spec)}
+    made = quantize(values, CODING[moment], state_format=spec.format)
+    return {part.key: _placed(getattr(made, part.role).reshape(part.shape(spec)), part.dtype, spec) for part in parts}

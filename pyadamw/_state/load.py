@@ -13,10 +13,10 @@ from .._native.memory import oddity
 from .._options.options import OPTIONS, check_options, plain_betas
 from .._options.overrides import Overrides
 from ..paging import PageManager
-from . import formats
+from . import earlier, formats
 from .damage import FLOATS
-from .export import FORMAT, FORMAT_KEY, check_format
 from .foreign import translated
+from .marks import FORMAT, FORMAT_KEY, check_format, marked
 from .received import check_copies, check_has_number, check_structure, naming, shown_name
 from .sharding import inner, is_sharded, unwrapped
 from .spec import describe, state_spec, stepped_view, wrapped_state
@@ -55,7 +55,7 @@ def aliased(state_dict: Any) -> Any:
 
     def copied(entry: Any) -> Any:
         values = {name: value.detach() if isinstance(value, torch.Tensor) else value for name, value in entry.items()}
-        return formats.marked(values)
+        return marked(values)
 
     state = {key: copied(entry) if isinstance(entry, dict) else entry for key, entry in state_dict["state"].items()}
     # torch.distributed.checkpoint wants every option of the optimizer's groups to be there.
@@ -120,7 +120,7 @@ def checked(target: Target, state_dict: Any) -> Any:
         with naming(what):
             if versions[number] == 1:
                 _check_cast_codes(entry, bits[number], what)
-            state[key] = Hidden(_loaded(entry, merged, number, position, target))
+            state[key] = Hidden(_loaded(entry, versions[number], merged, number, position, target))
     loaded = [groups[number]["params"][position] for number, position in map(places.get, state)]  # type: ignore[misc]
     return {**state_dict, "state": state, "param_groups": saved, _LOADED: loaded}
 
@@ -164,8 +164,10 @@ def _check_cast_codes(entry: Any, bits: Any, what: str) -> None:
         )
 
 
-def _loaded(entry: Any, groups: Any, number: int, position: int, target: Target) -> Any:
-    """A copy of the state of one parameter, converted to the format of its group. `groups`: as after loading."""
+def _loaded(entry: Any, version: int, groups: Any, number: int, position: int, target: Target) -> Any:
+    """A copy of the state of one parameter, converted to the format of its group. `version`: the format that the state
+    dict says. `groups`: as after loading.
+    """
     group = groups[number]
     param, what = group["params"][position], describe(groups, number, position)
     if not isinstance(entry, dict):
@@ -176,8 +178,9 @@ def _loaded(entry: Any, groups: Any, number: int, position: int, target: Target)
     local = stepped_view(param, options)
     spec = state_spec(local, options, target.pages)
     # With the shape of the whole parameter: unwrapped() then cuts tensors of this shape, or of the scales' shape.
-    entry = formats.renamed(formats.without_marks(entry, what), spec._replace(shape=param.shape))
-    entry = translated(unwrapped(entry, param, local.whole), spec.shape.numel(), what)
+    entry, found = earlier.renamed(entry, spec._replace(shape=param.shape), version, what)
+    entry = earlier.in_numbers(unwrapped(entry, param, local.whole), found, spec, what)
+    entry = translated(entry, spec.shape.numel(), what)
     if "step" not in entry:
         raise ValueError(f"{what}: the state has no step")
     if spec.amsgrad and not {"max_exp_avg_sq", formats.codes_of("max_exp_avg_sq")} & set(entry):
@@ -185,8 +188,7 @@ def _loaded(entry: Any, groups: Any, number: int, position: int, target: Target)
     step = torch.tensor(formats.step_count(entry["step"], what), dtype=torch.float32, device="cpu")
     state = formats.conform(entry, spec, what, received=True)
     memory = {_address(value) for value in entry.values()}
-    specs = {formats.HISTORY: spec._replace(pages=None)}
-    own = {key: _own(value, specs.get(key, spec), memory) for key, value in state.items()}
+    own = {key: _own(value, formats.PARTS[key].placing(spec), memory) for key, value in state.items()}
     # Other keys, for example of an optimizer that wraps this one, are copied unread.
     others = {}
     for key, value in entry.items():

@@ -29,13 +29,6 @@ from .run import Run
 from .step_counts import Counts
 from .watch import StandIns, StateWatch, Watch
 
-# Where the row table points: to the first of these keys that a state has.
-COLUMNS = {
-    **{moment: (moment, formats.codes_of(moment)) for moment in formats.MAPS},
-    **{formats.absmax_of(moment): (formats.absmax_of(moment),) for moment in formats.MAPS},
-    formats.HISTORY: (formats.HISTORY,),
-}
-
 
 class Plan:
     """The knowledge about a step. It keeps addresses, but no tensors: the groups and the state own the tensors."""
@@ -111,7 +104,7 @@ class Plan:
         for name in ("row_length", "global_offset", "run_length", "run_stride"):
             if name in table.dtype.names:
                 table[name] = [getattr(row.local, name) for row in self.rows]
-        for column, keys in COLUMNS.items():
+        for column, keys in formats.columns().items():
             at = [next((inner(state[key]) for key in keys if key in state), None) for state in states]
             table[column] = [0 if tensor is None else tensor.data_ptr() for tensor in at]
         self.counts.fill(table, [not is_device(row.local.device) for row in self.rows])

@@ -14,6 +14,7 @@ from .._native.library import dtype_number, library
 from .._native.memory import lies_plainly
 from .._native.torch_private import belongs_to_fsdp1
 from .._state import formats
+from .._state.marks import without_marks
 from .._state.sharding import Local, inner, local_gradient, unwrapped
 from .._state.spec import describe, state_spec, stepped_view, wrapped_state
 
@@ -131,7 +132,7 @@ def _prepared(row: Any, param: torch.Tensor, states: Any, groups: Any) -> Any:
         return wrapped_state(fresh, param, row.local)
     what = describe(groups, row.group, row.position)
     state = unwrapped(state, param, row.local.whole)
-    valid = formats.conform(state, row.spec, what)
+    valid = formats.conform(without_marks(state, what), row.spec, what)
     step = state.get("step", 0.0)
     count = formats.step_count(step, what)
     if not _is_count(step):
@@ -151,4 +152,4 @@ def _is_count(step: Any) -> bool:
 
 def _leftover(state: Any, valid: Any) -> Any:
     """Whether the state has keys that must go: codes of a moment that is stored as numbers now, or the reverse."""
-    return any(key in state and key not in valid for key in (formats.BY_ELEMENT | formats.BY_BLOCK))
+    return any(key in state and key not in valid for key in formats.PARTS)

@@ -201,19 +201,22 @@ def overrides() -> None:
 
 
 def quantization() -> None:
-    codes, absmax = pyadamw.quantize(weight, "unsigned", block_wise=False, rounding="stochastic", step=1, seed=2)
+    quantized = pyadamw.quantize(weight, "exp_avg_sq", block_wise=False, rounding="stochastic", step=1, seed=2)
+    codes, absmax, floor = quantized
     assert_type(codes, torch.Tensor)
-    assert_type(absmax, torch.Tensor)
-    assert_type(pyadamw.dequantize(codes, absmax, map="unsigned", block_wise=False), torch.Tensor)
-    assert_type(pyadamw.functional.codebook("signed"), torch.Tensor)
+    assert_type(quantized.absmax, torch.Tensor)
+    assert_type(floor, torch.Tensor | None)
+    assert_type(pyadamw.dequantize(codes, absmax, floor, moment="exp_avg_sq", block_wise=False), torch.Tensor)
+    assert_type(pyadamw.dequantize(*pyadamw.quantize(weight)), torch.Tensor)
+    assert_type(pyadamw.dequantize(*quantized, "exp_avg_sq"), torch.Tensor)
     assert_type(absmax_shape(weight.shape), tuple[int, ...])
 
-    pyadamw.quantize(weight, "dynamic")  # type: ignore[arg-type]
+    pyadamw.quantize(weight, "unsigned")  # type: ignore[arg-type]
     pyadamw.quantize(weight, rounding="up")  # type: ignore[arg-type]
     pyadamw.quantize([1.0, 2.0])  # type: ignore[arg-type]
     pyadamw.dequantize(codes)  # type: ignore[call-arg]
     pyadamw.dequantize(pyadamw.quantize(weight), absmax)  # type: ignore[arg-type]
-    pyadamw.codebook(8)  # type: ignore[arg-type]
+    pyadamw.dequantize(codes, absmax, "exp_avg")  # type: ignore[arg-type]
 
 
 def failures(optimizer: pyadamw.AdamW) -> OSError | None:

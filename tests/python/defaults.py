@@ -44,7 +44,7 @@ def apply():
     for name in (*names, "to_torch_state_dict", "to_bitsandbytes_state_dict"):
         setattr(Base, name, under(choice, getattr(Base, name)))
     Plan.step = under(choice, Plan.step)
-    for name in ("quantize", "dequantize", "codebook"):
+    for name in ("quantize", "dequantize"):
         call = under(choice, getattr(functional, name))
         setattr(functional, name, call)
         setattr(pyadamw, name, call)

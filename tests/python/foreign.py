@@ -4,7 +4,7 @@ Each source returns (state_dict, [(exp_avg, exp_avg_sq, max_exp_avg_sq or None)]
 """
 
 import torch
-from harness import Late, parameters, train
+from harness import Late, decoded, parameters, train
 
 import pyadamw
 
@@ -97,8 +97,7 @@ def _own(cls, **options):
     for p in params:
         s = optimizer.state[p]
         if "exp_avg_codes" in s:
-            root = pyadamw.dequantize(s["exp_avg_sq_codes"], s["exp_avg_sq_absmax"], "unsigned")
-            moments.append((pyadamw.dequantize(s["exp_avg_codes"], s["exp_avg_absmax"]), root * root, None))
+            moments.append((decoded(s, "exp_avg"), decoded(s, "exp_avg_sq"), None))
         else:
             moments.append((s["exp_avg"], s["exp_avg_sq"], None))
     return optimizer.state_dict(), moments, params

@@ -65,6 +65,12 @@ def moment_of(state, moment="exp_avg"):
     return state[moment] if moment in state else state[f"{moment}_codes"]
 
 
+def decoded(state, moment="exp_avg"):
+    """The numbers of a moment of a parameter's state, which has codes of it."""
+    stored = [state.get(f"{moment}_{part}") for part in ("codes", "absmax", "floor")]
+    return pyadamw.dequantize(*stored, moment.removeprefix("max_"), block_wise=stored[1].numel() > 1)
+
+
 def bits(tensor):
     """A tensor's memory in logical order, as bytes."""
     copy = torch.empty(tensor.numel(), dtype=tensor.dtype)  # numpy() makes memory that cannot be resized afterwards

@@ -182,7 +182,9 @@ def format_1(world, _folder):
     for moment in ("exp_avg", "exp_avg_sq"):
         entry[moment] = entry.pop(f"{moment}_codes").clone()
         entry[f"{moment}_absmax"] = entry[f"{moment}_absmax"].reshape(4, 16).clone()
+    del entry["exp_avg_sq_floor"]
     old["param_groups"][0]["pyadamw_format"] = 1
+    reference.load_state_dict(old)  # what the codes stood for then is another number
     for dim in (0, 1, 2):
         param = torch.nn.Parameter(distribute_tensor(plain.detach().clone(), mesh, (Shard(dim),)))
         ours = pyadamw.AdamW8bit([param])

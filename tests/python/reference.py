@@ -74,6 +74,82 @@ class Reference:
         return self.param
 
 
+# ---- the codes of 8-bit state ----------------------------------------------------------------------------------------
+
+SMALLEST_SCALE = 2.0**-126
+ONE = 0x3F800000  # the bits of 1.0
+
+
+def root(values, halvings):
+    """The root of magnitudes in [0, 1], nearly the 2^halvings-th: the exponent is divided, and so is what follows."""
+    bits = values.contiguous().view(torch.int32) >> halvings
+    return (bits + (ONE - (ONE >> halvings))).view(torch.float32)
+
+
+def power(roots, halvings):
+    """The inverse of root(), but for the last bits of a number; what is not above the root of zero is 0."""
+    bits = roots.contiguous().view(torch.int32) - (ONE - (ONE >> halvings))
+    return (bits.clamp_min(0) << halvings).view(torch.float32)
+
+
+def _once(values):
+    """float64 rounded to float32: of one product and one sum of float32 numbers this is a fused multiply-add."""
+    return values.to(torch.float32)
+
+
+class RootCodes:
+    """The definition of the codes of a moment, with the words and the order of operations of adamw.h: positions between
+    codes, and the values of codes. `absmax` and `floor` (of exp_avg_sq) are those of one block, or of each element.
+    """
+
+    def __init__(self, moment, absmax=1.0, floor=0.0):
+        self.squared = moment != "exp_avg"
+        self.absmax, self.floor = (torch.as_tensor(number, dtype=torch.float32) for number in (absmax, floor))
+
+    @classmethod
+    def of(cls, moment, block):
+        """With the scale and floor of a block."""
+        largest = block.abs().max()
+        if largest < SMALLEST_SCALE:
+            return cls(moment, 0.0, float(root(torch.zeros(1), 3)))
+        inverse = (1 / largest.double()).float()
+        return cls(moment, float(largest), float(root((block.abs().min() * inverse)[None], 3)))
+
+    def decode(self, codes):
+        codes = codes.double()
+        if self.squared:
+            slope = (1 - self.floor) * _once(torch.tensor(1 / 255).double())
+            return power(_once(codes * slope.double() + self.floor.double()), 3) * self.absmax
+        roots = _once(codes * float(torch.tensor(1 / 127)) + float(torch.tensor(-128 / 127)))
+        return power(roots.abs(), 2) * roots.sign() * self.absmax
+
+    def positions(self, values):
+        """Where numbers lie among the codes: 3.25 is a quarter of the way from code 3 to code 4. Known to 2^-15."""
+        scaled = torch.where(self.absmax > 0, values * (1 / self.absmax.double()).float(), 0.0)
+        if not self.squared:
+            roots = root(scaled.abs(), 2).copysign(values)
+            return _once(roots.double() * 127 + 384.5) - 256.5
+        width = (1 - self.floor).clamp_min(2.0**-24)
+        per_code = torch.tensor(255 - 2.0**-16) / width
+        found = _once((root(scaled, 3) - self.floor).double() * per_code.double() + 256.5) - 256.5
+        has_zeros = self.floor <= root(torch.zeros(1), 3)
+        return torch.where(scaled > 0, torch.maximum(found, has_zeros.float()), 0.0)
+
+    def nearest(self, values):
+        return (self.positions(values) + 0.5).floor().to(torch.uint8)
+
+
+def codes_away(state, moment, values):
+    """How many codes lie between what the state of a parameter stores and `values`: at most 0.5 where the nearest codes
+    are stored.
+    """
+    codes, absmax, floor = (state.get(f"{moment}_{part}") for part in ("codes", "absmax", "floor"))
+    number = blocks(codes.shape) if absmax.numel() > 1 else torch.zeros(codes.numel(), dtype=torch.long)
+    of_elements = [torch.zeros(()) if of is None else of.reshape(-1)[number] for of in (absmax, floor)]
+    positions = RootCodes(moment, *of_elements).positions(values.reshape(-1).float())
+    return (positions - codes.reshape(-1)).abs()
+
+
 def dynamic_map(signed):
     """The 256 values of bitsandbytes' dynamic map in float64, ascending: decades of midpoints, and 0 and 1."""
     values = [0.0, 1.0]

@@ -18,6 +18,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import pyadamw
+from pyadamw._state import dynamic_maps
 
 DOUBLINGS = 4  # metrics are taken from steps / 2^DOUBLINGS on
 PER_DOUBLING = 2
@@ -168,10 +169,10 @@ def _text():
 class Degraded(pyadamw.AdamW32bit):
     """32-bit state that is rounded to 8 bits and back after each step, by rules that are known to be worse than ours.
 
-    "truncated": the codes of our 8-bit state, but both moments rounded towards zero. "nearest": exp_avg_sq itself, not
-    its root, and each moment rounded to the nearest code, of which 0 is one: what bitsandbytes does. As there, blocks
-    are of the flat tensor. All tensors at once, each padded to whole blocks with zeros, which both rules keep: one by
-    one takes as long as the training.
+    "truncated": the codes of our 8-bit state, but both moments rounded towards zero. "nearest": each moment rounded to
+    the nearest value of a dynamic map, of which 0 is one: what bitsandbytes does. As there, blocks are of the flat
+    tensor. All tensors at once, each padded to whole blocks with zeros, which both rules keep: one by one takes as long
+    as the training.
     """
 
     BLOCK = 256
@@ -188,12 +189,9 @@ class Degraded(pyadamw.AdamW32bit):
     def step(self, closure=None):
         loss = super().step(closure)
         states = list(self.state.values())
-        if self.rule == "truncated":
-            self._round(states, "exp_avg", lambda first: _truncated(first, "signed"))
-            self._round(states, "exp_avg_sq", lambda second: _truncated(second.sqrt(), "unsigned").square())
-        else:
-            self._round(states, "exp_avg", lambda first: _nearest(first, "signed"))
-            self._round(states, "exp_avg_sq", lambda second: _nearest(second, "unsigned"))
+        rule = _truncated if self.rule == "truncated" else _nearest
+        for moment in ("exp_avg", "exp_avg_sq"):
+            self._round(states, moment, functools.partial(rule, moment=moment))
         return loss
 
     def _round(self, states, key, rule):
@@ -203,18 +201,19 @@ class Degraded(pyadamw.AdamW32bit):
         torch._foreach_copy_(tensors, self.places)
 
 
-def _nearest(values, name):
-    decoded = pyadamw.dequantize(*pyadamw.quantize(values, name), name)
-    # quantize() stores no positive number as 0. What is nearer to 0 than to the smallest code decodes to over twice it.
-    return torch.where(decoded.abs() > 2 * values.abs(), 0.0, decoded)
+def _nearest(values, moment):
+    signed = moment == "exp_avg"
+    codes, scales = dynamic_maps.encoded(values, signed)
+    return dynamic_maps.decoded(codes, scales, dynamic_maps.dynamic_map(signed), dynamic_maps.BLOCK)
 
 
-def _truncated(values, name):
-    codes, absmax = pyadamw.quantize(values, name)
-    zero = 127 if name == "signed" else 0
-    too_large = pyadamw.dequantize(codes, absmax, name).abs() > values.abs()
-    towards_zero = (zero - codes.int()).sign() * too_large
-    return pyadamw.dequantize((codes + towards_zero).to(torch.uint8), absmax, name)
+def _truncated(values, moment):
+    quantized = pyadamw.quantize(values, moment)
+    zero = 128 if moment == "exp_avg" else 0
+    too_large = pyadamw.dequantize(*quantized, moment).abs() > values.abs()
+    towards_zero = (zero - quantized.codes.int()).sign() * too_large
+    truncated = quantized._replace(codes=(quantized.codes + towards_zero).to(torch.uint8))
+    return pyadamw.dequantize(*truncated, moment)
 
 
 # min_8bit_size = 1: every parameter, biases and norms included, has 8-bit state.

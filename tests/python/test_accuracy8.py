@@ -2,104 +2,182 @@
 
 import pytest
 import torch
-from harness import bits, clones, moment_of
+from harness import bits, clones, decoded, moment_of
 
 import pyadamw
 
-ELEMENTS = 10_007
+ELEMENTS = 20_011
 
 
-def normal():
-    return torch.randn(ELEMENTS)
+def normal(shape):
+    return torch.randn(shape)
 
 
-def sparse():
-    return torch.randn(ELEMENTS) * (torch.rand(ELEMENTS) < 0.3)
+def sparse(shape):
+    return torch.randn(shape) * (torch.rand(shape) < 0.3)
 
 
-def heavy_tailed():
-    return torch.randn(ELEMENTS) * torch.exp(3 * torch.randn(ELEMENTS))
+def heavy_tailed(shape):
+    return torch.randn(shape) * torch.exp(3 * torch.randn(shape))
 
 
-def ten_steps(gradients, seed):
+class Pair:
+    """The same parameter with 32-bit and with 8-bit state."""
+
+    def __init__(self, start, **options):
+        self.wide, self.narrow = (torch.nn.Parameter(start.clone()) for _ in range(2))
+        self.optimizers = pyadamw.AdamW32bit([self.wide], **options), pyadamw.AdamW8bit([self.narrow], **options)
+
+    def step(self, grad):
+        self.wide.grad, self.narrow.grad = grad, grad.clone()
+        for optimizer in self.optimizers:
+            optimizer.step()
+
+    def values(self):
+        return self.wide.detach().clone(), self.narrow.detach().clone()
+
+    def second_moments(self):
+        """exp_avg_sq with 32 bits and with 8."""
+        wide, narrow = self.optimizers[0].state[self.wide], self.optimizers[1].state[self.narrow]
+        return wide["exp_avg_sq"], decoded(narrow, "exp_avg_sq")
+
+
+def ten_steps(gradients, shape, seed):
     """The largest difference between the parameters of an 8-bit and a 32-bit run."""
     torch.manual_seed(seed)
-    wide = [torch.nn.Parameter(torch.randn(ELEMENTS))]
-    narrow = clones(wide)
-    optimizers = pyadamw.AdamW32bit(wide, lr=1e-3), pyadamw.AdamW8bit(narrow, lr=1e-3)
+    pair = Pair(torch.randn(shape), lr=1e-3)
     for _ in range(10):
-        wide[0].grad = gradients()
-        narrow[0].grad = wide[0].grad.clone()
-        for optimizer in optimizers:
-            optimizer.step()
-    assert moment_of(optimizers[1].state[narrow[0]]).dtype == torch.uint8
-    return (wide[0] - narrow[0]).abs().max().item()
+        pair.step(gradients(shape))
+    assert moment_of(pair.optimizers[1].state[pair.narrow]).dtype == torch.uint8
+    return (pair.wide - pair.narrow).abs().max().item()
 
 
-# The figures of issue 2; peers reach 3.4e3 on the last. The error is the extreme of 10,007 elements, so it differs from
-# seed to seed: the law is on its median, and no seed may exceed ten times the figure (a parameter cannot move further
-# at lr 1e-3 than about lr a step).
-@pytest.mark.parametrize(("gradients", "bound"), [(normal, 5e-4), (sparse, 2e-3), (heavy_tailed, 1e-2)])
-def test_ten_steps(gradients, bound):
+# Peers reach 3.4e3 on the third. The error is the extreme of 20,000 elements, so it differs from seed to seed: the law
+# is on its median, and no seed may exceed ten times the figure (a parameter cannot move further at lr 1e-3 than about
+# lr a step). Rows of 144 are blocks of 144.
+@pytest.mark.parametrize(
+    ("gradients", "shape", "bound"),
+    [
+        (normal, (ELEMENTS,), 3.5e-4),
+        (sparse, (ELEMENTS,), 1.2e-3),
+        (heavy_tailed, (ELEMENTS,), 9e-3),
+        (sparse, (144, 144), 2e-3),
+    ],
+)
+def test_ten_steps(gradients, shape, bound):
     """After 10 steps at lr 1e-3 no parameter differs from the 32-bit run's by more than the bound: the median of 9
     seeds.
     """
-    errors = sorted(ten_steps(gradients, seed) for seed in range(9))
+    errors = sorted(ten_steps(gradients, shape, seed) for seed in range(9))
     assert 0 < errors[4] <= bound
     assert errors[-1] <= 10 * bound
 
 
-def test_second_moment_follows_falling_gradients():
-    """Where the gradients of half of each block fall tenfold, v8 / v32 of those elements is 0.9 to 1.1 (median) 3000
-    steps later. Rounding to nearest stalls at 12.9: a step with beta2 = 0.999 moves v by less than half the distance of
-    two codes.
+def test_updates_follow_falling_gradients():
+    """Where the gradients of half of each block fall tenfold, 3000 steps later the updates of those elements have 0.98
+    to 1.02 times the size that they have with 32-bit state, and exp_avg_sq is right to 3%, as for the other half.
+    Rounding to nearest stalls at 12.9 times the right exp_avg_sq, and 0.28 times the update: a step with beta2 = 0.999
+    moves it by less than half the distance of two codes.
+
+    The size is the mean over 4096 elements and 100 steps, of the same gradients: both runs have the same noise in it.
     """
-    n, beta2 = 8192, 0.999
+    n = 8192
     small = (torch.arange(n) % 2).bool()
-    wide = [torch.nn.Parameter(torch.zeros(n))]
-    narrow = clones(wide)
-    optimizers = [
-        pyadamw.AdamW32bit(wide, betas=(0.9, beta2)),
-        pyadamw.AdamW8bit(narrow, betas=(0.9, beta2)),
-    ]
-    for step in range(4000):
+    pair = Pair(torch.zeros(n), weight_decay=0.0)
+    sizes = torch.zeros(2, 2)
+    for step in range(4100):
         grad = torch.randn(n)
         if step >= 1000:
             grad[small] *= 0.1
-        for param, optimizer in zip((wide[0], narrow[0]), optimizers, strict=True):
-            param.grad = grad
-            optimizer.step()
-    state = optimizers[1].state[narrow[0]]
-    v8 = pyadamw.dequantize(state["exp_avg_sq_codes"], state["exp_avg_sq_absmax"], "unsigned").square()
-    v32 = optimizers[0].state[wide[0]]["exp_avg_sq"]
-    assert 0.9 <= (v8 / v32)[small].median() <= 1.1
-    assert 0.9 <= (v8 / v32)[~small].median() <= 1.1
+        before = pair.values() if step >= 4000 else None
+        pair.step(grad)
+        if before is not None:
+            moved = [(now - then).abs() for now, then in zip(pair.values(), before, strict=True)]
+            sizes += torch.tensor([[m[small].mean(), m[~small].mean()] for m in moved])
+    ratios = sizes[1] / sizes[0]
+    assert ((ratios >= 0.98) & (ratios <= 1.02)).all(), ratios
+    v32, v8 = pair.second_moments()
+    assert 0.97 <= (v8 / v32)[small].mean() <= 1.03
+    assert 0.97 <= (v8 / v32)[~small].mean() <= 1.03
 
 
-@pytest.mark.parametrize("scale", [1.0, 1e-2, 1e-3])
-def test_momentum_dies_out(scale):
+def test_small_second_moments_beside_large_ones():
+    """Elements whose gradients are a share q of their block's largest have the right exp_avg_sq after 3000 steps: the
+    mean of v8 / v32 is 0.97 to 1.06 for q from 0.01, and its root is spread by 0.06 at most from 0.1, 0.12 from 0.01.
+    """
+    shares, blocks = (1, 0.5, 0.25, 0.1, 0.05, 0.02, 0.01), 8
+    scale = torch.ones(len(shares), blocks, 256)
+    scale[:, :, 8:] = torch.tensor(shares)[:, None, None]
+    pair = Pair(torch.zeros(scale.shape), weight_decay=0.0)
+    for _ in range(3000):
+        pair.step(torch.randn_like(scale) * scale)
+    v32, v8 = pair.second_moments()
+    for share, ratio in zip(shares, (v8 / v32)[:, :, 8:].reshape(len(shares), -1), strict=True):
+        assert 0.97 <= ratio.mean() <= 1.06, share
+        assert ratio.sqrt().std() <= (0.06 if share >= 0.1 else 0.12), share
+
+
+@pytest.mark.parametrize(("spread", "bound"), [(0.0, 0.010), (1.0, 0.056)])
+def test_displacement_of_small_steps(spread, bound):
+    """1000 steps at lr 1e-5, of gradients that are noise with a drift of 0.3 of it: where the parameters end differs
+    from the 32-bit run by this share of the way, with gradients of one size, and with lognormal sizes side by side.
+    """
+    start, size, drift = 0.02 * torch.randn(ELEMENTS), torch.exp(spread * torch.randn(ELEMENTS)), torch.randn(ELEMENTS)
+    pair = Pair(start, lr=1e-5, weight_decay=0.0)
+    for _ in range(1000):
+        pair.step((torch.randn(ELEMENTS) + 0.3 * drift) * size)
+    assert (pair.narrow - pair.wide).norm() <= bound * (pair.wide - start).norm()
+
+
+def test_bytes_a_parameter():
+    """8-bit state takes at most 2.05 bytes a parameter: two codes, two scales and a floor for 256 elements."""
+    params = [torch.nn.Parameter(torch.zeros(300, 1024)), torch.nn.Parameter(torch.zeros(100_000))]
+    optimizer = pyadamw.AdamW8bit(params)
+    for param in params:
+        param.grad = torch.ones_like(param)
+    optimizer.step()
+    assert optimizer.memory_report().bytes <= 2.05 * sum(p.numel() for p in params)
+
+
+def test_momentum_that_stops():
+    """Constant gradients of lognormal sizes, of which half of each block stop after 100 steps: in 3000 more steps those
+    elements move 0.98 to 1.03 times as far as with 32-bit state, in the mean. A first moment that cannot decay moves
+    them 40 times too far.
+    """
+    n = 8192
+    stops = torch.arange(n) % 2 == 1
+    gradient = torch.randn(n).sign() * torch.exp(torch.randn(n)) * 0.01
+    pair = Pair(torch.zeros(n), weight_decay=0.0)
+    for _ in range(100):
+        pair.step(gradient)
+    before = pair.values()
+    for _ in range(3000):
+        pair.step(gradient.masked_fill(stops, 0.0))
+    wide, narrow = ((now - then)[stops].abs().mean() for now, then in zip(pair.values(), before, strict=True))
+    assert 0.98 <= narrow / wide <= 1.03
+
+
+@pytest.mark.parametrize(("scale", "bound"), [(1.0, 0.02), (1e-2, 0.04), (1e-3, 0.08)])
+def test_momentum_dies_out(scale, bound):
     """Elements whose gradients become exactly zero, while others of their block go on, come to rest where 32-bit state
-    does.
+    does: their mean movement in 1000 more steps is within the bound of the 32-bit run's. Rounding exp_avg to nearest
+    fails: its small codes are so far apart that a decay of 10% is undone in every step.
 
-    Their mean movement in 1000 more steps is within 5% of the 32-bit run's. Rounding exp_avg to nearest fails: its
-    small codes are more than 20% apart, so that a decay of 10% is undone in every step, and at scale 1e-3 they move 9
-    times as far.
+    Where values bend between two codes, the mean of stochastic rounding is a chord, which lies above: for roots from r
+    to 2 r and codes d = 1 / 127 apart by 2 / 3 (d / r)^2 on average, 0.3% for the roots around a thousandth of the
+    scale (r = 1/8). The ten steps that a decay of 10% lasts add that up, and what is smaller adds more: about 5%.
     """
     n = 8192
     idle = (torch.arange(n) % 2).bool()
-    wide = [torch.nn.Parameter(torch.zeros(n))]
-    narrow = clones(wide)
-    optimizers = pyadamw.AdamW32bit(wide, weight_decay=0.0), pyadamw.AdamW8bit(narrow, weight_decay=0.0)
+    pair = Pair(torch.zeros(n), weight_decay=0.0)
     for step in range(1020):
         if step == 20:
-            rest = [wide[0].detach().clone(), narrow[0].detach().clone()]
+            rest = pair.values()
         grad = torch.randn(n)
         grad[idle] *= scale if step < 20 else 0
-        wide[0].grad = narrow[0].grad = grad
-        for optimizer in optimizers:
-            optimizer.step()
-    moved = [(p[0] - start).abs()[idle].mean().item() for p, start in zip((wide, narrow), rest, strict=True)]
-    assert abs(moved[1] / moved[0] - 1) <= 0.05
+        pair.step(grad)
+    wide, narrow = ((now - then)[idle].abs().mean() for now, then in zip(pair.values(), rest, strict=True))
+    assert abs(narrow / wide - 1) <= bound
 
 
 @pytest.mark.parametrize("amsgrad", [False, True])

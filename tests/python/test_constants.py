@@ -33,7 +33,7 @@ def enumerators(enum):
     [
         ("adamw_state_format", "ADAMW_STATE_", constants.STATE_FORMATS),
         ("adamw_step_flags", "ADAMW_STEP_", constants.FLAGS),
-        ("adamw_map", "ADAMW_MAP_", constants.MAPS),
+        ("adamw_moment", "ADAMW_MOMENT_", constants.MOMENTS),
         ("adamw_rounding", "ADAMW_ROUND_", constants.ROUNDINGS),
         ("adamw_place", "ADAMW_PLACE_", constants.PLACES),
         ("adamw_dtype", "ADAMW_", {str(key).split(".")[1]: value for key, value in constants.DTYPES.items()}),

@@ -20,12 +20,20 @@ from pyadamw import cli
 
 Z, NAN = torch.zeros(5), torch.full((5,), float("nan"))
 CODES = torch.zeros(5, dtype=torch.uint8)
+MOMENTS = ("exp_avg", "exp_avg_sq")
 GROUP = {"params": [0], "lr": 0.1, "betas": (0.9, 0.99), "eps": 1e-8, "weight_decay": 0.0}
 FORMATS = ["torch", "bitsandbytes", "pyadamw", "safetensors"]
 
 
 def state(**entry):
     return {"state": {0: {"step": 1, "exp_avg": Z, "exp_avg_sq": Z, **entry}}, "param_groups": [GROUP]}
+
+
+def today(**changes):
+    """8-bit state as this version has it."""
+    entry = {f"{moment}_{part}": value for moment in MOMENTS for part, value in (("codes", CODES), ("absmax", Z[:1]))}
+    entry = {**entry, "step": 1, "exp_avg_sq_floor": Z[:1], **changes}
+    return {"state": {0: {key: value for key, value in entry.items() if value is not None}}, "param_groups": [GROUP]}
 
 
 def group(**changes):
@@ -247,6 +255,9 @@ MALFORMED = {
     "codes without scales": state(exp_avg=CODES, exp_avg_sq=CODES),
     "NaN scales": state(exp_avg=CODES, exp_avg_sq=CODES, exp_avg_absmax=NAN[:1], exp_avg_sq_absmax=Z[:1]),
     "negative scales": state(exp_avg=CODES, exp_avg_sq=CODES, exp_avg_absmax=Z[:1] - 1, exp_avg_sq_absmax=Z[:1]),
+    "a floor of NaN": today(exp_avg_sq_floor=NAN[:1]),
+    "a floor above 1": today(exp_avg_sq_floor=Z[:1] + 1.5),
+    "no floor": today(exp_avg_sq_floor=None),
     "a damaged history": state(gnorm_history=torch.full((100,), -1.0)),
     "a short history": state(gnorm_history=torch.ones(3)),
     "later.safetensors": with_groups([{**GROUP, "pyadamw_format": 99}]),

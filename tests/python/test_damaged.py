@@ -103,6 +103,7 @@ WRONG = {
     "another shape": lambda saved: saved["state"][0].__setitem__("exp_avg_codes", torch.zeros(320, 40).byte()),
     "sparse": lambda saved: saved["state"][0].__setitem__("exp_avg", torch.zeros(40, 320).to_sparse()),
     "complex": lambda saved: saved["state"][0].__setitem__("exp_avg_absmax", torch.zeros(40, 2, dtype=torch.cfloat)),
+    "a floor of 2": lambda saved: saved["state"][0]["exp_avg_sq_floor"].fill_(2),
     "negative scales": lambda saved: saved["state"][0]["exp_avg_absmax"].neg_(),
     "betas 1": lambda saved: saved["param_groups"][0].__setitem__("betas", (0.9, 1.0)),
     "format 0": lambda saved: saved["param_groups"][0].__setitem__("pyadamw_format", 0),

@@ -19,7 +19,7 @@ MADE = (".venv", "build", "dist", ".in")  # commands make these; the last is a s
 FOREIGN_TEXTS = ("cmake ", "conda ", "find_package", "mypy ", "pip ", "pkg-config ", "PYTHON=", "Missing key ")
 FOREIGN_PACKAGES = ("torch.", "bitsandbytes.")
 FOREIGN = """
-    atexit calloc deepcopy fork pow std vector True False ValueError backward is_neg parameters DataLoader Trainer
+    atexit calloc deepcopy fork pow power std vector True False ValueError backward is_neg parameters DataLoader Trainer
     FullyShardedDataParallel StateDictOptions ZeroRedundancyOptimizer broadcast_from_rank0 full_state_dict fully_shard
     create_loraplus_optimizer loraplus_lr_ratio get_optimizer_cls_and_kwargs foreach fused
     hf manager model optimizer options params _init _options_init _INIT

@@ -210,7 +210,7 @@ def test_a_tensor_of_more_than_2_to_the_31_elements(disk):
     assert manager.stats()["bytes_out"] >= 2 * numel
     state, expected = paged.state[large], plain.state[small]
     assert state["exp_avg_codes"].numel() == numel
-    for key in ("exp_avg_absmax", "exp_avg_sq_absmax"):
+    for key in ("exp_avg_absmax", "exp_avg_sq_absmax", "exp_avg_sq_floor"):
         assert torch.equal(state[key][-tail // 256 :], expected[key])
     values = pyadamw.dequantize(state["exp_avg_codes"][-tail:].clone(), state["exp_avg_absmax"][-tail // 256 :].clone())
     assert torch.allclose(values, 0.1 * grads.float(), rtol=0.1, atol=0.02)

@@ -163,7 +163,7 @@ def test_a_step_does_without(entry, usual):
 
 # Documented by Python, though they begin with an underscore.
 DOCUMENTED = {"_asdict", "_replace", "_fields_", "_handle", "_make"}
-KEYS = {"_absmax", "_codes", "_init"}  # ends of names, in strings
+KEYS = {"_absmax", "_codes", "_floor", "_init"}  # ends of names, in strings
 
 
 def foreign(package):

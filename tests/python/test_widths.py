@@ -33,7 +33,8 @@ def test_numbers_beside_codes_win():
     state["exp_avg"], state["exp_avg_sq"] = torch.zeros(70, 100), torch.zeros(70, 100)  # as tools that reset state do
     param.grad, before = torch.zeros_like(param), param.detach().clone()
     optimizer.step()
-    assert set(state) == {"step", *(f"{m}_{k}" for m in ("exp_avg", "exp_avg_sq") for k in ("codes", "absmax"))}
+    parts = [f"{moment}_{part}" for moment in ("exp_avg", "exp_avg_sq") for part in ("codes", "absmax")]
+    assert set(state) == {"step", *parts, "exp_avg_sq_floor"}
     assert torch.allclose(param, before * (1 - 1e-3 * 1e-2), rtol=1e-6, atol=0)
 
 
