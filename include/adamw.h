@@ -187,10 +187,11 @@ typedef enum adamw_dtype {
  *
  *   Scale and floor. absmax is the exact largest magnitude in the block. floor is the root of the block's smallest number divided
  *   by absmax, but at most 255/256, the root of 31/32. So the 256 codes of exp_avg_sq cover just the range of the numbers that
- *   the block holds. The element with the smallest exp_avg_sq gets code 0, unless it is above 31/32 of absmax. The element with
- *   the largest magnitude gets the last code. For exp_avg_sq it may get the code below that: with a probability of at most
- *   1/16000 if floor is below 2/3, or 1/250 with any floor, so that it keeps absmax to 2e-6 on average. A floor is in
- *   [0x1.2p-16, 255/256], or 0 in fresh state. The library reads a floor outside of [0x1.2p-16, 1] as 0.
+ *   the block holds. The element with the largest magnitude gets the last code, and that with the smallest exp_avg_sq gets
+ *   code 0 unless it is above 31/32 of absmax. For exp_avg_sq, each may get the code next to that: the smallest with a
+ *   probability of at most 1/30000, the largest with one of 1/16000 if floor is below 2/3, or 1/250 with any floor, so that
+ *   absmax is kept to 2e-6 on average. A floor is in [0x1.2p-16, 255/256], or 0 in fresh state. The library reads a floor
+ *   outside of [0x1.2p-16, 1] as 0.
  *
  *   Rounding. exp_avg_sq is rounded stochastically: up with a probability equal to the distance from the code below, so that
  *   the stored value is right on average. exp_avg is rounded in this way below absmax / 16, and to the nearest code from there
@@ -374,7 +375,7 @@ ADAMW_API adamw_status adamw_step_options_init(adamw_step_options *options, size
  *
  * `tensors` is a table: an array of adamw_tensor whose entries lie `tensor_size` bytes apart. tensor_size is the caller's
  * sizeof(adamw_tensor). Allowed: tensor_size in 120 ... 4096, which includes all fields up to `global_offset`, and
- * count in 0 ... 2^55. A call with count = 0 does nothing. The library only reads the table, and does not use it after the
+ * count in 0 ... 2^54. A call with count = 0 does nothing. The library only reads the table, and does not use it after the
  * call. It checks every field of every tensor before it writes anything.
  *
  * On the CPU, the call returns when the step is done. Working memory for each tensor: less than a kilobyte; up to 32 KiB more

@@ -164,6 +164,7 @@ class StepRun {
     out.exp_avg_sq = t.exp_avg_sq;
     out.exp_avg_absmax = t.exp_avg_absmax;
     out.exp_avg_sq_absmax = t.exp_avg_sq_absmax;
+    out.exp_avg_sq_floor = t.exp_avg_sq_floor;
     out.numel = t.numel;
     out.row_length = t.row_length;
     out.global_offset = t.global_offset;
@@ -176,6 +177,7 @@ class StepRun {
     fill_row(static_cast<LaunchRow &>(out), row, set, runs);
     out.max_exp_avg_sq = row.tensor.max_exp_avg_sq;
     out.max_exp_avg_sq_absmax = row.tensor.max_exp_avg_sq_absmax;
+    out.max_exp_avg_sq_floor = row.tensor.max_exp_avg_sq_floor;
   }
 
   // Numbers the rows' items: blocks, or segments.
@@ -268,15 +270,15 @@ adamw_status step(const StepPlan &plan) {
 
 // ---- quantization alone ----
 
-QuantizeTable quantize_table(const QuantizePlan &plan, float *floats, std::uint8_t *codes, float *absmax) {
+QuantizeTable quantize_table(const QuantizePlan &plan, float *floats, std::uint8_t *codes, const ScaleArrays &scales) {
   QuantizeTable t{};
   t.blocks = plan.blocks;
   t.floats = floats;
   t.codes = codes;
-  t.absmax = absmax;
+  t.scales = {scales.absmax, scales.floor};
   t.global_offset = plan.global_offset;
   t.key = plan.key;
-  t.is_signed = plan.map == ADAMW_MAP_SIGNED;
+  t.is_signed = plan.moment == ADAMW_MOMENT_EXP_AVG;
   t.stochastic = plan.stochastic;
   t.tensorwise = traits(plan.format).is_measured();
   return t;
@@ -298,26 +300,26 @@ adamw_status run_blocks(const Launcher &launcher, const char *function, const ch
   return launcher.launch(function, loaded, t.blocks.count, t);
 }
 
-adamw_status quantize(const QuantizePlan &plan, const float *source, std::uint8_t *codes, float *absmax) {
+adamw_status quantize(const QuantizePlan &plan, const float *source, std::uint8_t *codes, const ScaleArrays &scales) {
   constexpr const char *function = "adamw_quantize";
   return on_device(function, plan.device, plan.stream, [&](const Launcher &launcher) {
-    QuantizeTable t = quantize_table(plan, const_cast<float *>(source), codes, absmax);
+    QuantizeTable t = quantize_table(plan, const_cast<float *>(source), codes, scales);
     Workspace workspace(launcher.state, launcher.stream);
     if (t.tensorwise) {
-      if (adamw_status s = workspace.get(function, sizeof(std::uint32_t))) return s;
-      t.largest = workspace.at<std::uint32_t>(0);
-      if (adamw_status s = run_blocks(launcher, function, "adamw_largest", t)) return s;
+      if (adamw_status s = workspace.get(function, sizeof(FoundExtremes))) return s;
+      t.found = workspace.at<FoundExtremes>(0);
+      if (adamw_status s = run_blocks(launcher, function, "adamw_extremes", t)) return s;
     }
     if (adamw_status s = run_blocks(launcher, function, kernel_of("adamw_quantize", plan).name, t)) return s;
     return workspace.give_back(function);
   });
 }
 
-adamw_status dequantize(const QuantizePlan &plan, const std::uint8_t *codes, const float *absmax, float *target) {
+adamw_status dequantize(const QuantizePlan &plan, const std::uint8_t *codes, const ScaleArrays &scales, float *target) {
   constexpr const char *function = "adamw_dequantize";
   return on_device(function, plan.device, plan.stream, [&](const Launcher &launcher) {
     return run_blocks(launcher, function, kernel_of("adamw_dequantize", plan).name,
-                      quantize_table(plan, target, const_cast<std::uint8_t *>(codes), const_cast<float *>(absmax)));
+                      quantize_table(plan, target, const_cast<std::uint8_t *>(codes), scales));
   });
 }
 

@@ -37,7 +37,8 @@ constexpr bool are_kernels(std::initializer_list<const char *> names) {
   static_assert(                                                                                                       \
       are_kernels({"adamw_step" kernel "_any", "adamw_step" kernel "_any_amsgrad", "adamw_step" kernel "_runs",        \
                    "adamw_step" kernel "_runs_amsgrad", "adamw_measure" kernel, "adamw_measure" kernel "_amsgrad"}) && \
-          (scaling == Scaling::none || are_kernels({"adamw_quantize" kernel, "adamw_dequantize" kernel})),             \
+          (scaling == Scaling::none ||                                                                                 \
+           are_kernels({"adamw_quantize" kernel, "adamw_dequantize" kernel, "adamw_extremes"})),                       \
       "table.h lacks kernels of a state format");
 ADAMW_STATE_FORMAT_TABLE(ADAMW_CHECK_FORMAT)
 #undef ADAMW_CHECK_FORMAT

@@ -23,8 +23,7 @@ inline Row part_row(const StepKind &kind, const Part &part) {
   advance(t.param, begin * traits(kind.param_dtype).bytes);
   advance(t.grad, begin * traits(kind.grad_dtype).bytes);
   for_each_moment(
-      kind.amsgrad,
-      [&](auto moment) { advance(t.*moment, begin * traits(kind.state_format).bytes); }, moment_fields);
+      kind.amsgrad, [&](auto moment) { advance(t.*moment, begin * traits(kind.state_format).bytes); }, moment_fields);
   for_each_scale(kind.amsgrad, [&](const char *, ScaleField scales) { advance(t.*scales, part.first * 4); });
   t.numel = end - begin;
   t.row_length = blocks.blocks_per_row > 0 && t.numel > blocks.row_length ? blocks.row_length : t.numel;

@@ -2,7 +2,7 @@
 // itself. So there is no upload, nothing to keep alive, and a captured graph holds its own copy. Knows no arithmetic.
 #pragma once
 
-#include "../numerics/dynamic_codes.h"
+#include "../numerics/codes.h"
 #include "../numerics/layout.h"
 #include "../numerics/sums.h"
 
@@ -19,12 +19,26 @@ constexpr int coefficient_sets = 8;                              // different on
 constexpr int run_sets = 8;                                      // different IndexRuns in a launch
 constexpr std::int64_t max_items = (std::int64_t{1} << 31) - 1;  // blocks of a launch: kernels count them in 32 bits
 
+// What a moment of a block, or of a tensor, has beside its codes, and the arrays of that. exp_avg has no floors.
+struct StoredScale {
+  float absmax, floor;
+};
+struct ScaleBuffers {
+  float *absmax, *floor;
+
+  ADAMW_INLINE StoredScale at(std::int64_t i) const { return {absmax[i], floor != nullptr ? floor[i] : 0.0f}; }
+  ADAMW_INLINE void put(std::int64_t i, const Scale &scale) const {
+    absmax[i] = scale.absmax;
+    if (floor != nullptr) floor[i] = scale.floor;
+  }
+};
+
 // What a pass over a whole tensor left for its step.
 struct RowResult {
-  float clip, unorm;            // factors
-  PerMoment<Scale> scales;      // of the new moments
-  PerMoment<float> old_scales;  // those that the codes in memory have
-  std::uint32_t arrived;        // segments that are done; 0 before and after
+  float clip, unorm;                  // factors
+  PerMoment<Scale> scales;            // of the new moments
+  PerMoment<StoredScale> old_scales;  // those that the codes in memory have
+  std::uint32_t arrived;              // segments that are done; 0 before and after
 };
 
 // The buffers that every row has. Those of max_exp_avg_sq travel only where there are any, so that more rows fit in a
@@ -33,7 +47,7 @@ struct Buffers {
   void *param;
   const void *grad;
   void *exp_avg, *exp_avg_sq;
-  float *exp_avg_absmax, *exp_avg_sq_absmax;
+  float *exp_avg_absmax, *exp_avg_sq_absmax, *exp_avg_sq_floor;
 };
 struct LaunchRow : Buffers {
   std::int64_t end;  // items (blocks, or segments) of this launch up to the end of this row
@@ -46,20 +60,24 @@ struct LaunchRow : Buffers {
 };
 struct AmsgradRow : LaunchRow {
   void *max_exp_avg_sq;
-  float *max_exp_avg_sq_absmax;
+  float *max_exp_avg_sq_absmax, *max_exp_avg_sq_floor;
 };
 
-// Those of any row; without amsgrad the last two are null. In this order two of them are one load.
+// Those of any row; without amsgrad the last three are null. In this order two of them are one load.
 struct alignas(16) AllBuffers : Buffers {
   void *max_exp_avg_sq;
-  float *max_exp_avg_sq_absmax;
+  float *max_exp_avg_sq_absmax, *max_exp_avg_sq_floor;
 
   ADAMW_INLINE PerMoment<void *> moments() const { return {exp_avg, exp_avg_sq, max_exp_avg_sq}; }
-  ADAMW_INLINE PerMoment<float *> scales() const { return {exp_avg_absmax, exp_avg_sq_absmax, max_exp_avg_sq_absmax}; }
+  ADAMW_INLINE PerMoment<ScaleBuffers> scales() const {
+    return {{exp_avg_absmax, nullptr},
+            {exp_avg_sq_absmax, exp_avg_sq_floor},
+            {max_exp_avg_sq_absmax, max_exp_avg_sq_floor}};
+  }
 };
-ADAMW_INLINE AllBuffers buffers_of(const LaunchRow &row) { return {row, nullptr, nullptr}; }
+ADAMW_INLINE AllBuffers buffers_of(const LaunchRow &row) { return {row, nullptr, nullptr, nullptr}; }
 ADAMW_INLINE AllBuffers buffers_of(const AmsgradRow &row) {
-  return {row, row.max_exp_avg_sq, row.max_exp_avg_sq_absmax};
+  return {row, row.max_exp_avg_sq, row.max_exp_avg_sq_absmax, row.max_exp_avg_sq_floor};
 }
 
 struct LaunchHead {
@@ -108,12 +126,16 @@ struct NormTable {
   NormRow rows[capacity];
 };
 
+// The extremes of a tensor as bits: zeros before anything has been seen.
+struct FoundExtremes {
+  std::uint32_t largest, smallest_inverted;
+};
 struct QuantizeTable {
   BlockLayout blocks;
   float *floats;
   std::uint8_t *codes;
-  float *absmax;
-  std::uint32_t *largest;  // bits, found before; tensor-wise quantization only
+  ScaleBuffers scales;
+  FoundExtremes *found;  // before; tensor-wise quantization only
   std::int64_t global_offset;
   std::uint32_t key;
   bool is_signed, stochastic, tensorwise;
@@ -152,7 +174,7 @@ static_assert(PlainTable::capacity >= 304, "GPT-2 small in one launch");
   F(adamw_measure32_amsgrad, AmsgradTable, block_threads_used) \
   F(adamw_measure8_amsgrad, AmsgradTable, block_threads_used)  \
   F(adamw_norms, NormTable, block_threads_used)                \
-  F(adamw_largest, QuantizeTable, block_threads_used)          \
+  F(adamw_extremes, QuantizeTable, block_threads_used)         \
   F(adamw_quantize8, QuantizeTable, block_threads_used)        \
   F(adamw_dequantize8, QuantizeTable, block_threads_used)
 

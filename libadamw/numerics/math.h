@@ -168,6 +168,7 @@ ADAMW_INLINE V magnitude(V x) {
 }
 
 ADAMW_INLINE float as_float(float x) { return x; }
+ADAMW_INLINE float inverse(float x) { return 1.0f / x; }
 
 // ---- 16-bit dtypes (bits in the low half of an int lane) ----
 

@@ -14,7 +14,7 @@
 namespace adamw {
 
 // The root of 0, as bits: less is taken for it, too.
-constexpr std::uint32_t root_of_zero(int s) { return 0x3F800000u - (0x3F800000u >> s); }
+ADAMW_INLINE constexpr std::uint32_t root_of_zero(int s) { return 0x3F800000u - (0x3F800000u >> s); }
 
 // s bits of `a` are dropped. Of 1, it is 1.
 template <int s, class V>
@@ -60,9 +60,13 @@ struct Scale {
 
 template <class F = float>
 ADAMW_INLINE Scale exp_avg_scale(float largest) {
-  if (largest >= smallest_scale) return {largest, as_float(F(1.0f) / F(largest)), 0.0f, 0.0f, 0.0f};
+  if (largest >= smallest_scale) return {largest, as_float(inverse(F(largest))), 0.0f, 0.0f, 0.0f};
   return {0.0f, 0.0f, 0.0f, 0.0f, 0.0f};
 }
+
+// A little less than 255 / width.
+constexpr float almost_last_code = 255.0f - 0x1p-16f;
+ADAMW_INLINE float codes_over(float width) { return almost_last_code / width; }
 
 // The position of t is t * per_code + start. Both ends of it matter, since what passes one would wrap around:
 // - Of t = 1 it is 511.5 exactly, because start is exact, but for 2^-16 that the sum rounds away.
@@ -73,7 +77,7 @@ ADAMW_INLINE Scale exp_avg_sq_scale(float largest, float smallest) {
   Scale s = exp_avg_scale<F>(largest);
   const float t = root<3>(smallest * s.inverse);
   s.floor = t < 1.0f - 0x1p-8f ? t : 1.0f - 0x1p-8f;
-  s.per_code = as_float(F(255.0f - 0x1p-16f) / F(1.0f - s.floor));
+  s.per_code = as_float(codes_over(F(1.0f - s.floor)));
   s.start = 511.5f - s.per_code;
   return s;
 }
@@ -86,7 +90,7 @@ ADAMW_INLINE Scale exp_avg_sq_scale(float largest, float smallest) {
 // the decay of exp_avg in every step; above, it is the more exact of the two.
 template <class V, class I>
 ADAMW_INLINE auto encode_exp_avg(V x, const Scale &scale, I noise) {
-  const V scaled = x * V(scale.inverse), a = magnitude(scaled);
+  const V a = magnitude(x) * V(scale.inverse);
   return rounded_code(fma(flip_sign(root<2>(a), x), V(127.0f), V(384.5f)), less(a, V(0.0625f)), noise);
 }
 

@@ -17,6 +17,8 @@
 #define ADAMW_DEVICE inline
 #define ADAMW_NOINLINE inline __attribute__((noinline))
 #define ADAMW_PARAMS const
+#define ADAMW_ASSUME(fact) \
+  if (!(fact)) simt::fail("not a fact: " #fact)
 #define ADAMW_LAUNCH_BOUNDS(threads, blocks_per_sm)
 
 namespace simt {
@@ -92,6 +94,10 @@ ADAMW_DEVICE std::uint32_t warp_max(std::uint32_t x, simt::Site site = simt::Sit
   if (simt::mutated(simt::warp_max_half) && lane_id() >= 16) x = 0;
   if (simt::mutated(simt::warp_max_late) && lane_id() == 0) x = 0;
   return simt::vote(simt::Primitive::warp_max, x, site);
+}
+
+ADAMW_DEVICE std::uint32_t warp_min(std::uint32_t x, simt::Site site = simt::Site::here()) {
+  return ~warp_max(~x, site);
 }
 
 // Approximations that err as far as PTX allows (rcp: 1 unit in the last place, rsqrt: 2^-22.9), for each operand in a
@@ -177,16 +183,17 @@ ADAMW_DEVICE void fetch_word_if(bool wanted, const void *p) {
   simt::check_aligned(p, 4, "fetch_word_if");
   if (wanted) static_cast<void>(*static_cast<const volatile std::uint32_t *>(p));
 }
-// Beyond the end, too, where nothing is read.
+// Beyond the end, too, where nothing is read. The upper half stays.
 template <class T>
 ADAMW_DEVICE T *ahead(T *p, std::uint32_t bytes) {
-  return reinterpret_cast<T *>(reinterpret_cast<std::uintptr_t>(p) + bytes);
-}
-template <class T>
-ADAMW_DEVICE T *behind(T *p, std::uint32_t bytes) {
-  return reinterpret_cast<T *>(reinterpret_cast<std::uintptr_t>(p) - bytes);
+  const auto from = reinterpret_cast<std::uintptr_t>(p);
+  return reinterpret_cast<T *>((from & ~std::uintptr_t{0xFFFFFFFF}) | static_cast<std::uint32_t>(from + bytes));
 }
 
+ADAMW_DEVICE std::uint32_t code_in_place(std::uint32_t word, int number) { return (word >> 8 * number & 255u) << 16; }
+ADAMW_DEVICE std::uint32_t with_sign(std::uint32_t magnitude, std::uint32_t sign) {
+  return (magnitude & 0x7FFFFFFFu) | (sign & 0x80000000u);
+}
 ADAMW_DEVICE std::uint32_t pack_codes(std::uint32_t a, std::uint32_t b, std::uint32_t c, std::uint32_t d) {
   if (simt::mutated(simt::codes_swapped)) std::swap(b, c);
   const auto byte = [](std::uint32_t x) { return x >> 16 & 255u; };

@@ -76,13 +76,17 @@ struct PagedSide : Side {
     for (std::size_t i = 0; i < rows.size(); ++i) {
       adamw_tensor &row = rows[i];
       void **const moments[] = {&row.exp_avg, &row.exp_avg_sq, &row.max_exp_avg_sq};
-      float **const scales[] = {&row.exp_avg_absmax, &row.exp_avg_sq_absmax, &row.max_exp_avg_sq_absmax};
+      float **const absmax[] = {&row.exp_avg_absmax, &row.exp_avg_sq_absmax, &row.max_exp_avg_sq_absmax};
+      float **const floors[] = {nullptr, &row.exp_avg_sq_floor, &row.max_exp_avg_sq_floor};
+      const auto add = [&](std::size_t b, void **pointer) {
+        if (memory[i][b].bytes() == 0) return;
+        buffers.push_back({nullptr, &memory[i][b], -1});
+        pointers.push_back(pointer);
+      };
       for (std::size_t k = 0; k < ((o.flags & ADAMW_STEP_AMSGRAD) != 0 ? 3 : 2); ++k) {
-        for (std::size_t b : {exp_avg + k, absmax0 + k}) {
-          if (memory[i][b].bytes() == 0) continue;
-          buffers.push_back({nullptr, &memory[i][b], -1});
-          pointers.push_back(b < absmax0 ? moments[k] : reinterpret_cast<void **>(scales[k]));
-        }
+        add(exp_avg + k, moments[k]);
+        add(absmax0 + k, reinterpret_cast<void **>(absmax[k]));
+        if (k > 0) add(floor1 + k - 1, reinterpret_cast<void **>(floors[k]));
       }
     }
     std::int64_t bytes = 0;

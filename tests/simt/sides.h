@@ -59,7 +59,20 @@ class Guarded {
 
 // The tensors of one side.
 struct Side {
-  enum Buffer { param, grad, exp_avg, exp_avg_sq, max_exp_avg_sq, absmax0, absmax1, absmax2, history, buffer_count };
+  enum Buffer {
+    param,
+    grad,
+    exp_avg,
+    exp_avg_sq,
+    max_exp_avg_sq,
+    absmax0,
+    absmax1,
+    absmax2,
+    floor1,
+    floor2,
+    history,
+    buffer_count
+  };
   adamw_step_options options;
   std::vector<TensorShape> shapes;
   std::vector<std::vector<Guarded>> memory;  // [tensor][buffer]
@@ -91,7 +104,10 @@ struct Side {
         else if (i <= max_exp_avg_sq)
           b.emplace_back(n, state, off);
         else
-          b.emplace_back(i == history ? ADAMW_GNORM_HISTORY : layout.absmax_count, 4, off);
+          b.emplace_back(i == history  ? ADAMW_GNORM_HISTORY
+                         : i >= floor1 ? layout.floor_count
+                                       : layout.absmax_count,
+                         4, off);
       }
       memory.push_back(std::move(b));
     }
@@ -102,6 +118,7 @@ struct Side {
       row.exp_avg = b[exp_avg].at(), row.exp_avg_sq = b[exp_avg_sq].at(), row.max_exp_avg_sq = b[max_exp_avg_sq].at();
       row.exp_avg_absmax = b[absmax0].floats(), row.exp_avg_sq_absmax = b[absmax1].floats();
       row.max_exp_avg_sq_absmax = b[absmax2].floats(), row.gnorm_history = b[history].floats();
+      row.exp_avg_sq_floor = b[floor1].floats(), row.max_exp_avg_sq_floor = b[floor2].floats();
       row.numel = shapes[i].rows * shapes[i].row_length, row.row_length = shapes[i].row_length;
       row.global_offset = shapes[i].global_offset, row.step = 1;
       row.run_length = shapes[i].run_length, row.run_stride = shapes[i].run_stride;
@@ -154,6 +171,13 @@ struct Side {
         const Guarded &scales = b[static_cast<std::size_t>(i)];
         for (std::size_t k = 0; k < scales.bytes() / 4; ++k)
           scales.floats()[k] = random.below(9) == 0 ? 0.0f : static_cast<float>(random.unit()) * 0.01f;
+      }
+      // The root of 0 and what is less, which only fresh state has; the last floats before 1; and what is between.
+      for (int i = floor1; i <= floor2; ++i) {
+        static const float edges[] = {0.0f, 0x1.1p-16f, 0x1.2p-16f, 0x1.200002p-16f, 0x1.fffffep-1f, 1.0f};
+        const Guarded &floors = b[static_cast<std::size_t>(i)];
+        for (std::size_t k = 0; k < floors.bytes() / 4; ++k)
+          floors.floats()[k] = random.below(4) == 0 ? edges[random.below(6)] : static_cast<float>(random.unit());
       }
       for (int k = 0; k < ADAMW_GNORM_HISTORY; ++k)
         b[history].floats()[k] = random.below(2) == 0 ? 0.0f : static_cast<float>(random.unit()) * 100.0f;
@@ -227,6 +251,8 @@ inline bool check_same(Side &cpu, Side &device, const std::string &what) {
                                       "absmax of exp_avg",
                                       "absmax of exp_avg_sq",
                                       "absmax of max_exp_avg_sq",
+                                      "floor of exp_avg_sq",
+                                      "floor of max_exp_avg_sq",
                                       "history"};
   const int before = failures();
   for (std::size_t i = 0; i < cpu.rows.size() && failures() == before; ++i) {

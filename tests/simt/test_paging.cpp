@@ -154,6 +154,7 @@ void check_order_of_calls() {
           to->rows[i].exp_avg = from.rows[i].exp_avg, to->rows[i].exp_avg_sq = from.rows[i].exp_avg_sq;
           to->rows[i].exp_avg_absmax = from.rows[i].exp_avg_absmax;
           to->rows[i].exp_avg_sq_absmax = from.rows[i].exp_avg_sq_absmax;
+          to->rows[i].exp_avg_sq_floor = from.rows[i].exp_avg_sq_floor;
         }
       };
       share_state(cpu, &other_cpu);

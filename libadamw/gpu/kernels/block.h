@@ -1,5 +1,5 @@
-// Owns what a warp needs for one block besides its elements: the tables in shared memory, where the block lies, its
-// scales. Knows no arithmetic on moments.
+// Owns what a warp needs for one block besides its elements: shared memory, where the block lies, its codes and scales.
+// Knows no arithmetic on moments.
 #pragma once
 
 #include "row_iteration.h"
@@ -8,17 +8,9 @@ namespace adamw {
 namespace gpu {
 namespace {
 
-// ---- tables in shared memory ----
-
-struct Tables {
-  LineMap signed_lines, unsigned_lines;
-  float signed_value[256], unsigned_value[256], unsigned_square[256];
-};
-
 // All that a kernel has in shared memory.
 template <int Warps>
 struct Shared8 {
-  Tables tables;
   WarpRow rows[Warps];
   Fetch fetches[Warps];  // only of warps that go side by side
 };
@@ -27,35 +19,7 @@ struct Shared32 {
   WarpRow rows[Warps];
 };
 
-// All threads of the block together. `zero`: the position of 0.
-ADAMW_DEVICE void fill(LineMap &map, const MapTables &from, float zero) {
-  for (unsigned i = thread_id(); i < 128; i += block_threads()) {
-    const std::uint32_t c = line_class(from_bits(i << 23));
-    map.by_exponent[i] = {from.slope[c], from.offset[c], from.gap_offset[c], next_offset(from.gap_offset[c])};
-    if (i == 0) map.by_exponent[i] = {0.0f, zero, from.gap_offset[7], next_offset(from.gap_offset[7])};
-  }
-}
-
-// All threads of the block together.
-ADAMW_DEVICE const Tables &filled(Tables &t) {
-  for (unsigned i = thread_id(); i < 256; i += block_threads()) {
-    const float value = unsigned_values[i];
-    t.signed_value[i] = signed_values[i];
-    t.unsigned_value[i] = value;
-    t.unsigned_square[i] = value * value;
-  }
-  fill(t.signed_lines, signed_map, 0.0f);
-  fill(t.unsigned_lines, unsigned_map, encode_start);
-  barrier();
-  return t;
-}
-
-// The value of the j-th of eight codes. The code's place in the word becomes a byte offset in two instructions.
-ADAMW_DEVICE float value_at(const float *values, const std::uint32_t *codes, int j) {
-  const std::uint32_t word = codes[j / 4];
-  const std::uint32_t offset = (j % 4 == 0 ? word << 2 : word >> (8 * (j % 4) - 2)) & 0x3FCu;
-  return *reinterpret_cast<const float *>(reinterpret_cast<const char *>(values) + offset);
-}
+// ---- codes ----
 
 // A lane's eight codes of each moment, as they lie in memory.
 using RawCodes = PerMoment<std::uint32_t[2]>;
@@ -68,16 +32,43 @@ ADAMW_DEVICE RawCodes load_codes(const AllBuffers &at, std::int64_t begin, int n
       [&](std::uint32_t (&words)[2], const void *base, std::uint8_t zero) {
         load_codes(words, base, begin, n, lane, zero);
       },
-      raw, at.moments(), DynamicCodes::zero);
+      raw, at.moments(), RootCodes::zero);
   return raw;
 }
 
-// The values of the j-th of them, in units of their scales.
+// Of a block: what its codes are read with.
+struct OldScales {
+  PerMoment<StoredScale> stored;
+  PerMoment<CodeLine> lines;
+};
 template <bool Amsgrad>
-ADAMW_DEVICE PerMoment<float> decode(const RawCodes &raw, int j, const Tables &t) {
-  return {value_at(t.signed_value, raw.exp_avg, j), value_at(t.unsigned_value, raw.exp_avg_sq, j),
-          Amsgrad ? value_at(t.unsigned_value, raw.max_exp_avg_sq, j) : 0.0f};
+ADAMW_DEVICE OldScales old_scales(const PerMoment<StoredScale> &stored) {
+  return {stored, map_moments(Amsgrad, [](const StoredScale &one) { return code_line(one.floor); }, stored)};
 }
+
+// The values of the j-th of a lane's codes, in units of their scales.
+template <bool Amsgrad>
+ADAMW_DEVICE PerMoment<float> decode(const RawCodes &raw, int j, const OldScales &old) {
+  const auto code = [j](const std::uint32_t (&words)[2]) { return code_at(words, j); };
+  return RootCodes::decode<float>(Amsgrad, map_moments(Amsgrad, code, raw), old.lines);
+}
+
+// The largest and smallest of some magnitudes as bits, which order as the numbers do, with infinities and NaN on top.
+struct ExtremeBits {
+  std::uint32_t largest = 0, smallest = 0x7FFFFFFF;
+
+  ADAMW_DEVICE void see(std::uint32_t b) {
+    largest = larger(largest, b);
+    smallest = smaller(smallest, b);
+  }
+  // A lane's part of a block, element by element: what is beyond n is no number of it.
+  ADAMW_DEVICE void see(const float *x, int n, unsigned lane) {
+    for (int j = 0; j < each; ++j)
+      if (Singles::index(lane, j) < n) see(bits(absolute(x[j])));
+  }
+  ADAMW_DEVICE ExtremeBits of_warp() const { return {warp_max(largest), warp_min(smallest)}; }
+  ADAMW_DEVICE Extremes extremes() const { return {from_bits(largest), from_bits(smallest)}; }
+};
 
 // ---- a block and its scales ----
 
@@ -100,22 +91,19 @@ struct Block {
 
   ADAMW_DEVICE bool amsgrad() const { return at.max_exp_avg_sq != nullptr; }
 
-  ADAMW_DEVICE PerMoment<float> old_scales(bool tensorwise) const {
+  ADAMW_DEVICE PerMoment<StoredScale> stored_scales(bool tensorwise) const {
     if (tensorwise) return head.results[number].old_scales;
-    return map_moments(amsgrad(), [this](const float *scales) { return scales[block]; }, at.scales());
+    return map_moments(amsgrad(), [this](const ScaleBuffers &all) { return all.at(block); }, at.scales());
   }
 
-  // The scales of the new moments from the bits of their largest magnitudes; written where this block is to.
-  ADAMW_DEVICE PerMoment<Scale> new_scales(bool tensorwise, const PerMoment<std::uint32_t> &largest) const {
-    PerMoment<Scale> s;
-    if (tensorwise) {
-      s = head.results[number].scales;
-    } else {
-      s = map_moments(amsgrad(), [](std::uint32_t b) { return block_scale(from_bits(b)); }, largest);
-    }
+  // The scales of the new moments from their extremes in this block; written where this block is to.
+  template <bool Amsgrad>
+  ADAMW_DEVICE PerMoment<Scale> new_scales(bool tensorwise, const PerMoment<Extremes> &found) const {
+    const PerMoment<Scale> s = tensorwise ? head.results[number].scales : RootCodes::scales(Amsgrad, found);
     // A tensor's one scale is written with its first block: nothing else of this launch reads it.
     if (lane == 0 && (!tensorwise || block == 0)) {
-      for_each_moment(amsgrad(), [this](float *to, const Scale &scale) { to[block] = scale.absmax; }, at.scales(), s);
+      for_each_moment(
+          Amsgrad, [this](const ScaleBuffers &to, const Scale &scale) { to.put(block, scale); }, at.scales(), s);
     }
     return s;
   }
@@ -125,16 +113,6 @@ template <class Row>
 ADAMW_DEVICE Block make_block(const LaunchHead &head, const Row *rows, int number, std::int64_t block,
                               const AllBuffers &at, const BlockLayout::Place &place, unsigned lane) {
   return {head, rows[number], at, number, block, place.begin, place.length, lane};
-}
-
-// The bits of the largest magnitude among a warp's numbers; above those of largest_float where one is NaN or infinite.
-ADAMW_DEVICE std::uint32_t largest_bits(const float *x) {
-  std::uint32_t largest = 0;
-  for (int j = 0; j < each; ++j) {
-    const std::uint32_t b = bits(x[j]) & 0x7FFFFFFFu;
-    largest = b > largest ? b : largest;
-  }
-  return warp_max(largest);
 }
 
 }  // namespace

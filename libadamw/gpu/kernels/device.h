@@ -15,6 +15,7 @@
 #define ADAMW_DEVICE __device__ __forceinline__
 #define ADAMW_NOINLINE __device__ __noinline__  // rare paths: their registers are not the common path's
 #define ADAMW_PARAMS const __grid_constant__
+#define ADAMW_ASSUME(fact) __builtin_assume(fact)
 #define ADAMW_LAUNCH_BOUNDS(threads, blocks_per_sm) __launch_bounds__(threads, blocks_per_sm)
 
 namespace adamw {
@@ -56,7 +57,7 @@ ADAMW_DEVICE T shuffle_xor(T value, unsigned mask) {
 }
 ADAMW_DEVICE bool any(bool predicate) { return __any_sync(0xFFFFFFFFu, predicate) != 0; }
 
-// The largest, the sum of all 32 lanes.
+// The largest, the smallest of all 32 lanes.
 ADAMW_DEVICE std::uint32_t warp_max(std::uint32_t x) {
 #if __CUDA_ARCH__ >= 800
   return __reduce_max_sync(0xFFFFFFFFu, x);
@@ -66,6 +67,14 @@ ADAMW_DEVICE std::uint32_t warp_max(std::uint32_t x) {
     x = other > x ? other : x;
   }
   return x;
+#endif
+}
+
+ADAMW_DEVICE std::uint32_t warp_min(std::uint32_t x) {
+#if __CUDA_ARCH__ >= 800
+  return __reduce_min_sync(0xFFFFFFFFu, x);
+#else
+  return ~warp_max(~x);
 #endif
 }
 
@@ -176,17 +185,26 @@ ADAMW_DEVICE void fetch_word_if(bool wanted, const void *p) {
 }
 #undef ADAMW_IF
 
-// A pointer so many bytes further, and back. The compiler does not look through them: or it would add up the distance
-// once more for every part of what lies there, whose own offsets are free, in the instruction.
+// A pointer so many bytes further, where its upper half stays: one instruction, and two with a carry. The compiler does
+// not look through it, or it would add up the distance once more for every part of what lies there.
 template <class T>
 ADAMW_DEVICE T *ahead(T *p, std::uint32_t bytes) {
-  asm("{.reg .u64 wide; cvt.u64.u32 wide, %1; add.s64 %0, %0, wide;}" : "+l"(p) : "r"(bytes));
+  asm("{.reg .u32 low, high; mov.b64 {low, high}, %0; add.u32 low, low, %1; mov.b64 %0, {low, high};}"
+      : "+l"(p)
+      : "r"(bytes));
   return p;
 }
-template <class T>
-ADAMW_DEVICE T *behind(T *p, std::uint32_t bytes) {
-  asm("{.reg .u64 wide; cvt.u64.u32 wide, %1; sub.s64 %0, %0, wide;}" : "+l"(p) : "r"(bytes));
-  return p;
+
+// Byte `number` of a word in bits 16 ... 23, alone.
+ADAMW_DEVICE std::uint32_t code_in_place(std::uint32_t word, int number) {
+  return __byte_perm(word, 0u, 0x4044u | static_cast<unsigned>(number) << 8);
+}
+
+// The first's bits with the sign bit of the second: the compiler makes two instructions of it where it knows more.
+ADAMW_DEVICE std::uint32_t with_sign(std::uint32_t magnitude, std::uint32_t sign) {
+  std::uint32_t result;
+  asm("lop3.b32 %0, %1, %2, 0x80000000, 0xD8;" : "=r"(result) : "r"(magnitude), "r"(sign));
+  return result;
 }
 
 // Bits 16 ... 23 of four numbers as the bytes of a word, the first lowest.

@@ -8,7 +8,7 @@
 
 #include "scalar_ops.h"
 // The operations on lanes come first.
-#include "../../numerics/math.h"
+#include "../../numerics/root_codes.h"
 
 namespace adamw {
 
@@ -26,27 +26,32 @@ ADAMW_DEVICE Quick maximum(Quick a, Quick b) { return maximum(a.x, b.x); }
 ADAMW_DEVICE bool not_equal(Quick a, Quick b) { return a.x != b.x; }
 ADAMW_DEVICE Quick select(bool m, Quick a, Quick b) { return m ? a.x : b.x; }
 
-ADAMW_DEVICE Quick lowest(Quick a, Quick b, Quick c) { return lowest(a.x, b.x, c.x); }
-ADAMW_DEVICE MapLines map_lines(const LineMap &map, Quick a, Quick x) { return map_lines(map, a.x, x.x); }
-
-// x is 0 or normal. The position of 0 is encode_start (block.h), and from there to the next code it is 2^15 in bits.
-ADAMW_DEVICE std::uint32_t rounded_code_or_zero(Quick position, Quick x, std::uint32_t noise) {
-  const std::uint32_t start = bits(encode_start), least = smaller(bits(x.x) + start, start + 0x8000u);
-  const std::uint32_t p = bits(position.x);
-  return (larger(p, least) << 1) + noise;
-}
-
-ADAMW_DEVICE Quick sqrt(Quick a) {
-  const float y = min(gpu::approximate_inverse_root(a.x), 0x1p60f);  // of 0: no infinity
+// The root of a, from the approximate inverse of it. Zeros: a may be 0.
+template <bool Zeros>
+ADAMW_DEVICE Quick root_from(Quick a, float inverse_root) {
+  const float y = Zeros ? min(inverse_root, 0x1p60f) : inverse_root;  // of 0: no infinity
   const float s = a.x * y;
   return fma(fma(-s, s, a.x), 0.5f * y, s);
 }
+ADAMW_DEVICE Quick sqrt(Quick a) { return root_from<true>(a, gpu::approximate_inverse_root(a.x)); }
 
 ADAMW_DEVICE Quick operator/(Quick a, Quick b) {
   float r = gpu::approximate_reciprocal(b.x);
   r = fma(r, fma(-b.x, r, 1.0f), r);
   const float q = a.x * r;
   return fma(r, fma(-b.x, q, a.x), q);
+}
+
+// Where has_quick_inverse() says so, one correction is enough.
+ADAMW_DEVICE Quick inverse(Quick a) {
+  const float r = gpu::approximate_reciprocal(a.x);
+  return fma(r, fma(-a.x, r, 1.0f), r);
+}
+
+// For this dividend, the approximation itself will do: of all divisors (tests/simt/test_fast_div_sqrt.cpp).
+ADAMW_DEVICE Quick codes_over(Quick width) {
+  const float r = gpu::approximate_reciprocal(width.x), q = almost_last_code * r;
+  return fma(r, fma(-width.x, q, almost_last_code), q);
 }
 
 // Watches the operands of a step, the new exp_avg and exp_avg_sq: which of them is the smallest but for zero, which
@@ -92,16 +97,21 @@ ADAMW_DEVICE bool quick_range(const Coefficients &c) {
 // two cases above; of millions of blocks some have it.
 ADAMW_DEVICE bool has_quick_inverse(std::uint32_t x) { return (~x & 0x7FFFFFu) != 0; }
 
-// The range of the 8-bit step: exp_avg is 0 or 2^-90 ... 2^20 in magnitude, exp_avg_sq 0 or 2^-100 ... 2^16. Then a
-// denominator is at most 2^36, and a quotient at least 2^-126. Whoever steps knows the highest without this.
+// The range of the 8-bit step: exp_avg is 0 or 2^-90 ... 2^20 in magnitude, exp_avg_sq, and its maximum, 0 or
+// 2^-100 ... 2^16. Then a root is 0 or 2^-50 ... 2^8, a denominator at most 2^36, a quotient at least 2^-126, and the
+// inverse of a block's largest at most 2^100. The quotient of its codes is 255 / (1 - floor), at most 2^32.
 struct InRange8 {
   LowestMagnitude m;
   Lowest v;
 
-  ADAMW_DEVICE bool all(float largest_exp_avg, std::uint32_t largest_root) const {
-    return m.at_least(0x1p-90f) && v.at_least(0x1p-100f) && largest_exp_avg <= 0x1p20f && largest_root <= bits(0x1p8f);
-  }
+  ADAMW_DEVICE bool all() const { return m.at_least(0x1p-90f) && v.at_least(0x1p-100f); }
 };
+// Of a block's largest, as bits; above those of any number are infinities, NaN and what is negative.
+ADAMW_DEVICE bool in_range8(std::uint32_t exp_avg, std::uint32_t exp_avg_sq) {
+  return (exp_avg <= bits(0x1p20f)) & (exp_avg_sq <= bits(0x1p16f));
+}
+// Whether no exp_avg is below 2^-63: all numbers from there on, up to 2, have this bit, and so has their conjunction.
+constexpr std::uint32_t common_bit = 0x20000000u;
 ADAMW_DEVICE bool quick_range(const Factors8 &f) {
   const float eps = absolute(f.eps);
   return eps >= 0x1p-60f && eps <= 0x1p35f && absolute(f.root_weight) <= 0x1p27f;

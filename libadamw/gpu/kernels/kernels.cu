@@ -38,6 +38,6 @@ ADAMW_KERNEL adamw_measure8(ADAMW_PARAMS PlainTable table) { measure<false, true
 ADAMW_KERNEL adamw_measure32_amsgrad(ADAMW_PARAMS AmsgradTable table) { measure<true, false>(table); }
 ADAMW_KERNEL adamw_measure8_amsgrad(ADAMW_PARAMS AmsgradTable table) { measure<true, true>(table); }
 ADAMW_KERNEL adamw_norms(ADAMW_PARAMS NormTable table) { norms(table); }
-ADAMW_KERNEL adamw_largest(ADAMW_PARAMS QuantizeTable table) { find_largest(table); }
+ADAMW_KERNEL adamw_extremes(ADAMW_PARAMS QuantizeTable table) { find_extremes(table); }
 ADAMW_KERNEL adamw_quantize8(ADAMW_PARAMS QuantizeTable table) { quantize_blocks(table); }
 ADAMW_KERNEL adamw_dequantize8(ADAMW_PARAMS QuantizeTable table) { dequantize_blocks(table); }

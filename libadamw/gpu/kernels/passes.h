@@ -1,4 +1,4 @@
-// Owns what is done with blocks beside the step: the sums and maxima that a step may need first, in the order that
+// Owns what is done with blocks beside the step: the sums and extremes that a step may need first, in the order that
 // sums.h fixes. Not the common case: one element at a time, dtypes chosen at run time.
 #pragma once
 
@@ -41,7 +41,6 @@ template <bool Amsgrad, bool Eight, class Row>
 struct Measure {
   const LaunchHead &head;
   const Row *rows;
-  const Tables *tables;  // null for 32-bit state
   unsigned lane;
   int number = 0;
   Coefficients c{};
@@ -63,18 +62,21 @@ struct Measure {
   ADAMW_DEVICE void item(std::uint32_t segment) {
     Measures *mine = head.measures + (number == 0 ? 0 : rows[number - 1].end);
     double directions = 0.0, params = 0.0;
-    PerMoment<std::uint32_t> largest{};
+    PerMoment<ExtremeBits> seen;
     for (std::int64_t block = segments.begin(segment); block < segments.begin(segment + 1); ++block) {
-      add_block(block, directions, params, largest);
+      add_block(block, directions, params, seen);
     }
-    PerMoment<float> all{};  // of 32-bit state nobody asks
-    if constexpr (Eight) all = map_moments(true, [](std::uint32_t b) { return from_bits(warp_max(b)); }, largest);
+    PerMoment<Extremes> all{};  // of 32-bit state nobody asks
+    if constexpr (Eight) all = of_warp(seen);
     if (lane == 0) mine[segment] = {directions, params, all};
     if (last_to_arrive(&head.results[number].arrived, segments.count, lane)) finish(mine);
   }
 
-  ADAMW_DEVICE void add_block(std::int64_t block, double &directions, double &params,
-                              PerMoment<std::uint32_t> &largest) {
+  static ADAMW_DEVICE PerMoment<Extremes> of_warp(const PerMoment<ExtremeBits> &seen) {
+    return map_moments(Amsgrad, [](const ExtremeBits &one) { return one.of_warp().extremes(); }, seen);
+  }
+
+  ADAMW_DEVICE void add_block(std::int64_t block, double &directions, double &params, PerMoment<ExtremeBits> &seen) {
     const Row &row = rows[number];
     const BlockLayout::Place place = blocks.place(block);
     const std::int64_t begin = place.begin;
@@ -86,27 +88,28 @@ struct Measure {
     const AllBuffers at = buffers_of(row);
     if constexpr (Eight) {
       const std::int64_t number = head.tensorwise ? 0 : block;
-      const PerMoment<float> scales = map_moments(Amsgrad, [&](const float *all) { return all[number]; }, at.scales());
+      const OldScales was = old_scales<Amsgrad>(
+          map_moments(Amsgrad, [&](const ScaleBuffers &all) { return all.at(number); }, at.scales()));
+      const PerMoment<StoredScale> &scale = was.stored;
       const RawCodes raw = load_codes<Amsgrad>(at, begin, n, lane);
       const Factors8 f = direction_factors8(c);
-      const OldFactors old = old_factors(f, scales.exp_avg, scales.exp_avg_sq);
+      const OldFactors old = old_factors(f, scale.exp_avg.absmax, scale.exp_avg_sq.absmax);
       for (int j = 0; j < each; ++j) {
-        const PerMoment<float> values = decode<Amsgrad>(raw, j, *tables);
-        const float old_max = Amsgrad ? values.max_exp_avg_sq * scales.max_exp_avg_sq : 0.0f;
-        const Moments<float> next =
-            update_moments8(values.exp_avg, values.exp_avg_sq * values.exp_avg_sq, g[j], f, old);
-        PerMoment<float> now{values.exp_avg * scales.exp_avg, values.exp_avg_sq * scales.exp_avg_sq, old_max};
-        if (!Amsgrad) now.max_exp_avg_sq = now.exp_avg_sq;
+        const PerMoment<float> values = decode<Amsgrad>(raw, j, was);
+        const float old_max = Amsgrad ? values.max_exp_avg_sq * scale.max_exp_avg_sq.absmax : 0.0f;
+        const Moments<float> next = update_moments8(values.exp_avg, values.exp_avg_sq, g[j], f, old);
+        PerMoment<float> now{values.exp_avg * scale.exp_avg.absmax, values.exp_avg_sq * scale.exp_avg_sq.absmax,
+                             old_max};
         direction[j] = 0.0f;
         if (steps8(next.exp_avg_sq, g[j], head.skip_zeros)) {
           now.exp_avg = next.exp_avg;
-          now.exp_avg_sq = sqrt(next.exp_avg_sq);
+          now.exp_avg_sq = next.exp_avg_sq;
           now.max_exp_avg_sq = Amsgrad ? maximum(old_max, now.exp_avg_sq) : now.exp_avg_sq;
-          direction[j] = change8(now.exp_avg, now.max_exp_avg_sq, f);
+          direction[j] = change8(now.exp_avg, sqrt(now.max_exp_avg_sq), f);
         }
-        largest.exp_avg = larger(largest.exp_avg, bits(absolute(now.exp_avg)));
-        largest.exp_avg_sq = larger(largest.exp_avg_sq, bits(now.exp_avg_sq));
-        largest.max_exp_avg_sq = larger(largest.max_exp_avg_sq, bits(now.max_exp_avg_sq));
+        if (Singles::index(lane, j) < n) {
+          for_each_moment(Amsgrad, [](ExtremeBits &to, float x) { to.see(bits(absolute(x))); }, seen, now);
+        }
       }
     } else {
       PerMoment<float[each]> s{};
@@ -135,21 +138,27 @@ struct Measure {
     all.direction_squares =
         warp_sum(count, lane, [&](std::int64_t i) { return load_fresh(&mine[i].direction_squares); });
     all.param_squares = warp_sum(count, lane, [&](std::int64_t i) { return load_fresh(&mine[i].param_squares); });
-    PerMoment<std::uint32_t> largest{};
+    PerMoment<ExtremeBits> seen;
     for (std::int64_t i = lane; Eight && i < count; i += 32) {
       for_each_moment(
-          true, [](std::uint32_t &most, const float &x) { most = larger(most, bits(load_fresh(&x))); }, largest,
-          mine[i].largest);
+          Amsgrad,
+          [](ExtremeBits &to, const Extremes &part) {
+            to.see(bits(load_fresh(&part.largest)));
+            to.see(bits(load_fresh(&part.smallest)));
+          },
+          seen, mine[i].found);
     }
-    if (Eight) largest = map_moments(true, [](std::uint32_t b) { return warp_max(b); }, largest);
+    PerMoment<Extremes> found{};
+    if constexpr (Eight) found = of_warp(seen);
     if (lane != 0) return;
     const Row &row = rows[number];
     RowResult &result = head.results[number];
     result.unorm = unorm_factor(all, c.bc1, head.max_unorm);
     if constexpr (Eight) {
       if (head.tensorwise) {
-        result.scales = map_moments(true, [](std::uint32_t b) { return block_scale(from_bits(b)); }, largest);
-        result.old_scales = map_moments(Amsgrad, [](const float *old) { return *old; }, buffers_of(row).scales());
+        result.scales = RootCodes::scales(Amsgrad, found);
+        result.old_scales =
+            map_moments(Amsgrad, [](const ScaleBuffers &all) { return all.at(0); }, buffers_of(row).scales());
       }
     }
   }
@@ -158,9 +167,7 @@ struct Measure {
 template <bool Amsgrad, bool Eight, class Table>
 ADAMW_DEVICE void measure(const Table &table) {
   if (found_inf(table.head.found_inf)) return;
-  const Tables *t = nullptr;
-  if constexpr (Eight) t = &filled(shared<Tables>());
-  Measure<Amsgrad, Eight, typename Table::RowType> body{table.head, table.rows, t, lane_id()};
+  Measure<Amsgrad, Eight, typename Table::RowType> body{table.head, table.rows, lane_id()};
   Span span{};
   over_items<warps>(table.head.items, 1, table.rows, table.head.rows, span, body);
 }

@@ -130,9 +130,9 @@ struct alignas(16) WarpRow {
   AllBuffers at;
   Coefficients c;
   BlockLayout blocks;
-  // Of the run: its first block, how many it has, and with those that the warp goes through after it; the group behind
-  // its last, the upper bits of all, and Words' group of these.
-  std::uint32_t block, run_count, count, end_group, group_high, state_group;
+  // Of the run: its first block, how many it has, and with those that the warp goes through after it; the upper bits of
+  // all groups, and Words' group of these.
+  std::uint32_t block, run_count, count, group_high, state_group;
   bool plain;  // the row is aligned and in fast_div_sqrt.h's range
 
   // By all lanes of the warp that `this` belongs to.
@@ -145,6 +145,7 @@ struct alignas(16) WarpRow {
       c = fresh;
       at = buffers_of(row);
       f = factors;
+      if (Eight) f.beta1 *= 0.5f;  // quick_exp_avg()
       blocks = row.blocks();
       number = row_number;
       plain = row.aligned != 0 && !head.skip_zeros && (Eight ? quick_range(factors) : quick_range(fresh));

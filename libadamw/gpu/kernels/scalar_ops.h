@@ -3,15 +3,13 @@
 // the scalar kernel.
 #pragma once
 
-#include "../../numerics/codebook.h"
+#include "../../numerics/types.h"
 #include "device.h"
 
 #if defined(__CUDACC__)
 
 namespace adamw {
 
-ADAMW_DEVICE std::uint32_t bits(float x) { return __float_as_uint(x); }
-ADAMW_DEVICE float from_bits(std::uint32_t x) { return __uint_as_float(x); }
 ADAMW_DEVICE float fma(float a, float b, float c) { return __fmaf_rn(a, b, c); }
 ADAMW_DEVICE float sqrt(float x) { return __fsqrt_rn(x); }
 ADAMW_DEVICE float max(float a, float b) { return ::fmaxf(a, b); }
@@ -38,8 +36,6 @@ ADAMW_DEVICE std::uint32_t float_to_float16(float x) {
 
 namespace adamw {
 
-ADAMW_INLINE std::uint32_t bits(float x) { return register_bits(x); }
-ADAMW_INLINE float from_bits(std::uint32_t x) { return register_from_bits(x); }
 ADAMW_INLINE float fma(float a, float b, float c) { return register_fma(a, b, c); }
 ADAMW_INLINE float sqrt(float x) { return register_sqrt(x); }
 ADAMW_INLINE float max(float a, float b) { return register_max(a, b); }
@@ -70,25 +66,9 @@ ADAMW_DEVICE float magnitude(float x) { return absolute(x); }
 ADAMW_DEVICE std::uint32_t smaller(std::uint32_t a, std::uint32_t b) { return a < b ? a : b; }
 ADAMW_DEVICE std::uint32_t larger(std::uint32_t a, std::uint32_t b) { return a > b ? a : b; }
 
-// Of numbers that are not negative: as integers, of which newer architectures compare three at once.
-ADAMW_DEVICE float lowest(float a, float b, float c) { return from_bits(smaller(smaller(bits(a), bits(b)), bits(c))); }
-
-ADAMW_DEVICE std::uint32_t line_class(float a) {
-  const std::uint32_t exponent = bits(a) >> 23;
-  return exponent < 106u ? 0u : (exponent - 106u) / 3u;
-}
-
-// A map's lines in shared memory, by the exponent of a number below 2: one shift, one wide load.
-struct alignas(16) MapLines {
-  float slope, offset, gap_offset, next_offset;
-};
-struct LineMap {
-  MapLines by_exponent[128];
-};
-ADAMW_DEVICE MapLines map_lines(const LineMap &map, float, float x) {
-  return *reinterpret_cast<const MapLines *>(reinterpret_cast<const char *>(map.by_exponent) +
-                                             (bits(x) >> 19 & 0x7F0u));
-}
+// a - b, but not below 0.
+ADAMW_DEVICE std::uint32_t less_by(std::uint32_t a, std::uint32_t b) { return a > b ? a - b : 0u; }
+ADAMW_DEVICE std::uint32_t zero_where_zero(float x, std::uint32_t a) { return x != 0.0f ? a : 0u; }
 
 // The noise of a random word: a signed number of 16 bits, uniform. Codes are left in bits 16 ... 23, one higher than on
 // CPUs: shifting and adding are one instruction, and bits 16 ... 23 are a byte. The lowest bit of the noise changes
@@ -96,11 +76,9 @@ ADAMW_DEVICE MapLines map_lines(const LineMap &map, float, float x) {
 ADAMW_DEVICE std::uint32_t noise_of(std::uint32_t word) {
   return static_cast<std::uint32_t>(static_cast<std::int32_t>(word) >> 16);
 }
+ADAMW_DEVICE std::uint32_t rounded_code(float position, std::uint32_t noise) { return (bits(position) << 1) + noise; }
 ADAMW_DEVICE std::uint32_t rounded_code(float position, bool noisy, std::uint32_t noise) {
-  return (bits(position) << 1) + (noisy ? noise : 0u);
-}
-ADAMW_DEVICE std::uint32_t rounded_code_or_zero(float position, float x, std::uint32_t noise) {
-  return x != 0.0f ? (bits(max(position, encode_start + 1.0f)) << 1) + noise : 0u;
+  return rounded_code(position, noisy ? noise : 0u);
 }
 
 }  // namespace adamw

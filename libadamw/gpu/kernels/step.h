@@ -9,10 +9,8 @@ namespace {
 
 // ---- 8-bit state ----
 
-// A lane's new moments before they are rounded; of exp_avg_sq and its maximum, the roots. F: float, or Quick for what
-// is in its range.
-template <class F>
-using NewMoments = PerMoment<F[each]>;
+// A lane's new moments before they are rounded.
+using NewMoments = PerMoment<float[each]>;
 
 ADAMW_DEVICE std::uint32_t warp_sum(std::uint32_t x) {
   for (unsigned mask = 16; mask != 0; mask /= 2) x += shuffle_xor(x, mask);
@@ -22,18 +20,15 @@ ADAMW_DEVICE std::uint32_t warp_sum(std::uint32_t x) {
 // A lane's new codes, where pack_codes() finds them.
 using Codes = PerMoment<std::uint32_t[each]>;
 
-// `words`: random ones, one an element.
-template <bool Amsgrad, class F>
-ADAMW_DEVICE Codes encode(const NewMoments<F> &fresh, const PerMoment<Scale> &scales, const std::uint32_t *words,
-                          const Tables &t) {
+// `words`: random ones, one an element. Zeros: some moments may be zero.
+template <bool Amsgrad, bool Zeros>
+ADAMW_DEVICE Codes encode(const NewMoments &fresh, const PerMoment<Scale> &scales, const std::uint32_t *words) {
   Codes codes;
   for (int j = 0; j < each; ++j) {
-    const std::uint32_t noise = noise_of(words[j]);
-    codes.exp_avg[j] = encode_signed(as_float(fresh.exp_avg[j]), scales.exp_avg.inverse, noise, t.signed_lines);
-    codes.exp_avg_sq[j] = encode_unsigned(fresh.exp_avg_sq[j], F(scales.exp_avg_sq.inverse), noise, t.unsigned_lines);
-    if (Amsgrad)
-      codes.max_exp_avg_sq[j] =
-          encode_unsigned(fresh.max_exp_avg_sq[j], F(scales.max_exp_avg_sq.inverse), 0u, t.unsigned_lines);
+    const auto one = [j](const float (&x)[each]) { return x[j]; };
+    const PerMoment<std::uint32_t> code =
+        RootCodes::encode<Zeros>(Amsgrad, map_moments(Amsgrad, one, fresh), scales, noise_of(words[j]));
+    for_each_moment(Amsgrad, [j](std::uint32_t (&to)[each], std::uint32_t from) { to[j] = from; }, codes, code);
   }
   return codes;
 }
@@ -44,49 +39,51 @@ template <bool Amsgrad, bool Runs, int Warps, class Table>
 ADAMW_NOINLINE void any_block8(const Table &table, int number, std::uint32_t block) {
   const LaunchHead &head = table.head;
   const auto *rows = table.rows;
-  const Tables &t = shared<Shared8<Warps>>().tables;
   const unsigned lane = lane_id();
   const Coefficients c = row_coefficients(head, rows[number], number);
   const Factors8 f = factors8(c);
   const AllBuffers at = buffers_of(rows[number]);
   const Block b = make_block(head, rows, number, block, at, rows[number].blocks().place(block), lane);
-  const PerMoment<float> scale = b.old_scales(head.tensorwise);
-  const OldFactors old = old_factors(f, scale.exp_avg, scale.exp_avg_sq);
+  const OldScales was = old_scales<Amsgrad>(b.stored_scales(head.tensorwise));
+  const PerMoment<StoredScale> &scale = was.stored;
+  const OldFactors old = old_factors(f, scale.exp_avg.absmax, scale.exp_avg_sq.absmax);
   float p[each], g[each];
   load_any(p, b.at.param, head.param_dtype, b.begin, b.n, lane);
   load_any(g, b.at.grad, head.grad_dtype, b.begin, b.n, lane);
   const RawCodes raw = load_codes<Amsgrad>(b.at, b.begin, b.n, lane);
-  NewMoments<float> fresh;
+  NewMoments fresh;
   std::uint32_t skipped = 0;
   for (int j = 0; j < each; ++j) {
-    // With this loop as a function that takes what it does for stepped elements, the compiler allots registers
-    // otherwise, and the main loop of 16-bit parameters, which only calls this, has 1.3 instructions an element more.
-    const PerMoment<float> values = decode<Amsgrad>(raw, j, t);
-    const float old_x = Amsgrad ? values.max_exp_avg_sq * scale.max_exp_avg_sq : 0.0f;
-    const Moments<float> next =
-        update_moments8(values.exp_avg, value_at(t.unsigned_square, raw.exp_avg_sq, j), g[j], f, old);
-    skipped += next.exp_avg_sq <= largest_float ? 0u : 1u;
+    const PerMoment<float> values = decode<Amsgrad>(raw, j, was);
+    const float old_max = Amsgrad ? values.max_exp_avg_sq * scale.max_exp_avg_sq.absmax : 0.0f;
+    const Moments<float> next = update_moments8(values.exp_avg, values.exp_avg_sq, g[j], f, old);
+    const bool is_there = Singles::index(lane, j) < b.n;
+    skipped += !is_there || next.exp_avg_sq <= largest_float ? 0u : 1u;
     if (steps8(next.exp_avg_sq, g[j], head.skip_zeros)) {
       fresh.exp_avg[j] = next.exp_avg;
-      fresh.exp_avg_sq[j] = sqrt(next.exp_avg_sq);
-      fresh.max_exp_avg_sq[j] = Amsgrad ? maximum(old_x, fresh.exp_avg_sq[j]) : fresh.exp_avg_sq[j];
-      p[j] = update_param8(p[j], fresh.exp_avg[j], fresh.max_exp_avg_sq[j], f);
+      fresh.exp_avg_sq[j] = next.exp_avg_sq;
+      fresh.max_exp_avg_sq[j] = Amsgrad ? maximum(old_max, next.exp_avg_sq) : next.exp_avg_sq;
+      p[j] = update_param8(p[j], next.exp_avg, sqrt(fresh.max_exp_avg_sq[j]), f);
     } else {
-      fresh.exp_avg[j] = values.exp_avg * scale.exp_avg;
-      fresh.exp_avg_sq[j] = values.exp_avg_sq * scale.exp_avg_sq;
-      fresh.max_exp_avg_sq[j] = old_x;
+      fresh.exp_avg[j] = values.exp_avg * scale.exp_avg.absmax;
+      fresh.exp_avg_sq[j] = values.exp_avg_sq * scale.exp_avg_sq.absmax;
+      fresh.max_exp_avg_sq[j] = old_max;
     }
   }
   skipped = warp_sum(skipped);
   if (lane == 0 && skipped != 0 && head.skipped != nullptr) atomic_add(head.skipped, std::uint64_t{skipped});
   store_any(p, b.at.param, head.param_dtype, b.begin, b.n, lane, head.stochastic_rounding, c.param_key,
             b.template start<Runs>());
-  const PerMoment<Scale> scales = b.new_scales(
-      head.tensorwise,
-      {largest_bits(fresh.exp_avg), largest_bits(fresh.exp_avg_sq), Amsgrad ? largest_bits(fresh.max_exp_avg_sq) : 0u});
+  const auto extremes = [&](const float (&x)[each]) {
+    ExtremeBits seen;
+    seen.see(x, b.n, lane);
+    return seen.of_warp().extremes();
+  };
+  const PerMoment<Scale> scales =
+      b.template new_scales<Amsgrad>(head.tensorwise, map_moments(Amsgrad, extremes, fresh));
   std::uint32_t words[each];
   Words{c.state_key, group_key(c.state_key, 0)}.template fill<Singles>(words, b.template start<Runs>(), lane);
-  const Codes codes = encode<Amsgrad>(fresh, scales, words, t);
+  const Codes codes = encode<Amsgrad, true>(fresh, scales, words);
   for_each_moment(
       Amsgrad,
       [&](const std::uint32_t (&code)[each], void *base) {

@@ -3,50 +3,39 @@
 //
 // The way of one block through the headers of this folder:
 //   kernels.cu          names the kernel, for its dtypes, and how many threads share a multiprocessor. The launch's
-//   table
-//                       (../table.h) holds all tensors: nothing has been uploaded before.
-//   step8()             (below) fills the tables of codes in shared memory (block.h), and hands Stream8 to
-//   over_items(). row_iteration.h     over_items() gives the warp its blocks of a tensor; WarpRow.enter() derives the
-//   tensor's
+//                       table (../table.h) holds all tensors: nothing has been uploaded before.
+//   row_iteration.h     over_items() gives the warp its blocks of a tensor; WarpRow.enter() derives the tensor's
 //                       coefficients once (coefficients.h, factors8() of math.h) and keeps them in shared memory.
 //                       WarpRow.run() says how many of the blocks the common path may take together.
 //   Stream8.stream()    goes through such a run. Each lane has eight elements of a block (elements.h), read in vectors:
 //     read_state(), read_param()  loads, which device.h spells for the machine; those of the next block are on their
-//     way
-//                       while this one is computed
-//     moments()         codes to values by the tables (block.h), then update_moments8() (math.h)
-//     finish()          roots and the parameter (math.h, with the division of fast_div_sqrt.h); the largest numbers of
-//     the
-//                       warp, from which the scales follow; the parameters are stored, rounded stochastically by words
-//                       of a hash (Words of elements.h) if so asked; encode() (step.h, dynamic_codes.h) rounds the
-//                       moments; scales and codes are stored.
+//                       way while this one is computed
+//     moments()         codes to values (quick_codes.h), then update_moments8() (math.h)
+//     finish()          the largest and smallest numbers of the warp, which say whether the block is in range, and
+//                       whether it has zeros
+//     go_on()           roots and the parameter (math.h, with the division of fast_div_sqrt.h); the parameters are
+//                       stored, rounded stochastically by words of a hash (Words of elements.h) if so asked; the scales
+//                       follow from the extremes; encode() (step.h, root_codes.h) rounds the moments; scales and codes
+//                       are stored. It is there twice: blocks with zeros cost some instructions more.
 //   any_block8()        (step.h) takes a block that finish() refuses before it has written anything: numbers that are
-//   not
-//                       finite, or beyond what fast_div_sqrt.h divides exactly; and those that are short, misaligned,
-//                       or of a dtype known at run time only.
+//                       not finite, or beyond what fast_div_sqrt.h divides exactly; and those that are short,
+//                       misaligned, or of a dtype known at run time only.
 #pragma once
 
+#include "quick_codes.h"
 #include "step.h"
 
 namespace adamw {
 namespace gpu {
 namespace {
 
-// The bits of a warp's largest number, of such as are not negative.
-ADAMW_DEVICE std::uint32_t largest_root_bits(const Quick *x) {
-  std::uint32_t largest = 0;
-  for (int j = 0; j < each; ++j) largest = larger(largest, bits(x[j].x));
-  return warp_max(largest);
-}
-
 template <class P, class G, bool Amsgrad, int Warps, class Table>
 struct Stream8 {
   using Share = typename Widest<P::size == 2 && G::size == 2>::Share;
-  static constexpr int scales = Amsgrad ? 3 : 2;
+  static constexpr int scales = Amsgrad ? 5 : 3;  // numbers that a block has beside its codes
   static constexpr bool side_by_side = Warps > warps;
 
   const Table &table;
-  const Tables &tables;
   WarpRow &mine;
   Fetch &fetch;
   unsigned lane;
@@ -55,7 +44,8 @@ struct Stream8 {
 
   ADAMW_DEVICE void items(std::uint32_t block, std::uint32_t count, std::uint32_t stride) {
     while (count != 0) {
-      const Run run = mine.run(block, count, stride, table.rows[mine.number].global_offset);
+      Run run = mine.run(block, count, stride, table.rows[mine.number].global_offset);
+      if (run.count > 1) run.count = reach(block, run, stride);
       std::uint32_t done = 0;
       bool stopped = run.count == 0;
       if (stopped) meet(stride);
@@ -77,34 +67,71 @@ struct Stream8 {
     if (side_by_side) barrier_if(stride > Warps);
   }
 
-  // Where a block's first element of this lane lies, and its scale, if the lane has one: exp_avg's, the root's, and
-  // max_root's are those of lanes 0, 1 and 2.
-  struct Place {
+  // Where a block's first element of this lane lies, and one of the block's scales: lanes 0, 1 and 2 have exp_avg's
+  // absmax, exp_avg_sq's and its floor, lanes 3 and 4 those of its maximum. All others have the last one, too: that
+  // they read and write the same is cheaper than to ask whose it is.
+  struct StatePlace {
     unsigned char *param;
-    const unsigned char *grad;
     PerMoment<unsigned char *> codes;
     float *scale;
+    std::uint32_t group;
 
     ADAMW_DEVICE void advance(std::uint32_t stride) {
       const std::uint32_t elements = stride * block_size;
+      group += elements / 8;
       param = ahead(param, elements * P::size);
-      grad = ahead(grad, elements * G::size);
       for_each_moment(Amsgrad, [elements](unsigned char *&p) { p = ahead(p, elements); }, codes);
       scale = ahead(scale, stride * 4);
+    }
+  };
+  struct Place : StatePlace {
+    const unsigned char *grad;
+
+    ADAMW_DEVICE void advance(std::uint32_t stride) {
+      StatePlace::advance(stride);
+      grad = ahead(grad, stride * (block_size * G::size));
     }
   };
 
   ADAMW_DEVICE Place place(std::uint32_t block, std::int64_t begin) const {
     const AllBuffers &at = mine.at;
     const std::int64_t first = begin + Share::index(lane, 0);
-    float *scale = lane == 0 ? at.exp_avg_absmax : at.exp_avg_sq_absmax;
-    if (Amsgrad && lane >= 2) scale = at.max_exp_avg_sq_absmax;
-    return {static_cast<unsigned char *>(at.param) + first * P::size,
-            static_cast<const unsigned char *>(at.grad) + first * G::size,
-            map_moments(
-                Amsgrad, [first](void *base) { return static_cast<unsigned char *>(base) + first; }, at.moments()),
-            scale + block};
+    float *scale = lane == 0 ? at.exp_avg_absmax : lane == 1 ? at.exp_avg_sq_absmax : at.exp_avg_sq_floor;
+    if (Amsgrad && lane >= 3) scale = lane == 3 ? at.max_exp_avg_sq_absmax : at.max_exp_avg_sq_floor;
+    return {{static_cast<unsigned char *>(at.param) + first * P::size,
+             map_moments(
+                 Amsgrad, [first](void *base) { return static_cast<unsigned char *>(base) + first; }, at.moments()),
+             scale + block, 0},
+            static_cast<const unsigned char *>(at.grad) + first * G::size};
   }
+
+  // How many of `count` blocks a pointer into `base` comes to before its upper half changes, which ahead() does not do;
+  // at least the first. `begin`: bytes before that.
+  static ADAMW_DEVICE std::uint32_t reach(std::uint32_t count, std::uint32_t stride, const void *base,
+                                          std::int64_t begin, std::uint32_t bytes) {
+    const std::uint64_t first = reinterpret_cast<std::uintptr_t>(base) + static_cast<std::uint64_t>(begin),
+                        step = std::uint64_t{stride} * bytes, last = first + (count - 1) * step + (bytes - 1);
+    if (((first ^ last) >> 32) == 0) return count;
+    const std::uint32_t behind = ~static_cast<std::uint32_t>(first);  // bytes behind the first one
+    return behind < bytes ? 1 : smaller(count, 1 + (behind - (bytes - 1)) / static_cast<std::uint32_t>(step));
+  }
+  ADAMW_DEVICE std::uint32_t reach(std::uint32_t block, const Run &run, std::uint32_t stride) const {
+    const AllBuffers &at = mine.at;
+    std::uint32_t count = reach(run.count, stride, at.param, run.begin * P::size, block_size * P::size);
+    count = reach(count, stride, at.grad, run.begin * G::size, block_size * G::size);
+    for_each_moment(
+        Amsgrad,
+        [&](const void *codes, const ScaleBuffers &scale) {
+          count = reach(count, stride, codes, run.begin, block_size);
+          count = reach(count, stride, scale.absmax, std::int64_t{block} * 4, 4);
+          if (scale.floor != nullptr) count = reach(count, stride, scale.floor, std::int64_t{block} * 4, 4);
+        },
+        at.moments(), at.scales());
+    return count;
+  }
+
+  // The group of eight elements that the lane's first is in, counted in its block.
+  ADAMW_DEVICE std::uint32_t first_group() const { return static_cast<std::uint32_t>(Share::index(lane, 0)) / 8; }
 
   // What this warp asks for on behalf of its block of threads: warp 0 for the parameters of all of them, warp 1 for the
   // gradients, and so on. One request for a long stretch reads memory faster than many for short ones.
@@ -133,11 +160,11 @@ struct Stream8 {
       load_words_if<Share::run * size / 4>(wanted, from + 32 * j * size, words + j * size / 4);
   }
   ADAMW_DEVICE void read_state(Raw &raw, const Place &at, bool wanted) const {
-    read<1>(raw.codes.exp_avg, at.codes.exp_avg, wanted);
-    read<1>(raw.codes.exp_avg_sq, at.codes.exp_avg_sq, wanted);
-    if (Amsgrad) read<1>(raw.codes.max_exp_avg_sq, at.codes.max_exp_avg_sq, wanted);
+    for_each_moment(
+        Amsgrad, [wanted](std::uint32_t (&to)[2], const unsigned char *from) { read<1>(to, from, wanted); }, raw.codes,
+        at.codes);
     read<G::size>(raw.grad, at.grad, wanted);
-    load_float_if(wanted && lane < scales, at.scale, &raw.scale);
+    load_float_if(wanted, at.scale, &raw.scale);
   }
   ADAMW_DEVICE void read_param(Raw &raw, const Place &at, bool wanted) const {
     read<P::size>(raw.param, at.param, wanted);
@@ -145,9 +172,8 @@ struct Stream8 {
 
   // What the state of a block has become.
   struct Stepped8 {
-    NewMoments<Quick> fresh;  // no roots yet; max_exp_avg_sq is the old one's
-    float square[each], largest_exp_avg, old_max_scale;
-    InRange8 range;
+    NewMoments fresh;
+    bool odd;  // its scales are none that a step leaves
   };
 
   ADAMW_DEVICE Stepped8 moments(const Raw &raw) const {
@@ -155,26 +181,25 @@ struct Stream8 {
     float g[each];
     unpack<G>(g, raw.grad);
     const Factors8 f = mine.f;
-    const OldFactors old = old_factors(f, shuffle(raw.scale, 0), shuffle(raw.scale, 1));
-    s.old_max_scale = Amsgrad ? shuffle(raw.scale, 2) : 0.0f;
-    s.largest_exp_avg = 0.0f;
+    const StoredScale v{shuffle(raw.scale, 1), shuffle(raw.scale, 2)},
+        x{Amsgrad ? shuffle(raw.scale, 3) : 0.0f, Amsgrad ? shuffle(raw.scale, 4) : 0.0f};
+    const OldFactors old = old_factors(f, shuffle(raw.scale, 0), v.absmax);
+    const QuickLine line = quick_line(v.floor), max_line = quick_line(x.floor);
+    s.odd = !has_quick_line(v) || (Amsgrad && !has_quick_line(x));
     for (int j = 0; j < each; ++j) {
-      const Moments<float> next =
-          update_moments8(value_at(tables.signed_value, raw.codes.exp_avg, j),
-                          value_at(tables.unsigned_square, raw.codes.exp_avg_sq, j), g[j], f, old);
-      s.range.v.see(next.exp_avg_sq);
+      const Moments<float> next = update_moments8(quick_exp_avg(raw.codes.exp_avg, j),
+                                                  quick_exp_avg_sq(raw.codes.exp_avg_sq, j, line), g[j], f, old);
       s.fresh.exp_avg[j] = next.exp_avg;
-      s.square[j] = next.exp_avg_sq;
-      s.largest_exp_avg = max(s.largest_exp_avg, absolute(next.exp_avg));
+      s.fresh.exp_avg_sq[j] = next.exp_avg_sq;
       if (Amsgrad)
         s.fresh.max_exp_avg_sq[j] =
-            Quick(value_at(tables.unsigned_value, raw.codes.max_exp_avg_sq, j) * s.old_max_scale);
+            maximum(quick_exp_avg_sq(raw.codes.max_exp_avg_sq, j, max_line) * x.absmax, next.exp_avg_sq);
     }
     return s;
   }
 
   // How many blocks it has left: from the first with an element that must be skipped or is out of fast_div_sqrt.h's
-  // range. While a block is stepped, the next is read: `at` is the place of that, which the stores reach back from.
+  // range. While a block is stepped, the next is read.
   ADAMW_DEVICE std::uint32_t stream(std::uint32_t block, std::uint32_t count, const Run &run, std::uint32_t stride) {
     Place at = place(block, run.begin);
     warp_barrier();
@@ -182,7 +207,6 @@ struct Stream8 {
       mine.block = block, mine.count = count, mine.run_count = run.count;
       mine.group_high = run.group_high;
       mine.state_group = group_key(mine.c.state_key, run.group_high);
-      mine.end_group = run.group + run.count * (stride * (block_size / 8));
       if (side_by_side) fetch = first_fetch(run.count, stride, run.begin);
     }
     warp_barrier();
@@ -190,62 +214,103 @@ struct Stream8 {
     Raw raw;
     read_state(raw, at, true);
     read_param(raw, at, true);
-    at.advance(stride);
     Stepped8 now = moments(raw);
+    StatePlace to = at;
+    to.group = run.group + first_group();
     for (;;) {
+      at.advance(stride);
       meet(stride);
       read_state(raw, at, left > 1);
-      if (!finish(at, stride, left, now, raw) || --left == 0) break;
-      at.advance(stride);
+      if (!finish(at, to, stride, left, now, raw) || --left == 0) break;
       now = moments(raw);
     }
     return left;
   }
 
+  // The bits of it. Pairs first: a maximum of magnitudes takes two numbers, one of integers, which have none, three.
+  static ADAMW_DEVICE std::uint32_t largest_magnitude(const float (&x)[each]) {
+    std::uint32_t largest = 0;
+    for (int j = 0; j < each; j += 2) largest = larger(largest, bits(max(absolute(x[j]), absolute(x[j + 1]))));
+    return largest;
+  }
+  static ADAMW_DEVICE ExtremeBits of_warp(const float (&x)[each]) {
+    ExtremeBits seen;
+    for (int j = 0; j < each; ++j) seen.see(bits(x[j]));
+    return seen.of_warp();
+  }
+
   // False, with nothing written, if an element must be skipped or is out of fast_div_sqrt.h's range.
-  ADAMW_DEVICE bool finish(const Place &at, std::uint32_t stride, std::uint32_t left, Stepped8 &now, Raw &raw) const {
+  // `to`: where the block lies; `at`: where the next does.
+  ADAMW_DEVICE bool finish(const Place &at, StatePlace &to, std::uint32_t stride, std::uint32_t left,
+                           const Stepped8 &now, Raw &raw) const {
+    const NewMoments &fresh = now.fresh;
+    const float (&maxima)[each] = Amsgrad ? fresh.max_exp_avg_sq : fresh.exp_avg_sq;
+    float inverse_roots[each];
+    for (int j = 0; j < each; ++j) inverse_roots[j] = approximate_inverse_root(maxima[j]);
+    std::uint32_t common = ~0u;
+    for (int j = 0; j < each; ++j) common &= bits(fresh.exp_avg[j]);
+    const bool small = any((common & common_bit) == 0);
+    const PerMoment<ExtremeBits> found{{warp_max(largest_magnitude(fresh.exp_avg)), 0u},
+                                       of_warp(fresh.exp_avg_sq),
+                                       Amsgrad ? of_warp(fresh.max_exp_avg_sq) : ExtremeBits{}};
+    const std::uint32_t most = (Amsgrad ? found.max_exp_avg_sq : found.exp_avg_sq).largest;
+    bool quick = !now.odd & in_range8(found.exp_avg.largest, most) & has_quick_inverse(found.exp_avg.largest) &
+                 has_quick_inverse(found.exp_avg_sq.largest);
+    if (Amsgrad) quick &= has_quick_inverse(found.max_exp_avg_sq.largest);
+    if (quick & !small & (found.exp_avg_sq.smallest >= bits(0x1p-100f))) {
+      ADAMW_ASSUME(from_bits(found.exp_avg.largest) >= smallest_scale);
+      ADAMW_ASSUME(from_bits(found.exp_avg_sq.largest) >= smallest_scale);
+      if (Amsgrad) ADAMW_ASSUME(from_bits(found.max_exp_avg_sq.largest) >= smallest_scale);
+      go_on<false>(at, to, stride, left, fresh, inverse_roots, found, raw);
+      return true;
+    }
+    if (!quick || !careful_range(now)) return false;
+    go_on<true>(at, to, stride, left, fresh, inverse_roots, found, raw);
+    return true;
+  }
+
+  // Of blocks with zeros, or almost.
+  ADAMW_DEVICE bool careful_range(const Stepped8 &now) const {
+    InRange8 range;
+    for (int j = 0; j < each; ++j) {
+      range.m.see(now.fresh.exp_avg[j]), range.v.see(now.fresh.exp_avg_sq[j]);
+      if (Amsgrad) range.v.see(now.fresh.max_exp_avg_sq[j]);
+    }
+    return !any(!range.all());
+  }
+
+  // Everything else, of a block in range.
+  template <bool Zeros>
+  ADAMW_DEVICE void go_on(const Place &at, StatePlace &to, std::uint32_t stride, std::uint32_t left,
+                          const NewMoments &fresh, const float (&inverse_roots)[each],
+                          const PerMoment<ExtremeBits> &found, Raw &raw) const {
     const Factors8 f = mine.f;
-    NewMoments<Quick> &fresh = now.fresh;
+    const float (&maxima)[each] = Amsgrad ? fresh.max_exp_avg_sq : fresh.exp_avg_sq;
     float p[each];
     unpack<P>(p, raw.param);
     for (int j = 0; j < each; ++j) {
-      fresh.exp_avg_sq[j] = sqrt(Quick(now.square[j]));
-      if (Amsgrad) fresh.max_exp_avg_sq[j] = maximum(fresh.max_exp_avg_sq[j], fresh.exp_avg_sq[j]);
-      p[j] = update_param8(Quick(p[j]), fresh.exp_avg[j], Amsgrad ? fresh.max_exp_avg_sq[j] : fresh.exp_avg_sq[j], f).x;
+      p[j] = update_param8(Quick(p[j]), Quick(fresh.exp_avg[j]), root_from<Zeros>(maxima[j], inverse_roots[j]), f).x;
     }
     read_param(raw, at, left > 1);
-    for (int j = 0; j < each; ++j) now.range.m.see(fresh.exp_avg[j].x);
-    const PerMoment<std::uint32_t> largest{warp_max(bits(now.largest_exp_avg)), largest_root_bits(fresh.exp_avg_sq),
-                                           Amsgrad ? largest_root_bits(fresh.max_exp_avg_sq) : 0u};
-    if (any(!now.range.all(now.largest_exp_avg, Amsgrad ? largest.max_exp_avg_sq : largest.exp_avg_sq))) return false;
-    if (!has_quick_inverse(largest.exp_avg) || !has_quick_inverse(largest.exp_avg_sq)) return false;
-    if (Amsgrad &&
-        (!has_quick_inverse(largest.max_exp_avg_sq) || (now.old_max_scale != 0.0f && now.old_max_scale < 0x1p-60f)))
-      return false;
-
-    const std::uint32_t key = mine.state_group, elements = stride * block_size,
-                        group = mine.end_group - left * (elements / 8);
-    store_params<P, Share>(p, behind(at.param, elements * P::size), block_size, lane, table.head.stochastic_rounding,
-                           mine.c.param_key, (std::uint64_t{mine.group_high} << 32 | group) * 8);
+    const std::uint32_t key = mine.state_group, group = to.group - first_group();
+    store_params<P, Share>(p, to.param, block_size, lane, table.head.stochastic_rounding, mine.c.param_key,
+                           (std::uint64_t{mine.group_high} << 32 | group) * 8);
     if (side_by_side) {
       fetch.ask(left);
       fetch_word_if(left > 2 && lane < scales, ahead(at.scale, stride * 4));
     }
-    const PerMoment<Scale> s =
-        map_moments(Amsgrad, [](std::uint32_t b) { return block_scale<Quick>(from_bits(b)); }, largest);
+    const PerMoment<Scale> s = RootCodes::scales<Quick>(
+        Amsgrad, map_moments(Amsgrad, [](const ExtremeBits &one) { return one.extremes(); }, found));
     std::uint32_t words[each];
     Words::spread<Share>(words, lane, [&](std::uint32_t g) { return mix32((group + g) ^ key); });
-    const Codes codes = encode<Amsgrad>(fresh, s, words, tables);
-    float scale = lane == 0 ? s.exp_avg.absmax : s.exp_avg_sq.absmax;
-    if (Amsgrad && lane == 2) scale = s.max_exp_avg_sq.absmax;
-    if (lane < scales) store_float(behind(at.scale, stride * 4), scale);
+    const Codes codes = encode<Amsgrad, Zeros>(fresh, s, words);
+    float scale = lane == 0 ? s.exp_avg.absmax : lane == 1 ? s.exp_avg_sq.absmax : s.exp_avg_sq.floor;
+    if (Amsgrad && lane >= 3) scale = lane == 3 ? s.max_exp_avg_sq.absmax : s.max_exp_avg_sq.floor;
+    store_float(to.scale, scale);
     for_each_moment(
-        Amsgrad,
-        [elements](const std::uint32_t (&code)[each], unsigned char *to) {
-          store_codes<Share>(code, behind(to, elements));
-        },
-        codes, at.codes);
-    return true;
+        Amsgrad, [](const std::uint32_t (&code)[each], unsigned char *first) { store_codes<Share>(code, first); },
+        codes, to.codes);
+    to.advance(stride);
   }
 };
 
@@ -253,14 +318,13 @@ template <class P, class G, bool Amsgrad, int Warps, class Table>
 ADAMW_DEVICE void step8(const Table &table) {
   if (found_inf(table.head.found_inf)) return;
   Shared8<Warps> &own = shared<Shared8<Warps>>();
-  const Tables &t = filled(own.tables);
   WarpRow &mine = own.rows[warp_id()];
   mine.span = {};
   if constexpr (Same<P, RuntimeDtype>::value || Same<P, RuntimeDtypeInRuns>::value) {
     StepAny<Amsgrad, Same<P, RuntimeDtypeInRuns>::value, true, Warps, Table> body{table};
     over_items<Warps>(table.head.items, table.head.rounds, table.rows, table.head.rows, mine.span, body);
   } else {
-    Stream8<P, G, Amsgrad, Warps, Table> body{table, t, mine, own.fetches[warp_id()], lane_id()};
+    Stream8<P, G, Amsgrad, Warps, Table> body{table, mine, own.fetches[warp_id()], lane_id()};
     over_items<Warps>(table.head.items, table.head.rounds, table.rows, table.head.rows, mine.span, body);
   }
 }
