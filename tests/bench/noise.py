@@ -88,7 +88,10 @@ def main():
     torch.set_num_threads(1)
     print("| | gradients of one size | of lognormal sizes |\n|---|---|---|")
     for name, optimizer_class in contestants():
-        print(f"| {name} | {error(optimizer_class, 0.0, steps):.4f} | {error(optimizer_class, 1.0, steps):.4f} |", flush=True)
+        print(
+            f"| {name} | {error(optimizer_class, 0.0, steps):.4f} | {error(optimizer_class, 1.0, steps):.4f} |",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":
