@@ -2,9 +2,10 @@
 
     python tests/bench/noise.py [STEPS]
 
-Parameters move for 1000 steps at lr 1e-5, along gradients that are noise with a drift of 0.3 of it. Printed is how far each
-optimizer ends from torch.optim.AdamW, as a share of the way: with gradients of one size, and with lognormal sizes side
-by side. bitsandbytes and torchao run if they are installed; FlashOptim needs a GPU, so its published rule runs here.
+Parameters move for 1000 steps at lr 1e-5, along gradients that are noise with a drift of 0.3 of it. Printed is how far
+each optimizer ends from torch.optim.AdamW, as a share of the way: with gradients of one size, and with lognormal sizes
+side by side. bitsandbytes and torchao run if they are installed; FlashOptim needs a GPU, so its published rule runs
+here.
 """
 
 import os
