@@ -12,7 +12,13 @@ namespace simt {
 
 class Arena {
  public:
-  Arena() : memory_(mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)) {
+  // In its middle, the upper half of addresses changes.
+  Arena() {
+    constexpr std::uintptr_t half = std::uintptr_t{1} << 32;
+    for (std::uintptr_t middle = 64 * half; memory_ == MAP_FAILED && middle < 512 * half; middle += half) {
+      memory_ = mmap(reinterpret_cast<void *>(middle - bytes / 2), bytes, PROT_READ | PROT_WRITE,
+                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
+    }
     if (memory_ == MAP_FAILED) std::perror("simt: mmap"), std::abort();
   }
   Arena(const Arena &) = delete;
@@ -27,6 +33,8 @@ class Arena {
     ++live_;
     return static_cast<std::uint8_t *>(memory_) + at;
   }
+  // What is taken next lies `count` bytes before the middle.
+  void go_to_middle(std::size_t count) { used_ = bytes / 2 - count; }
   void give_back() {
     if (--live_ == 0) used_ = 0;
   }
@@ -45,7 +53,7 @@ class Arena {
 
  private:
   static constexpr std::size_t bytes = std::size_t{256} << 20;
-  void *memory_;
+  void *memory_ = MAP_FAILED;
   std::size_t used_ = 0, live_ = 0;
   bool is_closed_ = false;
 };

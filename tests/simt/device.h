@@ -41,6 +41,14 @@ enum Mutant {
   reciprocal_coarse,      // 14: right to 5 bits only
   inverse_root_coarse,    // 15: right to 9 bits only
   barrier_uneven = 29,    // the first warp passes barrier_if(); paging_mutants.h has the numbers between
+  // Those of source_mutants.cmake: mistakes in the kernels themselves.
+  padding_counts = 30,    // as numbers of a block, and so as its smallest
+  floor_of_other,         // 31: any_block8() reads and writes exp_avg_sq's floor as its maximum's
+  floor_of_other_stream,  // 32: the common path writes it so
+  clamp_forgotten,        // 33: numbers above zero become code 0 in blocks with zeros
+  zero_forgotten,         // 34: zeros do not
+  carry_forgotten,        // 35: runs go on where a pointer's upper half changes
+  zeros_forgotten,        // 36: the common path takes no block to have zeros
 };
 inline bool mutated(Mutant mutant) { return settings().mutant == mutant; }
 

@@ -72,6 +72,10 @@ int main() {
     for (simt::settings().seed = 1; quick && simt::settings().seed <= 6; ++simt::settings().seed) {
       CHECK(inverse(Quick(static_cast<float>(b))).x == 1.0f / static_cast<float>(b), "1 / %u", b);
     }
+    // The quotient that encoding takes: every width in one octave.
+    const float width = static_cast<float>(b) * 0x1p-24f;
+    for (simt::settings().seed = 1; simt::settings().seed <= 6; ++simt::settings().seed)
+      CHECK(codes_over(Quick(width)).x == adamw::codes_over(width), "255 / %a", static_cast<double>(width));
   }
   CHECK(checks > 10000000 / stride, "%lld checks", checks);
   CHECK(wrong == 0, "%lld of %lld quotients are wrong", wrong, checks);

@@ -178,6 +178,23 @@ void check_places() {
   }
 }
 
+// Every buffer of a row in turn lies where the upper half of addresses changes, in the middle of a block or between
+// two.
+void check_carries() {
+  fake().multiprocessors = fake().blocks_per_multiprocessor = 1;
+  for (int dtypes : {0, 4}) {
+    for (std::uint32_t amsgrad : {0u, unsigned{ADAMW_STEP_AMSGRAD}}) {
+      Case c{options_of(ADAMW_STATE_BLOCK8, dtypes / 3, dtypes % 3, amsgrad)};
+      c.ordinary = true;
+      const std::size_t elements = 60000, side = elements * ((dtypes == 0 ? 8 : 4) + 3);  // bytes, but for the scales
+      for (std::size_t part = 0; part < 12; ++part) {
+        arena().go_to_middle(side + 4000 + side * part / 12);  // the device's buffers come after the CPU's
+        check(c, {{1, static_cast<std::int64_t>(elements), 0}});
+      }
+    }
+  }
+}
+
 // A warp goes through many blocks of a row, of which some are short, misplaced or with elements to skip: neighbours of
 // the other warps' in a long row, rounds of a chunk in short ones.
 void check_orders() {
@@ -309,6 +326,7 @@ int main(int argc, char **argv) {
                    {{"kinds", check_all_kinds},
                     {"rows", check_many_rows},
                     {"places", check_places},
+                    {"carries", check_carries},
                     {"orders", check_orders},
                     {"side_by_side", check_side_by_side},
                     {"schedules", check_schedules},

@@ -1,0 +1,34 @@
+# Owns the mutants in the kernels' source: a copy of the headers in which each mistake is made where SIMT_MUTANT is its
+# number (device.h). Sets mistaken_kernels, the copy of kernels.cpp. A line that is not there any more is an error.
+set(mistaken ${CMAKE_CURRENT_BINARY_DIR}/mistaken)
+file(GLOB_RECURSE headers RELATIVE ${PROJECT_SOURCE_DIR} ${PROJECT_SOURCE_DIR}/libadamw/*.h ${PROJECT_SOURCE_DIR}/libadamw/*.cu
+     ${PROJECT_SOURCE_DIR}/include/*.h ${PROJECT_SOURCE_DIR}/tests/simt/*.h ${PROJECT_SOURCE_DIR}/tests/simt/kernels.cpp)
+foreach(header ${headers})
+  get_filename_component(folder ${header} DIRECTORY)
+  file(MAKE_DIRECTORY ${mistaken}/${folder})
+  file(CREATE_LINK ${PROJECT_SOURCE_DIR}/${header} ${mistaken}/${header} SYMBOLIC)
+endforeach()
+set(mistaken_kernels ${mistaken}/tests/simt/kernels.cpp)
+
+# In `header`, `right` becomes `wrong` for the mutant of this name.
+function(mistake mutant header right wrong)
+  set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/${header})
+  file(READ ${mistaken}/${header} text)
+  string(FIND "${text}" "${right}" place)
+  if(place EQUAL -1)
+    message(FATAL_ERROR "the mutant ${mutant}: '${right}' is not in ${header}")
+  endif()
+  string(REPLACE "${right}" "(simt::mutated(simt::${mutant}) ? (${wrong}) : (${right}))" text "${text}")
+  file(REMOVE ${mistaken}/${header}) # it may be the link
+  file(WRITE ${mistaken}/${header} "${text}")
+endfunction()
+
+set(kernels libadamw/gpu/kernels)
+mistake(padding_counts ${kernels}/block.h "Singles::index(lane, j) < n" "true")
+mistake(floor_of_other libadamw/gpu/table.h "row.max_exp_avg_sq_floor" "row.exp_avg_sq_floor")
+mistake(floor_of_other_stream ${kernels}/stream.h "s.max_exp_avg_sq.floor" "s.exp_avg_sq.floor")
+mistake(clamp_forgotten libadamw/numerics/root_codes.h "max(position, V(scale.zeros() ? 257.5f : 256.5f))" "position")
+mistake(zero_forgotten ${kernels}/scalar_ops.h "x != 0.0f ? a : 0u" "a")
+mistake(carry_forgotten ${kernels}/stream.h "reach(block, run, stride)" "run.count")
+mistake(zeros_forgotten ${kernels}/step.h "RootCodes::encode<Zeros>(Amsgrad, map_moments(Amsgrad, one, fresh), scales, noise_of(words[j]))"
+        "RootCodes::encode<false>(Amsgrad, map_moments(Amsgrad, one, fresh), scales, noise_of(words[j]))")
