@@ -164,8 +164,9 @@ typedef enum adamw_dtype {
  *     exp_avg     t = |code - 128| / 127                          |exp_avg| = absmax * power(t, 2), negative if code < 128
  *     exp_avg_sq  t = floor + code * (1 - floor) / 255             exp_avg_sq = absmax * power(t, 3)
  *
- *   power(t, s) is nearly t to the power of 2^s. It is exact where t is a power of two, and linear wherever its value lies between
- *   two powers of two. On the bits of floats it is a subtraction and a shift. A reader of the state needs no more than this:
+ *   power(t, s) is nearly t to the power of 2^s. It is exact where t is a power of two, and linear wherever its value lies
+ *   between two powers of two. On the bits of floats it is a subtraction and a shift. A reader of the state needs no more
+ *   than this:
  *
  *     float power(float t, int s) {
  *       uint32_t bits, zero = 0x3F800000u - (0x3F800000u >> s);
@@ -185,12 +186,13 @@ typedef enum adamw_dtype {
  *   To encode, the library takes the root of |x| / absmax, the inverse of power(): on the bits of floats it is a shift and
  *   an addition. Then it rounds between the two nearest codes.
  *
- *   Scale and floor. absmax is the exact largest magnitude in the block. floor is the root of the block's smallest number divided
- *   by absmax, but at most 255/256, the root of 31/32. So the 256 codes of exp_avg_sq cover just the range of the numbers that
- *   the block holds. The element with the smallest exp_avg_sq gets code 0, unless it is above 31/32 of absmax. The element with
- *   the largest magnitude gets the last code. For exp_avg_sq it may get the code below that: with a probability of at most
- *   1/16000 if floor is below 2/3, or 1/250 with any floor, so that it keeps absmax to 2e-6 on average. A floor is in
- *   [0x1.2p-16, 255/256], or 0 in fresh state. The library reads a floor outside of [0x1.2p-16, 1] as 0.
+ *   Scale and floor. absmax is the exact largest magnitude in the block. floor is the root of the block's smallest number
+ *   divided by absmax, but at most 255/256, the root of 31/32. So the 256 codes of exp_avg_sq cover just the range of the
+ *   numbers that the block holds. The element with the largest magnitude gets the last code, and that with the smallest
+ *   exp_avg_sq gets code 0 unless it is above 31/32 of absmax. For exp_avg_sq, each may get the code next to that: the
+ *   smallest with a probability of at most 1/30000, the largest with one of 1/16000 if floor is below 2/3, or 1/250 with any
+ *   floor, so that absmax is kept to 2e-6 on average. A floor is in [0x1.2p-16, 255/256], or 0 in fresh state. The library
+ *   reads a floor outside of [0x1.2p-16, 1] as 0.
  *
  *   Rounding. exp_avg_sq is rounded stochastically: up with a probability equal to the distance from the code below, so that
  *   the stored value is right on average. exp_avg is rounded in this way below absmax / 16, and to the nearest code from there
@@ -200,25 +202,25 @@ typedef enum adamw_dtype {
  *   max_exp_avg_sq (AMSGRAD) is rounded to the nearest code, because a maximum of stochastically rounded values would drift
  *   upwards.
  *
- *   Limits of the average. power() is convex. If a power of two lies between the values that two neighbouring codes have at an
- *   absmax of 1, then power() is not linear between them, and the stored value is too large on average. Elsewhere it is right. It
- *   is too large by at most
- *     exp_avg     2.7% of the number from 1e-6 of absmax up, 28% from 6.2e-8 up, 140% from 3.9e-9 up. Smaller numbers become zero
- *                 or the code beside zero (3.8e-9 of absmax), and are too large by at most 2e-9 of absmax
- *     exp_avg_sq  0.4%, 1.1%, 2.6%, 5.7% or 13% of the number, if the block's smallest number is at least 1e-2, 1e-4, 1e-6, 1e-8
- *                 or 1e-12 of absmax. In a block with zeros, 3% of the number from 1e-12 of absmax up, 28% from 3.8e-15 up,
- *                 and 145% from 1.5e-17 up. Smaller numbers are too large by at most 8e-18 of absmax
+ *   Limits of the average. power() is convex. If a power of two lies between the values that two neighbouring codes have at
+ *   an absmax of 1, then power() is not linear between them, and the stored value is too large on average. Elsewhere it is
+ *   right. It is too large by at most
+ *     exp_avg     2.7% of the number from 1e-6 of absmax up, 28% from 6.2e-8 up, 140% from 3.9e-9 up. Smaller numbers become
+ *                 zero or the code beside zero (3.8e-9 of absmax), and are too large by at most 2e-9 of absmax
+ *     exp_avg_sq  0.4%, 1.1%, 2.6%, 5.7% or 13% of the number, if the block's smallest number is at least 1e-2, 1e-4, 1e-6,
+ *                 1e-8 or 1e-12 of absmax. In a block with zeros, 3% of the number from 1e-12 of absmax up, 28% from
+ *                 3.8e-15 up, and 145% from 1.5e-17 up. Smaller numbers are too large by at most 8e-18 of absmax
  *
  *   Zeros. A moment that is exactly zero is stored as zero. If the absmax of a block is below 2^-126, the whole block is
  *   stored as zero. Apart from that, an exp_avg_sq above zero never becomes zero. If a block holds a zero, or a number below
  *   2^-146 (1e-44) of absmax, then its floor is the root of 0, which is 0x1.2p-16, code 0 stands for zero, and every number
- *   above zero gets code 1 or above; code 1 stands for 5.8e-20 of absmax. An exp_avg whose magnitude is below 3.8e-9 of absmax
- *   may become zero; rounding to the nearest code turns magnitudes below 2.4e-10 of absmax to zero.
- *   Memory filled with zeros is a valid fresh state.
+ *   above zero gets code 1 or above; code 1 stands for 5.8e-20 of absmax. An exp_avg whose magnitude is below 3.8e-9 of
+ *   absmax may become zero; rounding to the nearest code turns magnitudes below 2.4e-10 of absmax to zero. Memory filled with
+ *   zeros is a valid fresh state.
  *
- *   Precision. Positions between two codes are computed to 15 fractional bits. A root drops the last 2 bits of |x| / absmax, for
- *   exp_avg_sq the last 3, so that the stored value is smaller by up to 8e-7 of the number. The step itself uses the moments
- *   before they are rounded. Its constants are multiplied together beforehand (beta * absmax, the step size and the
+ *   Precision. Positions between two codes are computed to 15 fractional bits. A root drops the last 2 bits of |x| / absmax,
+ *   for exp_avg_sq the last 3, so that the stored value is smaller by up to 8e-7 of the number. The step itself uses the
+ *   moments before they are rounded. Its constants are multiplied together beforehand (beta * absmax, the step size and the
  *   denominator). Therefore it differs from the step with 32-bit state by roundings of single precision.
  *
  *   Blocks follow rows (see adamw_tensor.row_length). If row_length is at least 64 and not a multiple of 256, each row begins
@@ -230,8 +232,8 @@ typedef enum adamw_dtype {
  *   number of skipped elements to adamw_step_options.skipped.
  *   (With ADAMW_STATE_FLOAT32, non-finite gradients propagate, as they do in torch.optim.AdamW.)
  *
- * ADAMW_STATE_TENSOR8: like BLOCK8, but with one scale and floor for the whole tensor (bitsandbytes' block_wise=False). It is less exact
- * and needs two passes.
+ * ADAMW_STATE_TENSOR8: like BLOCK8, but with one scale and floor for the whole tensor (bitsandbytes' block_wise=False). It is
+ * less exact and needs two passes.
  */
 typedef enum adamw_state_format {
   ADAMW_STATE_FLOAT32 = 0,
@@ -374,7 +376,7 @@ ADAMW_API adamw_status adamw_step_options_init(adamw_step_options *options, size
  *
  * `tensors` is a table: an array of adamw_tensor whose entries lie `tensor_size` bytes apart. tensor_size is the caller's
  * sizeof(adamw_tensor). Allowed: tensor_size in 120 ... 4096, which includes all fields up to `global_offset`, and
- * count in 0 ... 2^55. A call with count = 0 does nothing. The library only reads the table, and does not use it after the
+ * count in 0 ... 2^54. A call with count = 0 does nothing. The library only reads the table, and does not use it after the
  * call. It checks every field of every tensor before it writes anything.
  *
  * On the CPU, the call returns when the step is done. Working memory for each tensor: less than a kilobyte; up to 32 KiB more

@@ -37,10 +37,10 @@ adamw_status check_tail(const char *function, int64_t row, const char *what, con
 
 adamw_status read_rows(const char *function, const adamw_tensor *&tensors, size_t tensor_size, int64_t count,
                        std::vector<adamw_tensor> &copies) {
-  constexpr int64_t most = int64_t{1} << 55;  // as adamw.h says, whatever the size of a row
+  constexpr int64_t most = int64_t{1} << 54;  // as adamw.h says, whatever the size of a row
   if (adamw_status s = check_size_of<adamw_tensor>(function, "tensor_size", tensor_size)) return s;
   if (count < 0 || count > most) {
-    return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: count = %" PRId64 ": must be the number of tensors, in 0 ... 2^55",
+    return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: count = %" PRId64 ": must be the number of tensors, in 0 ... 2^54",
                 function, count);
   }
   if (count == 0) return ADAMW_OK;

@@ -11,6 +11,8 @@ import torch
 
 FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)  # dtypes of stored numbers
 
+ROOT_OF_ZERO = 1.125 * 2.0**-16  # the smallest floor: adamw.h, adamw_state_format
+
 
 def check_moment(values: Any, where: str, negative: bool) -> None:
     """`negative`: whether negative values are valid, as in a first moment."""
@@ -28,8 +30,9 @@ def check_scales(values: Any, where: str) -> None:
 
 
 def check_floors(values: Any, where: str) -> None:
-    if not ((values >= 0) & (values <= 1)).all():
-        raise ValueError(f"{where} has a number that is not in [0, 1]: the state is damaged")
+    """A floor is 0 in fresh state; else it is at least the root that the library takes of 0."""
+    if not ((values == 0) | ((values >= ROOT_OF_ZERO) & (values <= 1))).all():
+        raise ValueError(f"{where} has a number that is neither 0 nor in [{ROOT_OF_ZERO}, 1]: the state is damaged")
 
 
 def check_not_negative(values: Any, where: str) -> None:

@@ -158,42 +158,70 @@ typedef enum adamw_dtype {
  *
  * ADAMW_STATE_FLOAT32: each moment is one float per element.
  *
- * ADAMW_STATE_BLOCK8: each moment is one code byte per element and one float scale ("absmax") per block of 256 elements:
+ * ADAMW_STATE_BLOCK8: each moment is one code byte per element and one float scale ("absmax") per block of 256 elements.
+ * exp_avg_sq and max_exp_avg_sq also have one float "floor" per block. The codes are root codes:
  *
- *     exp_avg          = absmax * signed_map[code]     nearest code from absmax / 10 up, below it stochastically
- *     sqrt(exp_avg_sq) = absmax * unsigned_map[code]   stochastically
+ *     exp_avg     t = |code - 128| / 127                          |exp_avg| = absmax * power(t, 2), negative if code < 128
+ *     exp_avg_sq  t = floor + code * (1 - floor) / 255             exp_avg_sq = absmax * power(t, 3)
  *
- *   Scale. absmax is the exact largest magnitude in the block. The element with that magnitude gets the last code; for
- *   sqrt(exp_avg_sq), with a probability of 1/16000, the code below it, which is 0.35% smaller.
+ *   power(t, s) is nearly t to the power of 2^s. It is exact where t is a power of two, and linear wherever its value lies
+ *   between two powers of two. On the bits of floats it is a subtraction and a shift. A reader of the state needs no more
+ *   than this:
  *
- *   Maps. The maps are the dynamic maps of Dettmers et al. ("8-bit Optimizers via Block-wise Quantization", ICLR 2022) as
- *   bitsandbytes uses them, see adamw_codebook(). The library stores the root because it needs half the dynamic range.
+ *     float power(float t, int s) {
+ *       uint32_t bits, zero = 0x3F800000u - (0x3F800000u >> s);
+ *       memcpy(&bits, &t, 4);
+ *       bits = bits > zero ? (bits - zero) << s : 0;
+ *       memcpy(&t, &bits, 4);
+ *       return t;
+ *     }
+ *     float exp_avg(uint8_t code, float absmax) {
+ *       float t = ((float)code - 128.0f) * (1.0f / 127.0f);
+ *       return (t < 0.0f ? -power(-t, 2) : power(t, 2)) * absmax;
+ *     }
+ *     float exp_avg_sq(uint8_t code, float absmax, float floor) {
+ *       return power(fmaf((float)code, (1.0f - floor) * (1.0f / 255.0f), floor), 3) * absmax;
+ *     }
  *
- *   Stochastic rounding. It rounds up with a probability equal to the distance from the code below, so that the stored value
- *   is right on average. Rounding to the nearest code would stall wherever a step changes a moment by less than half the
- *   distance between two codes. That always happens to v with beta2 = 0.999. It also happens to small m, because small
- *   codes lie far apart. The random bits are a hash of (seed, step, global element index), so runs repeat and resume exactly.
+ *   To encode, the library takes the root of |x| / absmax, the inverse of power(): on the bits of floats it is a shift and
+ *   an addition. Then it rounds between the two nearest codes.
  *
- *   Limits of the average. From a lower limit on, the stored value is meant to be right on average to 1e-4 of the number.
- *   The following magnitudes are fractions of absmax.
- *     exp_avg: right from 3.81e-6 up. Smaller magnitudes are stored on average as this part of themselves:
- *       below 9e-7            61% (5.5 / 9: each becomes 0 or the smallest code, which is 5.5e-7)
- *       9e-7 to 1.08e-6       rises from 61% to 100%
- *       1.08e-6 to 3.25e-6    100% (the second code is 3.25e-6)
- *       3.25e-6 to 3.81e-6    rises to 109%
- *     sqrt(exp_avg_sq): right from 3.25e-7 up, which is the smallest code. Smaller numbers except 0 become that code.
+ *   Scale and floor. absmax is the exact largest magnitude in the block. floor is the root of the block's smallest number
+ *   divided by absmax, but at most 255/256, the root of 31/32. So the 256 codes of exp_avg_sq cover just the range of the
+ *   numbers that the block holds. The element with the largest magnitude gets the last code, and that with the smallest
+ *   exp_avg_sq gets code 0 unless it is above 31/32 of absmax. For exp_avg_sq, each may get the code next to that: the
+ *   smallest with a probability of at most 1/30000, the largest with one of 1/16000 if floor is below 2/3, or 1/250 with any
+ *   floor, so that absmax is kept to 2e-6 on average. A floor is in [0x1.2p-16, 255/256], or 0 in fresh state. The library
+ *   reads a floor outside of [0x1.2p-16, 1] as 0.
+ *
+ *   Rounding. exp_avg_sq is rounded stochastically: up with a probability equal to the distance from the code below, so that
+ *   the stored value is right on average. exp_avg is rounded in this way below absmax / 16, and to the nearest code from there
+ *   up. Rounding to the nearest code would stall wherever a step changes a moment by less than half the distance between two
+ *   codes. That always happens to exp_avg_sq with beta2 = 0.999. It also happens to small exp_avg, because small codes lie far
+ *   apart. The random bits are a hash of (seed, step, global element index), so runs repeat and resume exactly.
+ *   max_exp_avg_sq (AMSGRAD) is rounded to the nearest code, because a maximum of stochastically rounded values would drift
+ *   upwards.
+ *
+ *   Limits of the average. power() is convex. If a power of two lies between the values that two neighbouring codes have at
+ *   an absmax of 1, then power() is not linear between them, and the stored value is too large on average. Elsewhere it is
+ *   right. It is too large by at most
+ *     exp_avg     2.7% of the number from 1e-6 of absmax up, 28% from 6.2e-8 up, 140% from 3.9e-9 up. Smaller numbers become
+ *                 zero or the code beside zero (3.8e-9 of absmax), and are too large by at most 2e-9 of absmax
+ *     exp_avg_sq  0.4%, 1.1%, 2.6%, 5.7% or 13% of the number, if the block's smallest number is at least 1e-2, 1e-4, 1e-6,
+ *                 1e-8 or 1e-12 of absmax. In a block with zeros, 3% of the number from 1e-12 of absmax up, 28% from
+ *                 3.8e-15 up, and 145% from 1.5e-17 up. Smaller numbers are too large by at most 8e-18 of absmax
  *
  *   Zeros. A moment that is exactly zero is stored as zero. If the absmax of a block is below 2^-126, the whole block is
- *   stored as zero. Apart from that, a second moment above zero never becomes zero. A first moment other than zero becomes
- *   zero only if it is below 9e-7 of its absmax and the random bits decide so.
- *   Memory filled with zeros is a valid fresh state.
+ *   stored as zero. Apart from that, an exp_avg_sq above zero never becomes zero. If a block holds a zero, or a number below
+ *   2^-146 (1e-44) of absmax, then its floor is the root of 0, which is 0x1.2p-16, code 0 stands for zero, and every number
+ *   above zero gets code 1 or above; code 1 stands for 5.8e-20 of absmax. An exp_avg whose magnitude is below 3.8e-9 of
+ *   absmax may become zero; rounding to the nearest code turns magnitudes below 2.4e-10 of absmax to zero. Memory filled with
+ *   zeros is a valid fresh state.
  *
- *   max_exp_avg_sq (AMSGRAD) is stored like exp_avg_sq, but rounded to the nearest code, because a maximum of stochastically
- *   rounded values would drift upwards.
- *
- *   Precision. Positions between two codes are computed to 15 fractional bits. The step itself uses the moments before they
- *   are rounded. Its constants are multiplied together beforehand (beta * absmax, the step size and the denominator).
- *   Therefore it differs from the step with 32-bit state by roundings of single precision.
+ *   Precision. Positions between two codes are computed to 15 fractional bits. A root drops the last 2 bits of |x| / absmax,
+ *   for exp_avg_sq the last 3, so that the stored value is smaller by up to 8e-7 of the number. The step itself uses the
+ *   moments before they are rounded. Its constants are multiplied together beforehand (beta * absmax, the step size and the
+ *   denominator). Therefore it differs from the step with 32-bit state by roundings of single precision.
  *
  *   Blocks follow rows (see adamw_tensor.row_length). If row_length is at least 64 and not a multiple of 256, each row begins
  *   a new block, so that a row has ceil(row_length / 256) blocks. Otherwise the blocks are those of the flat tensor.
@@ -204,8 +232,8 @@ typedef enum adamw_dtype {
  *   number of skipped elements to adamw_step_options.skipped.
  *   (With ADAMW_STATE_FLOAT32, non-finite gradients propagate, as they do in torch.optim.AdamW.)
  *
- * ADAMW_STATE_TENSOR8: like BLOCK8, but with one scale for the whole tensor (bitsandbytes' block_wise=False). It is less exact
- * and needs two passes.
+ * ADAMW_STATE_TENSOR8: like BLOCK8, but with one scale and floor for the whole tensor (bitsandbytes' block_wise=False). It is
+ * less exact and needs two passes.
  */
 typedef enum adamw_state_format {
   ADAMW_STATE_FLOAT32 = 0,
@@ -227,8 +255,9 @@ typedef enum adamw_state_format {
 typedef struct adamw_state_layout {
   int64_t moment_bytes;   /* bytes of exp_avg; exp_avg_sq and max_exp_avg_sq need the same number each */
   int64_t absmax_count;   /* floats of exp_avg_absmax, and of each other *_absmax; 0 for ADAMW_STATE_FLOAT32 */
+  int64_t floor_count;    /* floats of exp_avg_sq_floor, and of max_exp_avg_sq_floor; 0 for ADAMW_STATE_FLOAT32 */
   int64_t blocks_per_row; /* blocks in each row, if blocks follow rows; 0 if the blocks are flat */
-  int64_t total_bytes;    /* of the whole state: two moments (three if amsgrad != 0) and their scales */
+  int64_t total_bytes;    /* of the whole state: two moments (three if amsgrad != 0), their scales and floors */
 } adamw_state_layout;
 
 /* Computes how much state a tensor of `numel` elements in rows of `row_length` (see adamw_tensor) needs. Writes *layout.
@@ -248,11 +277,13 @@ typedef struct adamw_tensor {
   void *param;                 /* numel elements of options.param_dtype, in and out */
   const void *grad;            /* numel elements of options.grad_dtype, read only */
   void *exp_avg;               /* state: float or uint8_t codes, see adamw_state_format */
-  void *exp_avg_sq;            /* state: float, or uint8_t codes of its square root */
+  void *exp_avg_sq;            /* likewise */
   void *max_exp_avg_sq;        /* state, with ADAMW_STEP_AMSGRAD only */
   float *exp_avg_absmax;       /* state, 8-bit formats only: adamw_state_layout.absmax_count scales */
   float *exp_avg_sq_absmax;    /* likewise */
   float *max_exp_avg_sq_absmax; /* likewise, with ADAMW_STEP_AMSGRAD only */
+  float *exp_avg_sq_floor;     /* state, 8-bit formats only: adamw_state_layout.floor_count floors */
+  float *max_exp_avg_sq_floor; /* likewise, with ADAMW_STEP_AMSGRAD only */
   float *gnorm_history;        /* state, with percentile_clipping < 100 only: ADAMW_GNORM_HISTORY squared norms */
   int64_t numel;               /* number of elements, in 0 ... 2^58 */
   int64_t row_length;          /* elements in one row of dimension 0 (numel / size(0)); numel for 1-D tensors. It divides numel,
@@ -344,8 +375,8 @@ ADAMW_API adamw_status adamw_step_options_init(adamw_step_options *options, size
 /* Performs one AdamW step of `count` tensors, in place.
  *
  * `tensors` is a table: an array of adamw_tensor whose entries lie `tensor_size` bytes apart. tensor_size is the caller's
- * sizeof(adamw_tensor). Allowed: tensor_size in 104 ... 4096, which includes all fields up to `global_offset`, and
- * count in 0 ... 2^55. A call with count = 0 does nothing. The library only reads the table, and does not use it after the
+ * sizeof(adamw_tensor). Allowed: tensor_size in 120 ... 4096, which includes all fields up to `global_offset`, and
+ * count in 0 ... 2^54. A call with count = 0 does nothing. The library only reads the table, and does not use it after the
  * call. It checks every field of every tensor before it writes anything.
  *
  * On the CPU, the call returns when the step is done. Working memory for each tensor: less than a kilobyte; up to 32 KiB more
@@ -380,29 +411,18 @@ ADAMW_API adamw_status adamw_step(const adamw_step_options *options, const adamw
 
 /* ---- quantization ------------------------------------------------------------------------------------------- */
 
-/* The two maps from a code to a number in [-1, 1], with 256 entries each. Both increase with the code.
- * SIGNED (exp_avg): code 127 is 0, codes 127 + k and 127 - k are +-value; 255 is 1.
- *   value(k) = 10^(i - 6) * (0.1 + 0.9 * (k - 2^i + 0.5) / 2^i)   with i = floor(log2(k)), k = 1 ... 127
- * UNSIGNED (sqrt(exp_avg_sq)): code 0 is 0, 255 is 1.
- *   value(k) = 10^(i - 7) * (0.1 + 0.9 * (k + 1 - 2^i + 0.5) / 2^i) with i = floor(log2(k + 1)), k = 1 ... 254
- * The library evaluates them as one fused multiply-add in single precision. Therefore its values are within 1e-6 (relative) of
- * these formulas and of bitsandbytes' tables. */
-typedef enum adamw_map { ADAMW_MAP_SIGNED = 0, ADAMW_MAP_UNSIGNED = 1 } adamw_map;
-
-/* Writes the 256 floats of a map to values[0..255].
- * Errors:
- *   INVALID_ARGUMENT  an unknown map; values is NULL or misaligned */
-ADAMW_API adamw_status adamw_codebook(adamw_map map, float *values);
+/* The two kinds of codes of 8-bit state, see adamw_state_format. max_exp_avg_sq has those of exp_avg_sq. */
+typedef enum adamw_moment { ADAMW_MOMENT_EXP_AVG = 0, ADAMW_MOMENT_EXP_AVG_SQ = 1 } adamw_moment;
 
 typedef enum adamw_rounding {
   ADAMW_ROUND_NEAREST = 0,
-  ADAMW_ROUND_STOCHASTIC = 1 /* as a step with the same key rounds the moment of that map */
+  ADAMW_ROUND_STOCHASTIC = 1 /* as a step with the same key rounds this moment */
 } adamw_rounding;
 
 /* Start from ADAMW_QUANTIZE_OPTIONS_INIT and set numel and row_length. */
 typedef struct adamw_quantize_options {
   size_t size;           /* the caller's sizeof(adamw_quantize_options), in 72 ... 4096: it includes all fields up to `seed` */
-  int32_t map;           /* adamw_map */
+  int32_t moment;        /* adamw_moment */
   int32_t state_format;  /* ADAMW_STATE_BLOCK8 or ADAMW_STATE_TENSOR8 */
   int32_t rounding;      /* adamw_rounding */
   int32_t device;        /* as in adamw_step_options */
@@ -418,8 +438,8 @@ typedef struct adamw_quantize_options {
 
 #define ADAMW_QUANTIZE_OPTIONS_INIT                                                                      \
   {                                                                                                      \
-    sizeof(adamw_quantize_options), ADAMW_MAP_SIGNED, ADAMW_STATE_BLOCK8, ADAMW_ROUND_NEAREST, -1, 0, 0, \
-        0, 0, 0, 0, 0u, NULL                                                                             \
+    sizeof(adamw_quantize_options), ADAMW_MOMENT_EXP_AVG, ADAMW_STATE_BLOCK8, ADAMW_ROUND_NEAREST, -1, 0, 0, \
+        0, 0, 0, 0, 0u, NULL                                                                                 \
   }
 
 /* The same as a function, for bindings that cannot use macros. size is the caller's sizeof(adamw_quantize_options). Allowed:
@@ -430,11 +450,10 @@ typedef struct adamw_quantize_options {
  *   VERSION           this library does not know the size; it has written nothing */
 ADAMW_API adamw_status adamw_quantize_options_init(adamw_quantize_options *options, size_t size);
 
-/* Computes codes[i] and absmax[block] from numel floats. The number of scales is adamw_get_state_layout().absmax_count.
- * NaN and infinities are stored as zero; so are negative numbers with ADAMW_MAP_UNSIGNED. With ADAMW_MAP_UNSIGNED, a number
- * above zero never becomes code 0. With ADAMW_MAP_SIGNED, rounding to the nearest code turns magnitudes below 4.5e-7 of the
- * scale into zero. A block whose largest magnitude is below 2^-126 is stored as zero. adamw_state_format says from which
- * magnitude on stochastic rounding is right on average.
+/* Computes codes[i], absmax[block] and, for ADAMW_MOMENT_EXP_AVG_SQ, floor[block] from numel floats. The numbers of scales and
+ * floors are absmax_count and floor_count of adamw_get_state_layout(). For ADAMW_MOMENT_EXP_AVG, `floor` is not used and may be
+ * NULL. NaN and infinities are stored as zero; so are negative numbers with ADAMW_MOMENT_EXP_AVG_SQ.
+ * adamw_state_format says what becomes zero, and how exact the codes are.
  * Errors:
  *   INVALID_ARGUMENT  a value breaks the rules of adamw_quantize_options; a buffer is NULL (unless numel is 0), is
  *                     misaligned, or overlaps a buffer that is written
@@ -442,9 +461,11 @@ ADAMW_API adamw_status adamw_quantize_options_init(adamw_quantize_options *optio
  *   UNSUPPORTED       this build, driver or machine does not have the device; the kernel (ADAMW_CPU) cannot run here
  *   OUT_OF_MEMORY     memory of the host or the device; nothing has been written
  *   DEVICE            the CUDA call that failed, by name */
-ADAMW_API adamw_status adamw_quantize(const adamw_quantize_options *options, const float *source, uint8_t *codes, float *absmax);
+ADAMW_API adamw_status adamw_quantize(const adamw_quantize_options *options, const float *source, uint8_t *codes, float *absmax,
+                                      float *floor);
 
-/* Computes target[i] = absmax[block of i] * map[codes[i]], in single precision. Every byte is a valid code.
+/* Computes the numbers that codes stand for, target[i], as adamw_state_format defines them. `floor` as in adamw_quantize().
+ * Every byte is a valid code. (exp_avg's code 0, which nothing is rounded to, stands for -1.03 * absmax.)
  * Errors:
  *   INVALID_ARGUMENT  a value breaks the rules of adamw_quantize_options; a buffer is NULL (unless numel is 0), is
  *                     misaligned, or overlaps a buffer that is written
@@ -453,7 +474,7 @@ ADAMW_API adamw_status adamw_quantize(const adamw_quantize_options *options, con
  *   OUT_OF_MEMORY     memory of the host or the device; nothing has been written
  *   DEVICE            the CUDA call that failed, by name */
 ADAMW_API adamw_status adamw_dequantize(const adamw_quantize_options *options, const uint8_t *codes, const float *absmax,
-                                        float *target);
+                                        const float *floor, float *target);
 
 /* ---- pages -------------------------------------------------------------------------------------------------- */
 
@@ -635,9 +656,9 @@ ADAMW_API adamw_status adamw_pager_stats(adamw_pager *pager, adamw_pager_statist
 #define ADAMW_ASSERT_(condition, name) typedef char name[(condition) ? 1 : -1]
 #endif
 ADAMW_ASSERT_(sizeof(adamw_status) == 4 && sizeof(adamw_dtype) == 4, adamw_assert_enum_size);
-ADAMW_ASSERT_(sizeof(adamw_state_layout) == 32, adamw_assert_state_layout_size);
-ADAMW_ASSERT_(sizeof(adamw_tensor) == 128 && offsetof(adamw_tensor, numel) == 72, adamw_assert_tensor_size);
-ADAMW_ASSERT_(offsetof(adamw_tensor, step_tensor) == 120, adamw_assert_tensor_tail);
+ADAMW_ASSERT_(sizeof(adamw_state_layout) == 40, adamw_assert_state_layout_size);
+ADAMW_ASSERT_(sizeof(adamw_tensor) == 144 && offsetof(adamw_tensor, numel) == 88, adamw_assert_tensor_size);
+ADAMW_ASSERT_(offsetof(adamw_tensor, step_tensor) == 136, adamw_assert_tensor_tail);
 ADAMW_ASSERT_(sizeof(adamw_step_options) == 152 && offsetof(adamw_step_options, param_dtype) == 56, adamw_assert_step_size);
 ADAMW_ASSERT_(offsetof(adamw_step_options, seed) == 88 && offsetof(adamw_step_options, lr_tensor) == 128, adamw_assert_step_tail);
 ADAMW_ASSERT_(sizeof(adamw_quantize_options) == 80 && offsetof(adamw_quantize_options, numel) == 32, adamw_assert_quantize_size);

@@ -72,7 +72,7 @@ def _streams(param, state):
     return [
         (param.grad, False, False),
         (param.detach(), False, True),
-        *((value, key.endswith("_absmax"), True) for key, value in moments),
+        *((value, key.endswith(("_absmax", "_floor")), True) for key, value in moments),
     ]
 
 

@@ -2,9 +2,10 @@
 
     python tests/bench/noise.py [STEPS]
 
-Parameters move for 1000 steps at lr 1e-5, along gradients that are noise with a drift of 0.3 of it. Printed is how far each
-optimizer ends from torch.optim.AdamW, as a share of the way: with gradients of one size, and with lognormal sizes side
-by side. bitsandbytes and torchao run if they are installed; FlashOptim needs a GPU, so its published rule runs here.
+Parameters move for 1000 steps at lr 1e-5, along gradients that are noise with a drift of 0.3 of it. Printed is how far
+each optimizer ends from torch.optim.AdamW, as a share of the way: with gradients of one size, and with lognormal sizes
+side by side. bitsandbytes and torchao run if they are installed; FlashOptim needs a GPU, so its published rule runs
+here.
 """
 
 import os
@@ -88,7 +89,10 @@ def main():
     torch.set_num_threads(1)
     print("| | gradients of one size | of lognormal sizes |\n|---|---|---|")
     for name, optimizer_class in contestants():
-        print(f"| {name} | {error(optimizer_class, 0.0, steps):.4f} | {error(optimizer_class, 1.0, steps):.4f} |", flush=True)
+        print(
+            f"| {name} | {error(optimizer_class, 0.0, steps):.4f} | {error(optimizer_class, 1.0, steps):.4f} |",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -51,27 +51,23 @@ void check_roots() {
   CHECK(first_lane(unroot<s>(V(0.0f))) == 0.0f, "the power of 0");
 }
 
-// Law: with any floor, the largest number's position and all noise stay below the end of the last code, and the
-// smallest's, and the least noise, in code 0. The largest's is at most one unit of the noise below the middle of its
-// code. Every float from the root of 0 to the largest floor. Positions increase with the root, so that all others lie
-// between.
+// Law: with any floor, the position of the root 1 is the middle of the last code, and that of the floor is the middle
+// of code 0, or one unit of the noise above it. So with all noise the first stays below the end of its code, and the
+// other in code 0 but for the greatest. Every float from the root of 0 to the largest floor. Positions increase with
+// the root, so that all others lie between.
 void check_every_floor() {
   const std::uint32_t first = bits_of(floor_of_zeros), last = bits_of(largest_floor), spacing = abridged ? 1009 : 1;
-  std::uint32_t most = 0, least_of_most = ~0u, least = ~0u, most_of_least = 0;
+  std::uint32_t wrong = 0, low = ~0u, high = 0;
   for (std::uint32_t b = first; b <= last; b += spacing) {
     const float floor = float_from_bits(b), per_code = (255.0f - 0x1p-16f) / (1.0f - floor), start = 511.5f - per_code;
-    const std::uint32_t high = bits_of(std::fma(1.0f, per_code, start)),
-                        low = bits_of(std::fma(floor, per_code, start));
-    most = std::max(most, high), least_of_most = std::min(least_of_most, high);
-    least = std::min(least, low), most_of_least = std::max(most_of_least, low);
+    wrong += std::fma(1.0f, per_code, start) != 511.5f;
+    const std::uint32_t smallest = bits_of(std::fma(floor, per_code, start));
+    low = std::min(low, smallest), high = std::max(high, smallest);
   }
-  CHECK(most + most_noise < bits_of(512.0f), "the largest number's position is %a", double{float_from_bits(most)});
-  CHECK(least_of_most >= bits_of(511.5f) - 1, "a largest number's position is %a",
-        double{float_from_bits(least_of_most)});
-  CHECK(least + static_cast<std::uint32_t>(least_noise) >= bits_of(256.0f), "the smallest number's position is %a",
-        double{float_from_bits(least)});
-  CHECK(most_of_least <= bits_of(256.5f) + 3, "a smallest number's position is %a",
-        double{float_from_bits(most_of_least)});
+  CHECK(wrong == 0, "%u floors with which the root 1 lies elsewhere", wrong);
+  CHECK(low == bits_of(256.5f) && high == low + 1, "smallest numbers' positions: %a to %a",
+        double{float_from_bits(low)}, double{float_from_bits(high)});
+  CHECK(bits_of(511.5f) + most_noise < bits_of(512.0f) && bits_of(256.5f) + least_noise >= bits_of(256.0f), "noise");
   // That the scale is what was computed above.
   for (std::uint32_t b = first; b <= last; b += 1000003) {
     const float smallest = first_lane(unroot<3>(V(float_from_bits(b))));

@@ -197,18 +197,22 @@ void check_every_noise(const Kind &kind) {
   }
 }
 
-// Law: the vector loop of the words gives each element its own word, wherever it starts.
+// Law: the vector loop of the words gives each element its own word, wherever it starts, by groups or one by one.
 void check_words() {
+  static Words words;
   for (std::uint64_t start : {std::uint64_t{0}, std::uint64_t{8}, std::uint64_t{3}, (std::uint64_t{1} << 35) - 64,
                               (std::uint64_t{1} << 35) - 256, (std::uint64_t{1} << 35) - 61, std::uint64_t{1} << 61,
-                              ~std::uint64_t{0} - 500}) {
-    std::uint32_t words[ADAMW_BLOCK_SIZE];
-    fill_words(words, 0xABCDEF01u, start, ADAMW_BLOCK_SIZE);
-    for (unsigned i = 0; i < ADAMW_BLOCK_SIZE; ++i) {
-      CHECK(words[i] == word_by_definition(0xABCDEF01u, start + i), "word %u from %llu", i,
-            static_cast<unsigned long long>(start));
-      CHECK(words[i] == random_word(0xABCDEF01u, start + i), "random_word %u from %llu", i,
-            static_cast<unsigned long long>(start));
+                              (std::uint64_t{1} << 62) - 256}) {
+    words.fill(0xABCDEF01u, static_cast<std::int64_t>(start), ADAMW_BLOCK_SIZE);
+    for (unsigned at = 0; at < ADAMW_BLOCK_SIZE; at += lanes) {
+      std::uint32_t any[lanes], grouped[lanes];
+      store(any, words.of_any(static_cast<int>(at)));
+      store(grouped, words.grouped ? words.of_groups(static_cast<int>(at)) : words.of_any(static_cast<int>(at)));
+      for (unsigned i = 0; i < lanes; ++i) {
+        const std::uint32_t must = word_by_definition(0xABCDEF01u, start + at + i);
+        CHECK(any[i] == must && grouped[i] == must && random_word(0xABCDEF01u, start + at + i) == must,
+              "word %u from %llu", at + i, static_cast<unsigned long long>(start));
+      }
     }
   }
 }

@@ -176,9 +176,9 @@ void check_rows() {
     for (std::int64_t count : {0, 3})
       check_refused(adamw_step(&model.options, model.rows.data(), size, count), words, "rows");
   }
-  const adamw_status status = adamw_step(&model.options, model.rows.data(), largest, std::int64_t{1} << 55);
+  const adamw_status status = adamw_step(&model.options, model.rows.data(), largest, std::int64_t{1} << 54);
   CHECK(status == ADAMW_ERROR_INVALID_ARGUMENT && std::strstr(adamw_last_error(), "pass the end of memory") != nullptr,
-        "2^55 rows of 4096 bytes: status %d: %s", status, adamw_last_error());
+        "2^54 rows of 4096 bytes: status %d: %s", status, adamw_last_error());
   CHECK(model.contents() == before, "something was written");
 }
 

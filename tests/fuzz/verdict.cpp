@@ -150,7 +150,7 @@ Statuses step_errors(const StepCall &call, std::vector<Stretch> *stretches) {
   const adamw_step_options &o = *call.options;
   if (o.size != sizeof o) return errors | version;
   errors |= option_errors(o);
-  if (call.count < 0 || call.count > std::int64_t{1} << 55 || (call.count > 0 && call.tensors == nullptr))
+  if (call.count < 0 || call.count > std::int64_t{1} << 54 || (call.count > 0 && call.tensors == nullptr))
     errors |= invalid;
   if (reinterpret_cast<std::uintptr_t>(call.tensors) % alignof(adamw_tensor) != 0)
     errors |= call.count > 0 ? invalid : either;

@@ -77,6 +77,8 @@ class Reference:
 # ---- the codes of 8-bit state ----------------------------------------------------------------------------------------
 
 SMALLEST_SCALE = 2.0**-126
+LARGEST_FLOOR = 255 / 256
+ROOT_OF_ZERO = 1.125 * 2.0**-16  # the eighth root, as root() takes it
 ONE = 0x3F800000  # the bits of 1.0
 
 
@@ -111,15 +113,16 @@ class RootCodes:
         """With the scale and floor of a block."""
         largest = block.abs().max()
         if largest < SMALLEST_SCALE:
-            return cls(moment, 0.0, float(root(torch.zeros(1), 3)))
-        inverse = (1 / largest.double()).float()
-        return cls(moment, float(largest), float(root((block.abs().min() * inverse)[None], 3)))
+            return cls(moment, 0.0, ROOT_OF_ZERO)
+        smallest = root((block.abs().min() * (1 / largest.double()).float())[None], 3)
+        return cls(moment, float(largest), min(float(smallest), LARGEST_FLOOR))
 
     def decode(self, codes):
         codes = codes.double()
         if self.squared:
-            slope = (1 - self.floor) * _once(torch.tensor(1 / 255).double())
-            return power(_once(codes * slope.double() + self.floor.double()), 3) * self.absmax
+            floor = torch.where((self.floor >= ROOT_OF_ZERO) & (self.floor <= 1), self.floor, 0.0)
+            slope = (1 - floor) * _once(torch.tensor(1 / 255).double())
+            return power(_once(codes * slope.double() + floor.double()), 3) * self.absmax
         roots = _once(codes * float(torch.tensor(1 / 127)) + float(torch.tensor(-128 / 127)))
         return power(roots.abs(), 2) * roots.sign() * self.absmax
 
@@ -129,10 +132,10 @@ class RootCodes:
         if not self.squared:
             roots = root(scaled.abs(), 2).copysign(values)
             return _once(roots.double() * 127 + 384.5) - 256.5
-        width = (1 - self.floor).clamp_min(2.0**-24)
-        per_code = torch.tensor(255 - 2.0**-16) / width
-        found = _once((root(scaled, 3) - self.floor).double() * per_code.double() + 256.5) - 256.5
-        has_zeros = self.floor <= root(torch.zeros(1), 3)
+        per_code = torch.tensor(255 - 2.0**-16) / (1 - self.floor)
+        start = 511.5 - per_code
+        found = _once(root(scaled, 3).double() * per_code.double() + start.double()) - 256.5
+        has_zeros = self.floor <= ROOT_OF_ZERO
         return torch.where(scaled > 0, torch.maximum(found, has_zeros.float()), 0.0)
 
     def nearest(self, values):

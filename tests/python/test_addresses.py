@@ -313,7 +313,8 @@ def test_no_tensor_is_kept_by_what_is_remembered():
     assert not any(weakref.getweakrefcount(p) for p in params)
 
 
-def test_what_is_no_tensor_any_more_is_refused_by_name():
+@pytest.mark.parametrize("key", ["exp_avg_codes", "exp_avg_sq_floor"])
+def test_what_is_no_tensor_any_more_is_refused_by_name(key):
     """State that somebody has replaced by something else: nothing is stepped."""
     params = parameters(SHAPES)
     optimizer = pyadamw.AdamW8bit([(f"p{i}", p) for i, p in enumerate(params)], **OPTIONS)
@@ -321,11 +322,11 @@ def test_what_is_no_tensor_any_more_is_refused_by_name():
         give_gradients(params, step)
         optimizer.step()
     for wrong in (None, 3.0, "word", [1.0], torch.ones(5).to_sparse()):
-        kept, before = optimizer.state[params[3]]["exp_avg_codes"], [bits(p) for p in params]
-        optimizer.state[params[3]]["exp_avg_codes"] = wrong
+        kept, before = optimizer.state[params[3]][key], [bits(p) for p in params]
+        optimizer.state[params[3]][key] = wrong
         give_gradients(params, 3)
-        with pytest.raises(ValueError, match=r"'p3'.*exp_avg_codes"):
+        with pytest.raises(ValueError, match=rf"'p3'.*{key}"):
             optimizer.step()
         assert [bits(p) for p in params] == before
-        optimizer.state[params[3]]["exp_avg_codes"] = kept
+        optimizer.state[params[3]][key] = kept
         optimizer.step()

@@ -14,6 +14,7 @@ from harness import ROOT
 
 from pyadamw._native import cdef, constants, inspect_tensors, layout
 from pyadamw._options.options import OPTIONS
+from pyadamw._state import formats
 from pyadamw.paging import _BACKINGS
 
 HEADER = (ROOT / "include" / "adamw.h").read_text(encoding="utf-8")
@@ -56,6 +57,13 @@ def test_what_python_must_know_of_each():
     assert set(inspect_tensors._DTYPES) == set(constants.DTYPES)
     assert set(_BACKINGS) == set(constants.PLACES) - {"device"}
     assert all(isinstance(dtype, torch.dtype) for dtype in constants.DTYPES)
+
+
+def test_every_pointer_to_state_has_a_part():
+    """Where a row of the table points to is a parameter, a gradient, a step count, or a part of the state."""
+    pointers = {name for name, field in cdef.ffi.typeof("adamw_tensor").fields if field.type.kind == "pointer"}
+    assert set(formats.columns()) == pointers - {"param", "grad", "step_tensor"}
+    assert set(constants.MOMENTS) == set(formats.CODING.values())
 
 
 def test_kinds_are_those_of_the_formats():

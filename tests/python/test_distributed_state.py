@@ -49,7 +49,7 @@ def test_set_what_was_got(cls, flat):
 
 @pytest.mark.parametrize("cls", [pyadamw.AdamW8bit, pyadamw.PagedAdamW8bit])
 def test_a_checkpoint_takes_two_bytes_a_parameter(cls, tmp_path):
-    """2.03 of 8-bit state, and what the files themselves take."""
+    """2.05 of 8-bit state, and what the files themselves take."""
     net = torch.nn.Sequential(*(torch.nn.Linear(1024, 1024) for _ in range(4)))
     optimizer = cls(net.parameters())
     step(torch.nn.Sequential(torch.nn.Linear(100, 1024), net), optimizer, 0)

@@ -95,6 +95,17 @@ def test_expanded_and_shared_memory():
         expect_refusal([one, two], pyadamw.AdamW32bit(groups), "share memory")
 
 
+@pytest.mark.parametrize("other", ["exp_avg_sq_absmax", "max_exp_avg_sq_floor"])
+def test_state_that_shares_memory(other):
+    """Two tensors of the state in the same memory, as floors and scales could be, are refused by name."""
+    params = parameters([(40, 300)])
+    optimizer = pyadamw.AdamW8bit(params, amsgrad=True)
+    train(optimizer, params, 1)
+    optimizer.state[params[0]]["exp_avg_sq_floor"] = optimizer.state[params[0]][other]
+    give_gradients(params, 1)
+    expect_refusal(params, optimizer, rf"(?=.*'exp_avg_sq_floor')(?=.*'{other}').*share memory")
+
+
 def test_gradient_in_the_parameters_memory():
     """A gradient that is the parameter's own memory is refused by the library, and the message names the parameter."""
     params = parameters([(40,), (300,)])

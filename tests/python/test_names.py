@@ -25,6 +25,8 @@ FOREIGN = """
     hf manager model optimizer options params _init _options_init _INIT
 """
 
+GONE = {"CHANGELOG.md": {"codebook"}}  # what a text names because it is no longer there
+
 
 def read(path):
     return (ROOT / path).read_text(encoding="utf-8")
@@ -106,7 +108,8 @@ def test_names_exist(file):
     text = re.split(r"^## ", text, flags=re.M)[1] if file == "CHANGELOG.md" else text  # the latest version
     found = names_in(text)
     assert len(found) > 20
-    assert {name for snippet in found for name in missing(snippet, file == "CONTRIBUTING.md")} == set()
+    unknown = {name for snippet in found for name in missing(snippet, file == "CONTRIBUTING.md")}
+    assert unknown == GONE.get(file, set())
 
 
 MADE_UP = """

@@ -227,6 +227,7 @@ DAMAGES = {
     "truncated floors": (damage("exp_avg_sq_floor", lambda t: t[:-1]), "exp_avg_sq_floor"),
     "a floor above 1": (damage("exp_avg_sq_floor", lambda t: t + 1), "exp_avg_sq_floor"),
     "a negative floor": (damage("exp_avg_sq_floor", lambda t: -t), "exp_avg_sq_floor"),
+    "a floor that no block has": (damage("exp_avg_sq_floor", lambda t: t * 0 + 1e-6), "exp_avg_sq_floor"),
     "a floor of NaN": (damage("exp_avg_sq_floor", lambda t: t * float("nan")), "exp_avg_sq_floor"),
     "marks that differ": (damage("exp_avg_sq", 8), "exp_avg_sq = 8"),
     "integers": (damage("exp_avg_sq_codes", lambda t: t.long()), "exp_avg_sq_codes"),

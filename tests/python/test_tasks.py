@@ -15,7 +15,7 @@ twice as many fresh seeds show it again, with the same sign.
 
 That the two can fail is shown on digits, by the two rules of tasks.Degraded: rounding towards zero leaves the spread;
 rounding as peers do stays within it but has a trend. (Tensor-wise scales, block_wise=False, cannot serve for this: with
-sqrt(exp_avg_sq) stored and rounded stochastically they pass on digits.)
+exp_avg_sq rounded stochastically they pass on digits.)
 """
 
 import numpy as np

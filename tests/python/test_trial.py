@@ -95,11 +95,17 @@ DTYPE = {
     "libadamw/formats.h": [("#define ADAMW_DTYPE_TABLE(F)", ' F(ADAMW_TRIAL16, "trial16", 2)')],
     "libadamw/cpu/block_memory.h": [
         (
-            "ADAMW_INLINE V half_to_float(Dtype<ADAMW_FLOAT16>, I half) { return float16_to_float(half); }",
+            "ADAMW_INLINE void store_rounded(Dtype<ADAMW_FLOAT32>, void *, int, V, I) {}  // they are never rounded",
             """
-ADAMW_INLINE V half_to_float(Dtype<ADAMW_TRIAL16>, I half) { return bfloat16_to_float<V>(half); }
-ADAMW_INLINE I float_to_half(Dtype<ADAMW_TRIAL16>, V x) { return float_to_bfloat16(x); }
-ADAMW_INLINE I float_to_half(Dtype<ADAMW_TRIAL16>, V x, I word) { return float_to_bfloat16_stochastic(x, word); }""",
+ADAMW_INLINE V load_as(Dtype<ADAMW_TRIAL16>, const void *p, int i) {
+  return bfloat16_to_float<V>(load(half_words(p) + i));
+}
+ADAMW_INLINE void store_as(Dtype<ADAMW_TRIAL16>, void *p, int i, V x) {
+  store(static_cast<std::uint16_t *>(p) + i, float_to_bfloat16(x));
+}
+ADAMW_INLINE void store_rounded(Dtype<ADAMW_TRIAL16>, void *p, int i, V x, I word) {
+  store(static_cast<std::uint16_t *>(p) + i, float_to_bfloat16_stochastic(x, word));
+}""",
         )
     ],
     "libadamw/gpu/table.h": [("F(2, Float16)", " F(3, Trial16)")],
