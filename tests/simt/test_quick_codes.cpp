@@ -38,7 +38,7 @@ void check_floor(float floor) {
 
 int main() {
   for_each_code([](std::uint32_t code, const std::uint32_t *words, int j) {
-    const float quick = gpu::quick_exp_avg(words, j), value = 2.0f * decode_exp_avg<float>(code);
+    const float quick = gpu::quick_exp_avg(words, j), value = 0.125f * decode_exp_avg<float>(code);
     CHECK(bits_of(quick) == bits_of(value), "code %u: %a, not %a", code, static_cast<double>(quick),
           static_cast<double>(value));
   });

@@ -13,10 +13,11 @@ ADAMW_DEVICE float code_as_float(const std::uint32_t *codes, int j) {
   return from_bits(code_in_place(codes[j / 4], j % 4));
 }
 
-// Twice the value. With t * 2^-31 instead of t, shifting alone is unroot<2>() but for that factor: the bits that it
-// drops are those that unroot() subtracts, in all t but 0, which stays 0.
+// An eighth of the value. With t * 2^-32 instead of t, shifting alone is unroot<2>() but for that factor: the bits that
+// it drops are those that unroot() subtracts, in all t but 0, which stays 0. Eight times the factor that it is
+// multiplied by is always exact.
 ADAMW_DEVICE float quick_exp_avg(const std::uint32_t *codes, int j) {
-  const float t = fma(code_as_float(codes, j), (1.0f / 127.0f) * 0x1p102f, (-128.0f / 127.0f) * 0x1p-31f);
+  const float t = fma(code_as_float(codes, j), (1.0f / 127.0f) * 0x1p101f, (-128.0f / 127.0f) * 0x1p-32f);
   return from_bits(with_sign(bits(t) << 2, bits(t)));
 }
 

@@ -145,7 +145,6 @@ struct alignas(16) WarpRow {
       c = fresh;
       at = buffers_of(row);
       f = factors;
-      if (Eight) f.beta1 *= 0.5f;  // quick_exp_avg()
       blocks = row.blocks();
       number = row_number;
       plain = row.aligned != 0 && !head.skip_zeros && (Eight ? quick_range(factors) : quick_range(fresh));

@@ -183,7 +183,8 @@ struct Stream8 {
     const Factors8 f = mine.f;
     const StoredScale v{shuffle(raw.scale, 1), shuffle(raw.scale, 2)},
         x{Amsgrad ? shuffle(raw.scale, 3) : 0.0f, Amsgrad ? shuffle(raw.scale, 4) : 0.0f};
-    const OldFactors old = old_factors(f, shuffle(raw.scale, 0), v.absmax);
+    OldFactors old = old_factors(f, shuffle(raw.scale, 0), v.absmax);
+    old.exp_avg *= 8.0f;  // quick_exp_avg()
     const QuickLine line = quick_line(v.floor), max_line = quick_line(x.floor);
     s.odd = !has_quick_line(v) || (Amsgrad && !has_quick_line(x));
     for (int j = 0; j < each; ++j) {
