@@ -13,7 +13,7 @@
 
 namespace adamw {
 
-// The root of 0, as bits: less is taken for it, too.
+// The root of 0, as bits.
 ADAMW_INLINE constexpr std::uint32_t root_of_zero(int s) { return 0x3F800000u - (0x3F800000u >> s); }
 
 // s bits of `a` are dropped. Of 1, it is 1.
