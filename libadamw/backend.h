@@ -35,9 +35,7 @@ struct StepKind {
   bool amsgrad, stochastic_rounding, skip_zeros;
 
   // Whether random words are drawn, for which elements are told apart by their indices.
-  bool needs_indices() const {
-    return traits(state_format).is_random() || rounds_params();
-  }
+  bool needs_indices() const { return traits(state_format).is_random() || rounds_params(); }
   // Whether parameters are rounded by random words, too.
   bool rounds_params() const { return stochastic_rounding && param_dtype != ADAMW_FLOAT32; }
 };

@@ -17,8 +17,7 @@ struct Backend {
   adamw_status (*check_device)(const char *function, std::int32_t device);
   adamw_status (*step)(const StepPlan &);
   adamw_status (*quantize)(const QuantizePlan &, const float *source, std::uint8_t *codes, const ScaleArrays &scales);
-  adamw_status (*dequantize)(const QuantizePlan &, const std::uint8_t *codes, const ScaleArrays &scales,
-                             float *target);
+  adamw_status (*dequantize)(const QuantizePlan &, const std::uint8_t *codes, const ScaleArrays &scales, float *target);
 };
 
 extern const Backend cpu_backend;

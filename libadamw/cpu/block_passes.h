@@ -84,8 +84,8 @@ void quantize_as(Codes, const QuantizePlan &plan, const float *source, std::uint
 }
 
 template <class Codes>
-void dequantize_as(Codes, const QuantizePlan &plan, const std::uint8_t *codes, const ScaleArrays &scales,
-                   float *target, std::int64_t first, std::int64_t last) {
+void dequantize_as(Codes, const QuantizePlan &plan, const std::uint8_t *codes, const ScaleArrays &scales, float *target,
+                   std::int64_t first, std::int64_t last) {
   const FormatTraits format = traits(plan.format);
   Staged<std::uint8_t> in;
   Staged<float> out;
@@ -105,10 +105,10 @@ void dequantize_as(Codes, const QuantizePlan &plan, const std::uint8_t *codes, c
 }
 
 // Numbers that are kept as they are have no codes: check/ lets no plan with them through.
-void quantize_as(Float32Moments, const QuantizePlan &, const float *, std::uint8_t *, const ScaleArrays &, const Scale *,
-                 std::int64_t, std::int64_t) {}
-void dequantize_as(Float32Moments, const QuantizePlan &, const std::uint8_t *, const ScaleArrays &, float *, std::int64_t,
-                   std::int64_t) {}
+void quantize_as(Float32Moments, const QuantizePlan &, const float *, std::uint8_t *, const ScaleArrays &,
+                 const Scale *, std::int64_t, std::int64_t) {}
+void dequantize_as(Float32Moments, const QuantizePlan &, const std::uint8_t *, const ScaleArrays &, float *,
+                   std::int64_t, std::int64_t) {}
 
 void quantize(const QuantizePlan &plan, const float *source, std::uint8_t *codes, const ScaleArrays &scales,
               const Scale *given, std::int64_t first, std::int64_t last) {

@@ -49,8 +49,8 @@ ADAMW_INLINE std::uint32_t largest_of(const float *x, int n) {
 
 // Masked = false: the arithmetic alone. Masked = true leaves the moments of elements that are not stepped as they are.
 template <class Codes, bool Amsgrad, bool Masked, class Type>
-ADAMW_INLINE void update_moments(Type type, NewMoments &fresh, const Operands &o, const OldMoments &was, const Factors8 &f,
-                                 bool skip_zeros) {
+ADAMW_INLINE void update_moments(Type type, NewMoments &fresh, const Operands &o, const OldMoments &was,
+                                 const Factors8 &f, bool skip_zeros) {
   const OldFactors old = old_factors(f, was.scales.exp_avg.absmax, was.scales.exp_avg_sq.absmax);
   const PerMoment<CodeLine> lines =
       map_moments(Amsgrad, [](const PerScale<float> &scale) { return code_line(scale.floor); }, was.scales);
@@ -59,8 +59,8 @@ ADAMW_INLINE void update_moments(Type type, NewMoments &fresh, const Operands &o
   fresh.skipped = Masked ? o.padded : 0;
   for (int i = 0; i < o.padded; i += lanes) {
     const PerMoment<V> values = Codes::template decode<V>(
-        Amsgrad, map_moments(Amsgrad, [i](const Staged<std::uint8_t> &codes) { return load(codes.at + i); }, was.codes),
-        lines);
+        Amsgrad,
+        map_moments(Amsgrad, [i](const Staged<std::uint8_t> &codes) { return load(codes.at + i); }, was.codes), lines);
     const V raw = o.grad.floats(type, i);
     if (!Masked) {
       o.grad.prefetch(type, i);
@@ -110,7 +110,8 @@ ADAMW_INLINE void update_moments(Type type, NewMoments &fresh, const Operands &o
 template <class Codes, bool Amsgrad>
 ADAMW_ONCE void update_masked_moments(NewMoments &fresh, const Operands &o, const OldMoments &was, const Factors8 &f,
                                       bool skip_zeros) {
-  o.grad.dispatch([&](auto type) ADAMW_ALWAYS { update_moments<Codes, Amsgrad, true>(type, fresh, o, was, f, skip_zeros); });
+  o.grad.dispatch([&](auto type)
+                      ADAMW_ALWAYS { update_moments<Codes, Amsgrad, true>(type, fresh, o, was, f, skip_zeros); });
 }
 
 // Steps the parameters and encodes the moments. Common: none is zero, and groups of random words begin with the block.
@@ -125,8 +126,8 @@ ADAMW_INLINE void finish(Type type, Operands &o, OldMoments &was, const NewMomen
     if (Amsgrad) x.max_exp_avg_sq = load(fresh.moments.max_exp_avg_sq.at + i);
     const V p = o.params(type, i), next = update_param8(p, x.exp_avg, load(fresh.root.at + i), f);
     o.set_params(type, i, Masked ? select(not_equal(load(fresh.steps.at + i), V(0.0f)), next, p) : next);
-    const PerMoment<I> codes = Codes::template encode<!Common>(
-        Amsgrad, x, scales, noise_of(Common ? words.of_groups(i) : words.of_any(i)));
+    const PerMoment<I> codes =
+        Codes::template encode<!Common>(Amsgrad, x, scales, noise_of(Common ? words.of_groups(i) : words.of_any(i)));
     for_each_moment(
         Amsgrad, [i](Staged<std::uint8_t> &to, const I &code) { store_codes(to.at + i, code); }, was.codes, codes);
   }
@@ -135,8 +136,9 @@ ADAMW_INLINE void finish(Type type, Operands &o, OldMoments &was, const NewMomen
 // Any block: fewer have zeros than have none, and masks are rare.
 template <class Codes, bool Amsgrad, bool Masked>
 ADAMW_ONCE void finish_any(Operands &o, OldMoments &was, const NewMoments &fresh, const Factors8 &f,
-                             const PerMoment<Scale> &scales, const Words &words) {
-  o.dispatch_params([&](auto type) ADAMW_ALWAYS { finish<Codes, Amsgrad, Masked, false>(type, o, was, fresh, f, scales, words); });
+                           const PerMoment<Scale> &scales, const Words &words) {
+  o.dispatch_params([&](auto type)
+                        ADAMW_ALWAYS { finish<Codes, Amsgrad, Masked, false>(type, o, was, fresh, f, scales, words); });
 }
 
 template <class Codes, bool Amsgrad>
@@ -165,8 +167,8 @@ class BlockMoments {
     } else {
       scales = Codes::scales(Amsgrad, found());
       for_each_moment(
-          Amsgrad, [block](const ScaleArrays &to, const Scale &scale) { to.put(block, scale); },
-          scales_of(row_.tensor), scales);
+          Amsgrad, [block](const ScaleArrays &to, const Scale &scale) { to.put(block, scale); }, scales_of(row_.tensor),
+          scales);
     }
     const Words &words = random();
     if (masked) {
@@ -174,8 +176,9 @@ class BlockMoments {
     } else if (Codes::zeros(Amsgrad, scales) || !words.grouped) {
       finish_any<Codes, Amsgrad, false>(o, was_, fresh_, f_, scales, words);
     } else {
-      o.dispatch_params(
-          [&](auto type) ADAMW_ALWAYS { finish<Codes, Amsgrad, false, true>(type, o, was_, fresh_, f_, scales, words); });
+      o.dispatch_params([&](auto type) ADAMW_ALWAYS {
+        finish<Codes, Amsgrad, false, true>(type, o, was_, fresh_, f_, scales, words);
+      });
     }
     return fresh_.skipped;
   }
@@ -207,7 +210,8 @@ class BlockMoments {
   // With masks where the block needs them; returns whether it did.
   ADAMW_INLINE bool update(const Operands &o) {
     if (!kind_.skip_zeros) {
-      o.grad.dispatch([&](auto type) ADAMW_ALWAYS { update_moments<Codes, Amsgrad, false>(type, fresh_, o, was_, f_, false); });
+      o.grad.dispatch([&](auto type)
+                          ADAMW_ALWAYS { update_moments<Codes, Amsgrad, false>(type, fresh_, o, was_, f_, false); });
       if (fresh_.largest.exp_avg_sq <= 0x7F7FFFFFu) return false;
     }
     update_masked_moments<Codes, Amsgrad>(fresh_, o, was_, f_, kind_.skip_zeros);
@@ -217,9 +221,7 @@ class BlockMoments {
   ADAMW_INLINE PerMoment<Extremes> found() const {
     return map_moments(
         Amsgrad,
-        [](std::uint32_t largest, std::uint32_t smallest) {
-          return Extremes{from_bits(largest), from_bits(smallest)};
-        },
+        [](std::uint32_t largest, std::uint32_t smallest) { return Extremes{from_bits(largest), from_bits(smallest)}; },
         fresh_.largest, fresh_.smallest);
   }
 

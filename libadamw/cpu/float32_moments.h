@@ -50,9 +50,8 @@ class BlockMoments<Float32Moments, Amsgrad> {
         for (int i = 0; i < o.padded; i += lanes) {
           const V x = Amsgrad ? load_lanes(at_.max_exp_avg_sq.at + i) : V(0.0f);
           body(type, i,
-               step_element32<Amsgrad>(o.params(type, i), o.grad.floats(grad_type, i),
-                                       load_lanes(at_.exp_avg.at + i), load_lanes(at_.exp_avg_sq.at + i), x,
-                                       row_.coefficients, kind_.skip_zeros));
+               step_element32<Amsgrad>(o.params(type, i), o.grad.floats(grad_type, i), load_lanes(at_.exp_avg.at + i),
+                                       load_lanes(at_.exp_avg_sq.at + i), x, row_.coefficients, kind_.skip_zeros));
         }
       });
     });

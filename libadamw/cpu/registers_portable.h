@@ -83,9 +83,7 @@ ADAMW_INLINE IntRegister register_max(IntRegister a, IntRegister b) { return cho
 ADAMW_INLINE IntRegister register_min(IntRegister a, IntRegister b) {
   return choose(ones_where(as_signed(a) < as_signed(b)), a, b);
 }
-ADAMW_INLINE IntRegister register_less_by(IntRegister a, std::uint32_t b) {
-  return (a - b) & ones_where(a != 0);
-}
+ADAMW_INLINE IntRegister register_less_by(IntRegister a, std::uint32_t b) { return (a - b) & ones_where(a != 0); }
 ADAMW_INLINE IntRegister register_shift_left(IntRegister a, int n) { return a << n; }
 ADAMW_INLINE IntRegister register_shift_right(IntRegister a, int n) { return a >> n; }
 ADAMW_INLINE IntRegister register_shift_right_signed(IntRegister a, int n) {
