@@ -201,10 +201,20 @@ class Degraded(pyadamw.AdamW32bit):
         torch._foreach_copy_(tensors, self.places)
 
 
+@functools.cache
+def _nearest_table(signed):
+    """The nearest value of a map for each number, by the upper half of its bits: a search takes four times as long."""
+    upper = torch.arange(1 << 16) << 16 | 0x8000  # in the middle of what has this half
+    numbers = upper.to(torch.int32).view(torch.float32).nan_to_num()
+    values = dynamic_maps.dynamic_map(signed)
+    return values[torch.bucketize(numbers, (values[1:] + values[:-1]) / 2)]
+
+
 def _nearest(values, moment):
-    signed = moment == "exp_avg"
-    codes, scales = dynamic_maps.encoded(values, signed)
-    return dynamic_maps.decoded(codes, scales, dynamic_maps.dynamic_map(signed), dynamic_maps.BLOCK)
+    blocks = values.view(-1, dynamic_maps.BLOCK)
+    scales = blocks.abs().amax(1, keepdim=True)
+    scaled = blocks / torch.where(scales > 0, scales, 1.0)
+    return _nearest_table(moment == "exp_avg")[scaled.view(torch.int32) >> 16 & 0xFFFF].mul_(scales).flatten()
 
 
 def _truncated(values, moment):
