@@ -51,13 +51,13 @@ ADAMW_INLINE V load_as(Dtype<ADAMW_FLOAT32>, const void *p, int i) { return load
 ADAMW_INLINE V load_as(Dtype<ADAMW_BFLOAT16>, const void *p, int i) {
   return bfloat16_to_float<V>(load(half_words(p) + i));
 }
-ADAMW_INLINE V load_as(Dtype<ADAMW_FLOAT16>, const void *p, int i) { return float16_to_float(load(half_words(p) + i)); }
+ADAMW_ONCE V load_as(Dtype<ADAMW_FLOAT16>, const void *p, int i) { return float16_to_float(load(half_words(p) + i)); }
 
 ADAMW_INLINE void store_as(Dtype<ADAMW_FLOAT32>, void *p, int i, V x) { store(static_cast<float *>(p) + i, x); }
 ADAMW_INLINE void store_as(Dtype<ADAMW_BFLOAT16>, void *p, int i, V x) {
   store(static_cast<std::uint16_t *>(p) + i, float_to_bfloat16(x));
 }
-ADAMW_INLINE void store_as(Dtype<ADAMW_FLOAT16>, void *p, int i, V x) {
+ADAMW_ONCE void store_as(Dtype<ADAMW_FLOAT16>, void *p, int i, V x) {
   store(static_cast<std::uint16_t *>(p) + i, float_to_float16(x));
 }
 
@@ -65,8 +65,18 @@ ADAMW_INLINE void store_rounded(Dtype<ADAMW_FLOAT32>, void *, int, V, I) {}  // 
 ADAMW_INLINE void store_rounded(Dtype<ADAMW_BFLOAT16>, void *p, int i, V x, I word) {
   store(static_cast<std::uint16_t *>(p) + i, float_to_bfloat16_stochastic(x, word));
 }
-ADAMW_INLINE void store_rounded(Dtype<ADAMW_FLOAT16>, void *p, int i, V x, I word) {
+ADAMW_ONCE void store_rounded(Dtype<ADAMW_FLOAT16>, void *p, int i, V x, I word) {
   store(static_cast<std::uint16_t *>(p) + i, float_to_float16_stochastic(x, word));
+}
+
+// In place of a dtype, whichever it is, by a call for each vector. Each dtype that a loop is compiled for is a copy of
+// the loop.
+struct AnyDtype {};
+
+ADAMW_RARE V load_any(adamw_dtype dtype, const void *p, int i) {
+  V x;
+  dispatch_dtype(dtype, [&](auto type) { x = load_as(type, p, i); });
+  return x;
 }
 
 // A block's parameters or gradients, in the dtype that they have: the memory itself, or a padded copy of a rest.
@@ -88,15 +98,25 @@ struct Elements {
     std::memcpy(copy, home, bytes);
     std::memset(copy + bytes, 0, static_cast<std::size_t>((padded - n) * size));
   }
-  // body(Dtype<dtype>{}), with which body calls the next two: loops are for one dtype.
+  // body(Dtype<dtype>{}), with which body calls those below: a loop is compiled for what most people train with, and
+  // once more for AnyDtype.
   template <class Body>
   ADAMW_INLINE void dispatch(const Body &body) const {
-    dispatch_dtype(dtype, body);
+    if constexpr (compact) {
+      body(AnyDtype{});
+    } else if (dtype == ADAMW_FLOAT32) {
+      body(Dtype<ADAMW_FLOAT32>{});
+    } else if (dtype == ADAMW_BFLOAT16) {
+      body(Dtype<ADAMW_BFLOAT16>{});
+    } else {
+      body(AnyDtype{});
+    }
   }
   template <class Type>
   ADAMW_INLINE V floats(Type type, int i) const {
     return load_as(type, at, i);
   }
+  ADAMW_INLINE V floats(AnyDtype, int i) const { return load_any(dtype, at, i); }
   template <class Type>
   ADAMW_INLINE void store(Type type, int i, V x) {
     store_as(type, at, i, x);
@@ -106,6 +126,7 @@ struct Elements {
     constexpr int size = traits(Type::value).bytes, line = 64;
     for (int k = 0; k < lanes; k += line / size) prefetch_ahead(at, i + k, size);
   }
+  ADAMW_INLINE void prefetch(AnyDtype, int) const {}
   ADAMW_INLINE void commit() const {
     if (at != home) std::memcpy(home, copy, bytes);
   }
@@ -141,10 +162,17 @@ struct Words {
   ADAMW_INLINE I of_any(int i) const { return grouped ? of_groups(i) : load(all + i); }
 };
 
-// Rounds `padded` stepped parameters stochastically to where they belong.
-ADAMW_ONCE void round_params(Elements &to, const float *values, int padded, const Words &words) {
-  to.dispatch([&](auto type) {
-    for (int i = 0; i < padded; i += lanes) store_rounded(type, to.at, i, load(values + i), words.of_any(i));
+// Rounds `padded` stepped parameters to where they belong: stochastically, or without words to nearest.
+ADAMW_RARE void store_any(Elements &to, const float *values, int padded, const Words *words) {
+  dispatch_dtype(to.dtype, [&](auto type) {
+    for (int i = 0; i < padded; i += lanes) {
+      const V x = load(values + i);
+      if (words != nullptr) {
+        store_rounded(type, to.at, i, x, words->of_any(i));
+      } else {
+        store_as(type, to.at, i, x);
+      }
+    }
   });
 }
 

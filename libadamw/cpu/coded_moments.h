@@ -110,8 +110,7 @@ ADAMW_INLINE void update_moments(Type type, NewMoments &fresh, const Operands &o
 template <class Codes, bool Amsgrad>
 ADAMW_ONCE void update_masked_moments(NewMoments &fresh, const Operands &o, const OldMoments &was, const Factors8 &f,
                                       bool skip_zeros) {
-  o.grad.dispatch([&](auto type)
-                      ADAMW_ALWAYS { update_moments<Codes, Amsgrad, true>(type, fresh, o, was, f, skip_zeros); });
+  update_moments<Codes, Amsgrad, true>(AnyDtype{}, fresh, o, was, f, skip_zeros);
 }
 
 // Steps the parameters and encodes the moments. Common: none is zero, and groups of random words begin with the block.
@@ -119,12 +118,12 @@ template <class Codes, bool Amsgrad, bool Masked, bool Common, class Type>
 ADAMW_INLINE void finish(Type type, Operands &o, OldMoments &was, const NewMoments &fresh, const Factors8 &f,
                          const PerMoment<Scale> &scales, const Words &words) {
   for (int i = 0; i < o.padded; i += lanes) {
-    if (Common) o.prefetch_params(type, i);
+    if (Common) o.param.prefetch(type, i);
     PerMoment<V> x;
     x.exp_avg = load(fresh.moments.exp_avg.at + i);
     x.exp_avg_sq = load(fresh.moments.exp_avg_sq.at + i);
     if (Amsgrad) x.max_exp_avg_sq = load(fresh.moments.max_exp_avg_sq.at + i);
-    const V p = o.params(type, i), next = update_param8(p, x.exp_avg, load(fresh.root.at + i), f);
+    const V p = o.param.floats(type, i), next = update_param8(p, x.exp_avg, load(fresh.root.at + i), f);
     o.set_params(type, i, Masked ? select(not_equal(load(fresh.steps.at + i), V(0.0f)), next, p) : next);
     const PerMoment<I> codes =
         Codes::template encode<!Common>(Amsgrad, x, scales, noise_of(Common ? words.of_groups(i) : words.of_any(i)));
@@ -137,8 +136,7 @@ ADAMW_INLINE void finish(Type type, Operands &o, OldMoments &was, const NewMomen
 template <class Codes, bool Amsgrad, bool Masked>
 ADAMW_ONCE void finish_any(Operands &o, OldMoments &was, const NewMoments &fresh, const Factors8 &f,
                            const PerMoment<Scale> &scales, const Words &words) {
-  o.dispatch_params([&](auto type)
-                        ADAMW_ALWAYS { finish<Codes, Amsgrad, Masked, false>(type, o, was, fresh, f, scales, words); });
+  finish<Codes, Amsgrad, Masked, false>(AnyDtype{}, o, was, fresh, f, scales, words);
 }
 
 template <class Codes, bool Amsgrad>
@@ -196,14 +194,12 @@ class BlockMoments {
           seen = {std::max(seen.largest, now.largest), std::min(seen.smallest, now.smallest)};
         },
         all.found, found());
-    o.dispatch_params([&](auto type) ADAMW_ALWAYS {
-      for (int i = 0; i < o.padded; i += lanes) {
-        const V root = adamw::load(fresh_.root.at + i);
-        const M steps = not_equal(adamw::load(fresh_.steps.at + i), V(0.0f));
-        squares.add(select(steps, change8(adamw::load(fresh_.moments.exp_avg.at + i), root, f), V(0.0f)),
-                    o.params(type, i));
-      }
-    });
+    for (int i = 0; i < o.padded; i += lanes) {
+      const V root = adamw::load(fresh_.root.at + i);
+      const M steps = not_equal(adamw::load(fresh_.steps.at + i), V(0.0f));
+      squares.add(select(steps, change8(adamw::load(fresh_.moments.exp_avg.at + i), root, f), V(0.0f)),
+                  o.param.floats(AnyDtype{}, i));
+    }
   }
 
  private:

@@ -22,11 +22,18 @@ class BlockMoments<Float32Moments, Amsgrad> {
 
   template <class Random>
   ADAMW_INLINE std::int64_t step(Operands &o, std::int64_t, const PerMoment<Scale> *, const Random &) {
-    each(o, [&](auto type, int i, const Stepped<V> &s) {
-      o.set_params(type, i, s.param);
-      store(at_.exp_avg.at + i, s.exp_avg);
-      store(at_.exp_avg_sq.at + i, s.exp_avg_sq);
-      if (Amsgrad) store(at_.max_exp_avg_sq.at + i, s.max_exp_avg_sq);
+    o.dispatch_params([&](auto type) {
+      const auto write = [&](int i, const Stepped<V> &s) {
+        o.set_params(type, i, s.param);
+        store(at_.exp_avg.at + i, s.exp_avg);
+        store(at_.exp_avg_sq.at + i, s.exp_avg_sq);
+        if (Amsgrad) store(at_.max_exp_avg_sq.at + i, s.max_exp_avg_sq);
+      };
+      if (o.grad.dtype == o.param.dtype) {
+        each(o, type, type, write);
+      } else {
+        each(o, type, AnyDtype{}, write);
+      }
     });
     return 0;
   }
@@ -36,25 +43,21 @@ class BlockMoments<Float32Moments, Amsgrad> {
   }
 
   ADAMW_INLINE void directions(const Operands &o, Measures &, Squares &squares) {
-    each(o, [&](auto type, int i, const Stepped<V> &s) { squares.add(s.direction, o.params(type, i)); });
+    const AnyDtype any;
+    each(o, any, any, [&](int i, const Stepped<V> &s) { squares.add(s.direction, o.param.floats(any, i)); });
   }
 
  private:
   static ADAMW_INLINE V load_lanes(const float *p) { return adamw::load(p); }
 
-  // body(the parameter's dtype, i, what elements i, i + 1, ... become) for all vectors of a block.
-  template <class Body>
-  ADAMW_INLINE void each(const Operands &o, const Body &body) const {
-    o.dispatch_params([&](auto type) {
-      o.grad.dispatch([&](auto grad_type) {
-        for (int i = 0; i < o.padded; i += lanes) {
-          const V x = Amsgrad ? load_lanes(at_.max_exp_avg_sq.at + i) : V(0.0f);
-          body(type, i,
-               step_element32<Amsgrad>(o.params(type, i), o.grad.floats(grad_type, i), load_lanes(at_.exp_avg.at + i),
-                                       load_lanes(at_.exp_avg_sq.at + i), x, row_.coefficients, kind_.skip_zeros));
-        }
-      });
-    });
+  // body(i, what elements i, i + 1, ... become) for all vectors of a block. `param`, `grad`: their dtypes.
+  template <class Param, class Grad, class Body>
+  ADAMW_INLINE void each(const Operands &o, Param param, Grad grad, const Body &body) const {
+    for (int i = 0; i < o.padded; i += lanes) {
+      const V x = Amsgrad ? load_lanes(at_.max_exp_avg_sq.at + i) : V(0.0f);
+      body(i, step_element32<Amsgrad>(o.param.floats(param, i), o.grad.floats(grad, i), load_lanes(at_.exp_avg.at + i),
+                                      load_lanes(at_.exp_avg_sq.at + i), x, row_.coefficients, kind_.skip_zeros));
+    }
   }
 
   const StepKind &kind_;

@@ -11,12 +11,10 @@ namespace {
 // Parameters and gradients of one block.
 struct Operands {
   Elements param, grad;
-  alignas(64) float stepped[ADAMW_BLOCK_SIZE];  // parameters that random words round afterwards
+  alignas(64) float stepped[ADAMW_BLOCK_SIZE];  // parameters that commit() rounds, if they are `staged`
   std::int64_t begin;
   int n, padded;
-  bool random;
-
-  struct Unrounded {};  // in place of a dtype: parameters of any, which commit() will round
+  bool random, staged;
 
   ADAMW_INLINE void place(const Row &row, std::int64_t block) {
     const BlockLayout::Place place = row.blocks.place(block);
@@ -28,41 +26,31 @@ struct Operands {
     param.load(row.tensor.param, kind.param_dtype, begin, n, padded);
     grad.load(row.tensor.grad, kind.grad_dtype, begin, n, padded);
     random = kind.rounds_params();
+    staged = false;
   }
-  // body(type), with which body calls the next two.
+  // body(the parameters' dtype), with which body calls the next two: AnyDtype where random words round them.
   template <class Body>
   ADAMW_INLINE void dispatch_params(const Body &body) const {
     if (random) {
-      body(Unrounded{});
+      body(AnyDtype{});
     } else {
       param.dispatch(body);
     }
   }
   template <class Type>
-  ADAMW_INLINE V params(Type type, int i) const {
-    return param.floats(type, i);
-  }
-  ADAMW_INLINE V params(Unrounded, int i) const {
-    V x;
-    param.dispatch([&](auto type) { x = param.floats(type, i); });
-    return x;
-  }
-  template <class Type>
-  ADAMW_INLINE void prefetch_params(Type type, int i) const {
-    param.prefetch(type, i);
-  }
-  ADAMW_INLINE void prefetch_params(Unrounded, int) const {}
-  template <class Type>
   ADAMW_INLINE void set_params(Type type, int i, V x) {
     param.store(type, i, x);
   }
-  ADAMW_INLINE void set_params(Unrounded, int i, V x) { store(stepped + i, x); }
+  ADAMW_INLINE void set_params(AnyDtype, int i, V x) {
+    store(stepped + i, x);
+    staged = true;
+  }
 
   // Takes the stepped parameters back. `index`: of the first, in the unsharded tensor; `words` is scratch.
   ADAMW_INLINE void commit(const Coefficients &c, std::int64_t index, Words &words) {
-    if (random) {
-      words.fill(c.param_key, index, padded);
-      round_params(param, stepped, padded, words);
+    if (staged) {
+      if (random) words.fill(c.param_key, index, padded);
+      store_any(param, stepped, padded, random ? &words : nullptr);
     }
     param.commit();
   }

@@ -5,6 +5,9 @@
 
 #include "../numerics/math.h"
 
+// What stands in the file once for every target, because it is not on the common path.
+#define ADAMW_RARE __attribute__((noinline))
+
 #define ADAMW_REGISTERS for (int i = 0; i < registers; ++i)
 
 namespace adamw {
@@ -35,7 +38,9 @@ struct M {
 #ifdef ADAMW_ONCE
 using GivenV = const V &;
 using GivenI = const I &;
+constexpr bool compact = true;  // no loops for the common cases alone, either
 #else
+constexpr bool compact = false;
 #define ADAMW_ONCE ADAMW_INLINE
 using GivenV = V;
 using GivenI = I;
