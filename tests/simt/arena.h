@@ -12,14 +12,18 @@ namespace simt {
 
 class Arena {
  public:
-  // In its middle, the upper half of addresses changes.
+  // In its middle, the upper half of addresses changes. Cut out of what is long enough to have such a place: at a fixed
+  // address there may be something else, such as the shadow of a sanitizer.
   Arena() {
-    constexpr std::uintptr_t half = std::uintptr_t{1} << 32;
-    for (std::uintptr_t middle = 64 * half; memory_ == MAP_FAILED && middle < 512 * half; middle += half) {
-      memory_ = mmap(reinterpret_cast<void *>(middle - bytes / 2), bytes, PROT_READ | PROT_WRITE,
-                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
-    }
-    if (memory_ == MAP_FAILED) std::perror("simt: mmap"), std::abort();
+    constexpr std::uintptr_t half = std::uintptr_t{1} << 32, whole = half + bytes;
+    void *const map = mmap(nullptr, whole, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (map == MAP_FAILED) std::perror("simt: mmap"), std::abort();
+    const auto start = reinterpret_cast<std::uintptr_t>(map);
+    const std::uintptr_t begin = (start + bytes / 2 + half - 1) / half * half - bytes / 2, end = begin + bytes;
+    memory_ = reinterpret_cast<void *>(begin);
+    if (begin != start) munmap(map, begin - start);
+    if (end != start + whole) munmap(reinterpret_cast<void *>(end), start + whole - end);
+    open();
   }
   Arena(const Arena &) = delete;
   Arena &operator=(const Arena &) = delete;
@@ -53,7 +57,7 @@ class Arena {
 
  private:
   static constexpr std::size_t bytes = std::size_t{256} << 20;
-  void *memory_ = MAP_FAILED;
+  void *memory_;
   std::size_t used_ = 0, live_ = 0;
   bool is_closed_ = false;
 };
