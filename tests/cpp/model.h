@@ -23,7 +23,8 @@ inline adamw_step_options step_options(adamw_state_format format = ADAMW_STATE_F
   return o;
 }
 
-struct Model {
+// What a tensor of a step consists of.
+struct TensorBuffers {
   enum Buffer {
     param,
     grad,
@@ -38,6 +39,9 @@ struct Model {
     history,
     buffer_count
   };
+};
+
+struct Model : TensorBuffers {
   adamw_step_options options;
   std::vector<std::vector<Bytes>> memory;  // [tensor][buffer]
   std::vector<adamw_tensor> rows;

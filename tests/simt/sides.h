@@ -58,21 +58,7 @@ class Guarded {
 };
 
 // The tensors of one side.
-struct Side {
-  enum Buffer {
-    param,
-    grad,
-    exp_avg,
-    exp_avg_sq,
-    max_exp_avg_sq,
-    absmax0,
-    absmax1,
-    absmax2,
-    floor1,
-    floor2,
-    history,
-    buffer_count
-  };
+struct Side : TensorBuffers {
   adamw_step_options options;
   std::vector<TensorShape> shapes;
   std::vector<std::vector<Guarded>> memory;  // [tensor][buffer]
