@@ -8,7 +8,7 @@
 namespace adamw {
 
 struct QuantizePlan;  // backend.h
-struct ScaleArrays;   // formats.h
+struct ScaleArrays;   // numerics/moments.h
 struct StepPlan;
 
 // One row of the table per device kind; a build without a device has no row for it.

@@ -134,12 +134,6 @@ inline bool is_state_format(std::int32_t raw) {
 constexpr PerMoment<const char *> moment_names{"exp_avg", "exp_avg_sq", "max_exp_avg_sq"};
 constexpr PerMoment<void *adamw_tensor::*> moment_fields{&adamw_tensor::exp_avg, &adamw_tensor::exp_avg_sq,
                                                          &adamw_tensor::max_exp_avg_sq};
-
-// What a moment has beside its codes: a number of each kind for each block, or for the tensor. exp_avg has no floor.
-template <class T>
-struct PerScale {
-  T absmax, floor;
-};
 constexpr PerMoment<PerScale<const char *>> scale_names{{"exp_avg_absmax", nullptr},
                                                         {"exp_avg_sq_absmax", "exp_avg_sq_floor"},
                                                         {"max_exp_avg_sq_absmax", "max_exp_avg_sq_floor"}};
@@ -162,16 +156,6 @@ ADAMW_INLINE void for_each_scale(bool amsgrad, const Body &body) {
 }
 
 inline PerMoment<void *> moments_of(const adamw_tensor &t) { return {t.exp_avg, t.exp_avg_sq, t.max_exp_avg_sq}; }
-
-// A moment's arrays of scales. floor is null where it has none.
-struct ScaleArrays : PerScale<float *> {
-  PerScale<float> at(std::int64_t i) const { return {absmax[i], floor != nullptr ? floor[i] : 0.0f}; }
-  template <class Scale>
-  void put(std::int64_t i, const Scale &scale) const {
-    absmax[i] = scale.absmax;
-    if (floor != nullptr) floor[i] = scale.floor;
-  }
-};
 inline PerMoment<ScaleArrays> scales_of(const adamw_tensor &t) {
   return {{{t.exp_avg_absmax, nullptr}},
           {{t.exp_avg_sq_absmax, t.exp_avg_sq_floor}},

@@ -176,10 +176,6 @@ PerMoment<Scale> scales_as(Codes, bool amsgrad, const PerMoment<Extremes> &found
 }
 PerMoment<Scale> scales_as(Float32Moments, bool, const PerMoment<Extremes> &) { return {}; }  // it has none
 
-Extremes both(const Extremes &a, const Extremes &b) {
-  return {std::max(a.largest, b.largest), std::min(a.smallest, b.smallest)};
-}
-
 // Scales the rows' step sizes for max_unorm and finds the tensor-wise scales of the new moments.
 adamw_status measure_rows(const Kernels &kernels, const StepPlan &plan, Scratch &scratch) {
   const auto measure = [&](const Part *parts, std::int64_t count) {

@@ -41,7 +41,7 @@ ADAMW_INLINE Extremes extremes_of_block(const float *x, int n, int padded, adamw
     store(magnitudes + i, a);
     largest.see(bits(a));
   }
-  return {from_bits(largest.value()), from_bits(smallest_of(magnitudes, n))};
+  return {from_bits(largest.value()), from_bits(extreme_of<Smallest>(magnitudes, n))};
 }
 
 Extremes extremes(const QuantizePlan &plan, const float *source, std::int64_t first, std::int64_t last) {
@@ -51,8 +51,7 @@ Extremes extremes(const QuantizePlan &plan, const float *source, std::int64_t fi
     const auto [begin, n] = plan.blocks.place(block);
     const int padded = (n + lanes - 1) & ~(lanes - 1);
     x.load(const_cast<float *>(source) + begin, n, padded, 0.0f);
-    const Extremes now = extremes_of_block(x.at, n, padded, plan.moment);
-    seen = {std::max(seen.largest, now.largest), std::min(seen.smallest, now.smallest)};
+    seen = both(seen, extremes_of_block(x.at, n, padded, plan.moment));
   }
   return seen;
 }
@@ -94,7 +93,7 @@ void dequantize_as(Codes, const QuantizePlan &plan, const std::uint8_t *codes, c
     const int padded = (n + lanes - 1) & ~(lanes - 1);
     in.load(const_cast<std::uint8_t *>(codes) + begin, n, padded, 0);
     out.place(target + begin, n, padded);
-    const PerScale<float> scale = scales.at(format.scale_of(block));
+    const StoredScale scale = scales.at(format.scale_of(block));
     for (int i = 0; i < padded; i += lanes) {
       const I code = load(in.at + i);
       store(out.at + i,

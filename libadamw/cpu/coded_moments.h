@@ -27,24 +27,18 @@ struct NewMoments {
 // The codes of a block in reach, and the scales that they have.
 struct OldMoments {
   PerMoment<Staged<std::uint8_t>> codes;
-  PerMoment<PerScale<float>> scales;
+  PerMoment<StoredScale> scales;
 };
 
-// The largest or the smallest of n numbers that are not negative, as bits. pick(a, b): which of two it is.
-template <class Extreme, class Pick>
-ADAMW_INLINE std::uint32_t extreme_of(const float *x, int n, const Pick &pick) {
+// The largest or the smallest of n numbers that are not negative, as bits.
+template <class Extreme>
+ADAMW_INLINE std::uint32_t extreme_of(const float *x, int n) {
   Extreme extreme;
   int i = 0;
   for (; i + lanes <= n; i += lanes) extreme.see(bits(load(x + i)));
   std::uint32_t found = extreme.value();
-  for (; i < n; ++i) found = pick(found, bits(x[i]));
+  for (; i < n; ++i) found = Extreme::pick(found, bits(x[i]));
   return found;
-}
-ADAMW_INLINE std::uint32_t smallest_of(const float *x, int n) {
-  return extreme_of<Smallest>(x, n, [](std::uint32_t a, std::uint32_t b) { return std::min(a, b); });
-}
-ADAMW_INLINE std::uint32_t largest_of(const float *x, int n) {
-  return extreme_of<Largest>(x, n, [](std::uint32_t a, std::uint32_t b) { return std::max(a, b); });
 }
 
 // Masked = false: the arithmetic alone. Masked = true leaves the moments of elements that are not stepped as they are.
@@ -53,7 +47,7 @@ ADAMW_INLINE void update_moments(Type type, NewMoments &fresh, const Operands &o
                                  const Factors8 &f, bool skip_zeros) {
   const OldFactors old = old_factors(f, was.scales.exp_avg.absmax, was.scales.exp_avg_sq.absmax);
   const PerMoment<CodeLine> lines =
-      map_moments(Amsgrad, [](const PerScale<float> &scale) { return code_line(scale.floor); }, was.scales);
+      map_moments(Amsgrad, [](const StoredScale &scale) { return code_line(scale.floor); }, was.scales);
   PerMoment<Largest> largest;
   PerMoment<Smallest> smallest;
   fresh.skipped = Masked ? o.padded : 0;
@@ -98,11 +92,11 @@ ADAMW_INLINE void update_moments(Type type, NewMoments &fresh, const Operands &o
   fresh.largest = map_moments(true, [](const Largest &one) { return one.value(); }, largest);
   fresh.smallest = map_moments(true, [](const Smallest &one) { return one.value(); }, smallest);
   if (o.n != o.padded) {  // what pads a block is no number of it
-    fresh.smallest.exp_avg_sq = smallest_of(fresh.moments.exp_avg_sq.at, o.n);
-    if (Amsgrad) fresh.smallest.max_exp_avg_sq = smallest_of(fresh.moments.max_exp_avg_sq.at, o.n);
+    fresh.smallest.exp_avg_sq = extreme_of<Smallest>(fresh.moments.exp_avg_sq.at, o.n);
+    if (Amsgrad) fresh.smallest.max_exp_avg_sq = extreme_of<Smallest>(fresh.moments.max_exp_avg_sq.at, o.n);
     // It has the smallest of the old numbers, so it is the largest only where it does not decay and they do.
-    if (Masked) fresh.largest.exp_avg_sq = largest_of(fresh.moments.exp_avg_sq.at, o.n);
-    if (Masked && Amsgrad) fresh.largest.max_exp_avg_sq = largest_of(fresh.moments.max_exp_avg_sq.at, o.n);
+    if (Masked) fresh.largest.exp_avg_sq = extreme_of<Largest>(fresh.moments.exp_avg_sq.at, o.n);
+    if (Masked && Amsgrad) fresh.largest.max_exp_avg_sq = extreme_of<Largest>(fresh.moments.max_exp_avg_sq.at, o.n);
   }
 }
 
@@ -149,7 +143,7 @@ class BlockMoments {
     const std::int64_t scale = format_.scale_of(block);
     for_each_moment(
         Amsgrad,
-        [&](Staged<std::uint8_t> &at, PerScale<float> &old, void *base, const ScaleArrays &scales, std::uint8_t zero) {
+        [&](Staged<std::uint8_t> &at, StoredScale &old, void *base, const ScaleArrays &scales, std::uint8_t zero) {
           at.load(static_cast<std::uint8_t *>(base) + o.begin, o.n, o.padded, zero);
           old = scales.at(scale);
         },
@@ -188,12 +182,7 @@ class BlockMoments {
   ADAMW_INLINE void directions(const Operands &o, Measures &all, Squares &squares) {
     const Factors8 f = direction_factors8(row_.coefficients);
     update_masked_moments<Codes, Amsgrad>(fresh_, o, was_, f, kind_.skip_zeros);
-    for_each_moment(
-        Amsgrad,
-        [](Extremes &seen, const Extremes &now) {
-          seen = {std::max(seen.largest, now.largest), std::min(seen.smallest, now.smallest)};
-        },
-        all.found, found());
+    for_each_moment(Amsgrad, [](Extremes &seen, const Extremes &now) { seen = both(seen, now); }, all.found, found());
     for (int i = 0; i < o.padded; i += lanes) {
       const V root = adamw::load(fresh_.root.at + i);
       const M steps = not_equal(adamw::load(fresh_.steps.at + i), V(0.0f));

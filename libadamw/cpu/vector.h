@@ -159,17 +159,22 @@ ADAMW_INLINE int count(M m) {
   return n;
 }
 
-// The largest of all lanes seen so far, unsigned. One register, however many a vector has: they are short where it is
-// used.
+// One register of a vector's, by an operation on two. One, however many a vector has: they are short where it is used.
+template <class Operation>
+ADAMW_INLINE IntRegister folded(I a, const Operation &operation) {
+  for (int width = registers / 2; width > 0; width /= 2) {
+    for (int i = 0; i < width; ++i) a.v[i] = operation(a.v[i], a.v[i + width]);
+  }
+  return a.v[0];
+}
+
+// The largest of all lanes seen so far, unsigned.
 struct Largest {
   IntRegister one = register_set(0u);
 
-  ADAMW_INLINE void see(I a) {
-    for (int width = registers / 2; width > 0; width /= 2) {
-      for (int i = 0; i < width; ++i) a.v[i] = register_max(a.v[i], a.v[i + width]);
-    }
-    one = register_max(one, a.v[0]);
-  }
+  static ADAMW_INLINE IntRegister of_two(IntRegister a, IntRegister b) { return register_max(a, b); }
+  static ADAMW_INLINE std::uint32_t pick(std::uint32_t a, std::uint32_t b) { return a > b ? a : b; }
+  ADAMW_INLINE void see(I a) { one = of_two(one, folded(a, of_two)); }
   ADAMW_INLINE std::uint32_t value() const { return register_reduce_max(one); }
 };
 
@@ -177,12 +182,9 @@ struct Largest {
 struct Smallest {
   IntRegister one = register_set(0x7FFFFFFFu);
 
-  ADAMW_INLINE void see(I a) {
-    for (int width = registers / 2; width > 0; width /= 2) {
-      for (int i = 0; i < width; ++i) a.v[i] = register_min(a.v[i], a.v[i + width]);
-    }
-    one = register_min(one, a.v[0]);
-  }
+  static ADAMW_INLINE IntRegister of_two(IntRegister a, IntRegister b) { return register_min(a, b); }
+  static ADAMW_INLINE std::uint32_t pick(std::uint32_t a, std::uint32_t b) { return a < b ? a : b; }
+  ADAMW_INLINE void see(I a) { one = of_two(one, folded(a, of_two)); }
   ADAMW_INLINE std::uint32_t value() const {
     return 0x7FFFFFFFu - register_reduce_max(register_sub(register_set(0x7FFFFFFFu), one));
   }

@@ -275,7 +275,7 @@ QuantizeTable quantize_table(const QuantizePlan &plan, float *floats, std::uint8
   t.blocks = plan.blocks;
   t.floats = floats;
   t.codes = codes;
-  t.scales = {scales.absmax, scales.floor};
+  t.scales = scales;
   t.global_offset = plan.global_offset;
   t.key = plan.key;
   t.is_signed = plan.moment == ADAMW_MOMENT_EXP_AVG;

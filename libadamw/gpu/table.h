@@ -19,20 +19,6 @@ constexpr int coefficient_sets = 8;                              // different on
 constexpr int run_sets = 8;                                      // different IndexRuns in a launch
 constexpr std::int64_t max_items = (std::int64_t{1} << 31) - 1;  // blocks of a launch: kernels count them in 32 bits
 
-// What a moment of a block, or of a tensor, has beside its codes, and the arrays of that. exp_avg has no floors.
-struct StoredScale {
-  float absmax, floor;
-};
-struct ScaleBuffers {
-  float *absmax, *floor;
-
-  ADAMW_INLINE StoredScale at(std::int64_t i) const { return {absmax[i], floor != nullptr ? floor[i] : 0.0f}; }
-  ADAMW_INLINE void put(std::int64_t i, const Scale &scale) const {
-    absmax[i] = scale.absmax;
-    if (floor != nullptr) floor[i] = scale.floor;
-  }
-};
-
 // What a pass over a whole tensor left for its step.
 struct RowResult {
   float clip, unorm;                  // factors
@@ -69,10 +55,10 @@ struct alignas(16) AllBuffers : Buffers {
   float *max_exp_avg_sq_absmax, *max_exp_avg_sq_floor;
 
   ADAMW_INLINE PerMoment<void *> moments() const { return {exp_avg, exp_avg_sq, max_exp_avg_sq}; }
-  ADAMW_INLINE PerMoment<ScaleBuffers> scales() const {
-    return {{exp_avg_absmax, nullptr},
-            {exp_avg_sq_absmax, exp_avg_sq_floor},
-            {max_exp_avg_sq_absmax, max_exp_avg_sq_floor}};
+  ADAMW_INLINE PerMoment<ScaleArrays> scales() const {
+    return {{{exp_avg_absmax, nullptr}},
+            {{exp_avg_sq_absmax, exp_avg_sq_floor}},
+            {{max_exp_avg_sq_absmax, max_exp_avg_sq_floor}}};
   }
 };
 ADAMW_INLINE AllBuffers buffers_of(const LaunchRow &row) { return {row, nullptr, nullptr, nullptr}; }
@@ -134,7 +120,7 @@ struct QuantizeTable {
   BlockLayout blocks;
   float *floats;
   std::uint8_t *codes;
-  ScaleBuffers scales;
+  ScaleArrays scales;
   FoundExtremes *found;  // before; tensor-wise quantization only
   std::int64_t global_offset;
   std::uint32_t key;

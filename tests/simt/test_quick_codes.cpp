@@ -22,7 +22,7 @@ void for_each_code(const Body &body) {
 }
 
 void check_floor(float floor) {
-  const gpu::StoredScale scale{0.5f, floor};
+  const StoredScale scale{0.5f, floor};
   const bool takes = gpu::has_quick_line(scale);
   CHECK(takes == (floor >= 0x1.2p-16f && floor <= 1.0f), "floor %a", static_cast<double>(floor));
   if (!takes) return;

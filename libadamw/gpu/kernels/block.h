@@ -93,7 +93,7 @@ struct Block {
 
   ADAMW_DEVICE PerMoment<StoredScale> stored_scales(bool tensorwise) const {
     if (tensorwise) return head.results[number].old_scales;
-    return map_moments(amsgrad(), [this](const ScaleBuffers &all) { return all.at(block); }, at.scales());
+    return map_moments(amsgrad(), [this](const ScaleArrays &all) { return all.at(block); }, at.scales());
   }
 
   // The scales of the new moments from their extremes in this block; written where this block is to.
@@ -103,7 +103,7 @@ struct Block {
     // A tensor's one scale is written with its first block: nothing else of this launch reads it.
     if (lane == 0 && (!tensorwise || block == 0)) {
       for_each_moment(
-          Amsgrad, [this](const ScaleBuffers &to, const Scale &scale) { to.put(block, scale); }, at.scales(), s);
+          Amsgrad, [this](const ScaleArrays &to, const Scale &scale) { to.put(block, scale); }, at.scales(), s);
     }
     return s;
   }

@@ -89,7 +89,7 @@ struct Measure {
     if constexpr (Eight) {
       const std::int64_t number = head.tensorwise ? 0 : block;
       const OldScales was = old_scales<Amsgrad>(
-          map_moments(Amsgrad, [&](const ScaleBuffers &all) { return all.at(number); }, at.scales()));
+          map_moments(Amsgrad, [&](const ScaleArrays &all) { return all.at(number); }, at.scales()));
       const PerMoment<StoredScale> &scale = was.stored;
       const RawCodes raw = load_codes<Amsgrad>(at, begin, n, lane);
       const Factors8 f = direction_factors8(c);
@@ -158,7 +158,7 @@ struct Measure {
       if (head.tensorwise) {
         result.scales = RootCodes::scales(Amsgrad, found);
         result.old_scales =
-            map_moments(Amsgrad, [](const ScaleBuffers &all) { return all.at(0); }, buffers_of(row).scales());
+            map_moments(Amsgrad, [](const ScaleArrays &all) { return all.at(0); }, buffers_of(row).scales());
       }
     }
   }

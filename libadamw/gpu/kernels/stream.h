@@ -121,7 +121,7 @@ struct Stream8 {
     count = reach(count, stride, at.grad, run.begin * G::size, block_size * G::size);
     for_each_moment(
         Amsgrad,
-        [&](const void *codes, const ScaleBuffers &scale) {
+        [&](const void *codes, const ScaleArrays &scale) {
           count = reach(count, stride, codes, run.begin, block_size);
           count = reach(count, stride, scale.absmax, std::int64_t{block} * 4, 4);
           if (scale.floor != nullptr) count = reach(count, stride, scale.floor, std::int64_t{block} * 4, 4);
