@@ -25,7 +25,7 @@ FOREIGN = """
     hf manager model optimizer options params _init _options_init _INIT
 """
 
-GONE = {"CHANGELOG.md": {"codebook", "adamw_codebook()"}}  # what a text names because it is no longer there
+GONE = {"CHANGELOG.md": {"codebook"}}  # what a text names because it is no longer there
 
 
 def read(path):
