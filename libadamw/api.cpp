@@ -2,7 +2,6 @@
 // exception out and trusts nobody; does no arithmetic on moments itself.
 #include <cinttypes>
 #include <cstdio>
-#include <vector>
 
 #include "check/sizes.h"
 #include "cpu/kernels.h"
@@ -98,8 +97,9 @@ void make_plan(const adamw_step_options &o, const adamw_tensor *tensors, std::in
     ++plan.count;
   }
   plan.kind = {static_cast<adamw_dtype>(o.param_dtype),         static_cast<adamw_dtype>(o.grad_dtype),
-               static_cast<adamw_state_format>(o.state_format), (o.flags & ADAMW_STEP_AMSGRAD) != 0,
-               (o.flags & ADAMW_STEP_STOCHASTIC_ROUNDING) != 0, (o.flags & ADAMW_STEP_SKIP_ZEROS) != 0};
+               static_cast<adamw_state_format>(o.state_format), o.remainder_bits,
+               (o.flags & ADAMW_STEP_AMSGRAD) != 0,             (o.flags & ADAMW_STEP_STOCHASTIC_ROUNDING) != 0,
+               (o.flags & ADAMW_STEP_SKIP_ZEROS) != 0};
   plan.percentile_clipping = o.percentile_clipping;
   plan.threads = o.num_threads > 0 ? o.num_threads : default_threads();
   plan.device = o.device;
@@ -146,45 +146,6 @@ adamw_status step(const adamw_step_options *options, const adamw_tensor *tensors
   const adamw_status status = paged ? paged_step(*o.pager, plan) : backend_of(o.device)->step(plan);
   workspace.used_for(count);
   return status;
-}
-
-QuantizePlan quantize_plan(const adamw_quantize_options &o) {
-  QuantizePlan plan{};
-  plan.moment = static_cast<adamw_moment>(o.moment);
-  plan.format = static_cast<adamw_state_format>(o.state_format);
-  plan.stochastic = o.rounding == ADAMW_ROUND_STOCHASTIC;
-  plan.blocks = block_layout(o.numel, o.row_length);
-  plan.key = static_cast<std::uint32_t>(random_keys(o.seed, o.step));
-  plan.global_offset = o.global_offset;
-  plan.threads = o.num_threads > 0 ? o.num_threads : default_threads();
-  plan.device = o.device;
-  plan.stream = o.stream;
-  return plan;
-}
-
-// The buffers of both directions: floats, codes, scales; `floats_written` tells which way.
-adamw_status check_quantize_buffers(const char *function, const adamw_quantize_options &o, const void *floats,
-                                    const void *codes, const ScaleArrays &kept, bool floats_written) {
-  const int64_t scales =
-      traits(static_cast<adamw_state_format>(o.state_format)).scales(block_layout(o.numel, o.row_length));
-  const int64_t floors = o.moment == ADAMW_MOMENT_EXP_AVG ? 0 : scales;
-  const auto interval = [](const void *p, int64_t bytes, const char *name) {
-    const auto begin = reinterpret_cast<std::uintptr_t>(p);
-    return Interval{begin, begin + static_cast<std::uintptr_t>(bytes), -1, name};
-  };
-  const char *name = floats_written ? "target" : "source";
-  if (adamw_status s = check_buffer(function, -1, name, floats, o.numel * 4, 4)) return s;
-  if (adamw_status s = check_buffer(function, -1, "codes", codes, o.numel, 1)) return s;
-  if (adamw_status s = check_buffer(function, -1, "absmax", kept.absmax, scales * 4, 4)) return s;
-  if (floors != 0) {
-    if (adamw_status s = check_buffer(function, -1, "floor", kept.floor, floors * 4, 4)) return s;
-  }
-  const Interval values = interval(floats, o.numel * 4, name);
-  const Interval state[] = {interval(codes, o.numel, "codes"), interval(kept.absmax, scales * 4, "absmax"),
-                            interval(kept.floor, floors * 4, "floor")};
-  const std::vector<Interval> all_values = by_address(&values, 1), all_state = by_address(state, floors != 0 ? 3 : 2);
-  return floats_written ? check_overlap(function, all_values, all_state)
-                        : check_overlap(function, all_state, all_values);
 }
 
 }  // namespace
@@ -236,13 +197,17 @@ adamw_status adamw_cpu_kernel(const char **name) {
 }
 
 adamw_status adamw_get_state_layout(adamw_state_format format, int64_t numel, int64_t row_length, int32_t amsgrad,
-                                    adamw_state_layout *layout) {
+                                    int32_t remainder_bits, adamw_state_layout *layout) {
   return guarded("adamw_get_state_layout", [&] {
     constexpr const char *function = "adamw_get_state_layout";
     if (layout == nullptr) return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: layout is NULL", function);
     const int32_t raw = raw_value(format);
     if (!is_state_format(raw)) {
       return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: format = %d: must be an adamw_state_format", function, raw);
+    }
+    if (!is_remainder(remainder_bits)) {
+      return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: remainder_bits = %d: must be 0 (off), 8 or 16", function,
+                  remainder_bits);
     }
     if (adamw_status s = check_layout(function, numel, row_length)) return s;
     const BlockLayout blocks = block_layout(numel, row_length);
@@ -251,8 +216,9 @@ adamw_status adamw_get_state_layout(adamw_state_format format, int64_t numel, in
     layout->absmax_count = kept.scales(blocks);
     layout->blocks_per_row = kept.scaling == Scaling::block ? blocks.blocks_per_row : 0;
     layout->floor_count = layout->absmax_count;
+    layout->remainder_bytes = numel * remainder_bits / 8;
     layout->total_bytes = (layout->moment_bytes + layout->absmax_count * 4) * (amsgrad != 0 ? 3 : 2) +
-                          layout->floor_count * 4 * (amsgrad != 0 ? 2 : 1);
+                          layout->floor_count * 4 * (amsgrad != 0 ? 2 : 1) + layout->remainder_bytes;
     return ADAMW_OK;
   });
 }
@@ -260,33 +226,4 @@ adamw_status adamw_get_state_layout(adamw_state_format format, int64_t numel, in
 adamw_status adamw_step(const adamw_step_options *options, const adamw_tensor *tensors, size_t tensor_size,
                         int64_t count) {
   return guarded("adamw_step", [&] { return step(options, tensors, tensor_size, count); });
-}
-
-// What a caller hands over for a moment: exp_avg has no floor.
-static ScaleArrays scale_arrays(const adamw_quantize_options &o, const float *absmax, const float *floor) {
-  return {{const_cast<float *>(absmax), o.moment == ADAMW_MOMENT_EXP_AVG ? nullptr : const_cast<float *>(floor)}};
-}
-
-adamw_status adamw_quantize(const adamw_quantize_options *options, const float *source, uint8_t *codes, float *absmax,
-                            float *floor) {
-  return guarded("adamw_quantize", [&] {
-    adamw_quantize_options o;
-    if (adamw_status s = check_quantize_options("adamw_quantize", options, o)) return s;
-    if (o.numel == 0) return ADAMW_OK;
-    const ScaleArrays scales = scale_arrays(o, absmax, floor);
-    if (adamw_status s = check_quantize_buffers("adamw_quantize", o, source, codes, scales, false)) return s;
-    return backend_of(o.device)->quantize(quantize_plan(o), source, codes, scales);
-  });
-}
-
-adamw_status adamw_dequantize(const adamw_quantize_options *options, const uint8_t *codes, const float *absmax,
-                              const float *floor, float *target) {
-  return guarded("adamw_dequantize", [&] {
-    adamw_quantize_options o;
-    if (adamw_status s = check_quantize_options("adamw_dequantize", options, o)) return s;
-    if (o.numel == 0) return ADAMW_OK;
-    const ScaleArrays scales = scale_arrays(o, absmax, floor);
-    if (adamw_status s = check_quantize_buffers("adamw_dequantize", o, target, codes, scales, true)) return s;
-    return backend_of(o.device)->dequantize(quantize_plan(o), codes, scales, target);
-  });
 }

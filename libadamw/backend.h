@@ -32,12 +32,14 @@ struct Row {
 struct StepKind {
   adamw_dtype param_dtype, grad_dtype;
   adamw_state_format state_format;
+  int remainder_bits;  // of master weights; 0: parameters are all there is
   bool amsgrad, stochastic_rounding, skip_zeros;
 
   // Whether random words are drawn, for which elements are told apart by their indices.
-  bool needs_indices() const { return traits(state_format).is_random() || rounds_params(); }
-  // Whether parameters are rounded by random words, too.
-  bool rounds_params() const { return stochastic_rounding && param_dtype != ADAMW_FLOAT32; }
+  bool needs_indices() const { return traits(state_format).is_random || rounds_params() || remainder_bits == 8; }
+  // Whether parameters are rounded by random words of their own.
+  bool rounds_params() const { return stochastic_rounding && param_dtype != ADAMW_FLOAT32 && remainder_bits == 0; }
+  std::int64_t remainder_bytes() const { return remainder_bits / 8; }
 };
 
 // Blocks [first, last) of a row of the plan. `row` may be a copy of it whose state is elsewhere, each block where its
@@ -82,6 +84,16 @@ struct QuantizePlan {
   BlockLayout blocks;
   std::uint32_t key;
   std::int64_t global_offset;
+  int threads, device;
+  void *stream;
+};
+
+// Parameters, remainders and the weights that they make, in one direction or the other.
+struct SplitPlan {
+  int remainder_bits;
+  bool stochastic;
+  std::int64_t numel, global_offset;
+  std::uint32_t key;
   int threads, device;
   void *stream;
 };

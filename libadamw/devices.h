@@ -9,6 +9,7 @@ namespace adamw {
 
 struct QuantizePlan;  // backend.h
 struct ScaleArrays;   // numerics/moments.h
+struct SplitPlan;
 struct StepPlan;
 
 // One row of the table per device kind; a build without a device has no row for it.
@@ -18,6 +19,8 @@ struct Backend {
   adamw_status (*step)(const StepPlan &);
   adamw_status (*quantize)(const QuantizePlan &, const float *source, std::uint8_t *codes, const ScaleArrays &scales);
   adamw_status (*dequantize)(const QuantizePlan &, const std::uint8_t *codes, const ScaleArrays &scales, float *target);
+  adamw_status (*split)(const SplitPlan &, const float *weights, std::uint16_t *param, void *remainder);
+  adamw_status (*join)(const SplitPlan &, const std::uint16_t *param, const void *remainder, float *weights);
 };
 
 extern const Backend cpu_backend;

@@ -1,4 +1,4 @@
-// Owns THE tables: one row a dtype, one row a state format. Everything that depends on either asks here, and where code
+// Owns THE tables: one row a dtype, one row a width of remainders, one row a state format. Everything that depends on either asks here, and where code
 // must differ it is chosen by dispatch_dtype() or dispatch_format(), whose switch has no default: what is added to
 // adamw.h without a row, or without its code in some place, does not compile. Knows no arithmetic.
 #pragma once
@@ -61,21 +61,58 @@ inline bool is_dtype(std::int32_t raw) {
 #undef ADAMW_IS
 }
 
+// ---- remainders of parameters (numerics/master_weights.h) ----
+
+// F(bits, the type of one in memory)
+#define ADAMW_REMAINDER_TABLE(F) \
+  F(8, std::int8_t)              \
+  F(16, std::int16_t)
+
+// A width of remainders as a type.
+template <int remainder_bits>
+struct Remainder;
+#define ADAMW_REMAINDER(bits, T)      \
+  template <>                         \
+  struct Remainder<bits> {            \
+    static constexpr int value = bits; \
+    using Type = T;                   \
+  };
+ADAMW_REMAINDER_TABLE(ADAMW_REMAINDER)
+#undef ADAMW_REMAINDER
+
+// body(Remainder<bits>{}), if there are any.
+template <class Body>
+ADAMW_INLINE void dispatch_remainder(int remainder_bits, const Body &body) {
+#define ADAMW_CASE(bits, T) \
+  if (remainder_bits == bits) return body(Remainder<bits>{});
+  ADAMW_REMAINDER_TABLE(ADAMW_CASE)
+#undef ADAMW_CASE
+}
+
+// Whether a number that a caller passes is a width, or 0.
+inline bool is_remainder(std::int32_t raw) {
+#define ADAMW_IS(bits, T) raw == bits ||
+  return ADAMW_REMAINDER_TABLE(ADAMW_IS) raw == 0;
+#undef ADAMW_IS
+}
+
 // ---- formats of the state ----
 
 // Which part of a tensor has a scale for each of its moments.
 enum class Scaling { none, block, tensor };
 
-// How the numbers of a moment are kept. A coding's class is all of its arithmetic (numerics/codes.h has them).
-struct Float32Moments {};  // as they are
-struct RootCodes;          // numerics/root_codes.h
+// How the numbers of a moment are kept. A coding's class is all of its arithmetic.
+template <adamw_dtype dtype>
+struct Numbers {};  // as numbers of a dtype
+struct RootCodes;   // numerics/root_codes.h
 
 // F(value of adamw_state_format, its coding, the coding's name in those of the GPU's kernels, bytes of an element in
-// each moment, what has a scale)
-#define ADAMW_STATE_FORMAT_TABLE(F)                              \
-  F(ADAMW_STATE_FLOAT32, Float32Moments, "32", 4, Scaling::none) \
-  F(ADAMW_STATE_BLOCK8, RootCodes, "8", 1, Scaling::block)       \
-  F(ADAMW_STATE_TENSOR8, RootCodes, "8", 1, Scaling::tensor)
+// each moment, what has a scale, whether it rounds by random words)
+#define ADAMW_STATE_FORMAT_TABLE(F)                                         \
+  F(ADAMW_STATE_FLOAT32, Numbers<ADAMW_FLOAT32>, "32", 4, Scaling::none, false) \
+  F(ADAMW_STATE_BLOCK8, RootCodes, "8", 1, Scaling::block, true)            \
+  F(ADAMW_STATE_TENSOR8, RootCodes, "8", 1, Scaling::tensor, true)          \
+  F(ADAMW_STATE_BFLOAT16, Numbers<ADAMW_BFLOAT16>, "16", 2, Scaling::none, true)
 
 template <class Coding>
 struct CodingOf {
@@ -86,11 +123,10 @@ struct FormatTraits {
   const char *kernel_name;
   int bytes;
   Scaling scaling;
+  bool is_random;  // it rounds by random words, for which elements are told apart by their indices
 
   // Whether the largest numbers of a whole tensor must be known before it can be stepped.
   constexpr bool is_measured() const { return scaling == Scaling::tensor; }
-  // Whether it rounds by random words, for which elements are told apart by their indices.
-  constexpr bool is_random() const { return scaling != Scaling::none; }
   constexpr bool has_scales() const { return scaling != Scaling::none; }
   // The number of scales of one moment, and where among them that of a block is.
   std::int64_t scales(const BlockLayout &blocks) const {
@@ -101,9 +137,9 @@ struct FormatTraits {
 
 constexpr FormatTraits traits(adamw_state_format format) {
   switch (format) {
-#define ADAMW_CASE(value, Coding, kernel, bytes, scaling) \
-  case value:                                             \
-    return {kernel, bytes, scaling};
+#define ADAMW_CASE(value, Coding, kernel, bytes, scaling, is_random) \
+  case value:                                                        \
+    return {kernel, bytes, scaling, is_random};
     ADAMW_STATE_FORMAT_TABLE(ADAMW_CASE)
 #undef ADAMW_CASE
   }
@@ -114,8 +150,8 @@ constexpr FormatTraits traits(adamw_state_format format) {
 template <class Body>
 ADAMW_INLINE decltype(auto) dispatch_format(adamw_state_format format, const Body &body) {
   switch (format) {
-#define ADAMW_CASE(value, Coding, kernel, bytes, scaling) \
-  case value:                                             \
+#define ADAMW_CASE(value, Coding, kernel, bytes, scaling, is_random) \
+  case value:                                                        \
     return body(CodingOf<Coding>{});
     ADAMW_STATE_FORMAT_TABLE(ADAMW_CASE)
 #undef ADAMW_CASE
@@ -123,8 +159,22 @@ ADAMW_INLINE decltype(auto) dispatch_format(adamw_state_format format, const Bod
   __builtin_unreachable();  // check/ has let no other value through
 }
 
+// The same of a format that has scales.
+template <class Body>
+ADAMW_INLINE decltype(auto) dispatch_scaled_format(adamw_state_format format, const Body &body) {
+  switch (format) {
+#define ADAMW_CASE(value, Coding, kernel, bytes, scaling, is_random)               \
+  case value:                                                                      \
+    if constexpr (scaling != Scaling::none) return body(CodingOf<Coding>{});       \
+    break;
+    ADAMW_STATE_FORMAT_TABLE(ADAMW_CASE)
+#undef ADAMW_CASE
+  }
+  __builtin_unreachable();  // whoever asks has seen to it that it has some
+}
+
 inline bool is_state_format(std::int32_t raw) {
-#define ADAMW_IS(value, Coding, kernel, bytes, scaling) raw == value ||
+#define ADAMW_IS(value, Coding, kernel, bytes, scaling, is_random) raw == value ||
   return ADAMW_STATE_FORMAT_TABLE(ADAMW_IS) false;
 #undef ADAMW_IS
 }

@@ -28,6 +28,10 @@ adamw_status adamw_quantize_options_init(adamw_quantize_options *options, size_t
   return adamw::set("adamw_quantize_options_init", options, size, ADAMW_QUANTIZE_OPTIONS_INIT);
 }
 
+adamw_status adamw_split_options_init(adamw_split_options *options, size_t size) {
+  return adamw::set("adamw_split_options_init", options, size, ADAMW_SPLIT_OPTIONS_INIT);
+}
+
 adamw_status adamw_pager_options_init(adamw_pager_options *options, size_t size) {
   return adamw::set("adamw_pager_options_init", options, size, ADAMW_PAGER_OPTIONS_INIT);
 }

@@ -29,6 +29,8 @@ PagedRows::PagedRows(const char *function, const StepPlan &plan, Pager::Session 
         fields_[field_count_++] = {name, field, nullptr, format.bytes};
       },
       moment_names, moment_fields);
+  if (kind.remainder_bits != 0)
+    fields_[field_count_++] = {"param_remainder", &adamw_tensor::param_remainder, nullptr, kind.remainder_bytes()};
   if (format.scaling != Scaling::block) return;  // the single scale of a tensor is used where it lies
   for_each_scale(kind.amsgrad, [&](const char *name, ScaleField field) {
     fields_[field_count_++] = {name, nullptr, field, sizeof(float)};
@@ -68,15 +70,15 @@ adamw_status PagedRows::cut(bool measured) {
       if (adamw_status s = session_.find(f->in(row.tensor), bytes, {row.number, f->name}, &buffer)) return s;
       buffers_.push_back(buffer);
       if (buffer == nullptr) continue;
-      whole += cost_of(bytes);
+      whole += cost_of(bytes, f->unit);
     }
-    // Of blocks [first, last). One block costs two pages for each buffer, and the smallest window has room for that.
+    // Of blocks [first, last). The smallest window has room for those of one block.
     const Buffer *const *const buffers = buffers_.data() + buffers_.size() - static_cast<std::size_t>(field_count_);
     const auto cost = [&](std::int64_t first, std::int64_t last) {
       if (last - first == row.blocks.count) return whole;
       std::int64_t sum = 0;
       for (int f = 0; f < field_count_; ++f) {
-        if (buffers[f] != nullptr) sum += cost_of(fields_[f].bytes(row, first, last));
+        if (buffers[f] != nullptr) sum += cost_of(fields_[f].bytes(row, first, last), fields_[f].unit);
       }
       return sum;
     };
@@ -161,8 +163,8 @@ void PagedRows::point(std::size_t k, Window *window) const {
       if (buffer_of(span.row, f) == nullptr) continue;  // it does not move
       const Field &field = fields_[f];
       void *pointer = moved(window->loan.pieces[next++].usable, field.offset(row, span.first));
-      if (field.moment != nullptr) {
-        row.tensor.*field.moment = pointer;
+      if (field.elements != nullptr) {
+        row.tensor.*field.elements = pointer;
       } else {
         row.tensor.*field.scales = static_cast<float *>(pointer);
       }

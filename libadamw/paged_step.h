@@ -24,8 +24,9 @@ class PagedRows final : public Windows {
   std::int64_t elements_done() const { return elements_done_; }
 
  private:
-  static constexpr int max_fields = 8;
-  static_assert(max_fields * cost_of(block_size * 4) <= smallest_chunk, "a block has room in every window");
+  static constexpr int max_elements = 4, max_scales = 5, max_fields = max_elements + max_scales;
+  static_assert(max_elements * cost_of(block_size * 4, 1) + max_scales * cost_of(4, 4) <= smallest_chunk,
+                "a block has room in every window");
 
   // Blocks of one row.
   struct Span {
@@ -34,16 +35,16 @@ class PagedRows final : public Windows {
   // A buffer of state that every row has.
   struct Field {
     const char *name;
-    void *adamw_tensor::*moment;
+    void *adamw_tensor::*elements;
     float *adamw_tensor::*scales;  // one of the two
     std::int64_t unit;             // bytes of an element, or of a block
 
     void *in(const adamw_tensor &tensor) const {
-      return moment != nullptr ? tensor.*moment : static_cast<void *>(tensor.*scales);
+      return elements != nullptr ? tensor.*elements : static_cast<void *>(tensor.*scales);
     }
     // Where block `first`'s part begins, and how long those up to `last` are.
     std::int64_t offset(const Row &row, std::int64_t first) const {
-      return (moment != nullptr ? element(row, first) : first) * unit;
+      return (elements != nullptr ? element(row, first) : first) * unit;
     }
     std::int64_t bytes(const Row &row, std::int64_t first, std::int64_t last) const {
       return offset(row, last) - offset(row, first);

@@ -21,6 +21,7 @@ adamw_status check_rows(const adamw_step_options &options, const adamw_tensor *t
                         CheckMemory &memory);
 adamw_status check_quantize_options(const char *function, const adamw_quantize_options *options,
                                     adamw_quantize_options &o);
+adamw_status check_split_options(const char *function, const adamw_split_options *options, adamw_split_options &o);
 adamw_status check_device(const char *function, int32_t device);
 adamw_status check_layout(const char *function, int64_t numel, int64_t row_length);
 adamw_status refuse_buffer(const char *function, int64_t row, const char *field, const void *pointer, int64_t bytes,

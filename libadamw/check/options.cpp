@@ -24,9 +24,19 @@ adamw_status invalid(const char *function, const char *field, double value, cons
 
 bool is_finite_at_least_zero(double x) { return x >= 0.0 && std::isfinite(x); }
 
-adamw_status check_common(const char *function, int32_t threads, int32_t reserved) {
+// Where a call computes.
+adamw_status check_place(const char *function, int32_t device, int32_t threads) {
+  if (device < -1) return invalid(function, "device", device, "-1 (CPU) or a CUDA device number");
+  if (adamw_status s = check_device(function, device)) return s;
   if (threads < 0) return invalid(function, "num_threads", threads, "0 (the default) or a number of threads");
-  if (reserved != 0) return invalid(function, "reserved", reserved, "0");
+  return ADAMW_OK;
+}
+
+// The key of stochastic rounding, for elements from `offset` on.
+adamw_status check_key(const char *function, int64_t step, int64_t offset, int64_t numel) {
+  if (step < 0) return invalid(function, "step", static_cast<double>(step), "at least 0");
+  if (offset < 0 || offset > max_bytes - numel)
+    return invalid(function, "global_offset", static_cast<double>(offset), "in 0 ... 2^62 - numel");
   return ADAMW_OK;
 }
 
@@ -61,9 +71,11 @@ adamw_status check_step_options(const adamw_step_options *options, adamw_step_op
   if (o.percentile_clipping < 1 || o.percentile_clipping > 100) {
     return bad("percentile_clipping", o.percentile_clipping, "in 1 ... 100 (100 is off)");
   }
-  if (o.device < -1) return bad("device", o.device, "-1 (CPU) or a CUDA device number");
-  if (adamw_status s = check_device(step_name, o.device)) return s;
-  if (adamw_status s = check_common(step_name, o.num_threads, o.reserved)) return s;
+  if (!is_remainder(o.remainder_bits)) return bad("remainder_bits", o.remainder_bits, "0 (off), 8 or 16");
+  if (o.remainder_bits != 0 && o.param_dtype != ADAMW_BFLOAT16) {
+    return bad("remainder_bits", o.remainder_bits, "0 unless param_dtype is ADAMW_BFLOAT16");
+  }
+  if (adamw_status s = check_place(step_name, o.device, o.num_threads)) return s;
   if (adamw_status s = check_buffer(step_name, -1, "options.grad_scale", o.grad_scale, 0, 4)) return s;
   if (adamw_status s = check_buffer(step_name, -1, "options.found_inf", o.found_inf, 0, 4)) return s;
   if (adamw_status s = check_buffer(step_name, -1, "options.skipped", o.skipped, 0, 8)) return s;
@@ -128,14 +140,21 @@ adamw_status check_quantize_options(const char *function, const adamw_quantize_o
   }
   if (o.rounding != ADAMW_ROUND_NEAREST && o.rounding != ADAMW_ROUND_STOCHASTIC)
     return bad("rounding", o.rounding, "an adamw_rounding");
-  if (o.device < -1) return bad("device", o.device, "-1 (CPU) or a CUDA device number");
-  if (adamw_status s = check_device(function, o.device)) return s;
-  if (o.step < 0) return bad("step", static_cast<double>(o.step), "at least 0");
-  if (adamw_status s = check_common(function, o.num_threads, o.reserved)) return s;
+  if (adamw_status s = check_place(function, o.device, o.num_threads)) return s;
+  if (o.reserved != 0) return bad("reserved", o.reserved, "0");
   if (adamw_status s = check_layout(function, o.numel, o.row_length)) return s;
-  if (o.global_offset < 0 || o.global_offset > max_bytes - o.numel)
-    return bad("global_offset", static_cast<double>(o.global_offset), "in 0 ... 2^62 - numel");
-  return ADAMW_OK;
+  return check_key(function, o.step, o.global_offset, o.numel);
+}
+
+adamw_status check_split_options(const char *function, const adamw_split_options *options, adamw_split_options &o) {
+  if (adamw_status s = read_options(function, options, ADAMW_SPLIT_OPTIONS_INIT, o)) return s;
+  if (o.remainder_bits == 0 || !is_remainder(o.remainder_bits))
+    return invalid(function, "remainder_bits", o.remainder_bits, "8 or 16");
+  if (o.rounding != ADAMW_ROUND_NEAREST && o.rounding != ADAMW_ROUND_STOCHASTIC)
+    return invalid(function, "rounding", o.rounding, "an adamw_rounding");
+  if (adamw_status s = check_place(function, o.device, o.num_threads)) return s;
+  if (adamw_status s = check_layout(function, o.numel, o.numel)) return s;
+  return check_key(function, o.step, o.global_offset, o.numel);
 }
 
 }  // namespace adamw

@@ -46,6 +46,7 @@ adamw_status over_stretches(const adamw_step_options &options, const adamw_tenso
   const bool amsgrad = (options.flags & ADAMW_STEP_AMSGRAD) != 0;
   const int64_t param_size = traits(static_cast<adamw_dtype>(options.param_dtype)).bytes,
                 grad_size = traits(static_cast<adamw_dtype>(options.grad_dtype)).bytes;
+  const int64_t remainder = options.remainder_bits / 8;
   const int64_t history = options.percentile_clipping < 100 ? ADAMW_GNORM_HISTORY : 0;
   const std::pair<const void *, const char *> counters[] = {{options.skipped, "options.skipped"},
                                                             {options.rows_stepped, "options.rows_stepped"}};
@@ -110,6 +111,9 @@ adamw_status over_stretches(const adamw_step_options &options, const adamw_tenso
       if (state == ADAMW_OK) state = written(name, t.*field, scales, 4);
     });
     if (state != ADAMW_OK) return state;
+    if (remainder != 0) {
+      if (adamw_status s = written("param_remainder", t.param_remainder, t.numel, remainder)) return s;
+    }
     if (adamw_status s = written("gnorm_history", t.gnorm_history, history, 4)) return s;
   }
   const std::pair<const void *, const char *> scalars[] = {{options.grad_scale, "options.grad_scale"},

@@ -19,6 +19,8 @@ inline constexpr size_t min_size<adamw_step_options> = offsetof(adamw_step_optio
 template <>
 inline constexpr size_t min_size<adamw_quantize_options> = offsetof(adamw_quantize_options, stream);
 template <>
+inline constexpr size_t min_size<adamw_split_options> = offsetof(adamw_split_options, stream);
+template <>
 inline constexpr size_t min_size<adamw_pager_options> = offsetof(adamw_pager_options, reserve_bytes);
 template <>
 inline constexpr size_t min_size<adamw_pager_statistics> = offsetof(adamw_pager_statistics, bytes_in);

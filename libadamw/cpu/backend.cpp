@@ -170,12 +170,6 @@ void clip_gradients(const Kernels &kernels, const StepPlan &plan, Scratch &scrat
   }
 }
 
-template <class Codes>
-PerMoment<Scale> scales_as(Codes, bool amsgrad, const PerMoment<Extremes> &found) {
-  return Codes::scales(amsgrad, found);
-}
-PerMoment<Scale> scales_as(Float32Moments, bool, const PerMoment<Extremes> &) { return {}; }  // it has none
-
 // Scales the rows' step sizes for max_unorm and finds the tensor-wise scales of the new moments.
 adamw_status measure_rows(const Kernels &kernels, const StepPlan &plan, Scratch &scratch) {
   const auto measure = [&](const Part *parts, std::int64_t count) {
@@ -194,9 +188,11 @@ adamw_status measure_rows(const Kernels &kernels, const StepPlan &plan, Scratch 
     all.param_squares = ordered_sum(count, [part](std::int64_t s) { return part[s].param_squares; });
     all.found = {nothing_found, nothing_found, nothing_found};
     for (std::int64_t s = 0; s < count; ++s) all.found = map_moments(true, both, all.found, part[s].found);
-    scratch.scales[static_cast<std::size_t>(i)] = dispatch_format(plan.kind.state_format, [&](auto coding) {
-      return scales_as(typename decltype(coding)::Type{}, plan.kind.amsgrad, all.found);
-    });
+    if (traits(plan.kind.state_format).is_measured()) {
+      scratch.scales[static_cast<std::size_t>(i)] = dispatch_scaled_format(plan.kind.state_format, [&](auto coding) {
+        return decltype(coding)::Type::scales(plan.kind.amsgrad, all.found);
+      });
+    }
     Coefficients &c = plan.rows[i].coefficients;
     c.negative_step_size *= unorm_factor(all, c.bc1, plan.max_unorm);
   }
@@ -256,12 +252,6 @@ adamw_status step(const StepPlan &plan) {
 
 // ---- quantization alone ----
 
-template <class Codes>
-Scale scale_as(Codes, bool is_signed, const Extremes &found) {
-  return Codes::scale_one(is_signed, found);
-}
-Scale scale_as(Float32Moments, bool, const Extremes &) { return {}; }  // check/ lets no plan with it through
-
 adamw_status quantize(const QuantizePlan &plan, const float *source, std::uint8_t *codes, const ScaleArrays &scales) {
   const char *error;
   const Kernels *kernels = active_kernels(&error);
@@ -276,8 +266,8 @@ adamw_status quantize(const QuantizePlan &plan, const float *source, std::uint8_
       while (!found.compare_exchange_weak(seen, both(seen, now))) {
       }
     });
-    scale = dispatch_format(plan.format, [&](auto coding) {
-      return scale_as(typename decltype(coding)::Type{}, plan.moment == ADAMW_MOMENT_EXP_AVG, found.load());
+    scale = dispatch_scaled_format(plan.format, [&](auto coding) {
+      return decltype(coding)::Type::scale_one(plan.moment == ADAMW_MOMENT_EXP_AVG, found.load());
     });
     given = &scale;
     scales.put(0, scale);
@@ -298,10 +288,40 @@ adamw_status dequantize(const QuantizePlan &plan, const std::uint8_t *codes, con
   return ADAMW_OK;
 }
 
+// ---- master weights alone ----
+
+// body(first, last) for stretches of so many elements, each of whole blocks.
+template <class Body>
+void over_elements(std::int64_t numel, int threads, const Body &body) {
+  over_blocks({0, blocks_in(numel)}, threads, [&](std::int64_t, std::int64_t first, std::int64_t last) {
+    body(first * block_size, std::min(last * block_size, numel));
+  });
+}
+
+adamw_status split(const SplitPlan &plan, const float *weights, std::uint16_t *param, void *remainder) {
+  const char *error;
+  const Kernels *kernels = active_kernels(&error);
+  if (kernels == nullptr) return fail(ADAMW_ERROR_UNSUPPORTED, "adamw_split_weights: %s", error);
+  over_elements(plan.numel, plan.threads, [&](std::int64_t first, std::int64_t last) {
+    kernels->split(plan, weights, param, remainder, first, last);
+  });
+  return ADAMW_OK;
+}
+
+adamw_status join(const SplitPlan &plan, const std::uint16_t *param, const void *remainder, float *weights) {
+  const char *error;
+  const Kernels *kernels = active_kernels(&error);
+  if (kernels == nullptr) return fail(ADAMW_ERROR_UNSUPPORTED, "adamw_join_weights: %s", error);
+  over_elements(plan.numel, plan.threads, [&](std::int64_t first, std::int64_t last) {
+    kernels->join(plan, param, remainder, weights, first, last);
+  });
+  return ADAMW_OK;
+}
+
 adamw_status check_device(const char *, std::int32_t) { return ADAMW_OK; }
 
 }  // namespace
 
-const Backend cpu_backend = {"cpu", check_device, step, quantize, dequantize};
+const Backend cpu_backend = {"cpu", check_device, step, quantize, dequantize, split, join};
 
 }  // namespace adamw

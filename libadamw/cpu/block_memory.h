@@ -79,17 +79,14 @@ ADAMW_RARE V load_any(adamw_dtype dtype, const void *p, int i) {
   return x;
 }
 
-// A block's parameters or gradients, in the dtype that they have: the memory itself, or a padded copy of a rest.
-// Converted where they are used, because a pass of their own would cost a quarter of a step.
-struct Elements {
-  alignas(64) unsigned char copy[ADAMW_BLOCK_SIZE * sizeof(float)];
+// A block's elements, of a size known at run time: the memory itself, or a padded copy of a rest.
+template <int max_size>
+struct StagedBytes {
+  alignas(64) unsigned char copy[ADAMW_BLOCK_SIZE * max_size];
   unsigned char *at, *home;
   std::size_t bytes;
-  adamw_dtype dtype;
 
-  ADAMW_INLINE void load(const void *base, adamw_dtype type, std::int64_t begin, int n, int padded) {
-    const int size = traits(type).bytes;
-    dtype = type;
+  ADAMW_INLINE void load(const void *base, int size, std::int64_t begin, int n, int padded) {
     home = static_cast<unsigned char *>(const_cast<void *>(base)) + begin * size;
     at = home;
     if (n == padded) return;
@@ -97,6 +94,20 @@ struct Elements {
     bytes = static_cast<std::size_t>(n * size);
     std::memcpy(copy, home, bytes);
     std::memset(copy + bytes, 0, static_cast<std::size_t>((padded - n) * size));
+  }
+  ADAMW_INLINE void commit() const {
+    if (at != home) std::memcpy(home, copy, bytes);
+  }
+};
+
+// A block's parameters or gradients, in the dtype that they have. Converted where they are used, because a pass of
+// their own would cost a quarter of a step.
+struct Elements : StagedBytes<sizeof(float)> {
+  adamw_dtype dtype;
+
+  ADAMW_INLINE void load(const void *base, adamw_dtype type, std::int64_t begin, int n, int padded) {
+    dtype = type;
+    StagedBytes::load(base, traits(type).bytes, begin, n, padded);
   }
   // body(Dtype<dtype>{}), with which body calls those below: a loop is compiled for what most people train with, and
   // once more for AnyDtype.
@@ -127,9 +138,6 @@ struct Elements {
     for (int k = 0; k < lanes; k += line / size) prefetch_ahead(at, i + k, size);
   }
   ADAMW_INLINE void prefetch(AnyDtype, int) const {}
-  ADAMW_INLINE void commit() const {
-    if (at != home) std::memcpy(home, copy, bytes);
-  }
 };
 
 // The random words of a block, one an element. A hash serves a group of eight: where groups begin with the block, a
@@ -161,20 +169,6 @@ struct Words {
   ADAMW_INLINE I of_groups(int i) const { return spread(hashes + i / 8) * load(multipliers); }
   ADAMW_INLINE I of_any(int i) const { return grouped ? of_groups(i) : load(all + i); }
 };
-
-// Rounds `padded` stepped parameters to where they belong: stochastically, or without words to nearest.
-ADAMW_RARE void store_any(Elements &to, const float *values, int padded, const Words *words) {
-  dispatch_dtype(to.dtype, [&](auto type) {
-    for (int i = 0; i < padded; i += lanes) {
-      const V x = load(values + i);
-      if (words != nullptr) {
-        store_rounded(type, to.at, i, x, words->of_any(i));
-      } else {
-        store_as(type, to.at, i, x);
-      }
-    }
-  });
-}
 
 }  // namespace
 }  // namespace adamw

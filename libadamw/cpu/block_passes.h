@@ -1,4 +1,4 @@
-// Owns what is done with blocks beside the step: the gradient's norm, and quantization alone.
+// Owns what is done with blocks beside the step: the gradient's norm, and quantization and master weights alone.
 #pragma once
 
 #include "block_step.h"
@@ -103,23 +103,59 @@ void dequantize_as(Codes, const QuantizePlan &plan, const std::uint8_t *codes, c
   }
 }
 
-// Numbers that are kept as they are have no codes: check/ lets no plan with them through.
-void quantize_as(Float32Moments, const QuantizePlan &, const float *, std::uint8_t *, const ScaleArrays &,
-                 const Scale *, std::int64_t, std::int64_t) {}
-void dequantize_as(Float32Moments, const QuantizePlan &, const std::uint8_t *, const ScaleArrays &, float *,
-                   std::int64_t, std::int64_t) {}
-
 void quantize(const QuantizePlan &plan, const float *source, std::uint8_t *codes, const ScaleArrays &scales,
               const Scale *given, std::int64_t first, std::int64_t last) {
-  dispatch_format(plan.format, [&](auto coding) {
+  dispatch_scaled_format(plan.format, [&](auto coding) {
     quantize_as(typename decltype(coding)::Type{}, plan, source, codes, scales, given, first, last);
   });
 }
 
 void dequantize(const QuantizePlan &plan, const std::uint8_t *codes, const ScaleArrays &scales, float *target,
                 std::int64_t first, std::int64_t last) {
-  dispatch_format(plan.format, [&](auto coding) {
+  dispatch_scaled_format(plan.format, [&](auto coding) {
     dequantize_as(typename decltype(coding)::Type{}, plan, codes, scales, target, first, last);
+  });
+}
+
+// ---- master weights ----
+
+// body(first, n, padded) for each stretch of up to a block.
+template <class Body>
+void over_stretches(std::int64_t first, std::int64_t last, const Body &body) {
+  for (std::int64_t begin = first; begin < last; begin += ADAMW_BLOCK_SIZE) {
+    const int n = static_cast<int>(std::min<std::int64_t>(last - begin, ADAMW_BLOCK_SIZE));
+    body(begin, n, (n + lanes - 1) & ~(lanes - 1));
+  }
+}
+
+void split(const SplitPlan &plan, const float *weights, std::uint16_t *param, void *remainder, std::int64_t first,
+           std::int64_t last) {
+  Words words;
+  Staged<float> from;
+  StagedBytes<2> halves, rests;
+  over_stretches(first, last, [&](std::int64_t begin, int n, int padded) {
+    from.load(const_cast<float *>(weights) + begin, n, padded, 0.0f);
+    halves.load(param, 2, begin, n, padded);
+    rests.load(remainder, plan.remainder_bits / 8, begin, n, padded);
+    if (plan.stochastic) words.fill(plan.key, plan.global_offset + begin, padded);
+    store_any_weights(plan.remainder_bits, halves.at, rests.at, from.at, padded, plan.stochastic ? &words : nullptr);
+    halves.commit();
+    rests.commit();
+  });
+}
+
+void join(const SplitPlan &plan, const std::uint16_t *param, const void *remainder, float *weights, std::int64_t first,
+          std::int64_t last) {
+  Staged<float> to;
+  StagedBytes<2> halves, rests;
+  dispatch_remainder(plan.remainder_bits, [&](auto type) {
+    over_stretches(first, last, [&](std::int64_t begin, int n, int padded) {
+      halves.load(param, 2, begin, n, padded);
+      rests.load(remainder, plan.remainder_bits / 8, begin, n, padded);
+      to.place(weights + begin, n, padded);
+      for (int i = 0; i < padded; i += lanes) store(to.at + i, load_weight(type, halves.at, rests.at, i));
+      to.commit();
+    });
   });
 }
 

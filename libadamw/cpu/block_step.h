@@ -3,8 +3,8 @@
 #pragma once
 
 #include "coded_moments.h"
-#include "float32_moments.h"
 #include "kernels.h"
+#include "number_moments.h"
 
 namespace adamw {
 namespace {
@@ -26,7 +26,7 @@ std::int64_t step_blocks(const StepKind &kind, const Row &row, const PerMoment<S
       words.fill(c.state_key, index, o.padded);
       return words;
     });
-    o.commit(c, index, words);
+    o.params.commit(c, index, words);
     moments.commit();
   }
   return skipped;

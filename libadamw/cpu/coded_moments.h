@@ -112,15 +112,16 @@ template <class Codes, bool Amsgrad, bool Masked, bool Common, class Type>
 ADAMW_INLINE void finish(Type type, Operands &o, OldMoments &was, const NewMoments &fresh, const Factors8 &f,
                          const PerMoment<Scale> &scales, const Words &words) {
   for (int i = 0; i < o.padded; i += lanes) {
-    if (Common) o.param.prefetch(type, i);
+    if (Common) o.params.prefetch(type, i);
     PerMoment<V> x;
     x.exp_avg = load(fresh.moments.exp_avg.at + i);
     x.exp_avg_sq = load(fresh.moments.exp_avg_sq.at + i);
     if (Amsgrad) x.max_exp_avg_sq = load(fresh.moments.max_exp_avg_sq.at + i);
-    const V p = o.param.floats(type, i), next = update_param8(p, x.exp_avg, load(fresh.root.at + i), f);
-    o.set_params(type, i, Masked ? select(not_equal(load(fresh.steps.at + i), V(0.0f)), next, p) : next);
-    const PerMoment<I> codes =
-        Codes::template encode<!Common>(Amsgrad, x, scales, noise_of(Common ? words.of_groups(i) : words.of_any(i)));
+    const V p = o.params.floats(type, i), next = update_param8(p, x.exp_avg, load(fresh.root.at + i), f);
+    const I word = Common ? words.of_groups(i) : words.of_any(i);
+    o.params.set(type, i, Masked ? select(not_equal(load(fresh.steps.at + i), V(0.0f)), next, p) : next,
+                 [&]() ADAMW_ALWAYS { return word; });
+    const PerMoment<I> codes = Codes::template encode<!Common>(Amsgrad, x, scales, noise_of(word));
     for_each_moment(
         Amsgrad, [i](Staged<std::uint8_t> &to, const I &code) { store_codes(to.at + i, code); }, was.codes, codes);
   }
@@ -168,7 +169,7 @@ class BlockMoments {
     } else if (Codes::zeros(Amsgrad, scales) || !words.grouped) {
       finish_any<Codes, Amsgrad, false>(o, was_, fresh_, f_, scales, words);
     } else {
-      o.dispatch_params([&](auto type) ADAMW_ALWAYS {
+      o.params.dispatch([&](auto type) ADAMW_ALWAYS {
         finish<Codes, Amsgrad, false, true>(type, o, was_, fresh_, f_, scales, words);
       });
     }
@@ -187,7 +188,7 @@ class BlockMoments {
       const V root = adamw::load(fresh_.root.at + i);
       const M steps = not_equal(adamw::load(fresh_.steps.at + i), V(0.0f));
       squares.add(select(steps, change8(adamw::load(fresh_.moments.exp_avg.at + i), root, f), V(0.0f)),
-                  o.param.floats(AnyDtype{}, i));
+                  o.params.floats(AnyDtype{}, i));
     }
   }
 

@@ -27,6 +27,11 @@ struct Kernels {
                      std::int64_t first, std::int64_t last);
   // Of the magnitudes that quantize() rounds.
   Extremes (*extremes)(const QuantizePlan &, const float *source, std::int64_t first, std::int64_t last);
+  // Elements [first, last), of which the first is that of a block.
+  void (*split)(const SplitPlan &, const float *weights, std::uint16_t *param, void *remainder, std::int64_t first,
+                std::int64_t last);
+  void (*join)(const SplitPlan &, const std::uint16_t *param, const void *remainder, float *weights, std::int64_t first,
+               std::int64_t last);
 };
 
 // Built into this library and usable on this processor, best first.

@@ -3,18 +3,17 @@
 #pragma once
 
 #include "../numerics/sums.h"
-#include "block_memory.h"
+#include "block_params.h"
 
 namespace adamw {
 namespace {
 
 // Parameters and gradients of one block.
 struct Operands {
-  Elements param, grad;
-  alignas(64) float stepped[ADAMW_BLOCK_SIZE];  // parameters that commit() rounds, if they are `staged`
+  Params params;
+  Elements grad;
   std::int64_t begin;
   int n, padded;
-  bool random, staged;
 
   ADAMW_INLINE void place(const Row &row, std::int64_t block) {
     const BlockLayout::Place place = row.blocks.place(block);
@@ -23,36 +22,8 @@ struct Operands {
     padded = (n + lanes - 1) & ~(lanes - 1);
   }
   ADAMW_INLINE void load(const StepKind &kind, const Row &row) {
-    param.load(row.tensor.param, kind.param_dtype, begin, n, padded);
+    params.load(kind, row, begin, n, padded);
     grad.load(row.tensor.grad, kind.grad_dtype, begin, n, padded);
-    random = kind.rounds_params();
-    staged = false;
-  }
-  // body(the parameters' dtype), with which body calls the next two: AnyDtype where random words round them.
-  template <class Body>
-  ADAMW_INLINE void dispatch_params(const Body &body) const {
-    if (random) {
-      body(AnyDtype{});
-    } else {
-      param.dispatch(body);
-    }
-  }
-  template <class Type>
-  ADAMW_INLINE void set_params(Type type, int i, V x) {
-    param.store(type, i, x);
-  }
-  ADAMW_INLINE void set_params(AnyDtype, int i, V x) {
-    store(stepped + i, x);
-    staged = true;
-  }
-
-  // Takes the stepped parameters back. `index`: of the first, in the unsharded tensor; `words` is scratch.
-  ADAMW_INLINE void commit(const Coefficients &c, std::int64_t index, Words &words) {
-    if (staged) {
-      if (random) words.fill(c.param_key, index, padded);
-      store_any(param, stepped, padded, random ? &words : nullptr);
-    }
-    param.commit();
   }
 };
 
@@ -66,7 +37,7 @@ struct Operands {
 //   directions(operands, all, squares)
 //                               writes nothing: adds up what a step may have to know of a whole tensor first
 template <class Coding, bool Amsgrad>
-class BlockMoments;  // coded_moments.h; float32_moments.h
+class BlockMoments;  // coded_moments.h; number_moments.h
 
 ADAMW_INLINE double sum_of_lanes(V x) {
   static_assert(lanes == sum_lanes, "the order of sums is fixed");

@@ -91,6 +91,12 @@ ADAMW_INLINE __m256i register_load(const std::uint8_t *p) {
                                          4, -1, -1, -1, 5, -1, -1, -1, 6, -1, -1, -1, 7, -1, -1, -1);
   return _mm256_shuffle_epi8(_mm256_set1_epi64x(eight), place);
 }
+ADAMW_INLINE __m256i register_load(const std::int16_t *p) {
+  return _mm256_cvtepi16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i *>(p)));
+}
+ADAMW_INLINE __m256i register_load(const std::int8_t *p) {
+  return _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i *>(p)));
+}
 ADAMW_INLINE void register_store(float *p, __m256 a) { _mm256_storeu_ps(p, a); }
 ADAMW_INLINE void register_store(std::uint32_t *p, __m256i a) {
   _mm256_storeu_si256(reinterpret_cast<__m256i *>(p), a);

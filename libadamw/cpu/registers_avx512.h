@@ -86,6 +86,12 @@ ADAMW_INLINE __m512i register_load(const std::uint16_t *p) {
 ADAMW_INLINE __m512i register_load(const std::uint8_t *p) {
   return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i *>(p)));
 }
+ADAMW_INLINE __m512i register_load(const std::int16_t *p) {
+  return _mm512_cvtepi16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(p)));
+}
+ADAMW_INLINE __m512i register_load(const std::int8_t *p) {
+  return _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i *>(p)));
+}
 ADAMW_INLINE void register_store(float *p, __m512 a) { _mm512_storeu_ps(p, a); }
 ADAMW_INLINE void register_store(std::uint32_t *p, __m512i a) { _mm512_storeu_si512(p, a); }
 ADAMW_INLINE void register_store(std::uint16_t *p, __m512i a) {

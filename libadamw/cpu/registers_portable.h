@@ -124,6 +124,8 @@ ADAMW_INLINE std::uint32_t register_reduce_max(IntRegister a) {
 
 using HalfwordPart = std::uint16_t __attribute__((vector_size(8)));
 using BytePart = std::uint8_t __attribute__((vector_size(4)));
+using SignedHalfwordPart = std::int16_t __attribute__((vector_size(8)));
+using SignedBytePart = std::int8_t __attribute__((vector_size(4)));
 
 template <class Part>
 ADAMW_INLINE Part read(const void *p) {
@@ -138,6 +140,12 @@ ADAMW_INLINE IntRegister register_load(const std::uint16_t *p) {
 }
 ADAMW_INLINE IntRegister register_load(const std::uint8_t *p) {
   return __builtin_convertvector(read<BytePart>(p), IntRegister);
+}
+ADAMW_INLINE IntRegister register_load(const std::int16_t *p) {
+  return reinterpret_cast<IntRegister>(__builtin_convertvector(read<SignedHalfwordPart>(p), SignedPart));
+}
+ADAMW_INLINE IntRegister register_load(const std::int8_t *p) {
+  return reinterpret_cast<IntRegister>(__builtin_convertvector(read<SignedBytePart>(p), SignedPart));
 }
 ADAMW_INLINE void register_store(float *p, FloatRegister a) { std::memcpy(p, &a, sizeof a); }
 ADAMW_INLINE void register_store(std::uint32_t *p, IntRegister a) { std::memcpy(p, &a, sizeof a); }

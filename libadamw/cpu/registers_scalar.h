@@ -100,6 +100,8 @@ ADAMW_INLINE float register_load(const float *p) { return *p; }
 ADAMW_INLINE std::uint32_t register_load(const std::uint32_t *p) { return *p; }
 ADAMW_INLINE std::uint32_t register_load(const std::uint16_t *p) { return *p; }
 ADAMW_INLINE std::uint32_t register_load(const std::uint8_t *p) { return *p; }
+ADAMW_INLINE std::uint32_t register_load(const std::int16_t *p) { return static_cast<std::uint32_t>(*p); }
+ADAMW_INLINE std::uint32_t register_load(const std::int8_t *p) { return static_cast<std::uint32_t>(*p); }
 ADAMW_INLINE void register_store(float *p, float a) { *p = a; }
 ADAMW_INLINE void register_store(std::uint32_t *p, std::uint32_t a) { *p = a; }
 ADAMW_INLINE void register_store(std::uint16_t *p, std::uint32_t a) { *p = static_cast<std::uint16_t>(a); }

@@ -115,9 +115,11 @@ ADAMW_LIFT_LOAD(V, float)
 ADAMW_LIFT_LOAD(I, std::uint32_t)
 ADAMW_LIFT_LOAD(I, std::uint16_t)
 ADAMW_LIFT_LOAD(I, std::uint8_t)
+ADAMW_LIFT_LOAD(I, std::int16_t)  // with their signs
+ADAMW_LIFT_LOAD(I, std::int8_t)
 ADAMW_LIFT_STORE(float, V)
 ADAMW_LIFT_STORE(std::uint32_t, I)
-ADAMW_LIFT_STORE(std::uint16_t, I)
+ADAMW_LIFT_STORE(std::uint16_t, I)  // of lanes that have no higher bits
 
 // a * b + c, rounded once
 ADAMW_ONCE V fma(GivenV a, GivenV b, GivenV c) {

@@ -21,8 +21,11 @@ constexpr std::int64_t smallest_chunk = std::int64_t{64} << 10;
 
 constexpr std::int64_t round_up(std::int64_t bytes, std::int64_t unit) { return (bytes + unit - 1) / unit * unit; }
 inline std::uintptr_t number(const void *address) { return reinterpret_cast<std::uintptr_t>(address); }
-// What a stretch takes of a window at most: its first and last page may be shared with others.
-constexpr std::int64_t cost_of(std::int64_t bytes) { return round_up(bytes, page_bytes) + page_bytes; }
+// What a stretch that begins at a multiple of `unit` bytes takes of a window at most: its first and last page may be
+// shared with others.
+constexpr std::int64_t cost_of(std::int64_t bytes, std::int64_t unit) {
+  return round_up(bytes + page_bytes - unit, page_bytes);
+}
 
 struct PagerOptions {
   adamw_place backing;

@@ -27,7 +27,7 @@ class Kind(NamedTuple):
 def kind(state_format: int) -> Kind:
     """Of an adamw_state_format; the library is asked, about a tensor of two blocks."""
     layout, numel = ffi.new("adamw_state_layout *"), 2 * BLOCK_SIZE
-    library().check(library().lib.adamw_get_state_layout(state_format, numel, numel, 0, layout))
+    library().check(library().lib.adamw_get_state_layout(state_format, numel, numel, 0, 0, layout))
     return Kind(8 * layout.moment_bytes // numel, layout.absmax_count > 0, layout.absmax_count > 1)
 
 

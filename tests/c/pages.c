@@ -46,7 +46,7 @@ static void train(adamw_pager *pager, float *weights) {
   int64_t stepped = -1;
   int i;
   float *gradient = (float *)zeros(count * sizeof(float));
-  check(adamw_get_state_layout(ADAMW_STATE_BLOCK8, count, columns, 0, &layout), "adamw_get_state_layout");
+  check(adamw_get_state_layout(ADAMW_STATE_BLOCK8, count, columns, 0, 0, &layout), "adamw_get_state_layout");
   memset(&row, 0, sizeof row);
   row.param = weights;
   row.grad = gradient;

@@ -42,7 +42,7 @@ static void check(adamw_status status) {
 static int64_t create_tensor(adamw_tensor *tensor, adamw_state_format format, int64_t rows, int64_t row_length) {
   adamw_state_layout layout;
   const size_t numel = (size_t)(rows * row_length);
-  check(adamw_get_state_layout(format, rows * row_length, row_length, 0, &layout));
+  check(adamw_get_state_layout(format, rows * row_length, row_length, 0, 0, &layout));
   tensor->param = zeros(numel, sizeof(float));
   tensor->grad = zeros(numel, sizeof(float));
   tensor->exp_avg = zeros((size_t)layout.moment_bytes, 1);

@@ -52,7 +52,7 @@ struct Model : TensorBuffers {
     for (const TensorShape &s : shapes) {
       const std::int64_t n = s.rows * s.row_length;
       adamw_state_layout layout;
-      CHECK(adamw_get_state_layout(static_cast<adamw_state_format>(o.state_format), n, s.row_length, 1, &layout) ==
+      CHECK(adamw_get_state_layout(static_cast<adamw_state_format>(o.state_format), n, s.row_length, 1, 0, &layout) ==
                 ADAMW_OK,
             "layout");
       const std::size_t p = size_of(static_cast<adamw_dtype>(o.param_dtype)),

@@ -167,9 +167,9 @@ Trial process_trial() {  // what a process asks first
     if (adamw_get_num_threads() != 2 || adamw_build_info() == nullptr || adamw_status_string(ADAMW_OK) == nullptr)
       return ADAMW_ERROR_INTERNAL;
     // A refusal, with its sentence.
-    if (adamw_get_state_layout(ADAMW_STATE_BLOCK8, -1, 1, 0, &layout) == ADAMW_OK || adamw_last_error() == nullptr)
+    if (adamw_get_state_layout(ADAMW_STATE_BLOCK8, -1, 1, 0, 0, &layout) == ADAMW_OK || adamw_last_error() == nullptr)
       return ADAMW_ERROR_INTERNAL;
-    return adamw_get_state_layout(ADAMW_STATE_BLOCK8, 100, 100, 0, &layout);
+    return adamw_get_state_layout(ADAMW_STATE_BLOCK8, 100, 100, 0, 0, &layout);
   }};
 }
 

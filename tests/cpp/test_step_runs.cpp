@@ -64,7 +64,7 @@ std::vector<Shard> shards_of(const Cut &cut) {
 
 std::size_t scale_of(const adamw_tensor &row, std::int64_t element) {
   adamw_state_layout layout;
-  CHECK(adamw_get_state_layout(ADAMW_STATE_BLOCK8, row.numel, row.row_length, 0, &layout) == ADAMW_OK, "layout");
+  CHECK(adamw_get_state_layout(ADAMW_STATE_BLOCK8, row.numel, row.row_length, 0, 0, &layout) == ADAMW_OK, "layout");
   const std::int64_t length = layout.blocks_per_row != 0 ? row.row_length : row.numel;
   return static_cast<std::size_t>(element / length * layout.blocks_per_row + element % length / ADAMW_BLOCK_SIZE);
 }

@@ -135,7 +135,7 @@ class World {
     for (const adamw_tensor &t : table.rows) {
       adamw_state_layout layout;
       CHECK(adamw_get_state_layout(static_cast<adamw_state_format>(o.state_format), t.numel, t.row_length, 1,
-                                   &layout) == ADAMW_OK,
+                                   0, &layout) == ADAMW_OK,
             "layout");
       const auto add = [&](const void *pointer, std::int64_t bytes, bool written) {
         const std::int64_t begin = static_cast<const char *>(pointer) - reinterpret_cast<const char *>(arena_.data());

@@ -140,7 +140,7 @@ void check_others() {
   adamw_state_layout layout = untouched;
   const auto refused_layout = [&](int format, std::int64_t numel, std::int64_t row_length, const char *words) {
     const adamw_status got =
-        adamw_get_state_layout(static_cast<adamw_state_format>(format), numel, row_length, 0, &layout);
+        adamw_get_state_layout(static_cast<adamw_state_format>(format), numel, row_length, 0, 0, &layout);
     CHECK(got == ADAMW_ERROR_INVALID_ARGUMENT && std::strstr(adamw_last_error(), words) != nullptr, "%s: %s", words,
           adamw_last_error());
     CHECK(std::memcmp(&layout, &untouched, sizeof layout) == 0, "%s: the layout has changed", words);
@@ -150,7 +150,7 @@ void check_others() {
   refused_layout(1, INT64_MAX, 1, "numel");
   for (std::int64_t bad : {std::int64_t{0}, std::int64_t{-5}, std::int64_t{7}, n + 1})
     refused_layout(1, n, bad, "row_length");
-  CHECK(adamw_get_state_layout(ADAMW_STATE_BLOCK8, n, n, 0, nullptr) == ADAMW_ERROR_INVALID_ARGUMENT, "layout NULL");
+  CHECK(adamw_get_state_layout(ADAMW_STATE_BLOCK8, n, n, 0, 0, nullptr) == ADAMW_ERROR_INVALID_ARGUMENT, "layout NULL");
 
   // The layouts that adamw.h describes: {format, numel, row_length} -> {moment bytes, scales and floors, blocks per
   // row}.
@@ -159,13 +159,13 @@ void check_others() {
       {1, 630, 63, 630, 3, 0},     {1, 1024, 512, 1024, 4, 0},  {1, 640, 64, 640, 10, 1},    {2, 1000, 100, 1000, 1, 0},
       {1, 0, 0, 0, 0, 0},          {2, 0, 0, 0, 0, 0}};
   for (const auto &k : known) {
-    CHECK(adamw_get_state_layout(static_cast<adamw_state_format>(k[0]), k[1], k[2], 0, &layout) == ADAMW_OK, "%s",
+    CHECK(adamw_get_state_layout(static_cast<adamw_state_format>(k[0]), k[1], k[2], 0, 0, &layout) == ADAMW_OK, "%s",
           adamw_last_error());
     CHECK(layout.moment_bytes == k[3] && layout.absmax_count == k[4] && layout.blocks_per_row == k[5] &&
               layout.floor_count == k[4] && layout.total_bytes == 2 * (k[3] + 4 * k[4]) + 4 * k[4],
           "format %d, %d in rows of %d", static_cast<int>(k[0]), static_cast<int>(k[1]), static_cast<int>(k[2]));
     const adamw_state_layout two = layout;
-    CHECK(adamw_get_state_layout(static_cast<adamw_state_format>(k[0]), k[1], k[2], 1, &layout) == ADAMW_OK &&
+    CHECK(adamw_get_state_layout(static_cast<adamw_state_format>(k[0]), k[1], k[2], 1, 0, &layout) == ADAMW_OK &&
               layout.total_bytes == two.total_bytes + k[3] + 8 * k[4] && layout.floor_count == k[4],
           "format %d with amsgrad", static_cast<int>(k[0]));
   }

@@ -113,7 +113,7 @@ void fuzz_layout(Choices &choices, Memory &memory) {
            std::to_string(row_length) + ", " + std::to_string(amsgrad) + ")";
   });
   const adamw_status status =
-      adamw_get_state_layout(raw_enum<adamw_state_format>(format), numel, row_length, amsgrad, layout);
+      adamw_get_state_layout(raw_enum<adamw_state_format>(format), numel, row_length, amsgrad, 0, layout);
   judge("adamw_get_state_layout", status, errors, &memory);
   if (status != ADAMW_OK) return;
   const Layout l = layout_of(format, numel, row_length, amsgrad != 0);

@@ -95,7 +95,7 @@ struct Making {
     if (choices.one_in(16)) t.step_tensor = scalar(static_cast<float>(1 + choices.below(2000)) * 0.5f + 0.5f);
     if (n == 0 && choices.below(2) == 0) return;
     adamw_state_layout l{};
-    adamw_get_state_layout(static_cast<adamw_state_format>(o->state_format), n, t.row_length, 0, &l);
+    adamw_get_state_layout(static_cast<adamw_state_format>(o->state_format), n, t.row_length, 0, 0, &l);
     t.param = take(static_cast<std::size_t>(n) * size_of(static_cast<adamw_dtype>(o->param_dtype)));
     fill_numbers(t.param, o->param_dtype, n, false);
     void *const grad = take(static_cast<std::size_t>(n) * size_of(static_cast<adamw_dtype>(o->grad_dtype)));

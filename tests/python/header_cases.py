@@ -66,7 +66,7 @@ def _(w):
 
 @case("get_state_layout", "INVALID_ARGUMENT")
 def _(w):
-    return w.lib.adamw_get_state_layout(1, 10, 3, 0, w.make("adamw_state_layout *"))
+    return w.lib.adamw_get_state_layout(1, 10, 3, 0, 0, w.make("adamw_state_layout *"))
 
 
 INITS = ("step_options_init", "quantize_options_init", "pager_options_init", "describe_options_init")

@@ -136,7 +136,7 @@ def _set_num_threads(value):
 def _layout(numel=NUMEL, row_length=None):
     layout = ffi.new("adamw_state_layout *")
     row_length = max(numel, 1) if row_length is None else row_length
-    return _said(library().lib.adamw_get_state_layout(1, numel, row_length, 0, layout))
+    return _said(library().lib.adamw_get_state_layout(1, numel, row_length, 0, 0, layout))
 
 
 def _with_pager(backing, body):

@@ -30,7 +30,7 @@ void check(const adamw_quantize_options &options, const Shape &shape, std::size_
                 static_cast<long long>(shape.rows), static_cast<long long>(shape.row_length), o.state_format, o.moment,
                 o.rounding, shift);
   adamw_state_layout layout{};
-  CHECK(adamw_get_state_layout(static_cast<adamw_state_format>(o.state_format), o.numel, o.row_length, 0, &layout) ==
+  CHECK(adamw_get_state_layout(static_cast<adamw_state_format>(o.state_format), o.numel, o.row_length, 0, 0, &layout) ==
             ADAMW_OK,
         "%s", adamw_last_error());
   Guarded source(o.numel, 4, shift);

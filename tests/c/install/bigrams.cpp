@@ -36,7 +36,7 @@ class Parameter {
   Parameter(std::int64_t rows, std::int64_t columns, adamw_state_format format)
       : value(static_cast<std::size_t>(rows * columns)), gradient(value.size()), row_length_(columns) {
     adamw_state_layout layout;
-    check(adamw_get_state_layout(format, rows * columns, columns, 0, &layout));
+    check(adamw_get_state_layout(format, rows * columns, columns, 0, 0, &layout));
     exp_avg_.resize(static_cast<std::size_t>(layout.moment_bytes));
     exp_avg_sq_.resize(exp_avg_.size());
     exp_avg_absmax_.resize(static_cast<std::size_t>(layout.absmax_count));
