@@ -15,12 +15,12 @@ ADAMW_INLINE V load_weight(Remainder<bits>, const void *param, const void *remai
 }
 template <int bits>
 ADAMW_INLINE void store_weight(Remainder<bits>, void *param, void *remainder, int i, V x, I noise) {
-  const I split = split_weight<bits>(x, noise), rest = remainder_of<bits>(split);
+  const I split = split_weight<bits>(x, noise);
   store(static_cast<std::uint16_t *>(param) + i, param_of(split));
   if constexpr (bits == 8) {
-    store_codes(static_cast<std::uint8_t *>(remainder) + i, shift_left(rest & I(0xFFu), 15));
+    store_second_bytes(static_cast<std::uint8_t *>(remainder) + i, split);
   } else {
-    store(static_cast<std::uint16_t *>(remainder) + i, rest & I(0xFFFFu));
+    store(static_cast<std::uint16_t *>(remainder) + i, split & I(0xFFFFu));
   }
 }
 

@@ -107,12 +107,19 @@ ADAMW_INLINE __m128i low_halves(__m256i a) {  // lanes that fit 16 bits
 ADAMW_INLINE void register_store(std::uint16_t *p, __m256i a) {
   _mm_storeu_si128(reinterpret_cast<__m128i *>(p), low_halves(a));
 }
-ADAMW_INLINE __m256i code_halves(__m256i a, __m256i b) {
-  const __m256i halves = _mm256_packus_epi32(_mm256_srli_epi32(a, 15), _mm256_srli_epi32(b, 15));
-  return _mm256_and_si256(halves, _mm256_set1_epi16(0xFF));
+// Packing saturates: nothing above 16 bits may be left, which codes do not have.
+template <int from>
+ADAMW_INLINE __m256i from_bit(__m256i a) {
+  return _mm256_srli_epi32(from == 15 ? a : _mm256_slli_epi32(a, 24 - from), from == 15 ? from : 24);
 }
-ADAMW_INLINE void registers_store_codes(std::uint8_t *p, const __m256i *a) {
-  const __m256i bytes = _mm256_packus_epi16(code_halves(a[0], a[1]), code_halves(a[2], a[3]));
+template <int from>
+ADAMW_INLINE __m256i bytes_in_halves(__m256i a, __m256i b) {
+  const __m256i halves = _mm256_packus_epi32(from_bit<from>(a), from_bit<from>(b));
+  return from == 15 ? _mm256_and_si256(halves, _mm256_set1_epi16(0xFF)) : halves;
+}
+template <int from>
+ADAMW_INLINE void registers_store_bytes(std::uint8_t *p, const __m256i *a) {
+  const __m256i bytes = _mm256_packus_epi16(bytes_in_halves<from>(a[0], a[1]), bytes_in_halves<from>(a[2], a[3]));
   // Packing works within 128-bit halves: this repairs the order.
   const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
   _mm256_storeu_si256(reinterpret_cast<__m256i *>(p), _mm256_permutevar8x32_epi32(bytes, order));

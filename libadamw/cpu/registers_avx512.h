@@ -97,9 +97,10 @@ ADAMW_INLINE void register_store(std::uint32_t *p, __m512i a) { _mm512_storeu_si
 ADAMW_INLINE void register_store(std::uint16_t *p, __m512i a) {
   _mm256_storeu_si256(reinterpret_cast<__m256i *>(p), _mm512_cvtepi32_epi16(a));
 }
-ADAMW_INLINE void registers_store_codes(std::uint8_t *p, const __m512i *a) {
+template <int from>
+ADAMW_INLINE void registers_store_bytes(std::uint8_t *p, const __m512i *a) {
   for (int i = 0; i < 2; ++i) {
-    _mm_storeu_si128(reinterpret_cast<__m128i *>(p + 16 * i), _mm512_cvtepi32_epi8(_mm512_srli_epi32(a[i], 15)));
+    _mm_storeu_si128(reinterpret_cast<__m128i *>(p + 16 * i), _mm512_cvtepi32_epi8(_mm512_srli_epi32(a[i], from)));
   }
 }
 

@@ -89,9 +89,10 @@ ADAMW_INLINE uint32x4_t register_load(const std::int8_t *p) {
 ADAMW_INLINE void register_store(float *p, float32x4_t a) { vst1q_f32(p, a); }
 ADAMW_INLINE void register_store(std::uint32_t *p, uint32x4_t a) { vst1q_u32(p, a); }
 ADAMW_INLINE void register_store(std::uint16_t *p, uint32x4_t a) { vst1_u16(p, vmovn_u32(a)); }
-ADAMW_INLINE void registers_store_codes(std::uint8_t *p, const uint32x4_t *a) {
+template <int from>
+ADAMW_INLINE void registers_store_bytes(std::uint8_t *p, const uint32x4_t *a) {
   for (int i = 0; i < 8; i += 2) {
-    const uint16x4_t low = vshrn_n_u32(a[i], 15), high = vshrn_n_u32(a[i + 1], 15);
+    const uint16x4_t low = vshrn_n_u32(a[i], from), high = vshrn_n_u32(a[i + 1], from);
     vst1_u8(p + 4 * i, vmovn_u16(vcombine_u16(low, high)));
   }
 }

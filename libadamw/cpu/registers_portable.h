@@ -153,9 +153,10 @@ ADAMW_INLINE void register_store(std::uint16_t *p, IntRegister a) {
   const HalfwordPart half = __builtin_convertvector(a, HalfwordPart);
   std::memcpy(p, &half, sizeof half);
 }
-ADAMW_INLINE void registers_store_codes(std::uint8_t *p, const IntRegister *a) {
+template <int from>
+ADAMW_INLINE void registers_store_bytes(std::uint8_t *p, const IntRegister *a) {
   for (int i = 0; i < 8; ++i) {
-    const BytePart codes = __builtin_convertvector(a[i] >> 15, BytePart);
+    const BytePart codes = __builtin_convertvector(a[i] >> from, BytePart);
     std::memcpy(p + 4 * i, &codes, sizeof codes);
   }
 }

@@ -105,8 +105,9 @@ ADAMW_INLINE std::uint32_t register_load(const std::int8_t *p) { return static_c
 ADAMW_INLINE void register_store(float *p, float a) { *p = a; }
 ADAMW_INLINE void register_store(std::uint32_t *p, std::uint32_t a) { *p = a; }
 ADAMW_INLINE void register_store(std::uint16_t *p, std::uint32_t a) { *p = static_cast<std::uint16_t>(a); }
-ADAMW_INLINE void registers_store_codes(std::uint8_t *p, const std::uint32_t *a) {
-  for (int i = 0; i < 32; ++i) p[i] = static_cast<std::uint8_t>(a[i] >> 15);
+template <int from>
+ADAMW_INLINE void registers_store_bytes(std::uint8_t *p, const std::uint32_t *a) {  // bits from ... from + 7
+  for (int i = 0; i < 32; ++i) p[i] = static_cast<std::uint8_t>(a[i] >> from);
 }
 
 // ---- binary16 ----

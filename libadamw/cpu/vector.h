@@ -129,7 +129,9 @@ ADAMW_ONCE V fma(GivenV a, GivenV b, GivenV c) {
 }
 
 // Bits 15 ... 22 of the lanes, as bytes: where rounded_code() leaves a code.
-ADAMW_INLINE void store_codes(std::uint8_t *p, I a) { registers_store_codes(p, a.v); }
+ADAMW_INLINE void store_codes(std::uint8_t *p, I a) { registers_store_bytes<15>(p, a.v); }
+// Bits 8 ... 15.
+ADAMW_INLINE void store_second_bytes(std::uint8_t *p, I a) { registers_store_bytes<8>(p, a.v); }
 
 // max() hands on the second of its arguments where either is NaN, so that a NaN moment stays one.
 ADAMW_INLINE V maximum(V a, V b) { return max(a, b); }
