@@ -1,4 +1,4 @@
-"""Owns the progress bars: runs the three trainings one after the other and shows how far they are."""
+"""Owns the progress bars: runs the trainings one after the other and shows how far they are."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def train_all(text: str, steps: int, seed: int, console: Console) -> list[Result
     """One after the other, because side by side they would slow each other's steps."""
     results = [Result(name) for name in NAMES]
     progress = Progress(
-        TextColumn("{task.description:<11}"),
+        TextColumn("{task.description:<15}"),
         BarColumn(bar_width=None),
         MofNCompleteColumn(),
         TextColumn("{task.fields[loss]:>13}"),

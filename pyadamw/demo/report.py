@@ -24,8 +24,9 @@ STYLES = (
     {"color": "#56B4E9", "linewidth": 7, "alpha": 0.55, "solid_capstyle": "round"},
     {"color": "#333333", "linewidth": 1.8, "linestyle": (0, (5, 2))},
     {"color": "#D55E00", "linewidth": 1.2, "marker": "o", "markersize": 4.5},
+    {"color": "#009E73", "linewidth": 1.2, "linestyle": (0, (1, 1.5)), "marker": "x", "markersize": 5.5},
 )
-BAR_COLORS = ("#56B4E9", "#333333", "#D55E00")
+BAR_COLORS = ("#56B4E9", "#333333", "#D55E00", "#009E73")
 GREY = "#555555"
 
 
@@ -34,8 +35,9 @@ def print_table(results: list[Result], title: str, console: Console) -> None:
     table.add_column("optimizer")
     for heading in (
         "validation\nbits/char",
-        "state\nbytes",
-        "bytes per\nparameter",
+        "weights",
+        "state",
+        "both",
         "optimizer\nms/step",
         "peak MB\n(training)",
     ):
@@ -44,13 +46,15 @@ def print_table(results: list[Result], title: str, console: Console) -> None:
         table.add_row(
             result.name,
             f"{result.bits_per_character:.3f}",
-            f"{result.state_bytes:,}",
+            f"{result.weight_bytes / result.parameters:.2f}",
             f"{result.state_bytes / result.parameters:.2f}",
+            f"{result.held_bytes / result.parameters:.2f}",
             f"{result.step_milliseconds:.2f}",
             f"{result.peak_memory / MEGA:.0f} ({(result.peak_memory - result.memory_before) / MEGA:.1f})",
         )
     console.print(table)
     console.print(
+        "weights, state, both: bytes a parameter. bf16: bfloat16 weights, with 8 bits more of each in the state.\n"
         "ms/step: the median of optimizer.step(). peak MB: the whole process; in brackets\n"
         "what training added: weights, gradients, optimizer state, activations.",
         style="dim",
@@ -84,15 +88,13 @@ def _draw_curves(axes: Axes, results: list[Result]) -> None:
 
 def _draw_bars(axes: Axes, results: list[Result]) -> None:
     names = [result.name for result in results]
-    sizes = [result.state_bytes / MEGA for result in results]
-    drawn = axes.barh(names, sizes, color=BAR_COLORS, height=0.62)
-    labels = [
-        f" {size:.2f} MB\n {result.state_bytes / result.parameters:.2f} bytes a parameter"
-        for size, result in zip(sizes, results, strict=True)
-    ]
-    axes.bar_label(drawn, labels=labels, padding=3)
-    axes.set_title("Optimizer state held", loc="left", fontweight="bold")
-    axes.set_xlim(0, 1.75 * max(sizes))
-    axes.set_xlabel("MB")
+    weights = [result.weight_bytes / result.parameters for result in results]
+    states = [result.state_bytes / result.parameters for result in results]
+    axes.barh(names, weights, color=BAR_COLORS, height=0.62, alpha=0.45)
+    drawn = axes.barh(names, states, left=weights, color=BAR_COLORS, height=0.62)
+    axes.bar_label(drawn, labels=[f" {result.held_bytes / result.parameters:.2f}" for result in results], padding=3)
+    axes.set_title("Weights (pale) and optimizer state", loc="left", fontweight="bold")
+    axes.set_xlim(0, 1.2 * (weights[0] + states[0]))
+    axes.set_xlabel("bytes a parameter")
     axes.tick_params(axis="y", length=0)
     axes.invert_yaxis()

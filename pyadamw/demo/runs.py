@@ -13,8 +13,8 @@ from typing import Any
 
 from .text import DemoError
 
-# How they are called in bars, table and picture; training.py has the optimizer of each name.
-NAMES = ("torch AdamW", "AdamW32bit", "AdamW8bit")
+# How they are called in bars, table and picture; training.py has the contestant of each name.
+NAMES = ("torch AdamW", "AdamW32bit", "AdamW8bit", "AdamW8bit, bf16")
 SECONDS_TO_END = 5
 
 
@@ -25,6 +25,7 @@ class Result:
     name: str
     parameters: int = 0
     curve: list[tuple[int, float]] = field(default_factory=list)
+    weight_bytes: int = 0
     state_bytes: int = 0
     step_milliseconds: float = 0.0
     memory_before: int = 0
@@ -33,6 +34,11 @@ class Result:
     @property
     def bits_per_character(self) -> float:
         return self.curve[-1][1]
+
+    @property
+    def held_bytes(self) -> int:
+        """What stays from step to step."""
+        return self.weight_bytes + self.state_bytes
 
 
 def run(result: Result, steps: int, seed: int, text: str) -> Iterator[int]:

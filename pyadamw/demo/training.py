@@ -7,15 +7,18 @@ start, progress, validation or done.
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import os
 import statistics
 import sys
 import time
-from typing import Any, TextIO
+from collections.abc import Callable
+from typing import Any, NamedTuple, TextIO
 
 import torch
+from torch.func import functional_call
 
 import pyadamw
 
@@ -23,10 +26,19 @@ from .corpus import Corpus
 from .memory import peak_memory, reset_peak_memory, tensor_bytes
 from .model import GPT, Shape
 
-OPTIMIZERS = {
-    "torch AdamW": lambda parameters, **options: torch.optim.AdamW(parameters, fused=True, **options),
-    "AdamW32bit": pyadamw.AdamW32bit,
-    "AdamW8bit": pyadamw.AdamW8bit,
+
+class Contestant(NamedTuple):
+    """An optimizer with its options, and the dtype of the weights."""
+
+    optimizer: Callable[..., torch.optim.Optimizer]
+    dtype: torch.dtype = torch.float32
+
+
+CONTESTANTS = {
+    "torch AdamW": Contestant(functools.partial(torch.optim.AdamW, fused=True)),
+    "AdamW32bit": Contestant(pyadamw.AdamW32bit),
+    "AdamW8bit": Contestant(pyadamw.AdamW8bit),
+    "AdamW8bit, bf16": Contestant(functools.partial(pyadamw.AdamW8bit, master_weight_bits=24), torch.bfloat16),
 }
 
 BATCH = 4
@@ -55,35 +67,45 @@ def validation_steps(steps: int) -> set[int]:
     return {max(1, round(steps * i / VALIDATIONS)) for i in range(1, VALIDATIONS + 1)}
 
 
+def loss_of(model: GPT, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """The loss of the weights as they are kept, computed in float32.
+
+    Arithmetic in bfloat16 would take ten times as long on a processor that has no instructions for it.
+    """
+    weights = {name: weight.to(torch.float32) for name, weight in model.named_parameters()}
+    return functional_call(model, weights, (inputs, targets))
+
+
 @torch.no_grad()
 def bits_per_character(model: GPT, batches: list[tuple[torch.Tensor, torch.Tensor]]) -> float:
-    nats = sum(model(inputs, targets).item() * targets.numel() for inputs, targets in batches)
+    nats = sum(loss_of(model, inputs, targets).item() * targets.numel() for inputs, targets in batches)
     return nats / sum(targets.numel() for _, targets in batches) / math.log(2)
 
 
-def _load_code(optimizer_name: str) -> None:
+def _load_code(contestant: Contestant) -> None:
     """Trains a tiny model for one step. What that loads, about 100 MB of code and thread stacks, is no one's state."""
-    model = GPT(2, Shape(context=8, width=16, layers=1, heads=2))
-    optimizer = OPTIMIZERS[optimizer_name](model.parameters())  # type: ignore[operator]
+    model = GPT(2, Shape(context=8, width=16, layers=1, heads=2)).to(contestant.dtype)
+    optimizer = contestant.optimizer(model.parameters())
     tokens = torch.zeros(BATCH, 8, dtype=torch.long)
-    model(tokens, tokens).backward()
+    loss_of(model, tokens, tokens).backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), GRADIENT_NORM)
     optimizer.step()
 
 
-def train(optimizer_name: str, steps: int, seed: int, text: str, report: Any) -> None:
+def train(name: str, steps: int, seed: int, text: str, report: Any) -> None:
     """Trains one model. The seed alone decides its initial weights and its batches."""
+    contestant = CONTESTANTS[name]
     corpus = Corpus(text, Shape().context)
     batches = corpus.training_batches(BATCH, seed)
     validation = corpus.validation_batches(VALIDATION_BATCH, VALIDATION_WINDOWS)
 
-    _load_code(optimizer_name)
+    _load_code(contestant)
     # From here on memory is the model's, the gradients', the optimizer's and the activations'.
     memory_before = reset_peak_memory()
     torch.manual_seed(seed)
-    model = GPT(corpus.vocabulary, Shape())
+    model = GPT(corpus.vocabulary, Shape()).to(contestant.dtype)
     options = {"lr": LEARNING_RATE, "betas": BETAS, "weight_decay": WEIGHT_DECAY}
-    optimizer = OPTIMIZERS[optimizer_name](model.parameters(), **options)  # type: ignore[operator]
+    optimizer = contestant.optimizer(model.parameters(), **options)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, steps))
     parameters = sum(parameter.numel() for parameter in model.parameters())
     report("start", parameters=parameters)
@@ -93,7 +115,7 @@ def train(optimizer_name: str, steps: int, seed: int, text: str, report: Any) ->
     next_report = 0.0
     for step in range(1, steps + 1):
         inputs, targets = next(batches)
-        model(inputs, targets).backward()
+        loss_of(model, inputs, targets).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), GRADIENT_NORM)
         started = time.perf_counter()
         optimizer.step()
@@ -108,6 +130,7 @@ def train(optimizer_name: str, steps: int, seed: int, text: str, report: Any) ->
             next_report = finished + SECONDS_BETWEEN_REPORTS
     report(
         "done",
+        weight_bytes=sum(weight.numel() * weight.element_size() for weight in model.parameters()),
         state_bytes=tensor_bytes(optimizer.state),
         step_milliseconds=1e3 * statistics.median(optimizer_seconds),
         memory_before=memory_before,
