@@ -1,4 +1,4 @@
-"""Owns the public names of pyadamw: AdamW for PyTorch with 32-bit, 8-bit and paged state, on the libadamw C library."""
+"""Owns the public names of pyadamw: AdamW for PyTorch with 32-bit, 16-bit, 8-bit and paged state, on the libadamw C library."""
 
 from importlib import metadata
 
@@ -17,7 +17,17 @@ from .errors import (
     VersionError,
 )
 from .functional import dequantize, quantize
-from .optim import AdamW, AdamW8bit, AdamW32bit, GlobalOptimManager, PagedAdamW, PagedAdamW8bit, PagedAdamW32bit
+from .optim import (
+    AdamW,
+    AdamW8bit,
+    AdamW16bit,
+    AdamW32bit,
+    GlobalOptimManager,
+    PagedAdamW,
+    PagedAdamW8bit,
+    PagedAdamW16bit,
+    PagedAdamW32bit,
+)
 from .paging import PageManager
 
 try:
@@ -28,6 +38,7 @@ except metadata.PackageNotFoundError:  # run from the source tree
 __all__ = [
     "AdamW",
     "AdamW8bit",
+    "AdamW16bit",
     "AdamW32bit",
     "AdamWError",
     "DeviceError",
@@ -39,6 +50,7 @@ __all__ = [
     "PageManager",
     "PagedAdamW",
     "PagedAdamW8bit",
+    "PagedAdamW16bit",
     "PagedAdamW32bit",
     "StepInBackward",
     "StorageError",

@@ -218,13 +218,18 @@ class Base(torch.optim.Optimizer):
             handle.remove()
 
     def to_torch_state_dict(self) -> dict[str, Any]:
-        """A state dict for torch.optim.AdamW, on the CPU: 8-bit state is converted to 32 bits."""
+        """A state dict for torch.optim.AdamW, on the CPU: 8-bit and 16-bit state is converted to 32 bits.
+
+        It leaves out the history of percentile clipping and the remainders of master weights. Give torch float32
+        parameters with the weights of pyadamw.fp32_state_dict().
+        """
         return converted(self.state_dict(), "torch")
 
     def to_bitsandbytes_state_dict(self) -> dict[str, Any]:
-        """A state dict for bitsandbytes' AdamW classes, on the CPU. Each state keeps its width.
+        """A state dict for bitsandbytes' AdamW classes, on the CPU. 8-bit state keeps its width; other state has 32
+        bits there.
 
-        It leaves out the history of percentile clipping.
+        It leaves out the history of percentile clipping and the remainders of master weights, as to_torch_state_dict().
 
         Raises:
             ValueError: the state has amsgrad, which bitsandbytes does not support.
@@ -235,9 +240,12 @@ class Base(torch.optim.Optimizer):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Loads a copy of the state of another optimizer: the two share no memory.
 
-        State of the other width (8 or 32 bits) is converted to the width that this optimizer is configured for. The
-        options that decide about width and memory (optim_bits, min_8bit_size, block_wise, is_paged, page_manager) stay
-        as they are. Every other option comes from `state_dict`. Unknown keys are kept.
+        State of another width (8, 16 or 32 bits) is converted to the width that this optimizer is configured for. The
+        options that decide about width and memory (optim_bits, min_8bit_size, block_wise, is_paged, page_manager,
+        master_weight_bits) stay as they are. Every other option comes from `state_dict`. Unknown keys are kept.
+
+        With master_weight_bits, a state without remainders makes the parameters the master weights. To give this
+        optimizer float32 weights, first load its state, and then call pyadamw.load_fp32_state_dict().
 
         Args:
             state_dict: from state_dict() of these classes, of torch.optim.AdamW, of bitsandbytes' AdamW classes (any
@@ -245,7 +253,8 @@ class Base(torch.optim.Optimizer):
 
         Raises:
             ValueError: a value is missing, damaged, of the wrong shape or type, or infinite although 8-bit state cannot
-                hold infinities. The message names the parameter and the key, and the optimizer is unchanged.
+                hold infinities. Or the state has master weights, which this optimizer would lose. The message names
+                the parameter and the key, and the optimizer is unchanged.
         """
         # The base class casts every tensor to the dtype of the parameter. So a hook, which runs after the user's hooks,
         # hides the state from it. __setstate__ brings the state back before the user's post hooks run.

@@ -1,4 +1,4 @@
-"""Owns the six optimizer classes: their names, signatures and documentation. Must not know how a step is done.
+"""Owns the optimizer classes: their names, signatures and documentation. Must not know how a step is done.
 
 The positional arguments are the same, in the same order, as in bitsandbytes' documentation. New arguments are
 keyword-only.
@@ -30,8 +30,8 @@ _SUMMARY = """AdamW with {state}.
              - lr / (1 - beta1**step) * m / (sqrt(v') / sqrt(1 - beta2**step) + eps)
 
     in float32, and rounds once to the dtype of p (float32, bfloat16 or float16; g may have another of these). 8-bit
-    state keeps m and sqrt(v) as one byte an element, and one float32 scale for every 256 elements: 2.03 bytes a
-    parameter instead of 8.
+    state keeps m and v as one byte an element, with one or two float32 scales for every 256 elements: 2.05 bytes a
+    parameter instead of 8. 16-bit state keeps them as bfloat16, v rounded stochastically: 4 bytes a parameter.
     {note}
     Args:
         params: tensors, (name, tensor) pairs, or dicts. Each dict is a parameter group: it has "params", and may have a
@@ -46,23 +46,29 @@ _SUMMARY = """AdamW with {state}.
             max_unorm and skip_zeros. Its values win. max_unorm (0.0: off) scales the update of a tensor down to
             max_unorm times the norm of the tensor. skip_zeros (False) does not change elements whose gradient is
             exactly zero.
-        min_8bit_size: tensors with fewer elements keep 32-bit state.
+        min_8bit_size: with 8-bit state, tensors with fewer elements keep 32-bit state.
         percentile_clipping: 100: off. 1 ... 99: a gradient is scaled down if its norm is above this percentile of the
             last 100 norms of its tensor.
         block_wise: True: one scale for every 256 elements of 8-bit state. False: one scale for the tensor, less exact.
 {paged}        maximize: step uphill.
         stochastic_rounding: round 16-bit parameters stochastically instead of to nearest, so that updates smaller than
-            half a unit in the last place are not lost.
+            half a unit in the last place are not lost. No effect on parameters with master weights.
         seed: the seed of all stochastic rounding, in [0, 2**64). Equal seeds repeat equal runs.
         capturable: keep step counts in the memory of the CUDA device, so that a CUDA graph can capture step(). lr may
             then be a tensor on this device. No effect on the CPU.
         page_manager: the pyadamw.PageManager for paged state; None: a manager with the defaults.
+        master_weight_bits: None: off. 32: the optimizer keeps what a bfloat16 parameter lacks of a float32 master
+            weight (2 more bytes), so that the run is that of float32 parameters, bit for bit. 24: it keeps the upper 24
+            bits of the master weight, rounded stochastically (1 more byte). float32 parameters need no master weights
+            and ignore this. float16 parameters refuse it.
 
     Raises:
         ValueError: an argument is wrong; the message has its value and what is allowed.
 
     With 8-bit state, a step skips elements whose gradient is NaN or infinite, and counts them in `skipped_elements`.
-    With 32-bit state they propagate, as in torch.optim.AdamW.
+    With 32-bit and 16-bit state they propagate, as in torch.optim.AdamW.
+
+    Master weights are exported and imported by pyadamw.fp32_state_dict() and pyadamw.load_fp32_state_dict().
 
     Sources: Loshchilov & Hutter, "Decoupled Weight Decay Regularization", ICLR 2019; Dettmers et al., "8-bit Optimizers
     via Block-wise Quantization", ICLR 2022; Reddi et al., "On the Convergence of Adam and Beyond", ICLR 2018 (amsgrad).
@@ -108,7 +114,7 @@ def _naming_the_class(init: Callable[..., None]) -> Callable[..., None]:
 class _AdamW(Base):
     """The argument list, once. A class defines which values of optim_bits it accepts, and the width of its state."""
 
-    _accepted: tuple[int, ...] = (8, 32)
+    _accepted: tuple[int, ...] = (8, 16, 32)
     _width: int | None = None  # None: optim_bits decides
 
     def __init__(
@@ -119,7 +125,7 @@ class _AdamW(Base):
         eps: float = 1e-8,
         weight_decay: float = 1e-2,
         amsgrad: bool = False,
-        optim_bits: Literal[8, 32] = 32,
+        optim_bits: Literal[8, 16, 32] = 32,
         args: Any = None,
         min_8bit_size: int = 4096,
         percentile_clipping: int = 100,
@@ -131,6 +137,7 @@ class _AdamW(Base):
         seed: int = 0,
         capturable: bool = False,
         page_manager: PageManager | None = None,
+        master_weight_bits: Literal[24, 32] | None = None,
     ) -> None:
         options = {
             "lr": lr,
@@ -148,6 +155,7 @@ class _AdamW(Base):
             "seed": seed,
             "capturable": capturable,
             "page_manager": page_manager,
+            "master_weight_bits": master_weight_bits,
             "max_unorm": 0.0,
             "skip_zeros": False,
             **carried(args),
@@ -203,7 +211,7 @@ class _PagedAdamW(_AdamW):
             eps: float = 1e-8,
             weight_decay: float = 1e-2,
             amsgrad: bool = False,
-            optim_bits: Literal[8, 32] = 32,
+            optim_bits: Literal[8, 16, 32] = 32,
             args: Any = None,
             min_8bit_size: int = 4096,
             percentile_clipping: int = 100,
@@ -214,18 +222,20 @@ class _PagedAdamW(_AdamW):
             seed: int = 0,
             capturable: bool = False,
             page_manager: PageManager | None = None,
+            master_weight_bits: Literal[24, 32] | None = None,
         ) -> None: ...
     else:
         __init__ = _always_paged(_AdamW.__init__)
 
 
-_EITHER = "32 or 8: the width of the state."
+_ANY = "32, 16 or 8: the width of the state."
 _ONLY_32 = "32."
+_ONLY_16 = "32 (the default, as in the other classes) or 16; the state has 16 bits in either case."
 _ONLY_8 = '32 (the documented default, "for compatibility") or 8; the state has 8 bits in either case.'
 
 
 class AdamW(_AdamW):
-    __doc__ = _document("32-bit or 8-bit state, as optim_bits says", _EITHER, False)
+    __doc__ = _document("32-bit, 16-bit or 8-bit state, as optim_bits says", _ANY, False)
 
 
 class AdamW32bit(_AdamW):
@@ -234,13 +244,20 @@ class AdamW32bit(_AdamW):
     _width = 32
 
 
+class AdamW16bit(_AdamW):
+    __doc__ = _document("16-bit state", _ONLY_16, False)
+    _accepted = (16, 32)
+    _width = 16
+
+
 class AdamW8bit(_AdamW):
     __doc__ = _document("8-bit state", _ONLY_8, False)
+    _accepted = (8, 32)
     _width = 8
 
 
 class PagedAdamW(_PagedAdamW):
-    __doc__ = _document("paged 32-bit or 8-bit state, as optim_bits says", _EITHER, True)
+    __doc__ = _document("paged 32-bit, 16-bit or 8-bit state, as optim_bits says", _ANY, True)
 
 
 class PagedAdamW32bit(_PagedAdamW):
@@ -249,17 +266,26 @@ class PagedAdamW32bit(_PagedAdamW):
     _width = 32
 
 
+class PagedAdamW16bit(_PagedAdamW):
+    __doc__ = _document("paged 16-bit state", _ONLY_16, True)
+    _accepted = (16, 32)
+    _width = 16
+
+
 class PagedAdamW8bit(_PagedAdamW):
     __doc__ = _document("paged 8-bit state", _ONLY_8, True)
+    _accepted = (8, 32)
     _width = 8
 
 
 __all__ = [
     "AdamW",
     "AdamW8bit",
+    "AdamW16bit",
     "AdamW32bit",
     "GlobalOptimManager",
     "PagedAdamW",
     "PagedAdamW8bit",
+    "PagedAdamW16bit",
     "PagedAdamW32bit",
 ]

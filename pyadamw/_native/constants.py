@@ -19,9 +19,14 @@ def numbers(enum: str, prefix: str) -> dict[str, int]:
     return {name.removeprefix(prefix).lower(): number for number, name in found}
 
 
-def _dtype(name: str) -> torch.dtype:
+def _dtype_or_none(name: str) -> torch.dtype | None:
     dtype = getattr(torch, name, None)
-    if not isinstance(dtype, torch.dtype):
+    return dtype if isinstance(dtype, torch.dtype) else None
+
+
+def _dtype(name: str) -> torch.dtype:
+    dtype = _dtype_or_none(name)
+    if dtype is None:
         raise ImportError(f"adamw.h has ADAMW_{name.upper()}, but torch.{name} is no dtype: constants.py must name one")
     return dtype
 
@@ -36,6 +41,10 @@ def _exception(name: str) -> type[errors.AdamWError]:
 
 STATE_FORMATS = numbers("adamw_state_format", "ADAMW_STATE_")
 FLOAT32, BLOCK8, TENSOR8 = (STATE_FORMATS[name] for name in ("float32", "block8", "tensor8"))
+# The formats whose moments are numbers, which are named after their dtypes; the others have codes.
+NUMBERS = {number: found for name, number in STATE_FORMATS.items() if (found := _dtype_or_none(name)) is not None}
+FORMAT_OF_DTYPE = {dtype: number for number, dtype in NUMBERS.items()}
+FORMAT_OF_BITS = {8 * dtype.itemsize: number for number, dtype in NUMBERS.items()}
 
 DTYPES = {_dtype(name): number for name, number in numbers("adamw_dtype", "ADAMW_").items()}
 DTYPE_NAMES = " or ".join(", ".join(numbers("adamw_dtype", "ADAMW_")).rsplit(", ", 1))

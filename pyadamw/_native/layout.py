@@ -11,7 +11,10 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import torch
+
 from .cdef import BLOCK_SIZE, SHORTEST_BLOCK_ROW
+from .constants import NUMBERS
 from .library import ffi, library
 
 
@@ -21,6 +24,7 @@ class Kind(NamedTuple):
     bits: int  # of an element of a moment
     coded: bool  # codes and scales; else numbers
     block_wise: bool  # a scale for each block; else one, or none
+    dtype: torch.dtype  # of the numbers, or of the codes
 
 
 @functools.cache
@@ -28,7 +32,8 @@ def kind(state_format: int) -> Kind:
     """Of an adamw_state_format; the library is asked, about a tensor of two blocks."""
     layout, numel = ffi.new("adamw_state_layout *"), 2 * BLOCK_SIZE
     library().check(library().lib.adamw_get_state_layout(state_format, numel, numel, 0, 0, layout))
-    return Kind(8 * layout.moment_bytes // numel, layout.absmax_count > 0, layout.absmax_count > 1)
+    bits, dtype = 8 * layout.moment_bytes // numel, NUMBERS.get(state_format, torch.uint8)
+    return Kind(bits, layout.absmax_count > 0, layout.absmax_count > 1, dtype)
 
 
 def row_length(shape: Sequence[int]) -> int:

@@ -50,13 +50,14 @@ def pointer_to(kind: Any, address: int) -> Any:
 
 
 class Call:
-    """The options of one adamw_step() call, for rows with the same dtypes, state format and options."""
+    """The options of one adamw_step() call, for rows with the same dtypes, kind of state and options."""
 
     def __init__(
         self,
         param_dtype: Any,
         grad_dtype: Any,
         state_format: Any,
+        remainder_bits: int,
         device: int,
         skipped: Any,
         pager: Any,
@@ -66,7 +67,7 @@ class Call:
         `stepped`: as of write_progress_to()."""
         options = new_options("adamw_step_options")
         options.param_dtype, options.grad_dtype = param_dtype, grad_dtype
-        options.state_format, options.device = state_format, device
+        options.state_format, options.remainder_bits, options.device = state_format, remainder_bits, device
         options.skipped = pointer_to("int64_t *", skipped)
         self.options = options
         self.write_progress_to(stepped)

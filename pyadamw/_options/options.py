@@ -60,8 +60,13 @@ def _betas(name: str, value: Any) -> None:
 
 
 def _width(name: str, value: Any) -> None:
-    if not (is_integer(value) and value in (8, 32)):
-        refuse(name, value, "8 or 32")
+    if not (is_integer(value) and value in (8, 16, 32)):
+        refuse(name, value, "8, 16 or 32")
+
+
+def _master_weight_bits(name: str, value: Any) -> None:
+    if value is not None and not (is_integer(value) and value in (24, 32)):
+        refuse(name, value, "None, 24 or 32")
 
 
 def _page_manager(name: str, value: Any) -> None:
@@ -87,6 +92,7 @@ OPTIONS = {
     "block_wise": flag,
     "is_paged": flag,
     "page_manager": _page_manager,
+    "master_weight_bits": _master_weight_bits,
 }
 
 

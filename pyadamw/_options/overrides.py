@@ -22,6 +22,7 @@ ALLOWED = (
     "optim_bits",
     "min_8bit_size",
     "block_wise",
+    "master_weight_bits",
     "is_paged",
     "percentile_clipping",
     "lr",

@@ -10,23 +10,23 @@ from typing import Any
 import torch
 
 from .._checks import shown
-from .._native.constants import BLOCK8, FLOAT32
+from .._native.constants import BLOCK8, FLOAT32, FORMAT_OF_BITS
 from .._options.options import check_options, plain_betas
 from . import earlier, formats
 from .damage import check_no_nan
 from .dynamic_maps import dynamic_map, encoded
-from .foreign import is_eight_bit, shape_of, translated
+from .foreign import bits_of, shape_of, translated
 from .marks import FORMAT, FORMAT_KEY, check_format, without_marks
 from .received import check_has_number, check_structure, naming
 
 
 def _plain(entry: Any, where: str, number: int) -> Any:
-    """The state of one parameter, from any optimizer, as 32-bit state on the CPU; whether it had 8 bits; and `entry`
+    """The state of one parameter, from any optimizer, as 32-bit state on the CPU; the width that it had; and `entry`
     with today's keys if it has our codes of today.
 
     `number`: the format of its group.
     """
-    shape, eight = shape_of(without_marks(entry, where), where), is_eight_bit(entry)
+    shape, bits = shape_of(without_marks(entry, where), where), bits_of(entry)
     spec = formats.Spec(shape, torch.device("cpu"), FLOAT32, False, formats.HISTORY in entry, None)
     entry, found = earlier.renamed(entry, spec, number, where)
     entry = earlier.in_numbers(entry, found, spec, where)
@@ -34,8 +34,9 @@ def _plain(entry: Any, where: str, number: int) -> Any:
     amsgrad = bool({"max_exp_avg_sq", formats.codes_of("max_exp_avg_sq")} & set(numbers))
     count = formats.step_count(numbers.get("step"), where)
     step = torch.tensor(count, dtype=torch.float32, device="cpu")
-    state = formats.conform(numbers, spec._replace(amsgrad=amsgrad), where, received=True)
-    return {"step": step, **state}, eight, entry
+    spec = spec._replace(amsgrad=amsgrad, remainder_bits=formats.stored_remainder_bits(numbers))
+    state = formats.conform(numbers, spec, where, received=True)
+    return {"step": step, **state}, bits, entry
 
 
 def _group(group: Any, names: Any, more: Any) -> Any:
@@ -46,8 +47,8 @@ def _group(group: Any, names: Any, more: Any) -> Any:
 # ---- one entry in each format, of the entry as it is and of _plain() -------------------------------------------------
 
 
-def _torch_entry(_entry: Any, state: Any, _eight: Any, _where: Any) -> Any:
-    return {key: value for key, value in state.items() if key != formats.HISTORY}
+def _torch_entry(_entry: Any, state: Any, _bits: Any, _where: Any) -> Any:
+    return {key: value for key, value in state.items() if key not in (formats.HISTORY, formats.REMAINDER)}
 
 
 def _torch_group(group: Any) -> Any:
@@ -57,12 +58,12 @@ def _torch_group(group: Any) -> Any:
     return {**defaults, **kept}
 
 
-def _bitsandbytes_entry(_entry: Any, state: Any, eight: bool, where: str) -> Any:
+def _bitsandbytes_entry(_entry: Any, state: Any, bits: int, where: str) -> Any:
     if "max_exp_avg_sq" in state:
         raise ValueError(f"{where}: bitsandbytes does not support amsgrad state")
     result = {}
     for key, i, signed in (("exp_avg", 1, True), ("exp_avg_sq", 2, False)):
-        if not eight:
+        if bits != 8:
             result[f"state{i}"] = state[key]
             continue
         codes, absmax = encoded(state[key], signed)
@@ -74,11 +75,12 @@ def _bitsandbytes_group(group: Any) -> Any:
     return _group(group, ("lr", "betas", "eps", "weight_decay"), {"alpha": 0.0, "t_alpha": None, "t_beta3": None})
 
 
-def _own_entry(entry: Any, state: Any, eight: bool, where: str) -> Any:
-    if not eight:
-        return state
+def _own_entry(entry: Any, state: Any, bits: int, where: str) -> Any:
     amsgrad, clipping = "max_exp_avg_sq" in state, formats.HISTORY in state
     spec = formats.Spec(state["exp_avg"].shape, torch.device("cpu"), BLOCK8, amsgrad, clipping, None)
+    spec = spec._replace(remainder_bits=formats.stored_remainder_bits(state))
+    if bits != 8:
+        return {"step": state["step"], **formats.conform(state, spec._replace(format=FORMAT_OF_BITS[bits]), where)}
     others = {key: value for key, value in entry.items() if key not in formats.KEYS}
     if formats.codes_of("exp_avg") not in entry:  # from another optimizer, or of an earlier format
         own = formats.conform(state, spec, where)
@@ -136,11 +138,11 @@ def _converted_entry(entry: Any, entry_of: Any, where: str, number: int, finite:
         raise ValueError(f"{where}: the state is {type(entry).__name__}: must be a dict of tensors")
     if not entry:
         return {}
-    state, eight, entry = _plain(entry, where, number)
+    state, bits, entry = _plain(entry, where, number)
     if finite:
         for key, value in state.items():
             check_no_nan(value, f"{where}: {key}")
-    return _apart(entry_of(entry, state, eight, where), entry)
+    return _apart(entry_of(entry, state, bits, where), entry)
 
 
 def _checked_group(group: Any, where: str) -> Any:

@@ -48,10 +48,12 @@ def translated(entry: Any, numel: int, where: str) -> Any:
     return entry
 
 
-def is_eight_bit(entry: Any) -> bool:
-    """Whether the moments of an entry, foreign or not, are 8-bit codes."""
+def bits_of(entry: Any) -> int:
+    """The width of the moments of an entry, foreign or not: 8 (codes), 16 (bfloat16) or 32 (other numbers)."""
     moment = _first_moment(entry)[1]
-    return _is_torchao(moment) or (isinstance(moment, torch.Tensor) and moment.dtype == torch.uint8)
+    if _is_torchao(moment):
+        return 8
+    return {torch.uint8: 8, torch.bfloat16: 16}.get(moment.dtype, 32) if isinstance(moment, torch.Tensor) else 32
 
 
 def shape_of(entry: Any, where: str) -> Any:

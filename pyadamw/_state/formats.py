@@ -5,7 +5,8 @@ all tensors of state beside `step`; whoever needs a key, a shape or the places o
 
 A moment of 32-bit state has the key `exp_avg`, as in torch. A moment of 8-bit state has the keys `exp_avg_codes` and
 `exp_avg_absmax`, and a second moment also `exp_avg_sq_floor` (adamw.h, adamw_state_format). Codes never have torch's
-keys: so a tool that knows only those fails, and does not read codes as numbers.
+keys: so a tool that knows only those fails, and does not read codes as numbers. A moment of 16-bit state consists of
+numbers, and has torch's keys.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ import torch
 
 from .._checks import is_finite, is_real, shown
 from .._native import cdef
-from .._native.constants import BLOCK8, FLOAT32, TENSOR8
+from .._native.constants import BLOCK8, FLOAT32, FORMAT_OF_DTYPE, TENSOR8
 from .._native.layout import absmax_shape, kind
+from .._native.master_weights import REMAINDER_DTYPES, in_other_bits
 from .._native.memory import lies_plainly, oddity, plain
 from .._native.pager import home
 from .._native.quantize import Quantized, dequantize, quantize
@@ -28,6 +30,7 @@ from .damage import FLOATS, check_floors, check_moment, check_not_negative, chec
 # The moments, and which codes of the library each has.
 CODING = {"exp_avg": "exp_avg", "exp_avg_sq": "exp_avg_sq", "max_exp_avg_sq": "exp_avg_sq"}
 HISTORY = "gnorm_history"
+REMAINDER = "param_remainder"  # what a bfloat16 parameter lacks of its master weight
 MAX_STEPS = 2**53  # a float64 can hold every whole number up to here
 
 
@@ -41,6 +44,7 @@ class Spec(NamedTuple):
     clipping: bool  # percentile clipping: there is a history of gradient norms
     pages: PageManager | None  # None: it is not paged
     block_dim: int | None = None  # of the whole parameter, if this is a part of it; None: this is the whole
+    remainder_bits: int = 0  # of a master weight, beside the parameter; 0: there are no master weights
 
     def moments(self) -> tuple[str, ...]:
         return tuple(CODING) if self.amsgrad else ("exp_avg", "exp_avg_sq")
@@ -80,15 +84,27 @@ def by_step(_spec: Spec) -> tuple[int, ...]:
     return (cdef.GNORM_HISTORY,)
 
 
+def of_numbers(spec: Spec) -> torch.dtype:
+    return kind(spec.format).dtype
+
+
+def of_remainders(spec: Spec) -> torch.dtype:
+    return REMAINDER_DTYPES[spec.remainder_bits]
+
+
+def always(dtype: torch.dtype) -> Callable[[Spec], torch.dtype]:
+    return lambda _spec: dtype
+
+
 class Part(NamedTuple):
     """A tensor of state. All zeros are its value before the first step."""
 
     key: str
-    shape: Callable[[Spec], tuple[int, ...]]  # one of the three above
-    dtype: torch.dtype
+    shape: Callable[[Spec], tuple[int, ...]]  # one of by_...() above
+    dtype: Callable[[Spec], torch.dtype]  # likewise
     check: Callable[[torch.Tensor, str], None]  # refuses numbers that no step can produce, for state from elsewhere
     moment: str = ""  # that it belongs to; "": to none
-    role: str = ""  # in a Quantized, for a part of 8-bit state; "": it is the moment itself, in 32-bit state
+    role: str = ""  # in a Quantized, for a part of 8-bit state; "": it is the moment itself, as numbers
     wanted: Callable[[Spec], bool] = lambda _spec: True  # of a part without a moment: whether a step needs it
     paged: bool = True  # whether it is in pages if the parameter's state is paged
 
@@ -103,18 +119,18 @@ class Part(NamedTuple):
 
 
 def _anything(_values: torch.Tensor, _where: str) -> None:
-    """Every byte is a code."""
+    """Every byte is a code, and every integer a remainder."""
 
 
 def _parts_of_moment(moment: str) -> list[Part]:
     squared = CODING[moment] == "exp_avg_sq"
     parts = [
-        Part(moment, by_element, torch.float32, lambda values, where: check_moment(values, where, not squared), moment),
-        Part(f"{moment}_codes", by_element, torch.uint8, _anything, moment, "codes"),
-        Part(f"{moment}_absmax", by_block, torch.float32, check_scales, moment, "absmax"),
+        Part(moment, by_element, of_numbers, lambda values, where: check_moment(values, where, not squared), moment),
+        Part(f"{moment}_codes", by_element, always(torch.uint8), _anything, moment, "codes"),
+        Part(f"{moment}_absmax", by_block, always(torch.float32), check_scales, moment, "absmax"),
     ]
     if squared:
-        parts.append(Part(f"{moment}_floor", by_block, torch.float32, check_floors, moment, "floor"))
+        parts.append(Part(f"{moment}_floor", by_block, always(torch.float32), check_floors, moment, "floor"))
     return parts
 
 
@@ -123,7 +139,8 @@ PARTS = {
     for part in (
         *(part for moment in CODING for part in _parts_of_moment(moment)),
         # Before its first step it is zeros: the step then fills all entries with its squared norm.
-        Part(HISTORY, by_step, torch.float32, check_scales, wanted=lambda spec: spec.clipping, paged=False),
+        Part(HISTORY, by_step, always(torch.float32), check_scales, wanted=lambda spec: spec.clipping, paged=False),
+        Part(REMAINDER, by_element, of_remainders, _anything, wanted=lambda spec: spec.remainder_bits > 0),
     )
 }
 BY_ELEMENT = {key for key, part in PARTS.items() if part.shape is by_element}
@@ -159,7 +176,7 @@ def is_shared(tensor: torch.Tensor) -> bool:
 
 
 def _zeros(part: Part, spec: Spec) -> Any:
-    return part.placing(spec).zeros(part.shape(spec), part.dtype)
+    return part.placing(spec).zeros(part.shape(spec), part.dtype(spec))
 
 
 def fresh(spec: Spec) -> dict[str, Any]:
@@ -187,7 +204,7 @@ def conform(state: Any, spec: Spec, where: str, received: bool = False) -> dict[
     """`state` (a mapping) as `spec` demands: converted to its width, on its device; without `step`.
 
     Tensors that are already right are not copied. Parts that are missing because an option was switched on later
-    (amsgrad, percentile clipping) start from zero. Torch's keys win over codes: if a tool puts an `exp_avg` beside
+    (amsgrad, percentile clipping, master weights) start from zero. Torch's keys win over codes: if a tool puts an `exp_avg` beside
     `exp_avg_codes`, it knows torch's keys and means them. `received`: the state comes from elsewhere, so its numbers
     are checked too. Raises a ValueError that names `where`, the key and the fault; changes nothing.
     """
@@ -202,17 +219,35 @@ def conform(state: Any, spec: Spec, where: str, received: bool = False) -> dict[
             if moment != "max_exp_avg_sq":
                 raise ValueError(
                     f"{where}: the state has neither {moment} nor {codes_of(moment)}. torch.distributed.checkpoint "
-                    "reads only keys that the optimizer has: if you used it, the checkpoint may have the other width "
-                    "(32 or 8 bits). Load it into an optimizer of the class and options that saved it"
+                    "reads only keys that the optimizer has: if you used it, the checkpoint may have another width "
+                    "(8 bits, or numbers). Load it into an optimizer of the class and options that saved it"
                 )
             result.update({part.key: _zeros(part, spec) for part in parts_of(moment, spec.format)})
+    if HISTORY in state:  # also if clipping is off now
+        part = PARTS[HISTORY]
+        value = _check_part(state, part, spec, where, received)
+        result[HISTORY] = _placed(value, part.dtype(spec), part.placing(spec))
+    if REMAINDER in state and PARTS[REMAINDER].wanted(spec):
+        result[REMAINDER] = _as_remainder(state, spec, where, received)
     for part in (part for part in PARTS.values() if not part.moment):
-        if part.key in state:
-            value = _check_part(state, part, spec, where, received)
-            result[part.key] = _placed(value, part.dtype, part.placing(spec))
-        elif part.wanted(spec):
+        if part.wanted(spec) and part.key not in result:
             result[part.key] = _zeros(part, spec)
     return result
+
+
+def _as_remainder(state: Any, spec: Spec, where: str, received: bool) -> Any:
+    """The remainders of a state, with the bits of `spec`. The parameter stays as it is."""
+    part, source = PARTS[REMAINDER], spec._replace(remainder_bits=stored_remainder_bits(state) or spec.remainder_bits)
+    value = _check_part(state, part, source, where, received)
+    if source != spec:
+        value = in_other_bits(at_work(state, part, source), spec.remainder_bits)
+    return _placed(value, part.dtype(spec), spec)
+
+
+def stored_remainder_bits(state: Any) -> int:
+    """The bits of the remainders of a state, by their dtype; 0 if there are none."""
+    found = getattr(state.get(REMAINDER), "dtype", None)
+    return next((bits for bits, dtype in REMAINDER_DTYPES.items() if dtype == found), 0)
 
 
 def _tensor(state: Any, key: str, where: str) -> Any:
@@ -225,9 +260,9 @@ def _tensor(state: Any, key: str, where: str) -> Any:
 
 
 def stored_format(state: Any, moment: str, spec: Spec, where: str) -> Any:
-    """The stored format of a moment, by the shape of its scales."""
+    """The stored format of a moment, by its dtype or by the shape of its scales."""
     if moment in state:
-        return FLOAT32
+        return FORMAT_OF_DTYPE.get(getattr(state[moment], "dtype", None), FLOAT32)
     scales = tuple(_tensor(state, absmax_of(moment), where).shape)
     if kind(spec.format).coded and scales == spec.absmax_shape():
         return spec.format  # in a tensor of one block, block-wise and tensor-wise are the same
@@ -247,9 +282,11 @@ def check_form(state: Any, part: Part, source: Spec, where: str) -> Any:
     value = _tensor(state, key, where)
     if tuple(value.shape) != shape:
         raise ValueError(f"{where}: {key} has shape {tuple(value.shape)}: must be {shape}")
-    is_float = part.dtype.is_floating_point
-    if value.dtype not in FLOATS if is_float else value.dtype != part.dtype:
-        need = "float" if is_float else str(part.dtype).removeprefix("torch.")
+    dtype = part.dtype(source)
+    is_float = dtype.is_floating_point
+    if value.dtype not in FLOATS if is_float else value.dtype != dtype:
+        need = "float" if is_float else str(dtype).removeprefix("torch.")
+        need = " or ".join(str(d).removeprefix("torch.") for d in REMAINDER_DTYPES.values()) if key == REMAINDER else need
         raise ValueError(f"{where}: {key} has dtype {str(value.dtype).removeprefix('torch.')}: must be {need}")
     return value
 
@@ -272,29 +309,30 @@ def _placed(tensor: torch.Tensor, dtype: torch.dtype, spec: Spec) -> Any:
     return spec.zeros(tensor.shape, dtype).copy_(tensor.detach())
 
 
-def at_work(state: Any, part: Part, spec: Spec) -> Any:
-    """A part of a state where its numbers can be converted."""
-    return plain(state[part.key].detach().to(device=spec.workplace(), dtype=part.dtype))
+def at_work(state: Any, part: Part, source: Spec) -> Any:
+    """A part of a state of kind `source` where its numbers can be converted."""
+    return plain(state[part.key].detach().to(device=source.workplace(), dtype=part.dtype(source)))
 
 
 def _as_format(state: Any, moment: str, source: Spec, spec: Spec, where: str) -> Any:
     """One checked moment, in the format of `spec`."""
     given, parts, coded = parts_of(moment, source.format), parts_of(moment, spec.format), kind(spec.format).coded
     if source.format == spec.format:
-        return {part.key: _placed(state[part.key], part.dtype, spec) for part in parts}
+        return {part.key: _placed(state[part.key], part.dtype(spec), spec) for part in parts}
     if kind(source.format).coded:
-        stored = Quantized(**{"floor": None, **{part.role: at_work(state, part, spec) for part in given}})
+        stored = Quantized(**{"floor": None, **{part.role: at_work(state, part, source) for part in given}})
         values = dequantize(*stored, CODING[moment], state_format=source.format)
     else:
-        values = at_work(state, given[0], spec)
-        if not values.isfinite().all():  # its code would be zero, and a second moment of zero leads to m / eps
+        values = at_work(state, given[0], source)
+        if coded and not values.isfinite().all():  # its code would be zero, and a second moment of zero leads to m / eps
             raise ValueError(
                 f"{where}: {moment} has an infinity or NaN, which 8-bit state cannot hold: "
                 "keep 32-bit state for this parameter (optim_bits=32), or set these elements of all moments to 0"
             )
-        if moment != "exp_avg":
+        if coded and moment != "exp_avg":
             check_not_negative(values, f"{where}: {moment}")
     if not coded:
-        return {moment: _placed(values, torch.float32, spec)}
+        return {moment: _placed(values, parts[0].dtype(spec), spec)}
     made = quantize(values, CODING[moment], state_format=spec.format)
-    return {part.key: _placed(getattr(made, part.role).reshape(part.shape(spec)), part.dtype, spec) for part in parts}
+    as_shaped = {part: getattr(made, part.role).reshape(part.shape(spec)) for part in parts}
+    return {part.key: _placed(value, part.dtype(spec), spec) for part, value in as_shaped.items()}

@@ -22,7 +22,7 @@ from .sharding import inner, is_sharded, unwrapped
 from .spec import describe, state_spec, stepped_view, wrapped_state
 
 # The options about the memory and the width of state: this optimizer decides them, whatever a checkpoint says.
-OURS = ("optim_bits", "min_8bit_size", "block_wise", "is_paged", "page_manager")
+OURS = ("optim_bits", "min_8bit_size", "block_wise", "is_paged", "page_manager", "master_weight_bits")
 
 
 # Options that only torch.optim.AdamW has: torch.distributed.checkpoint loads the state of one optimizer into another
@@ -185,6 +185,8 @@ def _loaded(entry: Any, version: int, groups: Any, number: int, position: int, t
         raise ValueError(f"{what}: the state has no step")
     if spec.amsgrad and not {"max_exp_avg_sq", formats.codes_of("max_exp_avg_sq")} & set(entry):
         raise ValueError(f"{what}: the state has no max_exp_avg_sq, although its group has amsgrad=True")
+    if formats.REMAINDER in entry and not spec.remainder_bits:
+        raise ValueError(f"{what}: {_lost_weights(entry[formats.REMAINDER], local.dtype)}")
     step = torch.tensor(formats.step_count(entry["step"], what), dtype=torch.float32, device="cpu")
     state = formats.conform(entry, spec, what, received=True)
     memory = {_address(value) for value in entry.values()}
@@ -196,6 +198,20 @@ def _loaded(entry: Any, version: int, groups: Any, number: int, position: int, t
             with naming(f"{what}: {shown_name(key)}"):
                 others[key] = _copied(value, param)
     return wrapped_state({"step": step, **own, **others}, param, local)
+
+
+def _lost_weights(remainder: Any, dtype: torch.dtype) -> str:
+    """The error about remainders that a parameter of this dtype, or its options, would lose."""
+    bits = 16 + (formats.stored_remainder_bits({formats.REMAINDER: remainder}) or 16)
+    if dtype == torch.bfloat16:
+        why, keep = "master_weight_bits=None here", f"pass master_weight_bits={bits} to this optimizer, or "
+    else:
+        why, keep = f"the parameter here is {str(dtype).removeprefix('torch.')}", ""
+    return (
+        f"the state has {formats.REMAINDER}, which a bfloat16 parameter lacks of its master weight, but {why}, so that "
+        f"it would be lost. To keep the weights, {keep}save pyadamw.fp32_state_dict(model, optimizer) where they are, and "
+        f"load that into a float32 model. To drop them on purpose, remove the key {formats.REMAINDER} from the state"
+    )
 
 
 def _copied(value: Any, param: torch.Tensor) -> Any:

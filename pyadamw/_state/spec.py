@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from .._native.constants import BLOCK8, FLOAT32, TENSOR8
+from .._native.constants import BLOCK8, FLOAT32, FORMAT_OF_BITS, TENSOR8
 from .._native.memory import is_lazy
 from ..paging import PageManager, manager_of
 from .formats import BY_BLOCK, BY_ELEMENT, Spec
@@ -20,6 +20,7 @@ STRUCTURE = (
     "optim_bits",
     "min_8bit_size",
     "block_wise",
+    "master_weight_bits",
     "is_paged",
     "page_manager",
     "amsgrad",
@@ -44,11 +45,26 @@ def _is_eight_bit(numel: int, group: Mapping[str, Any]) -> bool:
     return group["optim_bits"] == 8 and numel >= group["min_8bit_size"]
 
 
+def _remainder_bits(dtype: torch.dtype, group: Mapping[str, Any]) -> int:
+    """How many bits the master weight of a parameter of this dtype has beside the parameter, with these options."""
+    bits = group["master_weight_bits"]
+    if bits is not None and dtype == torch.float16:
+        raise ValueError(
+            f"it is float16, but master_weight_bits = {bits}: a master weight consists of a bfloat16 parameter, which is "
+            "the upper half of a float32, and the bits below. Convert the model to bfloat16, or pass "
+            "master_weight_bits=None for this parameter"
+        )
+    return bits - 16 if bits is not None and dtype == torch.bfloat16 else 0
+
+
 def stepped_view(param: torch.Tensor, group: Mapping[str, Any]) -> Local:
-    """The part of `param` that this process steps, with these options."""
+    """The part of `param` that this process steps, with these options. ValueError if they do not suit it."""
+    remainder_bits = _remainder_bits(param.dtype, group)
     needs_norm = "percentile_clipping" if group["percentile_clipping"] < 100 else ""
     needs_norm = needs_norm or ("max_unorm" if group["max_unorm"] > 0 else "")
-    by_index = group["stochastic_rounding"] and param.dtype != torch.float32
+    # What a step rounds stochastically, by the index of each element: parameters, master weights, moments.
+    rounds_param = group["stochastic_rounding"] and param.dtype != torch.float32 and not remainder_bits
+    by_index = rounds_param or remainder_bits == 8 or group["optim_bits"] == 16
     return local_view(param, _is_eight_bit(param.numel(), group), group["block_wise"], needs_norm, by_index)
 
 
@@ -60,7 +76,7 @@ def state_spec(local: Local, group: Mapping[str, Any], pages: PageManager) -> Sp
     if _is_eight_bit(local.numel, group):
         state_format = BLOCK8 if group["block_wise"] else TENSOR8
     else:
-        state_format = FLOAT32
+        state_format = FORMAT_OF_BITS.get(group["optim_bits"], FLOAT32)  # of 8, for small tensors: FLOAT32
     return Spec(
         local.shape,
         local.device,
@@ -69,6 +85,7 @@ def state_spec(local: Local, group: Mapping[str, Any], pages: PageManager) -> Sp
         group["percentile_clipping"] < 100,
         manager_of(group, local.numel, pages),
         local.block_dim,
+        _remainder_bits(local.dtype, group),
     )
 
 

@@ -86,7 +86,7 @@ class Plan:
         """The library checks the rows of one call; this checks the rows of all calls, before the first call."""
         written = [(tensor, i, "") for i, tensor in enumerate(params) if self.rows[i].plain]
         for i, state in enumerate(states):
-            keys = [key for key in state if key in formats.KEYS and key != "step"]
+            keys = [key for key in state if key in formats.PARTS]
             written += [(inner(state[key]), i, f"state {key!r} of ") for key in keys]
         written = [entry for entry in written if entry[0].numel()]
         begin = np.array([tensor.data_ptr() for tensor, *_ in written], dtype=np.uint64)
@@ -124,7 +124,7 @@ class Plan:
             pages = next((row.spec.pages for row in self.rows[start:stop] if row.spec.pages), None)
             pager = None if pages is None else pages.pager(device)
             dtypes = DTYPES[row.local.dtype], DTYPES[row.grad_dtype]
-            call = Call(*dtypes, row.spec.format, number, counter, pager, self.progress_of(start))
+            call = Call(*dtypes, row.spec.format, row.spec.remainder_bits, number, counter, pager, self.progress_of(start))
             self.buckets.append(Bucket(row, start, stop, self.table, call))
         self.all_on_device = all(bucket.on_device for bucket in self.buckets)
 

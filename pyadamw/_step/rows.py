@@ -33,9 +33,9 @@ class Row(NamedTuple):
 
     def bucket(self) -> Any:
         """The properties that all rows of one call share."""
-        own, local = repr(sorted(self.own.items())), self.local
+        own, local, spec = repr(sorted(self.own.items())), self.local, self.spec
         dtypes = DTYPES[local.dtype], DTYPES[self.grad_dtype]
-        return (self.group, own, str(local.device), *dtypes, self.spec.format, local.whole)
+        return (self.group, own, str(local.device), *dtypes, spec.format, spec.remainder_bits, local.whole)
 
 
 def _check_param(local: Any, tensor: torch.Tensor, what: str) -> None:
@@ -151,5 +151,5 @@ def _is_count(step: Any) -> bool:
 
 
 def _leftover(state: Any, valid: Any) -> Any:
-    """Whether the state has keys that must go: codes of a moment that is stored as numbers now, or the reverse."""
+    """Whether the state has keys that must go, such as codes of a moment that is stored as numbers now."""
     return any(key in state and key not in valid for key in formats.PARTS)
