@@ -15,7 +15,7 @@ from .text import DemoError, load_text
 PICTURE_NAME = "pyadamw-demo.png"
 PICTURE_SUFFIXES = (".png", ".svg", ".pdf")
 EXTRAS = ("rich", "matplotlib")
-DEFAULT_STEPS = 600
+DEFAULT_STEPS = 500
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -32,14 +32,14 @@ GREY = "#555555"
 
 def print_table(results: list[Result], title: str, console: Console) -> None:
     table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
-    table.add_column("optimizer")
+    table.add_column("optimizer", no_wrap=True)
     for heading in (
         "validation\nbits/char",
         "weights",
         "state",
         "both",
         "optimizer\nms/step",
-        "peak MB\n(training)",
+        "training\nMB",
     ):
         table.add_column(heading, justify="right")
     for result in results:
@@ -50,13 +50,14 @@ def print_table(results: list[Result], title: str, console: Console) -> None:
             f"{result.state_bytes / result.parameters:.2f}",
             f"{result.held_bytes / result.parameters:.2f}",
             f"{result.step_milliseconds:.2f}",
-            f"{result.peak_memory / MEGA:.0f} ({(result.peak_memory - result.memory_before) / MEGA:.1f})",
+            f"{(result.peak_memory - result.memory_before) / MEGA:.1f}",
         )
     console.print(table)
     console.print(
-        "weights, state, both: bytes a parameter. bf16: bfloat16 weights, with 8 bits more of each in the state.\n"
-        "ms/step: the median of optimizer.step(). peak MB: the whole process; in brackets\n"
-        "what training added: weights, gradients, optimizer state, activations.",
+        "weights, state, both: bytes a parameter. bf16: weights are bfloat16, and 8 more\n"
+        "bits of each are state; the model computes in float32, on a copy of the weights.\n"
+        "ms/step: the median of optimizer.step(). training MB: what training added to the\n"
+        "memory of the process: weights, gradients, optimizer state, activations.",
         style="dim",
     )
 
@@ -93,7 +94,7 @@ def _draw_bars(axes: Axes, results: list[Result]) -> None:
     axes.barh(names, weights, color=BAR_COLORS, height=0.62, alpha=0.45)
     drawn = axes.barh(names, states, left=weights, color=BAR_COLORS, height=0.62)
     axes.bar_label(drawn, labels=[f" {result.held_bytes / result.parameters:.2f}" for result in results], padding=3)
-    axes.set_title("Weights (pale) and optimizer state", loc="left", fontweight="bold")
+    axes.set_title("Weights (pale) and state", loc="left", fontweight="bold")
     axes.set_xlim(0, 1.2 * (weights[0] + states[0]))
     axes.set_xlabel("bytes a parameter")
     axes.tick_params(axis="y", length=0)
