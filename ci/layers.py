@@ -70,6 +70,7 @@ PYTHON_FLOORS = [
     ["pyadamw._base"],
     ["pyadamw.optim", "pyadamw.functional"],
     ["pyadamw.backward"],
+    ["pyadamw.master_weights"],
     ["pyadamw"],
     ["pyadamw.integrations", "pyadamw.integrations.*", "pyadamw.demo", "pyadamw.demo.*"],
     ["pyadamw.cli", "pyadamw.__main__"],

@@ -17,6 +17,7 @@ from .errors import (
     VersionError,
 )
 from .functional import dequantize, quantize
+from .master_weights import fp32_state_dict, load_fp32_state_dict
 from .optim import (
     AdamW,
     AdamW8bit,
@@ -57,7 +58,9 @@ __all__ = [
     "UnsupportedError",
     "VersionError",
     "dequantize",
+    "fp32_state_dict",
     "functional",
+    "load_fp32_state_dict",
     "optim",
     "quantize",
 ]

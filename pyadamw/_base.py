@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar, overload
 
 import torch
 
 from ._native.cuda import Counter, is_capturing, is_device
 from ._native.library import library
+from ._native.memory import is_lazy
 from ._native.torch_private import ParamsT, multiply
 from ._options.options import check_options, plain_betas
 from ._options.overrides import Overrides
 from ._state import load, received
 from ._state.export import converted
 from ._state.report import MemoryReport
+from ._state.weights import TakeOver, float32_weights
 from ._step.exclusive import exclusive, new_lock
 from ._step.plan import Plan
 from ._step.rows import collect
@@ -63,9 +65,7 @@ class Base(torch.optim.Optimizer):
         date only after wait(), which this property calls.
         """
         self._cache.exposed = True
-        self._settle()
-        for manager in self._managers():
-            manager.wait()
+        self._settle_pages()
         return self._state
 
     @state.setter
@@ -74,6 +74,35 @@ class Base(torch.optim.Optimizer):
         self._settle()
         self._state = state
         self._cache.plan, self._cache.exposed = None, True
+
+    @exclusive
+    def fp32_weights(self) -> dict[str | int, torch.Tensor]:
+        """The weights of all parameters as float32 tensors in new memory, by name.
+
+        Where the optimizer keeps master weights, these are they: exactly with master_weight_bits=32, the upper 24 bits
+        with 24. Other parameters are converted. Sharded parameters (DTensors) have sharded weights.
+
+        Returns:
+            {name: weights}. The name is that of the (name, parameter) pairs that the optimizer was made from, or else
+            the number of the parameter in state_dict(). Parameters that are not initialized yet are left out.
+        """
+        self._settle_pages()
+        names = [
+            group["param_names"][position] if "param_names" in group else None
+            for group in self.param_groups
+            for position in range(len(group["params"]))
+        ]
+        params = [param for group in self.param_groups for param in group["params"]]
+        return {
+            number if name is None else name: float32_weights(param, self._state.get(param) or {})
+            for number, (name, param) in enumerate(zip(names, params, strict=True))
+            if not is_lazy(param)
+        }
+
+    def _settle_pages(self) -> None:
+        self._settle()
+        for manager in self._managers():
+            manager.wait()
 
     def _settle(self) -> None:
         """Finishes the cleanup after an interrupted step, if another interrupt had stopped the cleanup."""
@@ -266,6 +295,14 @@ class Base(torch.optim.Optimizer):
             super().load_state_dict(state_dict)
         finally:
             handle.remove()
+
+    @exclusive
+    def _take_over(self, made: Iterable[TakeOver]) -> None:
+        """Writes the state of parameters that have got other weights."""
+        target = self._target()
+        for entry in made:
+            entry.write(target)
+        self._cache.plan = None
 
     def _target(self) -> load.Target:
         """What state is loaded into."""

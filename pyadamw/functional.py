@@ -1,7 +1,9 @@
-"""Owns the public functions quantize and dequantize on torch tensors. Must not know of optimizers.
+"""Owns the public functions on torch tensors: quantize, dequantize, split_weights, join_weights. Must not know of
+optimizers.
 
     quantized = quantize(x, "exp_avg_sq")          # codes, absmax, floor
     y = dequantize(*quantized, "exp_avg_sq")       # is about x
+    w = join_weights(*split_weights(x))            # is x, bit for bit, if that is float32
 
 Blocks are the same as in 8-bit optimizer state. A block has 256 elements; if rows of dimension 0 have at least 64
 elements, each row begins a new block. The codes are root codes, as in the state: equidistant on a fourth root of the
@@ -14,13 +16,27 @@ from typing import Any, Literal
 
 import torch
 
+from ._checks import shown
+from ._native import master_weights as _master_weights
 from ._native import quantize as _calls
 from ._native.constants import BLOCK8, MOMENTS, ROUNDINGS, TENSOR8
 from ._native.layout import absmax_shape, block_dim, follows_rows, row_length
+from ._native.master_weights import Split
 from ._native.memory import oddity
 from ._native.quantize import Quantized
 
-__all__ = ["Quantized", "absmax_shape", "block_dim", "dequantize", "follows_rows", "quantize", "row_length"]
+__all__ = [
+    "Quantized",
+    "Split",
+    "absmax_shape",
+    "block_dim",
+    "dequantize",
+    "follows_rows",
+    "join_weights",
+    "quantize",
+    "row_length",
+    "split_weights",
+]
 
 Moment = Literal["exp_avg", "exp_avg_sq"]
 Rounding = Literal["nearest", "stochastic"]
@@ -46,6 +62,12 @@ def _check_dense(name: str, value: Any) -> None:
     is_meta = isinstance(value, torch.Tensor) and value.device.type == "meta"  # device_number() refuses it
     if oddity(value) and not is_meta:
         raise ValueError(f"{name} is {oddity(value)}: must be a dense tensor")
+
+
+def _check_real(name: str, value: torch.Tensor) -> None:
+    _check_dense(name, value)
+    if value.is_complex():
+        raise ValueError(f"{name} has dtype {str(value.dtype).removeprefix('torch.')}: must be real numbers")
 
 
 def quantize(
@@ -77,9 +99,7 @@ def quantize(
         floor: float32, of the same shape: the eighth root of the block's smallest number divided by its largest, where
             its codes begin. None for "exp_avg".
     """
-    _check_dense("tensor", tensor)
-    if tensor.is_complex():
-        raise ValueError(f"tensor has dtype {str(tensor.dtype).removeprefix('torch.')}: must be real numbers")
+    _check_real("tensor", tensor)
     _check_moment(moment)
     _check_choice("rounding", rounding, ROUNDINGS)
     return _calls.quantize(
@@ -119,3 +139,55 @@ def dequantize(
         _check_dense("floor", floor)
     _check_moment(moment)
     return _calls.dequantize(codes, absmax, floor, moment, state_format=BLOCK8 if block_wise else TENSOR8)
+
+
+def split_weights(
+    weights: torch.Tensor,
+    master_weight_bits: Literal[24, 32] = 32,
+    *,
+    rounding: Rounding = "nearest",
+    step: int = 0,
+    seed: int = 0,
+) -> Split:
+    """Splits float32 weights into bfloat16 parameters and what these lack, as an optimizer with master weights does.
+
+    With bits() for the pattern of a number as an integer::
+
+        param      weights, rounded to the nearest bfloat16, half a unit away from zero
+        remainder  bits(weights) - (bits(param) << 16)              int16, with 32 bits
+                   (bits(weights) - (bits(param) << 16)) >> 8       int8, with 24 bits
+
+    So 32 bits lose nothing. With 24 bits, weights are first rounded to their upper 24 bits. A NaN becomes the NaN with
+    the bits 0x7FC0, and remainder 0. Source: the integer split of TransformerEngine's FusedAdam (store_param_remainders).
+
+    Args:
+        weights: real numbers of any floating dtype and shape, converted to float32.
+        master_weight_bits: 32 or 24.
+        rounding: to 24 bits: "nearest" (half a unit away from zero), or "stochastic" as in a step, right on average. No
+            effect with 32 bits.
+        step, seed: for "stochastic", as in quantize().
+
+    Returns:
+        param: bfloat16, with the shape of `weights`.
+        remainder: int16 or int8, of the same shape.
+    """
+    _check_real("weights", weights)
+    if master_weight_bits not in (24, 32):
+        raise ValueError(f"master_weight_bits = {shown(master_weight_bits)}: must be 24 or 32")
+    _check_choice("rounding", rounding, ROUNDINGS)
+    return _master_weights.split(weights, int(master_weight_bits) - 16, rounding=rounding, step=step, seed=seed)
+
+
+def join_weights(param: torch.Tensor, remainder: torch.Tensor) -> torch.Tensor:
+    """The float32 weights that split_weights() has split: join_weights(*split_weights(x)) is x, if x is float32.
+
+    A weight has the bits (bits(param) << 16) + remainder (int16), or (bits(param) << 16) + remainder * 256 (int8). Where
+    that is a NaN, the weight is `param`. Any bfloat16 `param` and any `remainder` are valid.
+
+    Args:
+        param: bfloat16.
+        remainder: int16 or int8, of the same shape and on the same device.
+    """
+    _check_dense("param", param)
+    _check_dense("remainder", remainder)
+    return _master_weights.join(param, remainder)

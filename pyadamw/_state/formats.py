@@ -226,7 +226,7 @@ def conform(state: Any, spec: Spec, where: str, received: bool = False) -> dict[
     if HISTORY in state:  # also if clipping is off now
         part = PARTS[HISTORY]
         value = _check_part(state, part, spec, where, received)
-        result[HISTORY] = _placed(value, part.dtype(spec), part.placing(spec))
+        result[HISTORY] = placed(value, part.dtype(spec), part.placing(spec))
     if REMAINDER in state and PARTS[REMAINDER].wanted(spec):
         result[REMAINDER] = _as_remainder(state, spec, where, received)
     for part in (part for part in PARTS.values() if not part.moment):
@@ -241,7 +241,7 @@ def _as_remainder(state: Any, spec: Spec, where: str, received: bool) -> Any:
     value = _check_part(state, part, source, where, received)
     if source != spec:
         value = in_other_bits(at_work(state, part, source), spec.remainder_bits)
-    return _placed(value, part.dtype(spec), spec)
+    return placed(value, part.dtype(spec), spec)
 
 
 def stored_remainder_bits(state: Any) -> int:
@@ -298,7 +298,7 @@ def _check_part(state: Any, part: Part, source: Spec, where: str, received: bool
     return value
 
 
-def _placed(tensor: torch.Tensor, dtype: torch.dtype, spec: Spec) -> Any:
+def placed(tensor: torch.Tensor, dtype: torch.dtype, spec: Spec) -> Any:
     """The tensor in the memory that `spec` demands: the tensor itself if it is there already."""
     valid = tensor.dtype == dtype and lies_plainly(tensor) and not tensor.requires_grad
     if valid and spec.is_home(tensor):
@@ -318,7 +318,7 @@ def _as_format(state: Any, moment: str, source: Spec, spec: Spec, where: str) ->
     """One checked moment, in the format of `spec`."""
     given, parts, coded = parts_of(moment, source.format), parts_of(moment, spec.format), kind(spec.format).coded
     if source.format == spec.format:
-        return {part.key: _placed(state[part.key], part.dtype(spec), spec) for part in parts}
+        return {part.key: placed(state[part.key], part.dtype(spec), spec) for part in parts}
     if kind(source.format).coded:
         stored = Quantized(**{"floor": None, **{part.role: at_work(state, part, source) for part in given}})
         values = dequantize(*stored, CODING[moment], state_format=source.format)
@@ -332,7 +332,7 @@ def _as_format(state: Any, moment: str, source: Spec, spec: Spec, where: str) ->
         if coded and moment != "exp_avg":
             check_not_negative(values, f"{where}: {moment}")
     if not coded:
-        return {moment: _placed(values, parts[0].dtype(spec), spec)}
+        return {moment: placed(values, parts[0].dtype(spec), spec)}
     made = quantize(values, CODING[moment], state_format=spec.format)
     as_shaped = {part: getattr(made, part.role).reshape(part.shape(spec)) for part in parts}
-    return {part.key: _placed(value, part.dtype(spec), spec) for part, value in as_shaped.items()}
+    return {part.key: placed(value, part.dtype(spec), spec) for part, value in as_shaped.items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -34,7 +34,7 @@ class Target(NamedTuple):
     """What state is loaded into: an optimizer, as far as loading has to know it."""
 
     groups: Sequence[dict[str, Any]]
-    states: Mapping[torch.Tensor, dict[str, Any]]
+    states: dict[torch.Tensor, dict[str, Any]]
     pages: PageManager  # of groups that name none
     overrides: Overrides
 

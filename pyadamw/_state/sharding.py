@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
 
@@ -148,7 +148,7 @@ def gathered(param: Any) -> torch.Tensor:
 
 
 def own_part(whole: Any, param: Any) -> torch.Tensor:
-    """The part of a whole tensor that belongs to this process."""
+    """The part of a whole tensor, on the device of `param`, that belongs to this process."""
     from torch.distributed.tensor import DTensor, Replicate
 
     mesh = param.device_mesh
@@ -170,15 +170,30 @@ def unwrapped(entry: Any, param: Any, whole: Any) -> Any:
 def _unwrapped(value: Any, param: Any, whole: bool) -> Any:
     if not isinstance(value, torch.Tensor) or value.dim() == 0:
         return value
-    value = cast(Any, value)
-    if whole:
-        return value.full_tensor() if is_sharded(value) else value
+    shared = value.shape in (param.shape, torch.Size(absmax_shape(param.shape)))
+    return stepped_part(value, param, whole or not (is_sharded(value) or shared))
+
+
+def stepped_part(value: Any, param: Any, whole: bool) -> torch.Tensor:
+    """The part of a tensor, sharded or not, that belongs to the stepped part of `param`. `whole`: that is all of it."""
     if is_sharded(value):
-        if value.device_mesh == param.device_mesh and value.placements == param.placements:
+        same = is_sharded(param) and value.device_mesh == param.device_mesh and value.placements == param.placements
+        if same and not whole:
             return local_tensor(value)
         value = value.full_tensor()
-    split = value.shape in (param.shape, torch.Size(absmax_shape(param.shape)))
-    return own_part(value, param) if split else value
+    return own_part(value, param) if is_sharded(param) and not whole else value
+
+
+def placed_as(local: torch.Tensor, param: Any, shape: torch.Size | None = None) -> torch.Tensor:
+    """The local part of a tensor that is placed like `param`, as a DTensor if `param` is one. `shape`: of the whole
+    tensor; None: that of `param`."""
+    if not is_sharded(param):
+        return local
+    from torch.distributed.tensor import DTensor
+
+    shape = param.shape if shape is None else shape
+    stride = torch.empty(shape, dtype=torch.uint8, device="meta").stride()
+    return DTensor.from_local(local, param.device_mesh, param.placements, run_check=False, shape=shape, stride=stride)
 
 
 def wrapped(state: Any, param: Any, local: Any, by_element: Any, by_block: Any) -> Any:
@@ -186,17 +201,9 @@ def wrapped(state: Any, param: Any, local: Any, by_element: Any, by_block: Any) 
     in every process."""
     if not is_sharded(param) or local.whole:
         return state
-    from torch.distributed.tensor import DTensor
-
     shapes = dict.fromkeys(by_element, param.shape) | {key: torch.Size(absmax_shape(param.shape)) for key in by_block}
 
     def wrap(key: str, value: Any) -> Any:
-        if key not in shapes or is_sharded(value):
-            return value
-        shape = shapes[key]
-        stride = torch.empty(shape, dtype=torch.uint8, device="meta").stride()
-        return DTensor.from_local(
-            value, param.device_mesh, param.placements, run_check=False, shape=shape, stride=stride
-        )
+        return value if key not in shapes or is_sharded(value) else placed_as(value, param, shapes[key])
 
     return {key: wrap(key, value) for key, value in state.items()}

@@ -113,6 +113,7 @@ SOURCES = {
     "bitsandbytes tensor-wise": _bitsandbytes_tensor_wise,
     "torchao 8": _torchao,
     "own 8": lambda: _own(pyadamw.AdamW8bit),
+    "own 16": lambda: _own(pyadamw.AdamW16bit),
     "own 32": lambda: _own(pyadamw.AdamW32bit),
     "own paged": lambda: _own(pyadamw.PagedAdamW8bit, page_manager=pyadamw.PageManager("file", min_numel=0)),
 }

@@ -17,12 +17,14 @@ PLAYED = ROOT / "build" / "release" / "tests" / "libadamw_simt.so"
 CLASSES = (
     pyadamw.AdamW,
     pyadamw.AdamW8bit,
+    pyadamw.AdamW16bit,
     pyadamw.AdamW32bit,
     pyadamw.PagedAdamW,
     pyadamw.PagedAdamW8bit,
+    pyadamw.PagedAdamW16bit,
     pyadamw.PagedAdamW32bit,
 )
-# Options that between them reach every state format, with sizes small enough for tests.
+# Options that between them reach every state format, with sizes small enough for tests. "bf16": of such parameters.
 CONFIGURATIONS = {
     "32": (pyadamw.AdamW32bit, {}),
     "32 amsgrad": (pyadamw.AdamW32bit, {"amsgrad": True}),
@@ -30,7 +32,14 @@ CONFIGURATIONS = {
     "8 amsgrad clipped": (pyadamw.AdamW8bit, {"min_8bit_size": 0, "amsgrad": True, "percentile_clipping": 40}),
     "8 tensor-wise": (pyadamw.AdamW8bit, {"min_8bit_size": 0, "block_wise": False}),
     "paged": (pyadamw.PagedAdamW8bit, {"min_8bit_size": 1000}),
-    "16-bit stochastic": (pyadamw.AdamW8bit, {"min_8bit_size": 1000, "stochastic_rounding": True, "seed": 7}),
+    "16 amsgrad": (pyadamw.AdamW16bit, {"amsgrad": True, "seed": 3}),
+    "bf16, 8 stochastic": (pyadamw.AdamW8bit, {"min_8bit_size": 1000, "stochastic_rounding": True, "seed": 7}),
+    "bf16, 8 and master weights": (pyadamw.AdamW8bit, {"min_8bit_size": 1000, "master_weight_bits": 32}),
+    "bf16, 16 and 24 bits": (pyadamw.AdamW16bit, {"master_weight_bits": 24, "seed": 7}),
+    "bf16, paged master weights": (
+        pyadamw.PagedAdamW32bit,
+        {"master_weight_bits": 24, "page_manager": pyadamw.PageManager("host", min_numel=1000)},
+    ),
 }
 SHAPES = ((1,), (300,), (5000,), (3, 700), (40, 100), (70, 256), (600, 5), (2, 3, 100, 4), ())
 

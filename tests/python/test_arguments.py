@@ -16,13 +16,14 @@ WRONG = {
     "eps": (-1e-8, NAN, INFINITY, "1e-8", None, False),
     "weight_decay": (-0.1, NAN, INFINITY, "0", None, True),
     "amsgrad": (1, None, "yes"),
-    "optim_bits": (16, 4, 8.0, "8", None, True),
+    "optim_bits": (24, 4, 8.0, "8", None, True),
     "args": (5, "optim_bits", [8], True),
     "min_8bit_size": (-1, 4096.0, "4096", None, True, NAN),
     "percentile_clipping": (0, 101, 5.0, -1, None, True, NAN),
     "block_wise": (1, None),
     "maximize": (1, None),
     "stochastic_rounding": (1, None),
+    "master_weight_bits": (8, 16, 0, 32.0, True, "32"),
     "seed": (-1, 2**64, 1.0, None, True),
 }
 
@@ -81,17 +82,19 @@ def test_is_paged_must_be_a_flag():
 @pytest.mark.parametrize(
     ("cls", "accepted"),
     [
-        (pyadamw.AdamW, {8: 8, 32: 32}),
-        (pyadamw.PagedAdamW, {8: 8, 32: 32}),
+        (pyadamw.AdamW, {8: 8, 16: 16, 32: 32}),
+        (pyadamw.PagedAdamW, {8: 8, 16: 16, 32: 32}),
         (pyadamw.AdamW8bit, {8: 8, 32: 8}),
         (pyadamw.PagedAdamW8bit, {8: 8, 32: 8}),
+        (pyadamw.AdamW16bit, {16: 16, 32: 16}),
+        (pyadamw.PagedAdamW16bit, {16: 16, 32: 16}),
         (pyadamw.AdamW32bit, {32: 32}),
         (pyadamw.PagedAdamW32bit, {32: 32}),
     ],
 )
 def test_optim_bits(cls, accepted):
-    """optim_bits decides in AdamW; the 8-bit and 32-bit classes accept 32 and their own width, and have their own."""
-    for bits_wanted in (8, 32):
+    """optim_bits decides in AdamW; the other classes accept 32 and their own width, and have their own."""
+    for bits_wanted in (8, 16, 32):
         if bits_wanted not in accepted:
             with pytest.raises(ValueError, match=f"optim_bits = {bits_wanted}.*{cls.__name__}"):
                 cls(one(), optim_bits=bits_wanted)
@@ -99,7 +102,7 @@ def test_optim_bits(cls, accepted):
         params = parameters([(5000,)])
         optimizer = cls(params, optim_bits=bits_wanted)
         train(optimizer, params, 1)
-        expected = torch.uint8 if accepted[bits_wanted] == 8 else torch.float32
+        expected = {8: torch.uint8, 16: torch.bfloat16, 32: torch.float32}[accepted[bits_wanted]]
         assert moment_of(optimizer.state[params[0]]).dtype == expected
 
 

@@ -68,7 +68,12 @@ def test_every_pointer_to_state_has_a_part():
 
 def test_kinds_are_those_of_the_formats():
     kinds = {name: layout.kind(number) for name, number in constants.STATE_FORMATS.items()}
-    assert kinds == {"float32": (32, False, False), "block8": (8, True, True), "tensor8": (8, True, False)}
+    assert kinds == {
+        "float32": (32, False, False, torch.float32),
+        "bfloat16": (16, False, False, torch.bfloat16),
+        "block8": (8, True, True, torch.uint8),
+        "tensor8": (8, True, False, torch.uint8),
+    }
     assert cdef.SHORTEST_BLOCK_ROW == 64
 
 

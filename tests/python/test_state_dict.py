@@ -57,7 +57,7 @@ def by_pickle(optimizer, params, make):
 def test_resume_equals_uninterrupted(name, copied):
     """3 steps, a copy, 3 more of both: parameters and state have the same bits, and the copy shares no memory."""
     cls, options = CONFIGURATIONS[name]
-    dtype = torch.bfloat16 if "16-bit" in name else torch.float32
+    dtype = torch.bfloat16 if "bf16" in name else torch.float32
 
     def make(params):
         return cls(params, lr=1e-2, **options)
