@@ -23,13 +23,14 @@ static void expect(const char *what, size_t is, size_t must) {
 
 static void check_layout(void) {
   SIZE(adamw_status, 4);
-  SIZE(adamw_state_layout, 40);
+  SIZE(adamw_state_layout, 48);
   OFFSET(adamw_state_layout, moment_bytes, 0);
   OFFSET(adamw_state_layout, absmax_count, 8);
   OFFSET(adamw_state_layout, floor_count, 16);
   OFFSET(adamw_state_layout, blocks_per_row, 24);
-  OFFSET(adamw_state_layout, total_bytes, 32);
-  SIZE(adamw_tensor, 144);
+  OFFSET(adamw_state_layout, remainder_bytes, 32);
+  OFFSET(adamw_state_layout, total_bytes, 40);
+  SIZE(adamw_tensor, 152);
   OFFSET(adamw_tensor, param, 0);
   OFFSET(adamw_tensor, grad, 8);
   OFFSET(adamw_tensor, exp_avg, 16);
@@ -40,14 +41,15 @@ static void check_layout(void) {
   OFFSET(adamw_tensor, max_exp_avg_sq_absmax, 56);
   OFFSET(adamw_tensor, exp_avg_sq_floor, 64);
   OFFSET(adamw_tensor, max_exp_avg_sq_floor, 72);
-  OFFSET(adamw_tensor, gnorm_history, 80);
-  OFFSET(adamw_tensor, numel, 88);
-  OFFSET(adamw_tensor, row_length, 96);
-  OFFSET(adamw_tensor, step, 104);
-  OFFSET(adamw_tensor, global_offset, 112);
-  OFFSET(adamw_tensor, run_length, 120);
-  OFFSET(adamw_tensor, run_stride, 128);
-  OFFSET(adamw_tensor, step_tensor, 136);
+  OFFSET(adamw_tensor, param_remainder, 80);
+  OFFSET(adamw_tensor, gnorm_history, 88);
+  OFFSET(adamw_tensor, numel, 96);
+  OFFSET(adamw_tensor, row_length, 104);
+  OFFSET(adamw_tensor, step, 112);
+  OFFSET(adamw_tensor, global_offset, 120);
+  OFFSET(adamw_tensor, run_length, 128);
+  OFFSET(adamw_tensor, run_stride, 136);
+  OFFSET(adamw_tensor, step_tensor, 144);
   SIZE(adamw_step_options, 152);
   OFFSET(adamw_step_options, size, 0);
   OFFSET(adamw_step_options, lr, 8);
@@ -63,7 +65,7 @@ static void check_layout(void) {
   OFFSET(adamw_step_options, percentile_clipping, 72);
   OFFSET(adamw_step_options, device, 76);
   OFFSET(adamw_step_options, num_threads, 80);
-  OFFSET(adamw_step_options, reserved, 84);
+  OFFSET(adamw_step_options, remainder_bits, 84);
   OFFSET(adamw_step_options, seed, 88);
   OFFSET(adamw_step_options, grad_scale, 96);
   OFFSET(adamw_step_options, found_inf, 104);
@@ -86,6 +88,17 @@ static void check_layout(void) {
   OFFSET(adamw_quantize_options, global_offset, 56);
   OFFSET(adamw_quantize_options, seed, 64);
   OFFSET(adamw_quantize_options, stream, 72);
+  SIZE(adamw_split_options, 64);
+  OFFSET(adamw_split_options, size, 0);
+  OFFSET(adamw_split_options, remainder_bits, 8);
+  OFFSET(adamw_split_options, rounding, 12);
+  OFFSET(adamw_split_options, device, 16);
+  OFFSET(adamw_split_options, num_threads, 20);
+  OFFSET(adamw_split_options, numel, 24);
+  OFFSET(adamw_split_options, step, 32);
+  OFFSET(adamw_split_options, global_offset, 40);
+  OFFSET(adamw_split_options, seed, 48);
+  OFFSET(adamw_split_options, stream, 56);
   SIZE(adamw_pager_options, 48);
   OFFSET(adamw_pager_options, size, 0);
   OFFSET(adamw_pager_options, backing, 8);
@@ -129,6 +142,7 @@ static void check_values(void) {
   VALUE(ADAMW_STATE_FLOAT32, 0);
   VALUE(ADAMW_STATE_BLOCK8, 1);
   VALUE(ADAMW_STATE_TENSOR8, 2);
+  VALUE(ADAMW_STATE_BFLOAT16, 3);
   VALUE(ADAMW_STEP_AMSGRAD, 1);
   VALUE(ADAMW_STEP_MAXIMIZE, 2);
   VALUE(ADAMW_STEP_STOCHASTIC_ROUNDING, 4);
@@ -145,6 +159,7 @@ static void check_values(void) {
 static void check_defaults(void) {
   const adamw_step_options s = ADAMW_STEP_OPTIONS_INIT;
   const adamw_quantize_options q = ADAMW_QUANTIZE_OPTIONS_INIT;
+  const adamw_split_options w = ADAMW_SPLIT_OPTIONS_INIT;
   const adamw_pager_options p = ADAMW_PAGER_OPTIONS_INIT;
   int status;
   expect("options.size", p.size, sizeof p);
@@ -154,12 +169,15 @@ static void check_defaults(void) {
   expect("no pager", s.pager == NULL && s.rows_stepped == NULL, 1);
   expect("options.size", s.size, sizeof s);
   expect("options.size", q.size, sizeof q);
+  expect("options.size", w.size, sizeof w);
+  expect("master weights",
+         w.remainder_bits == 16 && w.rounding == ADAMW_ROUND_NEAREST && w.device == -1 && w.numel == 0, 1);
   expect("defaults", s.lr == 1e-3 && s.beta1 == 0.9 && s.beta2 == 0.999 && s.eps == 1e-8 && s.weight_decay == 1e-2, 1);
-  expect("off", s.max_unorm == 0.0 && s.percentile_clipping == 100 && s.flags == 0u && s.device == -1 && q.device == -1,
-         1);
+  expect("off", s.max_unorm == 0.0 && s.percentile_clipping == 100 && s.flags == 0u && s.remainder_bits == 0, 1);
+  expect("the CPU", s.device == -1 && q.device == -1 && w.device == -1, 1);
   expect("pointers",
          s.grad_scale == NULL && s.found_inf == NULL && s.skipped == NULL && s.stream == NULL && s.lr_tensor == NULL &&
-             q.stream == NULL,
+             q.stream == NULL && w.stream == NULL,
          1);
   expect("step of no rows", (size_t)adamw_step(&s, NULL, sizeof(adamw_tensor), 0), ADAMW_OK);
   expect("version", (size_t)adamw_version(),
@@ -191,6 +209,7 @@ static void check_defaults(void) {
 static void check_inits(void) {
   CHECK_INIT(adamw_step_options, ADAMW_STEP_OPTIONS_INIT);
   CHECK_INIT(adamw_quantize_options, ADAMW_QUANTIZE_OPTIONS_INIT);
+  CHECK_INIT(adamw_split_options, ADAMW_SPLIT_OPTIONS_INIT);
   CHECK_INIT(adamw_pager_options, ADAMW_PAGER_OPTIONS_INIT);
 }
 

@@ -76,16 +76,24 @@ Coefficients coefficients(int step, std::uint32_t key, float gradient_scale) {
 
 // The buffers of one tensor; `shift` elements before the first keep it off a vector's alignment.
 struct Tensor {
-  Bytes param, grad, moments[3], scales[3], floors[2];
+  Bytes param, remainder, grad, moments[3], scales[3], floors[2];
 
   Tensor(const StepKind &kind, const BlockLayout &blocks, std::size_t shift) {
-    const std::size_t state = kind.state_format == ADAMW_STATE_FLOAT32 ? 4 : 1;
+    const FormatTraits format = traits(kind.state_format);
+    const auto state = static_cast<std::size_t>(format.bytes);
     param = Bytes(blocks.numel, size_of(kind.param_dtype), shift);
+    const auto rest = static_cast<std::size_t>(kind.remainder_bytes());
+    if (rest != 0) remainder = Bytes(blocks.numel, rest, shift + 3);
     grad = Bytes(blocks.numel, size_of(kind.grad_dtype), shift + 1);
     for (Bytes &moment : moments) moment = Bytes(blocks.numel, state, shift + 2);
-    const std::int64_t count = kind.state_format == ADAMW_STATE_TENSOR8 ? 1 : blocks.count;
+    const std::int64_t count = format.scaling == Scaling::tensor ? 1 : blocks.count;
     for (Bytes &scale : scales) scale = Bytes(count, 4, shift);
     for (Bytes &floor : floors) floor = Bytes(count, 4, shift);
+  }
+  // Of any weights.
+  void fill_params(const StepKind &kind, std::int64_t count, Random &random) {
+    fill(param.at(), kind.param_dtype, count, random);
+    for (std::uint8_t &byte : remainder.memory) byte = static_cast<std::uint8_t>(random.bits());
   }
   // State of 8 bits that some step may have left.
   void fill_state(std::int64_t count, Random &random) {
@@ -107,6 +115,7 @@ struct Tensor {
             scales[2].floats(),
             floors[0].floats(),
             floors[1].floats(),
+            remainder.at(),
             nullptr,
             shape.rows * std::int64_t{shape.row_length},
             shape.row_length,
@@ -150,6 +159,7 @@ void digest_step(Hash &hash, const Kernels &kernels, const StepKind &kind, const
   row.coefficients = coefficients(step, static_cast<std::uint32_t>(key), gradient_scale);
   step_tensor(hash, kernels, kind, row);
   hash.add(tensor.param);
+  hash.add(tensor.remainder);
   for (int i = 0; i < (kind.amsgrad ? 3 : 2); ++i) {
     hash.add(tensor.moments[i]);
     hash.add(tensor.scales[i]);
@@ -168,21 +178,21 @@ unsigned long long digest_steps(const Kernels &kernels, const StepKind &kind) {
   for (const Shape &shape : shapes) {
     const BlockLayout blocks = blocks_of(shape);
     Tensor tensor(kind, blocks, shift);
-    fill(tensor.param.at(), kind.param_dtype, blocks.numel, random);
+    tensor.fill_params(kind, blocks.numel, random);
     for (int step = 1; step <= 3; ++step) {
-      fill(tensor.grad.at(), kind.grad_dtype, blocks.numel, random, kind.state_format != ADAMW_STATE_FLOAT32);
+      fill(tensor.grad.at(), kind.grad_dtype, blocks.numel, random, traits(kind.state_format).has_scales());
       digest_step(hash, kernels, kind, shape, blocks, tensor, step, shift);
     }
     ++shift;
   }
-  if (kind.state_format == ADAMW_STATE_FLOAT32) return hash.value();
+  if (!traits(kind.state_format).has_scales()) return hash.value();
   // Tensors whose numbers are alike, from fresh state and from any.
   for (int texture = 0; texture < texture_count; ++texture)
     for (const int number : textured_shapes) {
       const Shape &shape = shapes[number];
       const BlockLayout blocks = blocks_of(shape);
       Tensor tensor(kind, blocks, shift % 5);
-      fill(tensor.param.at(), kind.param_dtype, blocks.numel, random);
+      tensor.fill_params(kind, blocks.numel, random);
       for (int step = 1; step <= 3; ++step) {
         if (step == 2 && shift % 2 == 0) {
           tensor.fill_state(kind.state_format == ADAMW_STATE_TENSOR8 ? 1 : blocks.count, random);
@@ -254,25 +264,76 @@ unsigned long long digest_quantizer(const Kernels &kernels, adamw_moment moment,
   return hash.value();
 }
 
+// Master weights of every exponent to their two parts, and any two parts to weights.
+unsigned long long digest_split(const Kernels &kernels, int bits, bool stochastic) {
+  Hash hash;
+  Random random(3);
+  std::size_t shift = 0;
+  for (const Shape &shape : shapes) {
+    const std::int64_t n = shape.rows * std::int64_t{shape.row_length}, middle = n / 2 / block_size * block_size;
+    const SplitPlan plan{bits, stochastic, n, shape.global_offset, 77, 1, -1, nullptr};
+    Bytes weights(n, 4, shift), param(n, 2, shift + 1), remainder(n, static_cast<std::size_t>(bits / 8), shift + 2);
+    fill(weights.at(), ADAMW_FLOAT32, n, random, true);
+    for (std::int64_t i = 0; i < n; i += 3) weights.floats()[i] = random.any_float();
+    auto *halves = static_cast<std::uint16_t *>(param.at());
+    kernels.split(plan, weights.floats(), halves, remainder.at(), 0, middle);
+    kernels.split(plan, weights.floats(), halves, remainder.at(), middle, n);
+    for (const Bytes *written : {&param, &remainder}) hash.add(*written);
+    for (std::uint8_t &byte : remainder.memory) byte = static_cast<std::uint8_t>(random.bits());
+    kernels.join(plan, halves, remainder.at(), weights.floats(), 0, middle);
+    kernels.join(plan, halves, remainder.at(), weights.floats(), middle, n);
+    for (std::int64_t i = 0; i < n; ++i) hash.add(double{weights.floats()[i]});
+    ++shift;
+  }
+  return hash.value();
+}
+
 // A line for each case whose name begins so.
+class Printer {
+ public:
+  Printer(const Kernels &kernels, const std::string &beginning) : kernels_(kernels), beginning_(beginning) {}
+  template <class Digest>
+  void print(const std::string &name, const Digest &digest) const {
+    if (name.compare(0, beginning_.size(), beginning_) == 0) std::printf("%s %016llx\n", name.c_str(), digest());
+  }
+  void print_steps(const std::string &param, const StepKind &kind, const char *mode) const {
+    const std::string name = "param_" + param + "-grad_" + dtypes[kind.grad_dtype] + "-state_" +
+                             formats[kind.state_format] + (kind.amsgrad ? "-amsgrad" : "") + mode;
+    print(name, [&] { return digest_steps(kernels_, kind); });
+  }
+  static constexpr const char *dtypes[] = {"float32", "bfloat16", "float16"},
+                              *formats[] = {"float32", "block8", "tensor8", "bfloat16"};
+
+ private:
+  const Kernels &kernels_;
+  const std::string beginning_;
+};
+
 void print_digests(const Kernels &kernels, const std::string &beginning) {
-  const auto wanted = [&](const std::string &name) { return name.compare(0, beginning.size(), beginning) == 0; };
-  constexpr const char *dtypes[] = {"float32", "bfloat16", "float16"}, *formats[] = {"float32", "block8", "tensor8"};
+  const Printer printer(kernels, beginning);
   constexpr const char *modes[] = {"", "-stochastic", "-skip_zeros"};
   for (int p = 0; p < 3; ++p)
     for (int g = 0; g < 3; ++g)
-      for (int f = 0; f < 3; ++f)
+      for (int f = 0; f < 4; ++f)
         for (int amsgrad = 0; amsgrad < 2; ++amsgrad)
           for (int mode = 0; mode < 3; ++mode) {
             const StepKind kind = {static_cast<adamw_dtype>(p),
                                    static_cast<adamw_dtype>(g),
                                    static_cast<adamw_state_format>(f),
+                                   0,
                                    amsgrad == 1,
                                    mode == 1,
                                    mode == 2};
-            const std::string name = std::string("param_") + dtypes[p] + "-grad_" + dtypes[g] + "-state_" + formats[f] +
-                                     (amsgrad ? "-amsgrad" : "") + modes[mode];
-            if (wanted(name)) std::printf("%s %016llx\n", name.c_str(), digest_steps(kernels, kind));
+            printer.print_steps(Printer::dtypes[p], kind, modes[mode]);
+          }
+  for (int bits : {8, 16})
+    for (adamw_dtype grad : {ADAMW_FLOAT32, ADAMW_BFLOAT16})
+      for (int f = 0; f < 4; ++f)
+        for (bool amsgrad : {false, true})
+          for (bool skip_zeros : {false, true}) {
+            const auto format = static_cast<adamw_state_format>(f);
+            const StepKind kind = {ADAMW_BFLOAT16, grad, format, bits, amsgrad, false, skip_zeros};
+            printer.print_steps("bfloat16-remainder_" + std::to_string(bits), kind, skip_zeros ? modes[2] : "");
           }
   for (int moment = 0; moment < 2; ++moment)
     for (int blockwise = 0; blockwise < 2; ++blockwise)
@@ -280,10 +341,14 @@ void print_digests(const Kernels &kernels, const std::string &beginning) {
         const std::string name = std::string("quantize_") +
                                  (moment == ADAMW_MOMENT_EXP_AVG ? "exp_avg" : "exp_avg_sq") +
                                  (blockwise ? "-block" : "-tensor") + (stochastic ? "-stochastic" : "-nearest");
-        if (wanted(name))
-          std::printf("%s %016llx\n", name.c_str(),
-                      digest_quantizer(kernels, static_cast<adamw_moment>(moment), blockwise == 1, stochastic == 1));
+        printer.print(name, [&] {
+          return digest_quantizer(kernels, static_cast<adamw_moment>(moment), blockwise == 1, stochastic == 1);
+        });
       }
+  for (int bits : {8, 16})
+    for (bool stochastic : {false, true})
+      printer.print("split_" + std::to_string(bits) + (stochastic ? "-stochastic" : "-nearest"),
+                    [&] { return digest_split(kernels, bits, stochastic); });
 }
 
 }  // namespace

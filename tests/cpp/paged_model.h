@@ -54,6 +54,7 @@ struct PagedModel : Model {
         take(memory[i][absmax0 + k], reinterpret_cast<void **>(scales[k]));
         if (k > 0) take(memory[i][floor1 + k - 1], reinterpret_cast<void **>(floors[k]));
       }
+      take(memory[i][remainder], &row.param_remainder);
     }
   }
   ~PagedModel() {

@@ -140,7 +140,7 @@ void check_kernel(const Kernels &kernels, const Format &f) {
   const float tie = f.dtype == ADAMW_BFLOAT16 ? 1.0f + 0x1p-8f : 1.0f + 0x1p-11f;
   for (float decay : {1.0f, tie, 0.5f, 0.75f, 0.99999f, 0x1p-9f, 0x1.8p-12f}) {
     p = start;
-    const StepKind kind = {f.dtype, ADAMW_FLOAT32, ADAMW_STATE_FLOAT32, false, false, false};
+    const StepKind kind = {f.dtype, ADAMW_FLOAT32, ADAMW_STATE_FLOAT32, 0, false, false, false};
     Row row{};
     row.tensor.param = p.data(), row.tensor.grad = grad.data();
     row.tensor.exp_avg = m.data(), row.tensor.exp_avg_sq = v.data();

@@ -72,8 +72,9 @@ void check_options() {
   for (std::int32_t bad : {-1, 3, INT32_MIN, INT32_MAX}) {
     invalid("options.param_dtype", [=](adamw_step_options &o) { o.param_dtype = bad; });
     invalid("options.grad_dtype", [=](adamw_step_options &o) { o.grad_dtype = bad; });
-    invalid("options.state_format", [=](adamw_step_options &o) { o.state_format = bad; });
   }
+  for (std::int32_t bad : {-1, 4, INT32_MIN, INT32_MAX})
+    invalid("options.state_format", [=](adamw_step_options &o) { o.state_format = bad; });
   for (std::uint32_t bad : {16u, 0x80000000u, ~0u})
     invalid("options.flags", [=](adamw_step_options &o) { o.flags = bad; });
   for (std::int32_t bad : {0, -5, 101})
@@ -82,7 +83,10 @@ void check_options() {
   refused("options.device", ADAMW_ERROR_UNSUPPORTED, [](adamw_step_options &o) { o.device = 7; });
   invalid("options.device", [](adamw_step_options &o) { o.device = -2; });
   invalid("options.num_threads", [](adamw_step_options &o) { o.num_threads = -1; });
-  invalid("options.reserved", [](adamw_step_options &o) { o.reserved = 1; });
+  for (std::int32_t bad : {-1, 1, 4, 7, 24, 32, INT32_MIN, INT32_MAX})
+    invalid("options.remainder_bits|8 or 16", [=](adamw_step_options &o) { o.remainder_bits = bad; });
+  for (std::int32_t bits : {8, 16})  // of float32 parameters
+    invalid("options.remainder_bits|ADAMW_BFLOAT16", [=](adamw_step_options &o) { o.remainder_bits = bits; });
   invalid("options.grad_scale|misaligned", [&](adamw_step_options &o) { o.grad_scale = misaligned(&scalar, 2); });
   invalid("options.found_inf|misaligned", [&](adamw_step_options &o) { o.found_inf = misaligned(&scalar, 1); });
   invalid("options.skipped|misaligned", [&](adamw_step_options &o) { o.skipped = misaligned(&counter, 4); });
@@ -237,6 +241,7 @@ void check_table() {
   t.max_exp_avg_sq = t.param;  // not used, so free to be anything
   t.exp_avg_absmax = t.exp_avg_sq_absmax = t.max_exp_avg_sq_absmax = t.gnorm_history = reinterpret_cast<float *>(1);
   t.exp_avg_sq_floor = t.max_exp_avg_sq_floor = t.gnorm_history;
+  t.param_remainder = t.param;
   CHECK(plain.call(1) == ADAMW_OK, "pointers that the options do not use: %s", adamw_last_error());
 }
 

@@ -104,7 +104,8 @@ void check_options() {
     std::vector<float> arena(row_count * 600);
     const std::int64_t param = 40 * static_cast<std::int64_t>(size_of(static_cast<adamw_dtype>(options.param_dtype))),
                        grad = 40 * static_cast<std::int64_t>(size_of(static_cast<adamw_dtype>(options.grad_dtype))),
-                       moment = options.state_format == ADAMW_STATE_FLOAT32 ? 160 : 40;
+                       moment = options.state_format == ADAMW_STATE_FLOAT32 ? 160 : 40,
+                       remainder = 40 * options.remainder_bits / 8;
     char *next = reinterpret_cast<char *>(arena.data());
     const auto take = [&](std::int64_t bytes) { return next += bytes, next - bytes; };
     for (adamw_tensor &t : model.rows) {
@@ -113,6 +114,7 @@ void check_options() {
       t.exp_avg = take(moment);
       t.exp_avg_sq = take(moment);
       t.max_exp_avg_sq = t.exp_avg_sq;  // where it is not used
+      t.param_remainder = remainder != 0 ? take(remainder) : t.param;
       t.gnorm_history = static_cast<float *>(t.param);
       for (float **scales : {&t.exp_avg_absmax, &t.exp_avg_sq_absmax, &t.exp_avg_sq_floor})
         *scales = reinterpret_cast<float *>(moment == 40 ? take(4) : static_cast<char *>(t.param));
@@ -124,6 +126,10 @@ void check_options() {
   tight("param", halves, [](Model &m) { m.options.param_dtype = ADAMW_FLOAT32; });
   tight("grad", halves, [](Model &m) { m.options.grad_dtype = ADAMW_FLOAT32; });
   tight("exp_avg", halves, [](Model &m) { m.options.state_format = ADAMW_STATE_FLOAT32; });
+  tight("exp_avg", halves, [](Model &m) { m.options.state_format = ADAMW_STATE_BFLOAT16; });
+  tight("param_remainder", halves, [](Model &m) { m.options.remainder_bits = 8; });
+  tight("param_remainder", step_options(ADAMW_STATE_BLOCK8, 0, ADAMW_BFLOAT16, ADAMW_BFLOAT16, 8),
+        [](Model &m) { m.options.remainder_bits = 16; });
   tight("exp_avg_absmax", step_options(), [](Model &m) { m.options.state_format = ADAMW_STATE_BLOCK8; });
   tight("max_exp_avg_sq", step_options(), [](Model &m) { m.options.flags = ADAMW_STEP_AMSGRAD; });
   tight("gnorm_history", step_options(), [](Model &m) { m.options.percentile_clipping = 5; });
@@ -134,6 +140,24 @@ void check_options() {
     t.grad = m.memory[other][Model::history].at();  // elsewhere
     for (void **p : {&t.param, &t.exp_avg, &t.exp_avg_sq}) *p = moved(*p, -4);
   });
+}
+
+// Remainders of master weights are state like any other.
+void check_remainders() {
+  for (int bits : {8, 16}) {
+    Model model(step_options(ADAMW_STATE_BLOCK8, 0, ADAMW_BFLOAT16, ADAMW_BFLOAT16, bits),
+                std::vector<TensorShape>(row_count, {2, 20, 0}));
+    const auto remainder = [&](const std::string &words, void *pointer) {
+      refused(model, words, [=](Model &m) { m.rows[at].param_remainder = pointer; });
+    };
+    remainder("param_remainder is NULL", nullptr);
+    if (bits == 16) remainder("misaligned", moved(model.rows[at].param_remainder, 1));
+    for (std::int64_t shift : {-38, 0, 38}) {
+      remainder("param_remainder", moved(model.rows[at].param, shift));
+      remainder("param_remainder", moved(model.rows[other].param_remainder, shift));
+      refused(model, "tensor 25: grad", [=](Model &m) { m.rows[at].grad = moved(m.rows[at].param_remainder, shift); });
+    }
+  }
 }
 
 // More tables than are remembered, in turn: each is judged by itself.
@@ -180,6 +204,7 @@ int main() {
   check_gradients(model);
   check_state(model);
   check_options();
+  check_remainders();
   check_many_tables();
   check_threads();
   return finish();

@@ -68,6 +68,7 @@ class World {
                              &t.max_exp_avg_sq_floor})
         *scales = static_cast<float *>(take(4));
       t.gnorm_history = static_cast<float *>(take(ADAMW_GNORM_HISTORY * 4));
+      t.param_remainder = take(t.numel * 2);
       table.rows.push_back(t);
     }
     return table;
@@ -77,7 +78,7 @@ class World {
     adamw_step_options &o = table.options;
     adamw_tensor &t = table.rows[random_.bits() % table.rows.size()],
                  &other = table.rows[random_.bits() % table.rows.size()];
-    switch (random_.below(15)) {
+    switch (random_.below(16)) {
       case 0:
         t.param = anywhere();
         break;
@@ -106,15 +107,17 @@ class World {
                           &added.exp_avg_sq_floor, &added.max_exp_avg_sq_floor})
           *p = static_cast<float *>(anywhere());
         added.gnorm_history = static_cast<float *>(anywhere());
+        added.param_remainder = anywhere();
         added.numel = added.row_length = 1;
         if (table.rows.size() < 14) table.rows.push_back(added);
         break;
       }
       case 8:
         o.param_dtype = random_.below(3);
+        o.remainder_bits = o.param_dtype == ADAMW_BFLOAT16 ? random_.below(3) * 8 : 0;
         break;
       case 9:
-        o.state_format = random_.below(3);
+        o.state_format = random_.below(4);
         o.flags = random_.below(2) == 0 ? 0 : std::uint32_t{ADAMW_STEP_AMSGRAD};
         break;
       case 10:
@@ -123,6 +126,9 @@ class World {
         break;
       case 11:
         t.exp_avg_sq_floor = static_cast<float *>(anywhere());
+        break;
+      case 12:
+        t.param_remainder = anywhere();
         break;
       default:  // as a rule
         t.grad = anywhere();
@@ -135,7 +141,7 @@ class World {
     for (const adamw_tensor &t : table.rows) {
       adamw_state_layout layout;
       CHECK(adamw_get_state_layout(static_cast<adamw_state_format>(o.state_format), t.numel, t.row_length, 1,
-                                   0, &layout) == ADAMW_OK,
+                                   o.remainder_bits, &layout) == ADAMW_OK,
             "layout");
       const auto add = [&](const void *pointer, std::int64_t bytes, bool written) {
         const std::int64_t begin = static_cast<const char *>(pointer) - reinterpret_cast<const char *>(arena_.data());
@@ -147,6 +153,7 @@ class World {
       const std::int64_t third = (o.flags & ADAMW_STEP_AMSGRAD) != 0 ? 1 : 0;
       add(t.param, t.numel * size(o.param_dtype), true);
       add(t.grad, t.numel * size(o.grad_dtype), false);
+      add(t.param_remainder, layout.remainder_bytes, true);
       add(t.exp_avg, layout.moment_bytes, true);
       add(t.exp_avg_sq, layout.moment_bytes, true);
       add(t.max_exp_avg_sq, layout.moment_bytes * third, true);

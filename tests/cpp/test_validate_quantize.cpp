@@ -61,7 +61,7 @@ void check_options() {
   }
   using O = adamw_quantize_options;
   each(&O::moment, "options.moment", -1, 2);
-  each(&O::state_format, "options.state_format", ADAMW_STATE_FLOAT32, -1, 3);
+  each(&O::state_format, "options.state_format", ADAMW_STATE_FLOAT32, ADAMW_STATE_BFLOAT16, -1, 4);
   each(&O::rounding, "options.rounding", -1, 2);
   each(&O::device, "options.device", -2);
   each(&O::num_threads, "options.num_threads", -1, INT32_MIN);
@@ -136,16 +136,18 @@ void check_buffers() {
 }
 
 void check_others() {
-  const adamw_state_layout untouched = {-7, -7, -7, -7, -7};
+  const adamw_state_layout untouched = {-7, -7, -7, -7, -7, -7};
   adamw_state_layout layout = untouched;
-  const auto refused_layout = [&](int format, std::int64_t numel, std::int64_t row_length, const char *words) {
+  const auto refused_layout = [&](int format, std::int64_t numel, std::int64_t row_length, const char *words,
+                                  std::int32_t bits = 0) {
     const adamw_status got =
-        adamw_get_state_layout(static_cast<adamw_state_format>(format), numel, row_length, 0, 0, &layout);
+        adamw_get_state_layout(static_cast<adamw_state_format>(format), numel, row_length, 0, bits, &layout);
     CHECK(got == ADAMW_ERROR_INVALID_ARGUMENT && std::strstr(adamw_last_error(), words) != nullptr, "%s: %s", words,
           adamw_last_error());
     CHECK(std::memcmp(&layout, &untouched, sizeof layout) == 0, "%s: the layout has changed", words);
   };
-  for (int bad : {-1, 3}) refused_layout(bad, n, n, "format");
+  for (int bad : {-1, 4}) refused_layout(bad, n, n, "format");
+  for (std::int32_t bad : {-1, 1, 4, 24, 32, INT32_MIN, INT32_MAX}) refused_layout(1, n, n, "remainder_bits", bad);
   refused_layout(1, -1, 1, "numel");
   refused_layout(1, INT64_MAX, 1, "numel");
   for (std::int64_t bad : {std::int64_t{0}, std::int64_t{-5}, std::int64_t{7}, n + 1})
@@ -157,7 +159,7 @@ void check_others() {
   const std::int64_t known[][6] = {
       {0, 1000, 1000, 4000, 0, 0}, {1, 1000, 1000, 1000, 4, 0}, {1, 1000, 100, 1000, 10, 1}, {1, 900, 300, 900, 6, 2},
       {1, 630, 63, 630, 3, 0},     {1, 1024, 512, 1024, 4, 0},  {1, 640, 64, 640, 10, 1},    {2, 1000, 100, 1000, 1, 0},
-      {1, 0, 0, 0, 0, 0},          {2, 0, 0, 0, 0, 0}};
+      {3, 1000, 100, 2000, 0, 0},  {1, 0, 0, 0, 0, 0},          {2, 0, 0, 0, 0, 0},          {3, 0, 0, 0, 0, 0}};
   for (const auto &k : known) {
     CHECK(adamw_get_state_layout(static_cast<adamw_state_format>(k[0]), k[1], k[2], 0, 0, &layout) == ADAMW_OK, "%s",
           adamw_last_error());
@@ -168,6 +170,14 @@ void check_others() {
     CHECK(adamw_get_state_layout(static_cast<adamw_state_format>(k[0]), k[1], k[2], 1, 0, &layout) == ADAMW_OK &&
               layout.total_bytes == two.total_bytes + k[3] + 8 * k[4] && layout.floor_count == k[4],
           "format %d with amsgrad", static_cast<int>(k[0]));
+    for (int bits : {8, 16}) {
+      adamw_state_layout with = untouched;
+      CHECK(adamw_get_state_layout(static_cast<adamw_state_format>(k[0]), k[1], k[2], 0, bits, &with) == ADAMW_OK &&
+                with.remainder_bytes == k[1] * bits / 8 && with.total_bytes == two.total_bytes + with.remainder_bytes,
+            "format %d, %d bits more", static_cast<int>(k[0]), bits);
+      with.total_bytes -= with.remainder_bytes, with.remainder_bytes = 0;
+      CHECK(std::memcmp(&with, &two, sizeof two) == 0, "%d bits change the layout of moments", bits);
+    }
   }
 
   const std::int32_t threads = adamw_get_num_threads();
