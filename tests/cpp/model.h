@@ -13,12 +13,14 @@ struct TensorShape {
 };
 
 inline adamw_step_options step_options(adamw_state_format format = ADAMW_STATE_FLOAT32, std::uint32_t flags = 0,
-                                       adamw_dtype param = ADAMW_FLOAT32, adamw_dtype grad = ADAMW_FLOAT32) {
+                                       adamw_dtype param = ADAMW_FLOAT32, adamw_dtype grad = ADAMW_FLOAT32,
+                                       int remainder_bits = 0) {
   adamw_step_options o = ADAMW_STEP_OPTIONS_INIT;
   o.state_format = format;
   o.flags = flags;
   o.param_dtype = param;
   o.grad_dtype = grad;
+  o.remainder_bits = remainder_bits;
   o.seed = 42;
   return o;
 }
@@ -37,6 +39,7 @@ struct TensorBuffers {
     floor1,
     floor2,
     history,
+    remainder,
     buffer_count
   };
 };
@@ -52,9 +55,9 @@ struct Model : TensorBuffers {
     for (const TensorShape &s : shapes) {
       const std::int64_t n = s.rows * s.row_length;
       adamw_state_layout layout;
-      CHECK(adamw_get_state_layout(static_cast<adamw_state_format>(o.state_format), n, s.row_length, 1, 0, &layout) ==
-                ADAMW_OK,
-            "layout");
+      CHECK(adamw_get_state_layout(static_cast<adamw_state_format>(o.state_format), n, s.row_length, 1,
+                                   o.remainder_bits, &layout) == ADAMW_OK,
+            "layout: %s", adamw_last_error());
       const std::size_t p = size_of(static_cast<adamw_dtype>(o.param_dtype)),
                         g = size_of(static_cast<adamw_dtype>(o.grad_dtype));
       std::vector<Bytes> b(buffer_count);
@@ -64,6 +67,7 @@ struct Model : TensorBuffers {
       for (int i = absmax0; i <= absmax2; ++i) b[static_cast<std::size_t>(i)] = Bytes(layout.absmax_count, 4, 0);
       for (int i = floor1; i <= floor2; ++i) b[static_cast<std::size_t>(i)] = Bytes(layout.floor_count, 4, 0);
       b[history] = Bytes(ADAMW_GNORM_HISTORY, 4, 0);
+      b[remainder] = Bytes(layout.remainder_bytes, 1, 0);
       Random random(seed + static_cast<std::uint64_t>(n));
       put_uniform(b[param], n, static_cast<adamw_dtype>(o.param_dtype), random, 0);
       memory.push_back(std::move(b));
@@ -71,7 +75,7 @@ struct Model : TensorBuffers {
     for (std::size_t i = 0; i < memory.size(); ++i) {
       std::vector<Bytes> &b = memory[i];
       rows.push_back({b[0].at(), b[1].at(), b[2].at(), b[3].at(), b[4].at(), b[5].floats(), b[6].floats(),
-                      b[7].floats(), b[8].floats(), b[9].floats(), b[10].floats(),
+                      b[7].floats(), b[8].floats(), b[9].floats(), b[remainder].at(), b[history].floats(),
                       shapes[i].rows * shapes[i].row_length, shapes[i].row_length, 1, shapes[i].global_offset,
                       shapes[i].run_length, shapes[i].run_stride, nullptr});
     }

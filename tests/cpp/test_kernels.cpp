@@ -12,6 +12,7 @@
 #include "cpu/block_memory.h"
 #include "cpu/kernels.h"
 #include "cpu/vector.h"
+#include "words.h"
 
 using namespace adamw;
 
@@ -136,20 +137,6 @@ void check_decode(const Kernels &kernels) {
 }
 
 // ---- stochastic rounding ----
-
-// adamw.h promises a word per (key, index); this is its definition, written apart from math.h.
-std::uint32_t word_by_definition(std::uint32_t key, std::uint64_t index) {
-  const auto mix = [](std::uint32_t x) {
-    x = (x ^ x >> 16) * 0x7FEB352Du;
-    x = (x ^ x >> 15) * 0x846CA68Bu;
-    return x ^ x >> 16;
-  };
-  static const std::uint32_t odd[] = {0x9E3779B1u, 0x85EBCA77u, 0xC2B2AE3Du, 0x27D4EB2Fu,
-                                      0x165667B1u, 0xD3A2646Du, 0xFD7046C5u, 0xB55A4F09u};
-  const std::uint64_t group = index / 8;
-  const std::uint32_t upper = mix(key ^ static_cast<std::uint32_t>(group >> 32) * 0x85EBCA6Bu);
-  return mix(static_cast<std::uint32_t>(group) ^ upper) * odd[index % 8];
-}
 
 // Law: the code of element i is that of its own word, wherever the tensor starts (aligned, misaligned, across 2^35); so
 // it is one of the two neighbours, and its mean over words is the position.
