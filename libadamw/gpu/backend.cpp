@@ -129,7 +129,8 @@ class StepRun {
     h.max_unorm = plan_.max_unorm;
     h.param_dtype = plan_.kind.param_dtype;
     h.grad_dtype = plan_.kind.grad_dtype;
-    h.stochastic_rounding = plan_.kind.stochastic_rounding;
+    h.remainder_bits = plan_.kind.remainder_bits;
+    h.stochastic_rounding = plan_.kind.rounds_params();
     h.skip_zeros = plan_.kind.skip_zeros;
     h.tensorwise = traits(plan_.kind.state_format).is_measured();
   }
@@ -165,12 +166,13 @@ class StepRun {
     out.exp_avg_absmax = t.exp_avg_absmax;
     out.exp_avg_sq_absmax = t.exp_avg_sq_absmax;
     out.exp_avg_sq_floor = t.exp_avg_sq_floor;
+    out.param_remainder = plan_.kind.remainder_bits != 0 ? t.param_remainder : nullptr;
     out.numel = t.numel;
     out.row_length = t.row_length;
     out.global_offset = t.global_offset;
     out.step = t.step_tensor;
-    out.set = static_cast<std::uint16_t>(set);
-    out.runs = static_cast<std::uint16_t>(runs);
+    out.set = static_cast<std::uint8_t>(set);
+    out.runs = static_cast<std::uint8_t>(runs);
     out.aligned = is_aligned(plan_.kind, row) ? 1 : 0;
   }
   void fill_row(AmsgradRow &out, const Row &row, int set, int runs) const {
@@ -184,7 +186,10 @@ class StepRun {
   template <class Rows, class Count>
   std::int64_t number(Rows &rows, std::int64_t first, std::int64_t last, const Count &count) const {
     std::int64_t items = 0;
-    for (std::int64_t i = first; i < last; ++i) rows[i - first].end = items += count(rows_[i]);
+    for (std::int64_t i = first; i < last; ++i) {
+      items += count(rows_[i]);
+      rows[i - first].end = static_cast<std::uint32_t>(items);
+    }
     return items;
   }
 
@@ -323,6 +328,28 @@ adamw_status dequantize(const QuantizePlan &plan, const std::uint8_t *codes, con
   });
 }
 
+// ---- master weights alone ----
+
+adamw_status convert_weights(const SplitPlan &plan, const char *function, const char *kernel, float *weights,
+                             std::uint16_t *param, void *remainder) {
+  return on_device(function, plan.device, plan.stream, [&](const Launcher &launcher) {
+    const SplitTable t{weights,  param,          remainder, plan.numel, plan.global_offset,
+                       plan.key, plan.remainder_bits, plan.stochastic};
+    LoadedKernel loaded{};
+    if (adamw_status s = launcher.state.kernel(function, *find_kernel(kernel), &loaded)) return s;
+    return launcher.launch(function, loaded, blocks_in(plan.numel), t);
+  });
+}
+
+adamw_status split(const SplitPlan &plan, const float *weights, std::uint16_t *param, void *remainder) {
+  return convert_weights(plan, "adamw_split_weights", "adamw_split", const_cast<float *>(weights), param, remainder);
+}
+
+adamw_status join(const SplitPlan &plan, const std::uint16_t *param, const void *remainder, float *weights) {
+  return convert_weights(plan, "adamw_join_weights", "adamw_join", weights, const_cast<std::uint16_t *>(param),
+                         const_cast<void *>(remainder));
+}
+
 adamw_status check_device(const char *function, std::int32_t device) {
   DeviceState *state = nullptr;
   return device_state(function, device, &state);
@@ -331,6 +358,6 @@ adamw_status check_device(const char *function, std::int32_t device) {
 }  // namespace
 }  // namespace gpu
 
-const Backend cuda_backend = {"cuda", gpu::check_device, gpu::step, gpu::quantize, gpu::dequantize};
+const Backend cuda_backend = {"cuda", gpu::check_device, gpu::step, gpu::quantize, gpu::dequantize, gpu::split, gpu::join};
 
 }  // namespace adamw

@@ -33,7 +33,7 @@ constexpr bool are_kernels(std::initializer_list<const char *> names) {
 }
 
 // Every format has the kernels that any dtypes take, and every dtype is known to these.
-#define ADAMW_CHECK_FORMAT(value, Coding, kernel, bytes, scaling)                                                      \
+#define ADAMW_CHECK_FORMAT(value, Coding, kernel, bytes, scaling, is_random)                                                      \
   static_assert(                                                                                                       \
       are_kernels({"adamw_step" kernel "_any", "adamw_step" kernel "_any_amsgrad", "adamw_step" kernel "_runs",        \
                    "adamw_step" kernel "_runs_amsgrad", "adamw_measure" kernel, "adamw_measure" kernel "_amsgrad"}) && \
@@ -53,14 +53,39 @@ constexpr bool kernels_know(adamw_dtype dtype) {
 ADAMW_DTYPE_TABLE(ADAMW_CHECK_DTYPE)
 #undef ADAMW_CHECK_DTYPE
 
+// Every width of remainders is known to these, too, and with every format has a kernel at full speed.
+constexpr bool is_kernel(std::initializer_list<const char *> parts_of_name) {
+  for (const ListedKernel &one : listed_kernels) {
+    const char *rest = one.name;
+    for (const char *part : parts_of_name) {
+      for (; rest != nullptr && *part != '\0'; ++part) rest = *rest == *part ? rest + 1 : nullptr;
+    }
+    if (rest != nullptr && *rest == '\0') return true;
+  }
+  return false;
+}
+constexpr bool has_kernels(int remainder_bits, const char *name) {
+#define ADAMW_KNOWS(bits) remainder_bits == bits ||
+  const bool known = ADAMW_KERNEL_REMAINDERS(ADAMW_KNOWS) false;
+#undef ADAMW_KNOWS
+#define ADAMW_HAS(value, Coding, kernel, bytes, scaling, is_random) \
+  is_kernel({"adamw_step", kernel, "_bf16r", name, "_bf16"}) &&
+  return ADAMW_STATE_FORMAT_TABLE(ADAMW_HAS) known;
+#undef ADAMW_HAS
+}
+#define ADAMW_CHECK_REMAINDER(bits, T) static_assert(has_kernels(bits, #bits), "table.h lacks a width of remainders");
+ADAMW_REMAINDER_TABLE(ADAMW_CHECK_REMAINDER)
+#undef ADAMW_CHECK_REMAINDER
+
 struct StepKernels {
   const ListedKernel *step, *in_runs, *measure;
 
   explicit StepKernels(const StepKind &kind) {
     const FormatTraits format = traits(kind.state_format);
     const char *state = format.kernel_name, *amsgrad = kind.amsgrad ? "_amsgrad" : "";
-    char name[48];
-    std::snprintf(name, sizeof name, "adamw_step%s_%s_%s%s", state, traits(kind.param_dtype).kernel_name,
+    char name[48], remainder[8] = "";
+    if (kind.remainder_bits != 0) std::snprintf(remainder, sizeof remainder, "r%d", kind.remainder_bits);
+    std::snprintf(name, sizeof name, "adamw_step%s_%s%s_%s%s", state, traits(kind.param_dtype).kernel_name, remainder,
                   traits(kind.grad_dtype).kernel_name, amsgrad);
     // The kernels of single dtypes know nothing of scales of a whole tensor.
     step = format.is_measured() ? nullptr : find_kernel(name);
@@ -84,6 +109,7 @@ inline bool is_aligned(const StepKind &kind, const Row &row) {
   const bool steps = row.blocks.blocks_per_row == 0 || row.blocks.row_length % 8 == 0;
   const bool groups = !kind.needs_indices() || t.global_offset % 8 == 0;  // random words are of 8 neighbours, too
   return steps && groups && fits(t.param) && fits(t.grad) && fits(t.exp_avg) && fits(t.exp_avg_sq) &&
+         (kind.remainder_bits == 0 || fits(t.param_remainder)) &&
          (!kind.amsgrad || fits(t.max_exp_avg_sq));
 }
 

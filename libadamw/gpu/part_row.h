@@ -21,6 +21,7 @@ inline Row part_row(const StepKind &kind, const Part &part) {
     if (p != nullptr) p = reinterpret_cast<P>(reinterpret_cast<std::uintptr_t>(p) + static_cast<std::uintptr_t>(bytes));
   };
   advance(t.param, begin * traits(kind.param_dtype).bytes);
+  if (kind.remainder_bits != 0) advance(t.param_remainder, begin * kind.remainder_bytes());
   advance(t.grad, begin * traits(kind.grad_dtype).bytes);
   for_each_moment(
       kind.amsgrad, [&](auto moment) { advance(t.*moment, begin * traits(kind.state_format).bytes); }, moment_fields);

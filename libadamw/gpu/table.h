@@ -34,13 +34,14 @@ struct Buffers {
   const void *grad;
   void *exp_avg, *exp_avg_sq;
   float *exp_avg_absmax, *exp_avg_sq_absmax, *exp_avg_sq_floor;
+  void *param_remainder;  // null without master weights
 };
 struct LaunchRow : Buffers {
-  std::int64_t end;  // items (blocks, or segments) of this launch up to the end of this row
   std::int64_t numel, row_length, global_offset;
-  const float *step;        // null: coefficients are `sets[set]`
-  std::uint16_t set, runs;  // runs: `head.runs[runs]`, for the kernels of rows in runs
-  std::uint32_t aligned;    // whole blocks can be accessed in vectors
+  const float *step;       // null: coefficients are `sets[set]`
+  std::uint32_t end;       // items (blocks, or segments) of this launch up to the end of this row
+  std::uint8_t set, runs;  // runs: `head.runs[runs]`, for the kernels of rows in runs
+  std::uint8_t aligned;    // whole blocks can be accessed in vectors
 
   ADAMW_INLINE BlockLayout blocks() const { return block_layout(numel, row_length); }
 };
@@ -77,9 +78,10 @@ struct LaunchHead {
   std::int64_t items;                        // blocks, or segments
   double max_unorm;
   std::int32_t rows, rounds;  // rounds: over_items()
-  std::int32_t param_dtype, grad_dtype;
-  bool on_device;  // lr, or a row's step, lies there
-  bool stochastic_rounding, skip_zeros, tensorwise;
+  std::int32_t param_dtype, grad_dtype, remainder_bits;  // remainder_bits: 0 without master weights
+  bool on_device;                                        // lr, or a row's step, lies there
+  bool stochastic_rounding;                              // of parameters that are all there is
+  bool skip_zeros, tensorwise;
   bool clipped, measured;  // `results` has such factors
 };
 
@@ -127,23 +129,44 @@ struct QuantizeTable {
   bool is_signed, stochastic, tensorwise;
 };
 
+// Of master weights alone.
+struct SplitTable {
+  float *weights;
+  std::uint16_t *param;
+  void *remainder;
+  std::int64_t numel, global_offset;
+  std::uint32_t key;
+  std::int32_t remainder_bits;
+  bool stochastic;
+};
+
 using PlainTable = StepTable<LaunchRow>;
 using AmsgradTable = StepTable<AmsgradRow>;
 static_assert(sizeof(PlainTable) <= parameter_bytes && sizeof(AmsgradTable) <= parameter_bytes, "a launch carries it");
+static_assert(coefficient_sets <= 256 && run_sets <= 256, "a byte of a row holds them");
 static_assert(PlainTable::capacity >= 304, "GPT-2 small in one launch");
 
 // The dtypes that the kernels of any dtype know: F(value of adamw_dtype, its class in kernels/elements.h).
 // kernel_choice.h sees to it that none is missing.
 #define ADAMW_KERNEL_DTYPES(F) F(0, Float32) F(1, Bfloat16) F(2, Float16)
 
+// The widths of remainders that they know: F(bits). kernel_choice.h sees to it that none is missing.
+#define ADAMW_KERNEL_REMAINDERS(F) F(8) F(16)
+
+// The state formats whose moments are numbers: F(G, their name in those of kernels, their dtype's class).
+#define ADAMW_NUMBER_FORMATS(F, G) F(G, 32, Float32) F(G, 16, Bfloat16)
+
 // Every kernel with its parameters and the threads of its blocks. step<state>_<parameters>_<gradients>: what people
-// train with, at full speed; step<state>_any: every other choice of dtypes, element by element. step<state>_runs: the
-// same of rows whose elements lie in runs of the unsharded tensor. (Kernels that know no runs are none the slower.)
+// train with, at full speed (bf16r8, bf16r16: parameters with remainders); step<state>_any: every other choice, element
+// by element. step<state>_runs: the same of rows whose elements lie in runs of the unsharded tensor. (Kernels that know
+// no runs are none the slower.)
 #define ADAMW_STEP_KERNELS(F, state, wide)                               \
   F(adamw_##state##_f32_f32, PlainTable, wide)                           \
   F(adamw_##state##_f32_bf16, PlainTable, wide)                          \
   F(adamw_##state##_bf16_f32, PlainTable, block_threads_used)            \
   F(adamw_##state##_bf16_bf16, PlainTable, block_threads_used)           \
+  F(adamw_##state##_bf16r8_bf16, PlainTable, block_threads_used)         \
+  F(adamw_##state##_bf16r16_bf16, PlainTable, block_threads_used)        \
   F(adamw_##state##_f16_f16, PlainTable, block_threads_used)             \
   F(adamw_##state##_any, PlainTable, block_threads_used)                 \
   F(adamw_##state##_runs, PlainTable, block_threads_used)                \
@@ -152,17 +175,24 @@ static_assert(PlainTable::capacity >= 304, "GPT-2 small in one launch");
   F(adamw_##state##_any_amsgrad, AmsgradTable, block_threads_used)       \
   F(adamw_##state##_runs_amsgrad, AmsgradTable, block_threads_used)
 
-#define ADAMW_KERNELS(F)                                       \
-  ADAMW_STEP_KERNELS(F, step32, block_threads_used)            \
-  ADAMW_STEP_KERNELS(F, step8, wide_threads)                   \
-  F(adamw_measure32, PlainTable, block_threads_used)           \
-  F(adamw_measure8, PlainTable, block_threads_used)            \
-  F(adamw_measure32_amsgrad, AmsgradTable, block_threads_used) \
-  F(adamw_measure8_amsgrad, AmsgradTable, block_threads_used)  \
-  F(adamw_norms, NormTable, block_threads_used)                \
-  F(adamw_extremes, QuantizeTable, block_threads_used)         \
-  F(adamw_quantize8, QuantizeTable, block_threads_used)        \
-  F(adamw_dequantize8, QuantizeTable, block_threads_used)
+#define ADAMW_MEASURE_KERNELS(F, state)                    \
+  F(adamw_measure##state, PlainTable, block_threads_used) \
+  F(adamw_measure##state##_amsgrad, AmsgradTable, block_threads_used)
+
+#define ADAMW_NUMBER_KERNELS(F, state, Dtype)              \
+  ADAMW_STEP_KERNELS(F, step##state, block_threads_used) \
+  ADAMW_MEASURE_KERNELS(F, state)
+
+#define ADAMW_KERNELS(F)                                  \
+  ADAMW_NUMBER_FORMATS(ADAMW_NUMBER_KERNELS, F)           \
+  ADAMW_STEP_KERNELS(F, step8, wide_threads)              \
+  ADAMW_MEASURE_KERNELS(F, 8)                             \
+  F(adamw_norms, NormTable, block_threads_used)           \
+  F(adamw_extremes, QuantizeTable, block_threads_used)    \
+  F(adamw_quantize8, QuantizeTable, block_threads_used)   \
+  F(adamw_dequantize8, QuantizeTable, block_threads_used) \
+  F(adamw_split, SplitTable, block_threads_used)          \
+  F(adamw_join, SplitTable, block_threads_used)
 
 #define ADAMW_THREADS(kernel, Table, threads) constexpr int kernel##_threads = threads;
 ADAMW_KERNELS(ADAMW_THREADS)

@@ -8,7 +8,9 @@ using int64_t = long long;
 using uint64_t = unsigned long long;
 using int32_t = int;
 using uint32_t = unsigned;
+using int16_t = short;
 using uint16_t = unsigned short;
+using int8_t = signed char;
 using uint8_t = unsigned char;
 using uintptr_t = unsigned long long;
 }  // namespace std

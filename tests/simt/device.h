@@ -199,6 +199,15 @@ ADAMW_DEVICE T *ahead(T *p, std::uint32_t bytes) {
 }
 
 ADAMW_DEVICE std::uint32_t code_in_place(std::uint32_t word, int number) { return (word >> 8 * number & 255u) << 16; }
+ADAMW_DEVICE std::uint32_t chosen_bytes(std::uint32_t a, std::uint32_t b, std::uint32_t which) {
+  const std::uint64_t all = std::uint64_t{b} << 32 | a;
+  std::uint32_t result = 0;
+  for (int n = 0; n < 4; ++n) {
+    const std::uint32_t digit = which >> 4 * n & 15u, byte = static_cast<std::uint32_t>(all >> 8 * (digit & 7u)) & 255u;
+    result |= (digit < 8 ? byte : byte < 128 ? 0u : 255u) << 8 * n;
+  }
+  return result;
+}
 ADAMW_DEVICE std::uint32_t with_sign(std::uint32_t magnitude, std::uint32_t sign) {
   return (magnitude & 0x7FFFFFFFu) | (sign & 0x80000000u);
 }

@@ -2,6 +2,7 @@
 #define ADAMW_DEVICE_HEADER "../../../tests/simt/device.h"
 #include "../../libadamw/gpu/kernels/passes.h"
 #include "../../libadamw/gpu/kernels/quantize.h"
+#include "../../libadamw/gpu/kernels/split.h"
 #include "fake_driver.h"
 
 // By reference: on a GPU all threads read the same constant memory, and here 32 KB on each of 256 stacks would be slow.
@@ -11,11 +12,13 @@
 #define AmsgradTable const AmsgradTable &
 #define NormTable const NormTable &
 #define QuantizeTable const QuantizeTable &
+#define SplitTable const SplitTable &
 #include "../../libadamw/gpu/kernels/kernels.cu"
 #undef PlainTable
 #undef AmsgradTable
 #undef NormTable
 #undef QuantizeTable
+#undef SplitTable
 
 SIMT_KERNELS(ADAMW_KERNELS)
 

@@ -8,15 +8,15 @@ namespace adamw {
 namespace gpu {
 namespace {
 
-// All that a kernel has in shared memory.
-template <int Warps>
-struct Shared8 {
+// All that a kernel has in shared memory. Codes: its state is kept so.
+template <bool Codes, int Warps>
+struct Shared {
   WarpRow rows[Warps];
-  Fetch fetches[Warps];  // only of warps that go side by side
 };
 template <int Warps>
-struct Shared32 {
+struct Shared<true, Warps> {
   WarpRow rows[Warps];
+  Fetch fetches[Warps];  // only of warps that go side by side
 };
 
 // ---- codes ----

@@ -60,27 +60,46 @@ ADAMW_DEVICE std::uint32_t float16_pair(float low, float high) {
 #endif
 }
 
+// The upper halves of two words, and the lower ones, in one.
+ADAMW_DEVICE std::uint32_t upper_halves(std::uint32_t low, std::uint32_t high) {
+  return chosen_bytes(low, high, 0x7632u);
+}
+ADAMW_DEVICE std::uint32_t lower_halves(std::uint32_t low, std::uint32_t high) {
+  return chosen_bytes(low, high, 0x5410u);
+}
+
 struct Float32 {
   using Stored = float;
-  static constexpr int size = 4;
+  static constexpr int size = 4, remainder_bits = 0;
 };
-struct RuntimeDtype {};        // known at run time only: every block goes the way of the rare ones
+// Known at run time only, with remainders or without: every block goes the way of the rare ones.
+struct RuntimeDtype {
+  static constexpr int remainder_bits = 0;
+};
 struct RuntimeDtypeInRuns {};  // the same of rows in runs
 struct Bfloat16 {
   using Stored = std::uint16_t;
-  static constexpr int size = 2;
+  static constexpr int size = 2, remainder_bits = 0;
   static ADAMW_DEVICE float low(std::uint32_t word) { return from_bits(word << 16); }
   static ADAMW_DEVICE float high(std::uint32_t word) { return from_bits(word & 0xFFFF0000u); }
-  static ADAMW_DEVICE std::uint32_t round(float x, std::uint32_t word) { return float_to_bfloat16_stochastic(x, word); }
   static ADAMW_DEVICE std::uint32_t pair(float low, float high) { return bfloat16_pair(low, high); }
+  // Stochastically. Numbers: neither is a NaN; infinities then need no care.
+  template <bool Numbers>
+  static ADAMW_DEVICE std::uint32_t pair(float low, float high, std::uint32_t low_word, std::uint32_t high_word) {
+    if (Numbers) return upper_halves(bits(low) + (low_word >> 16), bits(high) + (high_word >> 16));
+    return (float_to_bfloat16_stochastic(low, low_word) & 0xFFFFu) | float_to_bfloat16_stochastic(high, high_word) << 16;
+  }
 };
 struct Float16 {
   using Stored = std::uint16_t;
-  static constexpr int size = 2;
+  static constexpr int size = 2, remainder_bits = 0;
   static ADAMW_DEVICE float low(std::uint32_t word) { return float16_to_float(word & 0xFFFFu); }
   static ADAMW_DEVICE float high(std::uint32_t word) { return float16_to_float(word >> 16); }
-  static ADAMW_DEVICE std::uint32_t round(float x, std::uint32_t word) { return float_to_float16_stochastic(x, word); }
   static ADAMW_DEVICE std::uint32_t pair(float low, float high) { return float16_pair(low, high); }
+  template <bool Numbers>
+  static ADAMW_DEVICE std::uint32_t pair(float low, float high, std::uint32_t low_word, std::uint32_t high_word) {
+    return (float_to_float16_stochastic(low, low_word) & 0xFFFFu) | float_to_float16_stochastic(high, high_word) << 16;
+  }
 };
 
 template <class T>
@@ -106,6 +125,14 @@ ADAMW_DEVICE void unpack(float *x, const std::uint32_t *words) {
   }
 }
 
+// A lane's elements of a whole block, `size` bytes each. `first`: the address of its first.
+template <class Share, int size>
+ADAMW_DEVICE void load_of_all(std::uint32_t *words, const void *first) {
+  for (int j = 0; j < each; j += Share::run)
+    load_words<Share::run * size / 4>(at<unsigned char>(first, std::int64_t{Share::index(0, j)} * size),
+                                      words + j * size / 4);
+}
+
 // Elements begin ... begin + n of an array of a dtype, as floats; 0 beyond n.
 template <class Dtype, class Share>
 ADAMW_DEVICE void load_floats(float *x, const void *base, std::int64_t begin, int n, unsigned lane) {
@@ -120,10 +147,7 @@ ADAMW_DEVICE void load_floats(float *x, const void *base, std::int64_t begin, in
     }
   } else {
     std::uint32_t words[each * Dtype::size / 4];
-    for (int j = 0; j < each; j += Share::run) {
-      load_words<Share::run * Dtype::size / 4>(at<typename Dtype::Stored>(base, begin + Share::index(lane, j)),
-                                               words + j * Dtype::size / 4);
-    }
+    load_of_all<Share, Dtype::size>(words, at<typename Dtype::Stored>(base, begin + Share::index(lane, 0)));
     unpack<Dtype>(x, words);
   }
 }
@@ -204,41 +228,33 @@ struct Words {
   }
 };
 
-// The stepped parameters, rounded to their dtype.
+// Numbers of a dtype from floats, rounded to nearest.
 template <class Dtype, class Share>
-ADAMW_DEVICE void store_params(const float *x, void *first, int n, unsigned lane, bool stochastic, std::uint32_t key,
-                               std::uint64_t start) {
+ADAMW_DEVICE void store_rounded(const float *x, void *first, int n = block_size, unsigned lane = 0) {
   if constexpr (Dtype::size == 4) {
     store_float32<Share>(x, first, n, lane);
   } else {
     std::uint32_t words[each / 2];
-    if (stochastic) {
-      std::uint32_t random[each];
-      Words{key, group_key(key, 0)}.template fill<Share>(random, start, lane);
-      for (int j = 0; j < each; j += 2) {
-        words[j / 2] = (Dtype::round(x[j], random[j]) & 0xFFFFu) | Dtype::round(x[j + 1], random[j + 1]) << 16;
-      }
-    } else {
-      for (int j = 0; j < each; j += 2) words[j / 2] = Dtype::pair(x[j], x[j + 1]);
-    }
+    for (int j = 0; j < each; j += 2) words[j / 2] = Dtype::pair(x[j], x[j + 1]);
     store_halves<Share>(words, first, n, lane);
   }
 }
+// Stochastically, by a random word each. Numbers: there is no NaN among them.
+template <class Dtype, class Share, bool Numbers>
+ADAMW_DEVICE void store_stochastically(const float *x, const std::uint32_t *random, void *first, int n = block_size,
+                                       unsigned lane = 0) {
+  static_assert(Dtype::size == 2, "others need not round");
+  std::uint32_t words[each / 2];
+  for (int j = 0; j < each; j += 2)
+    words[j / 2] = Dtype::template pair<Numbers>(x[j], x[j + 1], random[j], random[j + 1]);
+  store_halves<Share>(words, first, n, lane);
+}
 
-// The same with dtypes known at run time, for the rare paths.
+// ---- dtypes known at run time, for the rare paths ----
+
 ADAMW_DEVICE void load_any(float *x, const void *base, int dtype, std::int64_t begin, int n, unsigned lane) {
 #define ADAMW_CASE(value, Dtype) \
   if (dtype == value) return load_floats<Dtype, Singles>(x, base, begin, n, lane);
-  ADAMW_KERNEL_DTYPES(ADAMW_CASE)
-#undef ADAMW_CASE
-  __builtin_unreachable();
-}
-ADAMW_DEVICE void store_any(const float *x, void *base, int dtype, std::int64_t begin, int n, unsigned lane,
-                            bool stochastic, std::uint32_t key, std::uint64_t start) {
-#define ADAMW_CASE(value, Dtype)                                                                                     \
-  if (dtype == value)                                                                                                \
-    return store_params<Dtype, Singles>(x, first_of<Dtype::Stored, Singles>(base, begin, lane), n, lane, stochastic, \
-                                        key, start);
   ADAMW_KERNEL_DTYPES(ADAMW_CASE)
 #undef ADAMW_CASE
   __builtin_unreachable();

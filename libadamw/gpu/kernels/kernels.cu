@@ -2,42 +2,50 @@
 // names them for the host.
 #include "passes.h"
 #include "quantize.h"
+#include "split.h"
 #include "stream.h"
 
 using namespace adamw::gpu;
 
 // Threads that share a multiprocessor's 64 K registers: as few as let a thread keep all that it works with.
-constexpr int at_once_step8 = 640, at_once_step32 = 512, at_once_amsgrad = 512;
+constexpr int at_once_codes = 640, at_once_numbers = 512, at_once_amsgrad = 512;
 
 #define KERNEL(name, Table, at_once, ...)                                                                    \
   ADAMW_KERNEL ADAMW_LAUNCH_BOUNDS(name##_threads, at_once / name##_threads) name(ADAMW_PARAMS Table table) { \
-    __VA_ARGS__, name##_threads / 32>(table);                                                                \
+    step<__VA_ARGS__, name##_threads / 32>(table);                                                           \
   }
-#define STEP_KERNEL(state, P, G, name) \
-  KERNEL(adamw_##state##_##name, PlainTable, at_once_##state, state<P, G, false)
-#define STEP_KERNEL_AMSGRAD(state, P, G, name) \
-  KERNEL(adamw_##state##_##name##_amsgrad, AmsgradTable, at_once_amsgrad, state<P, G, true)
-#define STEP_KERNELS(state)                                 \
-  STEP_KERNEL(state, Float32, Float32, f32_f32)             \
-  STEP_KERNEL(state, Float32, Bfloat16, f32_bf16)           \
-  STEP_KERNEL(state, Bfloat16, Float32, bf16_f32)           \
-  STEP_KERNEL(state, Bfloat16, Bfloat16, bf16_bf16)         \
-  STEP_KERNEL(state, Float16, Float16, f16_f16)             \
-  STEP_KERNEL(state, RuntimeDtype, RuntimeDtype, any)                         \
-  STEP_KERNEL(state, RuntimeDtypeInRuns, RuntimeDtypeInRuns, runs)            \
-  STEP_KERNEL_AMSGRAD(state, Float32, Float32, f32_f32)     \
-  STEP_KERNEL_AMSGRAD(state, Bfloat16, Bfloat16, bf16_bf16) \
-  STEP_KERNEL_AMSGRAD(state, RuntimeDtype, RuntimeDtype, any)                 \
-  STEP_KERNEL_AMSGRAD(state, RuntimeDtypeInRuns, RuntimeDtypeInRuns, runs)
+#define STEP_KERNEL(state, at_once, name, P, G, ...) \
+  KERNEL(adamw_step##state##_##name, PlainTable, at_once, __VA_ARGS__, P, G, false)
+#define STEP_KERNEL_AMSGRAD(state, name, P, G, ...) \
+  KERNEL(adamw_step##state##_##name##_amsgrad, AmsgradTable, at_once_amsgrad, __VA_ARGS__, P, G, true)
+#define MEASURE_KERNEL(name, Table, amsgrad, ...) \
+  ADAMW_KERNEL name(ADAMW_PARAMS Table table) { measure<__VA_ARGS__, amsgrad>(table); }
 
-STEP_KERNELS(step32)
-STEP_KERNELS(step8)
+// The kernels of a format. After its name: how its moments are kept.
+#define FORMAT_KERNELS(state, at_once, ...)                                                  \
+  STEP_KERNEL(state, at_once, f32_f32, Float32, Float32, __VA_ARGS__)                        \
+  STEP_KERNEL(state, at_once, f32_bf16, Float32, Bfloat16, __VA_ARGS__)                      \
+  STEP_KERNEL(state, at_once, bf16_f32, Bfloat16, Float32, __VA_ARGS__)                      \
+  STEP_KERNEL(state, at_once, bf16_bf16, Bfloat16, Bfloat16, __VA_ARGS__)                    \
+  STEP_KERNEL(state, at_once, bf16r8_bf16, Weights<8>, Bfloat16, __VA_ARGS__)                \
+  STEP_KERNEL(state, at_once, bf16r16_bf16, Weights<16>, Bfloat16, __VA_ARGS__)              \
+  STEP_KERNEL(state, at_once, f16_f16, Float16, Float16, __VA_ARGS__)                        \
+  STEP_KERNEL(state, at_once, any, RuntimeDtype, RuntimeDtype, __VA_ARGS__)                  \
+  STEP_KERNEL(state, at_once, runs, RuntimeDtypeInRuns, RuntimeDtypeInRuns, __VA_ARGS__)     \
+  STEP_KERNEL_AMSGRAD(state, f32_f32, Float32, Float32, __VA_ARGS__)                         \
+  STEP_KERNEL_AMSGRAD(state, bf16_bf16, Bfloat16, Bfloat16, __VA_ARGS__)                     \
+  STEP_KERNEL_AMSGRAD(state, any, RuntimeDtype, RuntimeDtype, __VA_ARGS__)                   \
+  STEP_KERNEL_AMSGRAD(state, runs, RuntimeDtypeInRuns, RuntimeDtypeInRuns, __VA_ARGS__)      \
+  MEASURE_KERNEL(adamw_measure##state, PlainTable, false, __VA_ARGS__)                       \
+  MEASURE_KERNEL(adamw_measure##state##_amsgrad, AmsgradTable, true, __VA_ARGS__)
+#define NUMBER_KERNELS(_, state, Dtype) FORMAT_KERNELS(state, at_once_numbers, Numbers<Dtype>)
 
-ADAMW_KERNEL adamw_measure32(ADAMW_PARAMS PlainTable table) { measure<false, false>(table); }
-ADAMW_KERNEL adamw_measure8(ADAMW_PARAMS PlainTable table) { measure<false, true>(table); }
-ADAMW_KERNEL adamw_measure32_amsgrad(ADAMW_PARAMS AmsgradTable table) { measure<true, false>(table); }
-ADAMW_KERNEL adamw_measure8_amsgrad(ADAMW_PARAMS AmsgradTable table) { measure<true, true>(table); }
+ADAMW_NUMBER_FORMATS(NUMBER_KERNELS, )
+FORMAT_KERNELS(8, at_once_codes, Codes8)
+
 ADAMW_KERNEL adamw_norms(ADAMW_PARAMS NormTable table) { norms(table); }
 ADAMW_KERNEL adamw_extremes(ADAMW_PARAMS QuantizeTable table) { find_extremes(table); }
 ADAMW_KERNEL adamw_quantize8(ADAMW_PARAMS QuantizeTable table) { quantize_blocks(table); }
 ADAMW_KERNEL adamw_dequantize8(ADAMW_PARAMS QuantizeTable table) { dequantize_blocks(table); }
+ADAMW_KERNEL adamw_split(ADAMW_PARAMS SplitTable table) { split_weights(table); }
+ADAMW_KERNEL adamw_join(ADAMW_PARAMS SplitTable table) { join_weights(table); }

@@ -37,7 +37,7 @@ ADAMW_DEVICE bool last_to_arrive(std::uint32_t *arrived, std::int64_t count, uns
 
 // ---- what a step needs to know of a whole tensor ----
 
-template <bool Amsgrad, bool Eight, class Row>
+template <class State, bool Amsgrad, class Row>
 struct Measure {
   const LaunchHead &head;
   const Row *rows;
@@ -66,8 +66,8 @@ struct Measure {
     for (std::int64_t block = segments.begin(segment); block < segments.begin(segment + 1); ++block) {
       add_block(block, directions, params, seen);
     }
-    PerMoment<Extremes> all{};  // of 32-bit state nobody asks
-    if constexpr (Eight) all = of_warp(seen);
+    PerMoment<Extremes> all{};  // of numbers nobody asks
+    if constexpr (State::codes) all = of_warp(seen);
     if (lane == 0) mine[segment] = {directions, params, all};
     if (last_to_arrive(&head.results[number].arrived, segments.count, lane)) finish(mine);
   }
@@ -82,11 +82,11 @@ struct Measure {
     const std::int64_t begin = place.begin;
     const int n = place.length;
     float p[each], g[each], direction_sum = 0.0f, param_sum = 0.0f;
-    load_any(p, row.param, head.param_dtype, begin, n, lane);
+    load_any_params(p, head, row, begin, n, lane);
     load_any(g, row.grad, head.grad_dtype, begin, n, lane);
     float direction[each];
     const AllBuffers at = buffers_of(row);
-    if constexpr (Eight) {
+    if constexpr (State::codes) {
       const std::int64_t number = head.tensorwise ? 0 : block;
       const OldScales was = old_scales<Amsgrad>(
           map_moments(Amsgrad, [&](const ScaleArrays &all) { return all.at(number); }, at.scales()));
@@ -113,9 +113,12 @@ struct Measure {
       }
     } else {
       PerMoment<float[each]> s{};
-      load_floats<Float32, Singles>(s.exp_avg, row.exp_avg, begin, n, lane);
-      load_floats<Float32, Singles>(s.exp_avg_sq, row.exp_avg_sq, begin, n, lane);
-      if (Amsgrad) load_floats<Float32, Singles>(s.max_exp_avg_sq, at.max_exp_avg_sq, begin, n, lane);
+      for_each_moment(
+          Amsgrad,
+          [&](float (&to)[each], const void *base) {
+            load_floats<typename State::Moment, Singles>(to, base, begin, n, lane);
+          },
+          s, at.moments());
       for (int j = 0; j < each; ++j) {
         direction[j] =
             step_element32<Amsgrad>(p[j], g[j], s.exp_avg[j], s.exp_avg_sq[j], s.max_exp_avg_sq[j], c, head.skip_zeros)
@@ -139,7 +142,7 @@ struct Measure {
         warp_sum(count, lane, [&](std::int64_t i) { return load_fresh(&mine[i].direction_squares); });
     all.param_squares = warp_sum(count, lane, [&](std::int64_t i) { return load_fresh(&mine[i].param_squares); });
     PerMoment<ExtremeBits> seen;
-    for (std::int64_t i = lane; Eight && i < count; i += 32) {
+    for (std::int64_t i = lane; State::codes && i < count; i += 32) {
       for_each_moment(
           Amsgrad,
           [](ExtremeBits &to, const Extremes &part) {
@@ -149,12 +152,12 @@ struct Measure {
           seen, mine[i].found);
     }
     PerMoment<Extremes> found{};
-    if constexpr (Eight) found = of_warp(seen);
+    if constexpr (State::codes) found = of_warp(seen);
     if (lane != 0) return;
     const Row &row = rows[number];
     RowResult &result = head.results[number];
     result.unorm = unorm_factor(all, c.bc1, head.max_unorm);
-    if constexpr (Eight) {
+    if constexpr (State::codes) {
       if (head.tensorwise) {
         result.scales = RootCodes::scales(Amsgrad, found);
         result.old_scales =
@@ -164,10 +167,10 @@ struct Measure {
   }
 };
 
-template <bool Amsgrad, bool Eight, class Table>
+template <class State, bool Amsgrad, class Table>
 ADAMW_DEVICE void measure(const Table &table) {
   if (found_inf(table.head.found_inf)) return;
-  Measure<Amsgrad, Eight, typename Table::RowType> body{table.head, table.rows, lane_id()};
+  Measure<State, Amsgrad, typename Table::RowType> body{table.head, table.rows, lane_id()};
   Span span{};
   over_items<warps>(table.head.items, 1, table.rows, table.head.rows, span, body);
 }

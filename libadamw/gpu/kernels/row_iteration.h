@@ -1,8 +1,8 @@
 // Owns how the warps of a launch go through the rows of its table, and what they derive when they enter one.
 #pragma once
 
-#include "elements.h"
 #include "fast_div_sqrt.h"
+#include "params.h"
 
 namespace adamw {
 namespace gpu {
@@ -131,12 +131,12 @@ struct alignas(16) WarpRow {
   Coefficients c;
   BlockLayout blocks;
   // Of the run: its first block, how many it has, and with those that the warp goes through after it; the upper bits of
-  // all groups, and Words' group of these.
+  // all groups, and Words' group of these (without runs: of upper bits that are 0).
   std::uint32_t block, run_count, count, group_high, state_group;
   bool plain;  // the row is aligned and in fast_div_sqrt.h's range
 
-  // By all lanes of the warp that `this` belongs to.
-  template <bool Eight, class Row>
+  // By all lanes of the warp that `this` belongs to. Numbers: of a number, the factors must make one.
+  template <bool Eight, bool Numbers, class Row>
   ADAMW_DEVICE void enter(const LaunchHead &head, const Row &row, int row_number) {
     const Coefficients fresh = row_coefficients(head, row, row_number);
     const Factors8 factors = factors8(fresh);
@@ -147,7 +147,9 @@ struct alignas(16) WarpRow {
       f = factors;
       blocks = row.blocks();
       number = row_number;
-      plain = row.aligned != 0 && !head.skip_zeros && (Eight ? quick_range(factors) : quick_range(fresh));
+      state_group = group_key(fresh.state_key, 0);
+      const bool numbers = !Numbers || (finite(factors.decay) && factors.decay != 0.0f);
+      plain = row.aligned != 0 && !head.skip_zeros && (Eight ? quick_range(factors) : quick_range(fresh)) && numbers;
       plain_blocks = plain && blocks.blocks_per_row == 0 ? static_cast<std::uint32_t>(row.numel / block_size) : 0u;
     }
     warp_barrier();

@@ -48,7 +48,7 @@ ADAMW_NOINLINE void any_block8(const Table &table, int number, std::uint32_t blo
   const PerMoment<StoredScale> &scale = was.stored;
   const OldFactors old = old_factors(f, scale.exp_avg.absmax, scale.exp_avg_sq.absmax);
   float p[each], g[each];
-  load_any(p, b.at.param, head.param_dtype, b.begin, b.n, lane);
+  load_any_params(p, head, b.at, b.begin, b.n, lane);
   load_any(g, b.at.grad, head.grad_dtype, b.begin, b.n, lane);
   const RawCodes raw = load_codes<Amsgrad>(b.at, b.begin, b.n, lane);
   NewMoments fresh;
@@ -72,8 +72,7 @@ ADAMW_NOINLINE void any_block8(const Table &table, int number, std::uint32_t blo
   }
   skipped = warp_sum(skipped);
   if (lane == 0 && skipped != 0 && head.skipped != nullptr) atomic_add(head.skipped, std::uint64_t{skipped});
-  store_any(p, b.at.param, head.param_dtype, b.begin, b.n, lane, head.stochastic_rounding, c.param_key,
-            b.template start<Runs>());
+  store_any_params(p, head, b.at, b.begin, b.n, lane, c, b.template start<Runs>());
   const auto extremes = [&](const float (&x)[each]) {
     ExtremeBits seen;
     seen.see(x, b.n, lane);
@@ -92,21 +91,22 @@ ADAMW_NOINLINE void any_block8(const Table &table, int number, std::uint32_t blo
       codes, at.moments());
 }
 
-// ---- 32-bit state ----
+// ---- state in numbers ----
 
-template <class V, class P, class G, class Share, bool Amsgrad, bool Runs>
-ADAMW_DEVICE bool step_block32(const Block &b, const Coefficients &c) {
-  constexpr bool any_dtype = Share::run == 1, quick = !any_dtype;
+// M, P, G: the dtypes of moments, parameters and gradients. `state_group`: Words' group of the random words of moments.
+template <class V, class M, class P, class G, class Share, bool Amsgrad, bool Runs>
+ADAMW_DEVICE bool step_numbers_of(const Block &b, const Coefficients &c, std::uint32_t state_group) {
+  constexpr bool any_dtype = Share::run == 1, quick = !any_dtype, rounds = M::size == 2;
   float p[each], g[each];
   if constexpr (any_dtype) {
-    load_any(p, b.at.param, b.head.param_dtype, b.begin, b.n, b.lane);
+    load_any_params(p, b.head, b.at, b.begin, b.n, b.lane);
     load_any(g, b.at.grad, b.head.grad_dtype, b.begin, b.n, b.lane);
   } else {
-    load_floats<P, Share>(p, b.at.param, b.begin, b.n, b.lane);
+    load_params<P, Share>(p, b.at, b.begin, b.lane);
     load_floats<G, Share>(g, b.at.grad, b.begin, b.n, b.lane);
   }
   const auto load = [&](float (&to)[each], const void *base) {
-    load_floats<Float32, Share>(to, base, b.begin, b.n, b.lane);
+    load_floats<M, Share>(to, base, b.begin, b.n, b.lane);
   };
   PerMoment<float[each]> s;
   for_each_moment(Amsgrad, load, s, b.at.moments());
@@ -120,39 +120,56 @@ ADAMW_DEVICE bool step_block32(const Block &b, const Coefficients &c) {
     if (Amsgrad) s.max_exp_avg_sq[j] = as_float(next.max_exp_avg_sq);
     if (quick) range.see(s.exp_avg[j], Amsgrad ? s.max_exp_avg_sq[j] : s.exp_avg_sq[j]);
   }
-  if (quick && any(!range.all())) return false;
+  if (quick) {
+    bool refused = !range.all();
+    if (P::remainder_bits != 0) refused |= has_nan(p);  // as a weight that is none leaves it
+    if (any(refused)) return false;
+  }
+  std::uint32_t words[each];
+  const std::uint64_t start = b.template start<Runs>();
+  if (rounds || P::remainder_bits == 8) Words{c.state_key, state_group}.template fill<Share>(words, start, b.lane);
   if constexpr (any_dtype) {
-    store_any(p, b.at.param, b.head.param_dtype, b.begin, b.n, b.lane, b.head.stochastic_rounding, c.param_key,
-              b.template start<Runs>());
+    store_any_params(p, b.head, b.at, b.begin, b.n, b.lane, c, start);
+  } else if constexpr (P::remainder_bits != 0) {
+    store_weights<P::remainder_bits, Share>(p, words, first_of<std::uint16_t, Share>(b.at.param, b.begin, b.lane),
+                                            first_remainder<P, Share>(b.at, b.begin, b.lane));
   } else {
     store_params<P, Share>(p, first_of<typename P::Stored, Share>(b.at.param, b.begin, b.lane), b.n, b.lane,
-                           b.head.stochastic_rounding, c.param_key, b.template start<Runs>());
+                           b.head.stochastic_rounding, c.param_key, start);
   }
-  for_each_moment(
-      Amsgrad,
-      [&](const float (&from)[each], void *base) {
-        store_float32<Share>(from, first_of<float, Share>(base, b.begin, b.lane), b.n, b.lane);
-      },
-      s, b.at.moments());
+  const auto first = [&](void *base) { return first_of<typename M::Stored, Share>(base, b.begin, b.lane); };
+  const auto store = [&](const float (&from)[each], void *base) {
+    store_rounded<M, Share>(from, first(base), b.n, b.lane);
+  };
+  store(s.exp_avg, b.at.exp_avg);
+  if constexpr (rounds) {  // an average of squares, which nearest rounding would stall
+    store_stochastically<M, Share, quick>(s.exp_avg_sq, words, first(b.at.exp_avg_sq), b.n, b.lane);
+  } else {
+    store(s.exp_avg_sq, b.at.exp_avg_sq);
+  }
+  if (Amsgrad) store(s.max_exp_avg_sq, b.at.max_exp_avg_sq);
   return true;
 }
 
-template <bool Amsgrad, bool Runs, class Table>
-ADAMW_NOINLINE void any_block32(const Table &table, int number, std::uint32_t block) {
+template <class M, bool Amsgrad, bool Runs, class Table>
+ADAMW_NOINLINE void any_block_of_numbers(const Table &table, int number, std::uint32_t block) {
   const LaunchHead &head = table.head;
   const auto *rows = table.rows;
   const AllBuffers at = buffers_of(rows[number]);
   const Block b = make_block(head, rows, number, block, at, rows[number].blocks().place(block), lane_id());
-  step_block32<float, Float32, Float32, Singles, Amsgrad, Runs>(b, row_coefficients(head, rows[number], number));
+  const Coefficients c = row_coefficients(head, rows[number], number);
+  step_numbers_of<float, M, RuntimeDtype, RuntimeDtype, Singles, Amsgrad, Runs>(b, c, group_key(c.state_key, 0));
 }
 
-template <class P, class G, bool Amsgrad, class Table>
-struct Step32 {
+template <class M, class P, class G, bool Amsgrad, class Table>
+struct StepNumbers {
+  using Share = typename Widest<M::size == 2 && P::size == 2 && G::size == 2>::Share;
+
   const Table &table;
   WarpRow &mine;
   unsigned lane;
 
-  ADAMW_DEVICE void enter(int row) { mine.template enter<false>(table.head, table.rows[row], row); }
+  ADAMW_DEVICE void enter(int row) { mine.template enter<false, false>(table.head, table.rows[row], row); }
 
   ADAMW_DEVICE void items(std::uint32_t first, std::uint32_t count, std::uint32_t stride) {
     for (; count != 0; --count, first += stride) item(first);
@@ -163,11 +180,24 @@ struct Step32 {
     mine.item(
         block,
         [&](std::int64_t begin) {
-          return step_block32<Quick, P, G, Fours, Amsgrad, false>(
-              make_block(table.head, table.rows, mine.number, block, mine.at, {begin, block_size}, lane), mine.c);
+          return step_numbers_of<Quick, M, P, G, Share, Amsgrad, false>(
+              make_block(table.head, table.rows, mine.number, block, mine.at, {begin, block_size}, lane), mine.c,
+              mine.state_group);
         },
-        [&] { any_block32<Amsgrad, false>(table, mine.number, block); });
+        [&] { any_block_of_numbers<M, Amsgrad, false>(table, mine.number, block); });
   }
+};
+
+// ---- kernels ----
+
+// How the moments of a state are kept: as numbers of a dtype (elements.h), or as root codes.
+template <class M>
+struct Numbers {
+  static constexpr bool codes = false;
+  using Moment = M;
+};
+struct Codes8 {
+  static constexpr bool codes = true;
 };
 
 template <class A, class B>
@@ -180,7 +210,7 @@ struct Same<A, A> {
 };
 
 // For kernels that know no dtypes.
-template <bool Amsgrad, bool Runs, bool Eight, int Warps, class Table>
+template <class State, bool Amsgrad, bool Runs, int Warps, class Table>
 struct StepAny {
   const Table &table;
   int number = 0;
@@ -188,28 +218,14 @@ struct StepAny {
   ADAMW_DEVICE void enter(int row) { number = row; }
   ADAMW_DEVICE void items(std::uint32_t first, std::uint32_t count, std::uint32_t stride) {
     for (; count != 0; --count, first += stride) {
-      if constexpr (Eight) {
+      if constexpr (State::codes) {
         any_block8<Amsgrad, Runs, Warps>(table, number, first);
       } else {
-        any_block32<Amsgrad, Runs>(table, number, first);
+        any_block_of_numbers<typename State::Moment, Amsgrad, Runs>(table, number, first);
       }
     }
   }
 };
-
-template <class P, class G, bool Amsgrad, int Warps, class Table>
-ADAMW_DEVICE void step32(const Table &table) {
-  if (found_inf(table.head.found_inf)) return;
-  WarpRow &mine = shared<Shared32<Warps>>().rows[warp_id()];
-  mine.span = {};
-  if constexpr (Same<P, RuntimeDtype>::value || Same<P, RuntimeDtypeInRuns>::value) {
-    StepAny<Amsgrad, Same<P, RuntimeDtypeInRuns>::value, false, Warps, Table> body{table};
-    over_items<Warps>(table.head.items, table.head.rounds, table.rows, table.head.rows, mine.span, body);
-  } else {
-    Step32<P, G, Amsgrad, Table> body{table, mine, lane_id()};
-    over_items<Warps>(table.head.items, table.head.rounds, table.rows, table.head.rows, mine.span, body);
-  }
-}
 
 }  // namespace
 }  // namespace gpu

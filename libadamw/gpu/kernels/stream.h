@@ -33,14 +33,15 @@ template <class P, class G, bool Amsgrad, int Warps, class Table>
 struct Stream8 {
   using Share = typename Widest<P::size == 2 && G::size == 2>::Share;
   static constexpr int scales = Amsgrad ? 5 : 3;  // numbers that a block has beside its codes
-  static constexpr bool side_by_side = Warps > warps;
+  static constexpr bool side_by_side = Warps > warps, has_remainder = P::remainder_bits != 0;
+  static constexpr int rest_size = P::remainder_bits / 8;
 
   const Table &table;
   WarpRow &mine;
   Fetch &fetch;
   unsigned lane;
 
-  ADAMW_DEVICE void enter(int row) { mine.template enter<true>(table.head, table.rows[row], row); }
+  ADAMW_DEVICE void enter(int row) { mine.template enter<true, has_remainder>(table.head, table.rows[row], row); }
 
   ADAMW_DEVICE void items(std::uint32_t block, std::uint32_t count, std::uint32_t stride) {
     while (count != 0) {
@@ -71,7 +72,7 @@ struct Stream8 {
   // absmax, exp_avg_sq's and its floor, lanes 3 and 4 those of its maximum. All others have the last one, too: that
   // they read and write the same is cheaper than to ask whose it is.
   struct StatePlace {
-    unsigned char *param;
+    unsigned char *param, *remainder;
     PerMoment<unsigned char *> codes;
     float *scale;
     std::uint32_t group;
@@ -80,6 +81,7 @@ struct Stream8 {
       const std::uint32_t elements = stride * block_size;
       group += elements / 8;
       param = ahead(param, elements * P::size);
+      if constexpr (has_remainder) remainder = ahead(remainder, elements * rest_size);
       for_each_moment(Amsgrad, [elements](unsigned char *&p) { p = ahead(p, elements); }, codes);
       scale = ahead(scale, stride * 4);
     }
@@ -99,6 +101,7 @@ struct Stream8 {
     float *scale = lane == 0 ? at.exp_avg_absmax : lane == 1 ? at.exp_avg_sq_absmax : at.exp_avg_sq_floor;
     if (Amsgrad && lane >= 3) scale = lane == 3 ? at.max_exp_avg_sq_absmax : at.max_exp_avg_sq_floor;
     return {{static_cast<unsigned char *>(at.param) + first * P::size,
+             has_remainder ? first_remainder<P, Share>(at, begin, lane) : nullptr,
              map_moments(
                  Amsgrad, [first](void *base) { return static_cast<unsigned char *>(base) + first; }, at.moments()),
              scale + block, 0},
@@ -118,6 +121,8 @@ struct Stream8 {
   ADAMW_DEVICE std::uint32_t reach(std::uint32_t block, const Run &run, std::uint32_t stride) const {
     const AllBuffers &at = mine.at;
     std::uint32_t count = reach(run.count, stride, at.param, run.begin * P::size, block_size * P::size);
+    if (has_remainder)
+      count = reach(count, stride, at.param_remainder, run.begin * rest_size, block_size * rest_size);
     count = reach(count, stride, at.grad, run.begin * G::size, block_size * G::size);
     for_each_moment(
         Amsgrad,
@@ -148,9 +153,9 @@ struct Stream8 {
   }
 
   // A block as it lies in memory: this lane's part.
-  struct Raw {
+  struct Raw : RawParams<P> {
     RawCodes codes;
-    std::uint32_t grad[2 * G::size], param[2 * P::size];
+    std::uint32_t grad[2 * G::size];
     float scale;
   };
 
@@ -168,6 +173,7 @@ struct Stream8 {
   }
   ADAMW_DEVICE void read_param(Raw &raw, const Place &at, bool wanted) const {
     read<P::size>(raw.param, at.param, wanted);
+    if constexpr (has_remainder) read<rest_size>(raw.remainder, at.remainder, wanted);
   }
 
   // What the state of a block has become.
@@ -240,7 +246,8 @@ struct Stream8 {
     return seen.of_warp();
   }
 
-  // False, with nothing written, if an element must be skipped or is out of fast_div_sqrt.h's range.
+  // False, with nothing written, if an element must be skipped or is out of fast_div_sqrt.h's range, or if a weight is
+  // no number. (If none is, nor is what a step makes of it: enter() of WarpRow sees to the factors.)
   // `to`: where the block lies; `at`: where the next does.
   ADAMW_DEVICE bool finish(const Place &at, StatePlace &to, std::uint32_t stride, std::uint32_t left,
                            const Stepped8 &now, Raw &raw) const {
@@ -250,7 +257,13 @@ struct Stream8 {
     for (int j = 0; j < each; ++j) inverse_roots[j] = approximate_inverse_root(maxima[j]);
     std::uint32_t common = ~0u;
     for (int j = 0; j < each; ++j) common &= bits(fresh.exp_avg[j]);
-    const bool small = any((common & common_bit) == 0);
+    bool refused = false;
+    if constexpr (has_remainder) {
+      float weights[each];
+      raw.floats(weights);
+      refused = has_nan(weights);
+    }
+    const bool small = any(((common & common_bit) == 0) | refused);
     const PerMoment<ExtremeBits> found{{warp_max(largest_magnitude(fresh.exp_avg)), 0u},
                                        of_warp(fresh.exp_avg_sq),
                                        Amsgrad ? of_warp(fresh.max_exp_avg_sq) : ExtremeBits{}};
@@ -265,19 +278,19 @@ struct Stream8 {
       go_on<false>(at, to, stride, left, fresh, inverse_roots, found, raw);
       return true;
     }
-    if (!quick || !careful_range(now)) return false;
+    if (!quick || !careful_range(now, refused)) return false;
     go_on<true>(at, to, stride, left, fresh, inverse_roots, found, raw);
     return true;
   }
 
-  // Of blocks with zeros, or almost.
-  ADAMW_DEVICE bool careful_range(const Stepped8 &now) const {
+  // Of blocks with zeros, or almost; and of those with parameters that are refused.
+  ADAMW_DEVICE bool careful_range(const Stepped8 &now, bool refused) const {
     InRange8 range;
     for (int j = 0; j < each; ++j) {
       range.m.see(now.fresh.exp_avg[j]), range.v.see(now.fresh.exp_avg_sq[j]);
       if (Amsgrad) range.v.see(now.fresh.max_exp_avg_sq[j]);
     }
-    return !any(!range.all());
+    return !any(!range.all() | refused);
   }
 
   // Everything else, of a block in range.
@@ -288,22 +301,28 @@ struct Stream8 {
     const Factors8 f = mine.f;
     const float (&maxima)[each] = Amsgrad ? fresh.max_exp_avg_sq : fresh.exp_avg_sq;
     float p[each];
-    unpack<P>(p, raw.param);
+    raw.floats(p);
     for (int j = 0; j < each; ++j) {
       p[j] = update_param8(Quick(p[j]), Quick(fresh.exp_avg[j]), root_from<Zeros>(maxima[j], inverse_roots[j]), f).x;
     }
     read_param(raw, at, left > 1);
     const std::uint32_t key = mine.state_group, group = to.group - first_group();
-    store_params<P, Share>(p, to.param, block_size, lane, table.head.stochastic_rounding, mine.c.param_key,
-                           (std::uint64_t{mine.group_high} << 32 | group) * 8);
+    std::uint32_t words[each];
+    const auto draw = [&] { Words::spread<Share>(words, lane, [&](std::uint32_t g) { return mix32((group + g) ^ key); }); };
+    if constexpr (has_remainder) {
+      if (P::remainder_bits == 8) draw();
+      store_weights<P::remainder_bits, Share>(p, words, to.param, to.remainder);
+    } else {
+      store_params<P, Share>(p, to.param, block_size, lane, table.head.stochastic_rounding, mine.c.param_key,
+                             (std::uint64_t{mine.group_high} << 32 | group) * 8);
+    }
     if (side_by_side) {
       fetch.ask(left);
       fetch_word_if(left > 2 && lane < scales, ahead(at.scale, stride * 4));
     }
     const PerMoment<Scale> s = RootCodes::scales<Quick>(
         Amsgrad, map_moments(Amsgrad, [](const ExtremeBits &one) { return one.extremes(); }, found));
-    std::uint32_t words[each];
-    Words::spread<Share>(words, lane, [&](std::uint32_t g) { return mix32((group + g) ^ key); });
+    if (P::remainder_bits != 8) draw();
     const Codes codes = encode<Amsgrad, Zeros>(fresh, s, words);
     float scale = lane == 0 ? s.exp_avg.absmax : lane == 1 ? s.exp_avg_sq.absmax : s.exp_avg_sq.floor;
     if (Amsgrad && lane >= 3) scale = lane == 3 ? s.max_exp_avg_sq.absmax : s.max_exp_avg_sq.floor;
@@ -315,18 +334,26 @@ struct Stream8 {
   }
 };
 
-template <class P, class G, bool Amsgrad, int Warps, class Table>
-ADAMW_DEVICE void step8(const Table &table) {
+template <int Warps, class Table, class Body>
+ADAMW_DEVICE void over_rows(const Table &table, Span &span, Body body) {
+  over_items<Warps>(table.head.items, table.head.rounds, table.rows, table.head.rows, span, body);
+}
+
+// A kernel of a step: of a State, and dtypes of parameters and gradients.
+template <class State, class P, class G, bool Amsgrad, int Warps, class Table>
+ADAMW_DEVICE void step(const Table &table) {
   if (found_inf(table.head.found_inf)) return;
-  Shared8<Warps> &own = shared<Shared8<Warps>>();
+  auto &own = shared<Shared<State::codes, Warps>>();
   WarpRow &mine = own.rows[warp_id()];
   mine.span = {};
-  if constexpr (Same<P, RuntimeDtype>::value || Same<P, RuntimeDtypeInRuns>::value) {
-    StepAny<Amsgrad, Same<P, RuntimeDtypeInRuns>::value, true, Warps, Table> body{table};
-    over_items<Warps>(table.head.items, table.head.rounds, table.rows, table.head.rows, mine.span, body);
+  constexpr bool in_runs = Same<P, RuntimeDtypeInRuns>::value;
+  if constexpr (in_runs || Same<P, RuntimeDtype>::value) {
+    over_rows<Warps>(table, mine.span, StepAny<State, Amsgrad, in_runs, Warps, Table>{table});
+  } else if constexpr (State::codes) {
+    over_rows<Warps>(table, mine.span,
+                     Stream8<P, G, Amsgrad, Warps, Table>{table, mine, own.fetches[warp_id()], lane_id()});
   } else {
-    Stream8<P, G, Amsgrad, Warps, Table> body{table, mine, own.fetches[warp_id()], lane_id()};
-    over_items<Warps>(table.head.items, table.head.rounds, table.rows, table.head.rows, mine.span, body);
+    over_rows<Warps>(table, mine.span, StepNumbers<typename State::Moment, P, G, Amsgrad, Table>{table, mine, lane_id()});
   }
 }
 
