@@ -1,5 +1,6 @@
 """Owns the figures: what is stepped against what, the bar, and how each is measured. Must not know how it is shown."""
 
+import functools
 from typing import NamedTuple
 
 import ceiling
@@ -17,9 +18,16 @@ class Figure(NamedTuple):
     title: str
     optimizer: type
     shapes: object  # (quick) -> list of shapes
-    bar: float | None = None  # what issue 2 asks of ours / torch fused
+    bar: float | None = None  # of ours / torch fused
     dtype: torch.dtype = torch.float32
     tolerance: float = 0.05  # see workloads.check
+    rival: object = None  # None: torch fused, on the same dtype
+    rival_dtype: torch.dtype | None = None
+
+    def sides(self):
+        """(how to make it, dtype of the parameters) of ours and of the rival."""
+        rival = workloads.torch_fused if self.rival is None else _make(self.rival)
+        return (_make(self.optimizer), self.dtype), (rival, self.rival_dtype or self.dtype)
 
 
 def _large(quick):
@@ -36,10 +44,21 @@ def _gpt2(split):
     )
 
 
+def _master(bits):
+    return functools.partial(pyadamw.AdamW8bit, master_weight_bits=bits)
+
+
+BF16, FP32 = torch.bfloat16, torch.float32
+_MASTER = "bf16 with 32 bits of master weights, AdamW8bit"
+
 # Tolerance 0.2: 16-bit parameters and torch's 16-bit state round more than 8-bit state does. 1e-4: fp32 roundings.
 FIGURES = (
     Figure("large-fp32-8bit", "fp32, AdamW8bit, one tensor", pyadamw.AdamW8bit, _large, 0.75),
     Figure("large-bf16-8bit", "bf16, AdamW8bit, one tensor", pyadamw.AdamW8bit, _large, 0.9, torch.bfloat16, 0.2),
+    Figure("large-bf16-master32", f"{_MASTER}, torch on fp32", _master(32), _large, 0.8, BF16, 0.2, rival_dtype=FP32),
+    Figure("large-bf16-master32-alone", f"{_MASTER}, without", _master(32), _large, 1.25, BF16, 0.2, pyadamw.AdamW8bit),
+    Figure("large-bf16-master24-alone", "the same with 24", _master(24), _large, None, BF16, 0.2, pyadamw.AdamW8bit),
+    Figure("large-bf16-16bit", "bf16, AdamW16bit, one tensor", pyadamw.AdamW16bit, _large, None, BF16, 0.2),
     Figure("large-fp32-32bit", "fp32, AdamW32bit, one tensor", pyadamw.AdamW32bit, _large, 1.05, tolerance=1e-4),
     Figure("small-fp32-32bit", "fp32, AdamW32bit, tensors of 1000", pyadamw.AdamW32bit, _small, 0.25, tolerance=1e-4),
     Figure("gpt2-304-8bit", "fp32, AdamW8bit, GPT-2 small in 304", pyadamw.AdamW8bit, _gpt2(True), 0.75),
@@ -56,6 +75,13 @@ class Settings(NamedTuple):
     threads: int
 
 
+def name_of(optimizer):
+    """What makes it, as Python writes that."""
+    options = getattr(optimizer, "keywords", {})
+    name = getattr(optimizer, "func", optimizer).__name__
+    return f"{name}({', '.join(f'{key}={value}' for key, value in options.items())})" if options else name
+
+
 def _make(optimizer):
     return lambda params: optimizer(params, lr=workloads.LR)
 
@@ -64,9 +90,9 @@ def _stat(quartiles, **more):
     return {**quartiles._asdict(), **more}
 
 
-def contest(make, rival, shapes, dtype, tolerance, settings):
-    """Both sides, warmed up on the same numbers and compared."""
-    sides = [workloads.Side(m, shapes, dtype, settings.keep_gradients) for m in (make, rival)]
+def contest(both, shapes, tolerance, settings):
+    """Both sides, as Figure.sides() gives them, warmed up on the same numbers and compared."""
+    sides = [workloads.Side(make, shapes, dtype, settings.keep_gradients) for make, dtype in both]
     before = [param.detach().clone() for param in sides[0].params]
     for _ in range(WARM_UP):
         for side in sides:
@@ -89,9 +115,7 @@ def time_pairs(sides, settings):
 def measure_figure(figure, settings, library):
     """The result of one figure, ready for JSON; see report.py. `library`: of ceiling.build(), or None."""
     shapes = figure.shapes(settings.quick)
-    sides, agreement = contest(
-        _make(figure.optimizer), workloads.torch_fused, shapes, figure.dtype, figure.tolerance, settings
-    )
+    sides, agreement = contest(figure.sides(), shapes, figure.tolerance, settings)
     pairs = time_pairs(sides, settings)
     result = {
         "name": figure.name,
@@ -100,8 +124,8 @@ def measure_figure(figure, settings, library):
         "dtype": str(figure.dtype).removeprefix("torch."),
         "tensors": len(shapes),
         "elements": sum(sides[0].sizes),
-        "ours": figure.optimizer.__name__,
-        "rival": "torch.optim.AdamW(fused=True)",
+        "ours": name_of(figure.optimizer),
+        "rival": "torch.optim.AdamW(fused=True)" if figure.rival is None else name_of(figure.rival),
         "bar": figure.bar,
         "pairs": len(pairs.first),
         "ratio": _stat(pairs.ratio()),

@@ -35,10 +35,11 @@ def measure_peer(name, settings):
         with contextlib.redirect_stderr(io.StringIO()):
             make = _optimizer(name)
         sides, agreement = figures.contest(
-            lambda params: pyadamw.AdamW8bit(params, lr=workloads.LR),
-            lambda params: make(params, lr=workloads.LR, weight_decay=1e-2),
+            (
+                (lambda params: pyadamw.AdamW8bit(params, lr=workloads.LR), torch.float32),
+                (lambda params: make(params, lr=workloads.LR, weight_decay=1e-2), torch.float32),
+            ),
             shapes,
-            torch.float32,
             0.2,  # theirs is the one that is less exact
             settings,
         )
