@@ -1,4 +1,4 @@
-"""Owns the public names of pyadamw: AdamW for PyTorch with 32-bit, 16-bit, 8-bit and paged state, on the libadamw C library."""
+"""Owns the public names of pyadamw: AdamW for PyTorch with 32-, 16- and 8-bit and paged state, on libadamw."""
 
 from importlib import metadata
 

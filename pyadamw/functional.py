@@ -158,7 +158,7 @@ def split_weights(
                    (bits(weights) - (bits(param) << 16)) >> 8       int8, with 24 bits
 
     So 32 bits lose nothing. With 24 bits, weights are first rounded to their upper 24 bits. A NaN becomes the NaN with
-    the bits 0x7FC0, and remainder 0. Source: the integer split of TransformerEngine's FusedAdam (store_param_remainders).
+    the bits 0x7FC0, and remainder 0. Source: the integer split of TransformerEngine's FusedAdam.
 
     Args:
         weights: real numbers of any floating dtype and shape, converted to float32.
@@ -181,8 +181,8 @@ def split_weights(
 def join_weights(param: torch.Tensor, remainder: torch.Tensor) -> torch.Tensor:
     """The float32 weights that split_weights() has split: join_weights(*split_weights(x)) is x, if x is float32.
 
-    A weight has the bits (bits(param) << 16) + remainder (int16), or (bits(param) << 16) + remainder * 256 (int8). Where
-    that is a NaN, the weight is `param`. Any bfloat16 `param` and any `remainder` are valid.
+    A weight has the bits (bits(param) << 16) + remainder (int16), or (bits(param) << 16) + remainder * 256 (int8).
+    Where that is a NaN, the weight is `param`. Any bfloat16 `param` and any `remainder` are valid.
 
     Args:
         param: bfloat16.

@@ -1,9 +1,9 @@
 """Owns float32 state dicts of models whose optimizer keeps master weights. Must not know how a weight is kept.
 
-    optimizer = pyadamw.AdamW8bit(model.parameters(), master_weight_bits=32)       # the model is bfloat16
-    pyadamw.load_fp32_state_dict(model, optimizer, torch.load("float32.pt"))       # no bit is lost
-    ...
-    torch.save(pyadamw.fp32_state_dict(model, optimizer), "float32.pt")
+optimizer = pyadamw.AdamW8bit(model.parameters(), master_weight_bits=32)       # the model is bfloat16
+pyadamw.load_fp32_state_dict(model, optimizer, torch.load("float32.pt"))       # no bit is lost
+...
+torch.save(pyadamw.fp32_state_dict(model, optimizer), "float32.pt")
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def _has_master(owner: _Owner) -> bool:
 
 
 def _is_ordinary(value: Any) -> bool:
-    """Whether it is a tensor of numbers, sharded or not, and not of a class that means something else by its numbers."""
+    """Whether it is a tensor of plain numbers, sharded or not: other classes may mean something else by theirs."""
     return type(value) in (torch.Tensor, torch.nn.Parameter) or is_sharded(value)
 
 

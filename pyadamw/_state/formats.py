@@ -31,6 +31,7 @@ from .damage import FLOATS, check_floors, check_moment, check_not_negative, chec
 CODING = {"exp_avg": "exp_avg", "exp_avg_sq": "exp_avg_sq", "max_exp_avg_sq": "exp_avg_sq"}
 HISTORY = "gnorm_history"
 REMAINDER = "param_remainder"  # what a bfloat16 parameter lacks of its master weight
+REMAINDER_MARK = "param_remainder_bits"  # of a state dict only: see marks.py
 MAX_STEPS = 2**53  # a float64 can hold every whole number up to here
 
 
@@ -145,7 +146,7 @@ PARTS = {
 }
 BY_ELEMENT = {key for key, part in PARTS.items() if part.shape is by_element}
 BY_BLOCK = {key for key, part in PARTS.items() if part.shape is by_block}
-KEYS = {"step", *PARTS}
+KEYS = {"step", REMAINDER_MARK, *PARTS}
 
 
 def columns() -> dict[str, list[str]]:
@@ -282,11 +283,10 @@ def check_form(state: Any, part: Part, source: Spec, where: str) -> Any:
     value = _tensor(state, key, where)
     if tuple(value.shape) != shape:
         raise ValueError(f"{where}: {key} has shape {tuple(value.shape)}: must be {shape}")
-    dtype = part.dtype(source)
-    is_float = dtype.is_floating_point
-    if value.dtype not in FLOATS if is_float else value.dtype != dtype:
-        need = "float" if is_float else str(dtype).removeprefix("torch.")
-        need = " or ".join(str(d).removeprefix("torch.") for d in REMAINDER_DTYPES.values()) if key == REMAINDER else need
+    dtypes = tuple(REMAINDER_DTYPES.values()) if key == REMAINDER else (part.dtype(source),)
+    is_float = dtypes[0].is_floating_point
+    if value.dtype not in (FLOATS if is_float else dtypes):
+        need = "float" if is_float else " or ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
         raise ValueError(f"{where}: {key} has dtype {str(value.dtype).removeprefix('torch.')}: must be {need}")
     return value
 
@@ -324,7 +324,9 @@ def _as_format(state: Any, moment: str, source: Spec, spec: Spec, where: str) ->
         values = dequantize(*stored, CODING[moment], state_format=source.format)
     else:
         values = at_work(state, given[0], source)
-        if coded and not values.isfinite().all():  # its code would be zero, and a second moment of zero leads to m / eps
+        if (
+            coded and not values.isfinite().all()
+        ):  # its code would be zero, and a second moment of zero leads to m / eps
             raise ValueError(
                 f"{where}: {moment} has an infinity or NaN, which 8-bit state cannot hold: "
                 "keep 32-bit state for this parameter (optim_bits=32), or set these elements of all moments to 0"

@@ -209,8 +209,8 @@ def _lost_weights(remainder: Any, dtype: torch.dtype) -> str:
         why, keep = f"the parameter here is {str(dtype).removeprefix('torch.')}", ""
     return (
         f"the state has {formats.REMAINDER}, which a bfloat16 parameter lacks of its master weight, but {why}, so that "
-        f"it would be lost. To keep the weights, {keep}save pyadamw.fp32_state_dict(model, optimizer) where they are, and "
-        f"load that into a float32 model. To drop them on purpose, remove the key {formats.REMAINDER} from the state"
+        f"it would be lost. To keep the weights, {keep}save pyadamw.fp32_state_dict(model, optimizer) where they are, "
+        f"and load that into a float32 model. To drop them on purpose, remove the key {formats.REMAINDER} from the state"
     )
 
 

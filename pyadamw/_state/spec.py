@@ -50,8 +50,8 @@ def _remainder_bits(dtype: torch.dtype, group: Mapping[str, Any]) -> int:
     bits = group["master_weight_bits"]
     if bits is not None and dtype == torch.float16:
         raise ValueError(
-            f"it is float16, but master_weight_bits = {bits}: a master weight consists of a bfloat16 parameter, which is "
-            "the upper half of a float32, and the bits below. Convert the model to bfloat16, or pass "
+            f"it is float16, but master_weight_bits = {bits}: a master weight consists of a bfloat16 parameter, which "
+            "is the upper half of a float32, and the bits below. Convert the model to bfloat16, or pass "
             "master_weight_bits=None for this parameter"
         )
     return bits - 16 if bits is not None and dtype == torch.bfloat16 else 0

@@ -55,6 +55,10 @@ class TakeOver(NamedTuple):
             target.states[self.param][formats.REMAINDER] = self.remainder
 
 
+def _have_one_form(old: Any, new: torch.Tensor) -> bool:
+    return isinstance(old, torch.Tensor) and inner(old).dtype == new.dtype and inner(old).shape == new.shape
+
+
 def take_over(target: Target, number: int, position: int, weights: torch.Tensor) -> TakeOver | None:
     """Splits float32 weights, sharded or whole, for a parameter of `target`; None if it keeps no master weights."""
     group = target.groups[number]
@@ -74,9 +78,8 @@ def take_over(target: Target, number: int, position: int, weights: torch.Tensor)
         fresh = wrapped_state(fresh, param, local)
         return TakeOver(param, values, fresh[formats.REMAINDER], None, fresh)
     old = state.get(formats.REMAINDER)
-    if isinstance(old, torch.Tensor) and is_sharded(old) == (is_sharded(param) and not local.whole):
-        if inner(old).dtype == parts.remainder.dtype and inner(old).shape == parts.remainder.shape:
-            return TakeOver(param, values, parts.remainder, old, None)
+    if is_sharded(old) == (is_sharded(param) and not local.whole) and _have_one_form(old, parts.remainder):
+        return TakeOver(param, values, parts.remainder, old, None)
     remainder = formats.placed(parts.remainder, parts.remainder.dtype, spec)
     made = wrapped_state({formats.REMAINDER: remainder}, param, local)
     return TakeOver(param, values, made[formats.REMAINDER], None, None)

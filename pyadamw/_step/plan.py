@@ -124,7 +124,9 @@ class Plan:
             pages = next((row.spec.pages for row in self.rows[start:stop] if row.spec.pages), None)
             pager = None if pages is None else pages.pager(device)
             dtypes = DTYPES[row.local.dtype], DTYPES[row.grad_dtype]
-            call = Call(*dtypes, row.spec.format, row.spec.remainder_bits, number, counter, pager, self.progress_of(start))
+            call = Call(
+                *dtypes, row.spec.format, row.spec.remainder_bits, number, counter, pager, self.progress_of(start)
+            )
             self.buckets.append(Bucket(row, start, stop, self.table, call))
         self.all_on_device = all(bucket.on_device for bucket in self.buckets)
 

@@ -69,7 +69,7 @@ def _(w):
     return w.lib.adamw_get_state_layout(1, 10, 3, 0, 0, w.make("adamw_state_layout *"))
 
 
-INITS = ("step_options_init", "quantize_options_init", "pager_options_init", "describe_options_init")
+INITS = tuple(f"{kind}_options_init" for kind in ("step", "quantize", "split", "pager", "describe"))
 
 
 @cases("INVALID_ARGUMENT", *INITS)
@@ -100,6 +100,16 @@ def _(w, function):
 @cases("VERSION", "quantize", "dequantize")
 def _(w, function):
     return w.quantize(function, size=8)
+
+
+@cases("INVALID_ARGUMENT", "split_weights", "join_weights")
+def _(w, function):
+    return w.split(function, remainder_bits=0)
+
+
+@cases("VERSION", "split_weights", "join_weights")
+def _(w, function):
+    return w.split(function, size=8)
 
 
 @case("describe_tensors", "INVALID_ARGUMENT")

@@ -21,6 +21,11 @@ def on_device(status, failure):
         w.quantize(function)
         return w.failing(failure, lambda: None, lambda _: w.quantize(function))
 
+    @cases(status, "split_weights", "join_weights", kind="played")
+    def _(w, function):
+        w.split(function)
+        return w.failing(failure, lambda: None, lambda _: w.split(function))
+
     for backing in (PINNED, MANAGED):
 
         @case("pager_create", status, "played")

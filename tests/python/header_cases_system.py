@@ -30,6 +30,11 @@ def _(w, function):
     return w.quantize(function)
 
 
+@cases("UNSUPPORTED", "split_weights", "join_weights", kind="kernel")
+def _(w, function):
+    return w.split(function)
+
+
 @case("step", "UNSUPPORTED")
 def _(w):
     return w.step(device=0)
@@ -38,6 +43,11 @@ def _(w):
 @cases("UNSUPPORTED", "quantize", "dequantize")
 def _(w, function):
     return w.quantize(function, device=0)
+
+
+@cases("UNSUPPORTED", "split_weights", "join_weights")
+def _(w, function):
+    return w.split(function, device=0)
 
 
 @case("pager_create", "UNSUPPORTED")
@@ -109,6 +119,11 @@ def _(w):
 @cases("OUT_OF_MEMORY", "quantize", "dequantize")
 def _(w, function):
     return w.without_memory(tuple, lambda: w.quantize(function))
+
+
+@cases("OUT_OF_MEMORY", "split_weights", "join_weights")
+def _(w, function):
+    return w.without_memory(tuple, lambda: w.split(function))
 
 
 @case("pager_create", "OUT_OF_MEMORY")

@@ -73,6 +73,14 @@ def _sized_dequantize(options):
     return library().lib.adamw_dequantize(options, ffi.NULL, ffi.NULL, ffi.NULL, ffi.NULL)
 
 
+def _sized_split(options):
+    return library().lib.adamw_split_weights(options, ffi.NULL, ffi.NULL, ffi.NULL)
+
+
+def _sized_join(options):
+    return library().lib.adamw_join_weights(options, ffi.NULL, ffi.NULL, ffi.NULL)
+
+
 def _sized_create(options):
     pager = ffi.new("adamw_pager **")
     status = library().lib.adamw_pager_create(options, pager)
@@ -104,6 +112,13 @@ def _quantize(function, field, value):
     options.numel = options.row_length = 0 if field == "num_threads" else NUMEL
     setattr(options, field, value)
     return _said(getattr(library().lib, f"adamw_{function}")(options, *[ffi.NULL] * 4))
+
+
+def _split(function, field, value):
+    options = new_options("adamw_split_options")
+    options.numel = 0 if field == "num_threads" else NUMEL
+    setattr(options, field, value)
+    return _said(getattr(library().lib, f"adamw_{function}")(options, *[ffi.NULL] * 3))
 
 
 def create(**values):
@@ -183,6 +198,10 @@ CALLS = {
         ("adamw_quantize_options", name): [functools.partial(_quantize, f, name) for f in ("quantize", "dequantize")]
         for name in _QUANTIZED
     },
+    **{
+        ("adamw_split_options", name): [functools.partial(_split, f, name) for f in ("split_weights", "join_weights")]
+        for name in ("num_threads", "numel", "step", "global_offset")
+    },
     ("adamw_pager_options", "resident_bytes"): [lambda value: create(resident_bytes=value)],
     ("adamw_pager_options", "chunk_bytes"): [
         lambda value: create(chunk_bytes=value),
@@ -194,10 +213,11 @@ CALLS = {
     ("adamw_quantize_options", "size"): [
         _sized("adamw_quantize_options", call) for call in (_sized_quantize, _sized_dequantize)
     ],
+    ("adamw_split_options", "size"): [_sized("adamw_split_options", call) for call in (_sized_split, _sized_join)],
     ("adamw_pager_options", "size"): [_sized("adamw_pager_options", _sized_create)],
     **{
         (f"adamw_{kind}_options_init", "size"): [_sized_init(f"adamw_{kind}_options")]
-        for kind in ("step", "quantize", "pager")
+        for kind in ("step", "quantize", "split", "pager")
     },
     ("adamw_step", "tensor_size"): [_sized_rows],
     ("adamw_pager_stats", "size"): [_sized_stats],

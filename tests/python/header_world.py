@@ -63,6 +63,12 @@ class World:
         order = (floats, codes, scale, floor) if function == "quantize" else (codes, scale, floor, floats)
         return getattr(self.lib, f"adamw_{function}")(self.options("quantize", **values), *order)
 
+    def split(self, function="split_weights", **options):
+        values = {"device": self.device, "numel": 256, **options}
+        weights, param, remainder = self.make("float[]", 256), self.make("uint16_t[]", 256), self.make("int16_t[]", 256)
+        order = (weights, param, remainder) if function == "split_weights" else (param, remainder, weights)
+        return getattr(self.lib, f"adamw_{function}")(self.options("split", **values), *order)
+
     def create(self, backing=HOST, **options):
         self.pager = self.make("adamw_pager **")
         if backing == FILE:

@@ -13,7 +13,9 @@ DOCUMENTED = (
     "params, lr=0.001, betas=(0.9, 0.999), eps=1e-08, weight_decay=0.01, amsgrad=False, optim_bits=32, args=None, "
     "min_8bit_size=4096, percentile_clipping=100, block_wise=True"
 )
-NEW = "*, maximize=False, stochastic_rounding=False, seed=0, capturable=False, page_manager=None, master_weight_bits=None"
+NEW = (
+    "*, maximize=False, stochastic_rounding=False, seed=0, capturable=False, page_manager=None, master_weight_bits=None"
+)
 
 
 @pytest.mark.parametrize("cls", CLASSES)
