@@ -25,7 +25,14 @@ CPP_FLOORS = [
     ["libadamw/cpu/*", "libadamw/gpu/*", "libadamw/pager/*"],
     ["libadamw/check/*"],
     ["libadamw/workspace.*", "libadamw/paged_step.*"],
-    ["libadamw/api.cpp", "libadamw/conversions.cpp", "libadamw/init.cpp", "libadamw/pager/entry.cpp", "libadamw/python/*", "libadamw/packaging/*"],
+    [
+        "libadamw/api.cpp",
+        "libadamw/conversions.cpp",
+        "libadamw/init.cpp",
+        "libadamw/pager/entry.cpp",
+        "libadamw/python/*",
+        "libadamw/packaging/*",
+    ],
 ]
 
 

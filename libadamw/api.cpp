@@ -96,9 +96,12 @@ void make_plan(const adamw_step_options &o, const adamw_tensor *tensors, std::in
     row.runs = t.run_length == t.numel ? IndexRuns{} : IndexRuns{t.run_length, t.run_stride, 0};
     ++plan.count;
   }
-  plan.kind = {static_cast<adamw_dtype>(o.param_dtype),         static_cast<adamw_dtype>(o.grad_dtype),
-               static_cast<adamw_state_format>(o.state_format), o.remainder_bits,
-               (o.flags & ADAMW_STEP_AMSGRAD) != 0,             (o.flags & ADAMW_STEP_STOCHASTIC_ROUNDING) != 0,
+  plan.kind = {static_cast<adamw_dtype>(o.param_dtype),
+               static_cast<adamw_dtype>(o.grad_dtype),
+               static_cast<adamw_state_format>(o.state_format),
+               o.remainder_bits,
+               (o.flags & ADAMW_STEP_AMSGRAD) != 0,
+               (o.flags & ADAMW_STEP_STOCHASTIC_ROUNDING) != 0,
                (o.flags & ADAMW_STEP_SKIP_ZEROS) != 0};
   plan.percentile_clipping = o.percentile_clipping;
   plan.threads = o.num_threads > 0 ? o.num_threads : default_threads();

@@ -2,11 +2,11 @@
 // hands a plan to the device's backend; does no arithmetic itself.
 #include <vector>
 
+#include "backend.h"
+#include "check/check.h"
 #include "check/sizes.h"
 #include "cpu/parallel.h"
 #include "guarded.h"
-#include "backend.h"
-#include "check/check.h"
 #include "numerics/coefficients.h"
 #include "status.h"
 

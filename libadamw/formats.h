@@ -1,6 +1,7 @@
-// Owns THE tables: one row a dtype, one row a width of remainders, one row a state format. Everything that depends on either asks here, and where code
-// must differ it is chosen by dispatch_dtype() or dispatch_format(), whose switch has no default: what is added to
-// adamw.h without a row, or without its code in some place, does not compile. Knows no arithmetic.
+// Owns THE tables: one row a dtype, one row a width of remainders, one row a state format. Everything that depends on
+// either asks here, and where code must differ it is chosen by dispatch_dtype() or dispatch_format(), whose switch has
+// no default: what is added to adamw.h without a row, or without its code in some place, does not compile. Knows no
+// arithmetic.
 #pragma once
 
 #include <cstdint>
@@ -71,11 +72,11 @@ inline bool is_dtype(std::int32_t raw) {
 // A width of remainders as a type.
 template <int remainder_bits>
 struct Remainder;
-#define ADAMW_REMAINDER(bits, T)      \
-  template <>                         \
-  struct Remainder<bits> {            \
+#define ADAMW_REMAINDER(bits, T)       \
+  template <>                          \
+  struct Remainder<bits> {             \
     static constexpr int value = bits; \
-    using Type = T;                   \
+    using Type = T;                    \
   };
 ADAMW_REMAINDER_TABLE(ADAMW_REMAINDER)
 #undef ADAMW_REMAINDER
@@ -108,10 +109,10 @@ struct RootCodes;   // numerics/root_codes.h
 
 // F(value of adamw_state_format, its coding, the coding's name in those of the GPU's kernels, bytes of an element in
 // each moment, what has a scale, whether it rounds by random words)
-#define ADAMW_STATE_FORMAT_TABLE(F)                                         \
+#define ADAMW_STATE_FORMAT_TABLE(F)                                             \
   F(ADAMW_STATE_FLOAT32, Numbers<ADAMW_FLOAT32>, "32", 4, Scaling::none, false) \
-  F(ADAMW_STATE_BLOCK8, RootCodes, "8", 1, Scaling::block, true)            \
-  F(ADAMW_STATE_TENSOR8, RootCodes, "8", 1, Scaling::tensor, true)          \
+  F(ADAMW_STATE_BLOCK8, RootCodes, "8", 1, Scaling::block, true)                \
+  F(ADAMW_STATE_TENSOR8, RootCodes, "8", 1, Scaling::tensor, true)              \
   F(ADAMW_STATE_BFLOAT16, Numbers<ADAMW_BFLOAT16>, "16", 2, Scaling::none, true)
 
 template <class Coding>
@@ -163,9 +164,9 @@ ADAMW_INLINE decltype(auto) dispatch_format(adamw_state_format format, const Bod
 template <class Body>
 ADAMW_INLINE decltype(auto) dispatch_scaled_format(adamw_state_format format, const Body &body) {
   switch (format) {
-#define ADAMW_CASE(value, Coding, kernel, bytes, scaling, is_random)               \
-  case value:                                                                      \
-    if constexpr (scaling != Scaling::none) return body(CodingOf<Coding>{});       \
+#define ADAMW_CASE(value, Coding, kernel, bytes, scaling, is_random)         \
+  case value:                                                                \
+    if constexpr (scaling != Scaling::none) return body(CodingOf<Coding>{}); \
     break;
     ADAMW_STATE_FORMAT_TABLE(ADAMW_CASE)
 #undef ADAMW_CASE

@@ -14,6 +14,7 @@ from ._native.library import candidates, library
 from ._native.memory import is_out_of_memory
 from ._optional import optional
 from ._state import export, files
+from ._state.received import check_structure
 from .errors import AdamWError
 
 
@@ -49,7 +50,11 @@ def convert(arguments: Any) -> int:
         elif isinstance(state_dict, dict) and "state" not in state_dict:
             raise ValueError(f"{arguments.input} is not the state of an optimizer; choose --key: {_keys(state_dict)}")
         to = "pyadamw" if arguments.to == "safetensors" else arguments.to
-        result = export.converted(state_dict, to, _with_progress, finite=True)
+        weights = None
+        if arguments.weights is not None:
+            check_structure(state_dict)
+            weights = files.read_weights(arguments.weights, state_dict)
+        result = export.converted(state_dict, to, _with_progress, finite=True, weights=weights)
         files.write(result, arguments.output, arguments.to == "safetensors")
     except (ValueError, OSError, AdamWError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
@@ -82,6 +87,7 @@ def _parser(with_demo: Any) -> Any:
     conversion.add_argument("input", metavar="IN", help="a file of torch.save() or safetensors; no code in it is run")
     conversion.add_argument("output", metavar="OUT", help="a file to replace as a whole, or a new name")
     conversion.add_argument("--to", required=True, choices=["torch", "bitsandbytes", "pyadamw", "safetensors"])
+    conversion.add_argument("--weights", metavar="FILE", help="the model's weights, for FlashOptim's master weights")
     conversion.add_argument("--key", help="the key of the optimizer's state in a larger checkpoint")
     conversion.set_defaults(run=convert)
     demo = commands.add_parser("demo", help="train a small GPT with torch, 32-bit and 8-bit AdamW and compare")

@@ -78,9 +78,7 @@ ADAMW_INLINE uint32x4_t register_load(const std::uint8_t *p) {
   __builtin_memcpy(&four, p, 4);
   return vmovl_u16(vget_low_u16(vmovl_u8(vcreate_u8(four))));
 }
-ADAMW_INLINE uint32x4_t register_load(const std::int16_t *p) {
-  return vreinterpretq_u32_s32(vmovl_s16(vld1_s16(p)));
-}
+ADAMW_INLINE uint32x4_t register_load(const std::int16_t *p) { return vreinterpretq_u32_s32(vmovl_s16(vld1_s16(p))); }
 ADAMW_INLINE uint32x4_t register_load(const std::int8_t *p) {
   std::uint32_t four;
   __builtin_memcpy(&four, p, 4);

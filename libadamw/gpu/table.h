@@ -77,7 +77,7 @@ struct LaunchHead {
   Measures *measures;                        // per segment of this launch, of the measuring pass
   std::int64_t items;                        // blocks, or segments
   double max_unorm;
-  std::int32_t rows, rounds;  // rounds: over_items()
+  std::int32_t rows, rounds;                             // rounds: over_items()
   std::int32_t param_dtype, grad_dtype, remainder_bits;  // remainder_bits: 0 without master weights
   bool on_device;                                        // lr, or a row's step, lies there
   bool stochastic_rounding;                              // of parameters that are all there is
@@ -175,11 +175,11 @@ static_assert(PlainTable::capacity >= 304, "GPT-2 small in one launch");
   F(adamw_##state##_any_amsgrad, AmsgradTable, block_threads_used)       \
   F(adamw_##state##_runs_amsgrad, AmsgradTable, block_threads_used)
 
-#define ADAMW_MEASURE_KERNELS(F, state)                    \
+#define ADAMW_MEASURE_KERNELS(F, state)                   \
   F(adamw_measure##state, PlainTable, block_threads_used) \
   F(adamw_measure##state##_amsgrad, AmsgradTable, block_threads_used)
 
-#define ADAMW_NUMBER_KERNELS(F, state, Dtype)              \
+#define ADAMW_NUMBER_KERNELS(F, state, Dtype)            \
   ADAMW_STEP_KERNELS(F, step##state, block_threads_used) \
   ADAMW_MEASURE_KERNELS(F, state)
 

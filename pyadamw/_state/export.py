@@ -5,6 +5,7 @@ All of it works on state dicts alone: {"state": {index: {name: tensor}}, "param_
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ import torch
 from .._checks import shown
 from .._native.constants import BLOCK8, FLOAT32, FORMAT_OF_BITS
 from .._options.options import check_options, plain_betas
-from . import earlier, formats
+from . import earlier, flashoptim, formats
 from .damage import check_no_nan
 from .dynamic_maps import dynamic_map, encoded
 from .foreign import bits_of, shape_of, translated
@@ -21,12 +22,11 @@ from .received import check_has_number, check_structure, naming
 
 
 def _plain(entry: Any, where: str, number: int) -> Any:
-    """The state of one parameter, from any optimizer, as 32-bit state on the CPU; the width that it had; and `entry`
-    with today's keys if it has our codes of today.
+    """The state of one parameter, from any optimizer, as 32-bit state on the CPU; and `entry` with today's keys if it has our codes of today.
 
     `number`: the format of its group.
     """
-    shape, bits = shape_of(without_marks(entry, where), where), bits_of(entry)
+    shape = shape_of(without_marks(entry, where), where)
     spec = formats.Spec(shape, torch.device("cpu"), FLOAT32, False, formats.HISTORY in entry, None)
     entry, found = earlier.renamed(entry, spec, number, where)
     entry = earlier.in_numbers(entry, found, spec, where)
@@ -36,7 +36,7 @@ def _plain(entry: Any, where: str, number: int) -> Any:
     step = torch.tensor(count, dtype=torch.float32, device="cpu")
     spec = spec._replace(amsgrad=amsgrad, remainder_bits=formats.stored_remainder_bits(numbers))
     state = formats.conform(numbers, spec, where, received=True)
-    return {"step": step, **state}, bits, entry
+    return {"step": step, **state}, entry
 
 
 def _group(group: Any, names: Any, more: Any) -> Any:
@@ -114,31 +114,50 @@ def _apart(made: Any, source: Any) -> Any:
     return own(made)
 
 
-def converted(state_dict: Any, to: str, progress: Any = iter, finite: bool = False) -> Any:
+def converted(
+    state_dict: Any,
+    to: str,
+    progress: Any = iter,
+    finite: bool = False,
+    weights: Mapping[Any, torch.Tensor] | None = None,
+) -> Any:
     """Converts a state dict that load_state_dict() can read to the format `to`: "torch", "bitsandbytes" or "pyadamw".
 
-    The two share no memory. `progress` wraps the sequence of entries. `finite`: refuse moments with a NaN. A ValueError
-    names the parameter and the fault.
+    The two share no memory. `progress` wraps the sequence of entries. `finite`: refuse moments with a NaN. `weights`:
+    {key of an entry: the parameter}, for the master weights of FlashOptim. A ValueError names the parameter and the
+    fault.
     """
     check_structure(state_dict)
     check_format(state_dict["param_groups"])
     groups = [_checked_group(group, f"group {number}") for number, group in enumerate(state_dict["param_groups"])]
     entry_of, group_of = _WRITERS[to]
-    numbers = {key: group.get(FORMAT_KEY, FORMAT) for group in groups for key in group["params"]}
+    group_by_key = {key: group for group in groups for key in group["params"]}
     state = {}
     for key, entry in progress(state_dict["state"].items()):
         where = f"parameter {shown(key)}"
         with naming(where):
-            state[key] = _converted_entry(entry, entry_of, where, numbers.get(key, FORMAT), finite)
+            group = group_by_key.get(key, {})
+            known = _of_flashoptim(entry, key, group, to, weights or {}, where)
+            number, bits = group.get(FORMAT_KEY, FORMAT), bits_of(entry) if isinstance(entry, dict) else 0
+            state[key] = _converted_entry(known, entry_of, where, number, bits, finite)
     return {"state": state, "param_groups": [group_of(group) for group in groups]}
 
 
-def _converted_entry(entry: Any, entry_of: Any, where: str, number: int, finite: bool) -> Any:
+def _of_flashoptim(entry: Any, key: Any, group: Any, to: str, weights: Any, where: str) -> Any:
+    """The entry with our keys, if it is FlashOptim's."""
+    if not isinstance(entry, dict):
+        return entry
+    if to != "pyadamw":  # which has no place for master weights
+        entry = {name: value for name, value in entry.items() if name != flashoptim.ERROR_BITS}
+    return flashoptim.translated(entry, lambda: weights.get(key), group, where)
+
+
+def _converted_entry(entry: Any, entry_of: Any, where: str, number: int, bits: int, finite: bool) -> Any:
     if not isinstance(entry, dict):
         raise ValueError(f"{where}: the state is {type(entry).__name__}: must be a dict of tensors")
     if not entry:
         return {}
-    state, bits, entry = _plain(entry, where, number)
+    state, entry = _plain(entry, where, number)
     if finite:
         for key, value in state.items():
             check_no_nan(value, f"{where}: {key}")

@@ -63,10 +63,43 @@ def _read_torch(file: Any) -> Any:
     return torch.load(file, map_location="cpu", weights_only=True)
 
 
-def _read_safetensors(path: Any, safetensors: Any) -> Any:
+def read_weights(path: Any, wanted: Any) -> Any:
+    """{key: parameter} for the keys of the state of `wanted`, a state dict, from a file with a model's state dict.
+
+    By the names of parameters, if `wanted` has them; otherwise in order.
+    """
+    with open(path, "rb", opener=_open_regular) as file:
+        is_safetensors = file.read(9)[8:9] == b"{"
+        file.seek(0)
+        what = "not a file with the weights of a model"
+        found = _naming(path, what, *((_tensors_of, path, _safetensors()) if is_safetensors else (_read_torch, file)))
+    tensors = found[0] if is_safetensors else found
+    if not isinstance(tensors, dict) or not all(isinstance(value, torch.Tensor) for value in tensors.values()):
+        raise ValueError(f"{path}: {what}: must be a state_dict(), of names and tensors")
+    groups = wanted["param_groups"]
+    keys = [key for group in groups for key in group["params"]]
+    names = [name for group in groups for name in group.get("param_names") or ()]
+    if not names and len(keys) == len(tensors):
+        names = list(tensors)
+    if len(names) != len(keys):
+        raise ValueError(
+            f"{path} has {len(tensors)} tensors, but the optimizer has {len(keys)} parameters without names: it is not "
+            "clear which belongs to which. Load the state into an optimizer of the model instead (load_state_dict)"
+        )
+    missing = [name for name in names if name not in tensors]
+    if missing:
+        raise ValueError(f"{path} has no {missing[0]!r}, which is a parameter of the optimizer")
+    return {key: tensors[name] for key, name in zip(keys, names, strict=True)}
+
+
+def _tensors_of(path: Any, safetensors: Any) -> Any:
+    """({name: tensor}, the metadata of the file)."""
     with safetensors.safe_open(path, "pt") as file:
-        metadata = file.metadata() or {}
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+
+
+def _read_safetensors(path: Any, safetensors: Any) -> Any:
+    tensors, metadata = _tensors_of(path, safetensors)
     state: dict[int | str, dict[str, Any]] = {}
     for name, tensor in tensors.items():
         key, _, field = name.partition(".")

@@ -26,7 +26,6 @@ ERROR_BITS = "error_bits"
 GROUP = 32  # elements that share a scale
 SIGNED = {"exp_avg": True, "exp_avg_sq": False}
 MASTER_BYTES = "master_bytewidth"  # the option of a group that says how wide master weights are
-OPTIONS = (MASTER_BYTES, "quantize")  # what its groups have that others have not
 
 
 def codes_of(moment: str) -> str:
@@ -37,8 +36,8 @@ def scales_of(moment: str) -> str:
     return f"{moment}::scales"
 
 
-def is_foreign(entry: Any) -> bool:
-    return ERROR_BITS in entry or any(codes_of(moment) in entry for moment in SIGNED)
+def has_codes(entry: Any) -> bool:
+    return any(codes_of(moment) in entry for moment in SIGNED)
 
 
 def translated(entry: Any, weights: Callable[[], torch.Tensor | None], group: Any, where: str) -> Any:
@@ -53,7 +52,7 @@ def translated(entry: Any, weights: Callable[[], torch.Tensor | None], group: An
     Raises:
         ValueError: it names `where`, the key and the fault.
     """
-    if not is_foreign(entry):
+    if ERROR_BITS not in entry and not has_codes(entry):
         return entry
     used = {ERROR_BITS, *map(codes_of, SIGNED), *map(scales_of, SIGNED)}
     result = {key: value for key, value in entry.items() if key not in used}

@@ -17,6 +17,7 @@ import torch
 
 from .._checks import is_integer
 from .._native.memory import oddity
+from . import flashoptim
 from .damage import FLOATS
 from .dynamic_maps import decoded
 
@@ -51,7 +52,7 @@ def translated(entry: Any, numel: int, where: str) -> Any:
 def bits_of(entry: Any) -> int:
     """The width of the moments of an entry, foreign or not: 8 (codes), 16 (bfloat16) or 32 (other numbers)."""
     moment = _first_moment(entry)[1]
-    if _is_torchao(moment):
+    if _is_torchao(moment) or flashoptim.has_codes(entry):
         return 8
     return {torch.uint8: 8, torch.bfloat16: 16}.get(moment.dtype, 32) if isinstance(moment, torch.Tensor) else 32
 

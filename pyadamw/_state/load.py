@@ -13,7 +13,7 @@ from .._native.memory import oddity
 from .._options.options import OPTIONS, check_options, plain_betas
 from .._options.overrides import Overrides
 from ..paging import PageManager
-from . import earlier, formats
+from . import earlier, flashoptim, formats
 from .damage import FLOATS
 from .foreign import translated
 from .marks import FORMAT, FORMAT_KEY, check_format, marked
@@ -174,6 +174,7 @@ def _loaded(entry: Any, version: int, groups: Any, number: int, position: int, t
         raise ValueError(f"{what}: the state is {type(entry).__name__}: must be a dict of tensors")
     if not entry:
         return {}
+    entry = flashoptim.translated(entry, lambda: param, group, what)
     options = target.overrides.applied(group, param, bool(target.states.get(param)))
     local = stepped_view(param, options)
     spec = state_spec(local, options, target.pages)

@@ -104,7 +104,11 @@ def print_figures(figures, machine):
         ("bar", True),
     ]
     columns += [("ceiling", True), ("ours reaches", True), ("bytes ours / other", True)]
-    print_table(f"step() against torch.optim.AdamW(fused=True), or as the first column says, kernel {machine['kernel']}", columns, rows)
+    print_table(
+        f"step() against torch.optim.AdamW(fused=True), or as the first column says, kernel {machine['kernel']}",
+        columns,
+        rows,
+    )
     if machine["kernel"] != "avx512":
         print("The bars are stated for AVX-512 processors; this run used another kernel.")
 

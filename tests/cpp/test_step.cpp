@@ -80,8 +80,8 @@ void check_shards(const adamw_step_options &options) {
       const std::int64_t p = options.param_dtype == ADAMW_FLOAT32 ? 4 : 2,
                          g = options.grad_dtype == ADAMW_FLOAT32 ? 4 : 2;
       adamw_state_layout layout;
-      adamw_get_state_layout(static_cast<adamw_state_format>(options.state_format), 12 * row_length, row_length, 0,
-                             0, &layout);
+      adamw_get_state_layout(static_cast<adamw_state_format>(options.state_format), 12 * row_length, row_length, 0, 0,
+                             &layout);
       std::vector<adamw_tensor> rows;
       for (int i = 0; i < 4; ++i) {
         adamw_tensor t = sharded.rows[0];

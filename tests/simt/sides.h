@@ -78,8 +78,8 @@ struct Side : TensorBuffers {
     for (const TensorShape &shape : shapes) {
       const std::int64_t n = shape.rows * shape.row_length;
       adamw_state_layout layout{};
-      CHECK(adamw_get_state_layout(static_cast<adamw_state_format>(o.state_format), n, shape.row_length, 1, 0, &layout) ==
-                ADAMW_OK,
+      CHECK(adamw_get_state_layout(static_cast<adamw_state_format>(o.state_format), n, shape.row_length, 1, 0,
+                                   &layout) == ADAMW_OK,
             "layout: %s", adamw_last_error());
       const std::size_t state = o.state_format == ADAMW_STATE_FLOAT32 ? 4 : 1;
       std::vector<Guarded> b;
