@@ -1,5 +1,6 @@
-// Owns the law that stochastic rounding to 8 bits is right on average but for what adamw.h says at adamw_state_format:
-// the average by codes.h is at most so much too large, and the library keeps that average.
+// Owns the law that stochastic rounding is right on average: to 8 bits but for what adamw.h says at adamw_state_format
+// (the average by codes.h is at most so much too large, and the library keeps that average), to 16-bit state and master
+// weights of 24 bits over a run.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -7,6 +8,7 @@
 
 #include "check.h"
 #include "codes.h"
+#include "model.h"
 
 namespace {
 
@@ -182,6 +184,68 @@ void check_extremes() {
   }
 }
 
+// ---- runs whose changes are smaller than what a kept number can show ----
+
+struct Average {
+  double mean, error;  // of the mean: the standard one
+};
+template <class Number>
+Average average_of(std::int64_t n, const Number &number) {
+  double sum = 0.0, squares = 0.0;
+  for (std::int64_t i = 0; i < n; ++i) {
+    const double x = number(i);
+    sum += x;
+    squares += x * x;
+  }
+  const double all = static_cast<double>(n), mean = sum / all;
+  return {mean, std::sqrt(std::max(0.0, squares / all - mean * mean) / all)};
+}
+
+// Law: after a run, exp_avg_sq of 16-bit state is right on average. With a constant gradient of 1 it is
+// 1 - 0.999^steps: each step of the last hundreds moves it by less than half the distance of two bfloat16 numbers, so
+// that rounding to nearest would have stalled it. Within 5 standard errors, and 2^-24 of it a step for the roundings of
+// single precision.
+void check_second_moments() {
+  constexpr int steps = abridged ? 300 : 2000;
+  constexpr std::int64_t n = 1 << 14;
+  adamw_step_options o = step_options(ADAMW_STATE_BFLOAT16);
+  o.lr = 0.0;
+  Model model(o, {{1, n, 0}});
+  std::fill_n(model.memory[0][Model::grad].floats(), n, 1.0f);
+  for (int step = 1; step <= steps; ++step) CHECK(model.call(step) == ADAMW_OK, "%s", adamw_last_error());
+  const auto *v = static_cast<const std::uint16_t *>(model.rows[0].exp_avg_sq);
+  const Average is =
+      average_of(n, [&](std::int64_t i) { return double{float_from_bits(static_cast<std::uint32_t>(v[i]) << 16)}; });
+  const double must = 1.0 - std::pow(0.999, steps);
+  CHECK(std::fabs(is.mean - must) <= 5.0 * is.error + steps * 0x1p-24 * must, "%g, must be %g +- %g", is.mean, must,
+        is.error);
+  std::printf("exp_avg_sq of 16 bits after %d steps: %.6f, exactly %.6f: %+.1f standard errors\n", steps, is.mean, must,
+              (is.mean - must) / is.error);
+}
+
+// Law: after a run, master weights of 24 bits are where those of float32 parameters are, on average, though each step
+// is a thirty-second of the distance of two of them: 2^-20 of numbers in [1, 2). Within 5 standard errors.
+void check_master_weights() {
+  constexpr int steps = abridged ? 100 : 1000;
+  constexpr std::int64_t n = 1 << 14;
+  adamw_step_options o = step_options(ADAMW_STATE_FLOAT32, 0, ADAMW_BFLOAT16, ADAMW_FLOAT32, 8);
+  o.lr = 0x1p-20, o.weight_decay = 0.0;
+  Model model(o, {{1, n, 0}});
+  std::fill_n(model.memory[0][Model::grad].floats(), n, 1.0f);
+  auto *param = static_cast<std::uint16_t *>(model.memory[0][Model::param].at());
+  std::fill_n(param, n, std::uint16_t{0x3FC0});  // 1.5
+  for (int step = 1; step <= steps; ++step) CHECK(model.call(step) == ADAMW_OK, "%s", adamw_last_error());
+  const auto *rest = static_cast<const std::int8_t *>(model.rows[0].param_remainder);
+  const Average is = average_of(n, [&](std::int64_t i) {
+    const std::uint32_t bits = static_cast<std::uint32_t>(param[i]) << 16;
+    return double{float_from_bits(bits + static_cast<std::uint32_t>(rest[i] * 256))} - 1.5;
+  });
+  const double must = -0x1p-20 * steps;  // the first moment over the root of the second is 1 in every step
+  CHECK(std::fabs(is.mean - must) <= 5.0 * is.error, "%g, must be %g +- %g", is.mean, must, is.error);
+  std::printf("master weights of 24 bits after %d steps: %.4e, exactly %.4e: %+.1f standard errors\n", steps, is.mean,
+              must, (is.mean - must) / is.error);
+}
+
 }  // namespace
 
 int main() {
@@ -189,5 +253,7 @@ int main() {
   check_exp_avg_sq_figures();
   check_averages();
   check_extremes();
+  check_second_moments();
+  check_master_weights();
   return finish();
 }

@@ -14,6 +14,7 @@ struct Setup {
   bool warm = false;  // the process has stepped before, a smaller table
   std::int64_t resident = 0;
   bool on_disk = false;
+  int remainder_bits = 0;
   int calls_since_large = 0;  // so many, and before them one of many rows, whose memory is given back one day
 };
 
@@ -30,6 +31,7 @@ struct Stepped {
 
 adamw_step_options options_of(const Setup &setup) {
   adamw_step_options o = step_options(static_cast<adamw_state_format>(setup.format), ADAMW_STEP_AMSGRAD);
+  if (setup.remainder_bits != 0) o.param_dtype = ADAMW_BFLOAT16, o.remainder_bits = setup.remainder_bits;
   o.percentile_clipping = setup.clipping, o.max_unorm = setup.max_unorm, o.num_threads = ADAMW_TEST_THREADS;
   return o;
 }
@@ -125,7 +127,9 @@ int main() {
       {"step: block8, FILE, clipping, max_unorm", 1, 5, file, 2, 60000, 0.1},
       {"step: tensor8, FILE", 2, 100, file, 2, 60000},
       {"step: float32, FILE on a disk, after a step", 0, 100, file, 2, 30000, 0, true, 0, true},
-      {"step: float32, long after one of 5000 rows", 0, 100, none, 20, 16, 0, false, 0, false, 63},
+      {"step: block8, 16 bits more, FILE", 1, 100, file, 2, 60000, 0, false, 0, false, 16},
+      {"step: bfloat16, 8 bits more, clipping, max_unorm", 3, 5, none, 3, 5000, 0.1, false, 0, false, 8},
+      {"step: float32, long after one of 5000 rows", 0, 100, none, 20, 16, 0, false, 0, false, 0, 63},
   };
   std::vector<Case> cases;
   for (const Setup &setup : setups)

@@ -158,6 +158,29 @@ Trial quantize_trial(int format, bool back) {
           call, b};
 }
 
+Trial split_trial(int bits, bool back) {
+  struct Buffers {
+    adamw_split_options o = ADAMW_SPLIT_OPTIONS_INIT;
+    std::vector<float> weights = std::vector<float>(50000, 0.3f);
+    std::vector<std::uint16_t> param = std::vector<std::uint16_t>(50000, 0x3F00);
+    std::vector<std::int16_t> remainder = std::vector<std::int16_t>(50000, 77);
+  };
+  auto b = std::make_shared<Buffers>();
+  b->o.remainder_bits = bits, b->o.numel = 50000, b->o.num_threads = ADAMW_TEST_THREADS;
+  b->o.rounding = ADAMW_ROUND_STOCHASTIC;
+  const auto call = [=] {
+    return back ? adamw_join_weights(&b->o, b->param.data(), b->remainder.data(), b->weights.data())
+                : adamw_split_weights(&b->o, b->weights.data(), b->param.data(), b->remainder.data());
+  };
+  return {call,
+          [=](adamw_status s) -> std::string {
+            const Buffers fresh;
+            const bool same = b->weights == fresh.weights && b->param == fresh.param && b->remainder == fresh.remainder;
+            return same == (s != ADAMW_OK) ? "" : "written though it failed, or not though it did not";
+          },
+          call, b};
+}
+
 Trial process_trial() {  // what a process asks first
   return {[] {
     const char *name;
@@ -182,6 +205,10 @@ int main() {
       cases.push_back(
           {std::string(back ? "adamw_dequantize" : "adamw_quantize") + (format == 1 ? ", block8" : ", tensor8"),
            [=] { return quantize_trial(format, back); }});
+  for (int bits : {8, 16})
+    for (bool back : {false, true})
+      cases.push_back({std::string(back ? "adamw_join_weights, " : "adamw_split_weights, ") + std::to_string(bits),
+                       [=] { return split_trial(bits, back); }});
   cases.push_back({"kernel, threads, texts, layout", process_trial});
   for (int backing : {ADAMW_PLACE_HOST, ADAMW_PLACE_FILE})
     for (Case &c : pager_cases(backing)) cases.push_back(std::move(c));

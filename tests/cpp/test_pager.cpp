@@ -27,8 +27,9 @@ const std::vector<TensorShape> mixed = {{1, 1, 0},
                                         {1, 257, 0}};
 
 void for_each_kind(const std::function<void(const adamw_step_options &)> &body) {
-  for (int format = ADAMW_STATE_FLOAT32; format <= ADAMW_STATE_TENSOR8; ++format) {
+  for (int format = ADAMW_STATE_FLOAT32; format <= ADAMW_STATE_BFLOAT16; ++format) {
     for (std::uint32_t flags : {0u, unsigned{ADAMW_STEP_AMSGRAD | ADAMW_STEP_STOCHASTIC_ROUNDING}}) {
+      if (format == ADAMW_STATE_BFLOAT16 && flags == 0) continue;
       adamw_step_options o = step_options(static_cast<adamw_state_format>(format), flags,
                                           flags != 0 ? ADAMW_BFLOAT16 : ADAMW_FLOAT32, ADAMW_FLOAT32);
       if (!abridged || flags == 0) body(o);
@@ -36,6 +37,12 @@ void for_each_kind(const std::function<void(const adamw_step_options &)> &body) 
       o.max_unorm = 0.01;
       if (!abridged || flags != 0) body(o);
     }
+    // All buffers that state may have: with 8 bits nine.
+    adamw_step_options o = step_options(static_cast<adamw_state_format>(format), ADAMW_STEP_AMSGRAD, ADAMW_BFLOAT16,
+                                        ADAMW_BFLOAT16, format % 2 == 0 ? 16 : 8);
+    body(o);
+    o.max_unorm = 0.01, o.remainder_bits = 24 - o.remainder_bits;
+    if (!abridged && format <= ADAMW_STATE_BLOCK8) body(o);
   }
 }
 
@@ -103,6 +110,53 @@ void check_all_same_bits() {
     check_same_bits(options, {host, file_options(options.max_unorm > 0 ? 1 << 17 : 1 << 16), file_options(0),
                               file_options(0, (4 << 20) / divided)});
   });
+}
+
+// Law: state may begin anywhere in a buffer, at a multiple of its element and of nothing more: also of a step that
+// needs as many stretches as there can be, in the smallest windows.
+void check_anywhere() {
+  const std::vector<TensorShape> shapes = {{1, 70001, 0}, {1, 3, 0}, {90, 301, 0}, {7, 256, 0}};
+  for (int format = ADAMW_STATE_FLOAT32; format <= ADAMW_STATE_BFLOAT16; ++format) {
+    if (format == ADAMW_STATE_TENSOR8) continue;  // its rows are measured, which needs larger windows
+    for (int bits : {8, 16}) {
+      const adamw_step_options options = step_options(static_cast<adamw_state_format>(format), ADAMW_STEP_AMSGRAD,
+                                                      ADAMW_BFLOAT16, ADAMW_BFLOAT16, bits);
+      adamw_pager *pager = new_pager(file_options());
+      Model plain(options, shapes), paged(options, shapes);
+      void *buffer = nullptr;
+      CHECK(adamw_pager_alloc(pager, 4 << 20, &buffer, nullptr) == ADAMW_OK, "%s", adamw_last_error());
+      std::vector<std::pair<char *, Bytes *>> all;
+      char *next = static_cast<char *>(buffer);
+      const auto take = [&](Bytes &bytes, std::size_t size) {
+        if (bytes.memory.empty()) return next;
+        const auto rest = static_cast<std::size_t>(next - static_cast<char *>(buffer)) % (2 * size);
+        next += 3 * size - rest;  // an odd multiple
+        all.push_back({next, &bytes});
+        next += bytes.memory.size();
+        return all.back().first;
+      };
+      for (std::size_t i = 0; i < shapes.size(); ++i) {
+        adamw_tensor &row = paged.rows[i];
+        auto &b = paged.memory[i];
+        const std::size_t moment = b[Model::exp_avg].memory.size() / static_cast<std::size_t>(row.numel);
+        row.param_remainder = take(b[Model::remainder], static_cast<std::size_t>(bits / 8));
+        row.exp_avg = take(b[Model::exp_avg], moment), row.exp_avg_sq = take(b[Model::exp_avg_sq], moment);
+        row.max_exp_avg_sq = take(b[Model::max_exp_avg_sq], moment);
+        float **const scales[] = {&row.exp_avg_absmax, &row.exp_avg_sq_absmax, &row.max_exp_avg_sq_absmax,
+                                  &row.exp_avg_sq_floor, &row.max_exp_avg_sq_floor};
+        for (std::size_t k = 0; k < 5; ++k)
+          *scales[k] = reinterpret_cast<float *>(take(b[Model::absmax0 + k], sizeof(float)));
+      }
+      CHECK(next <= static_cast<char *>(buffer) + (4 << 20), "the buffer is too small");
+      paged.options.pager = pager;
+      plain.run(2);
+      paged.run(2);
+      for (auto &[from, to] : all) std::memcpy(to->memory.data(), from, to->memory.size());
+      CHECK(plain.contents() == paged.contents(), "format %d, %d bits", format, bits);
+      CHECK(adamw_pager_free(pager, buffer) == ADAMW_OK && adamw_pager_destroy(pager) == ADAMW_OK, "%s",
+            adamw_last_error());
+    }
+  }
 }
 
 // Law: every buffer is ordinary memory between steps: what a program writes there, the next step finds.
@@ -232,6 +286,7 @@ void check_nothing_left() {
 
 int main() {
   check_all_same_bits();
+  check_anywhere();
   check_edits();
   check_threads();
   check_acquire();

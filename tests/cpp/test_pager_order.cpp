@@ -237,10 +237,11 @@ void check_order(const adamw_step_options &options, const Unpaged &unpaged, std:
 }  // namespace
 
 int main() {
-  for (int format = ADAMW_STATE_FLOAT32; format <= ADAMW_STATE_TENSOR8; ++format) {
+  for (int format = ADAMW_STATE_FLOAT32; format <= ADAMW_STATE_BFLOAT16; ++format) {
     for (std::uint32_t flags : {0u, unsigned{ADAMW_STEP_AMSGRAD}}) {
       for (bool norms : {false, true}) {
         adamw_step_options o = step_options(static_cast<adamw_state_format>(format), flags);
+        if (flags != 0) o.param_dtype = ADAMW_BFLOAT16, o.remainder_bits = norms ? 8 : 16;
         if (norms) o.percentile_clipping = 30, o.max_unorm = 0.01;
         const Unpaged unpaged(o);
         for (std::uint64_t seed = 1; seed <= (abridged ? 2 : 6); ++seed) {

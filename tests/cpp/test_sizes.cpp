@@ -240,6 +240,52 @@ void check_quantize_options() {
       [&] { return target == right_target; }, [&] { return target == std::vector<float>(n, 77.0f); });
 }
 
+// Law: the same for master weights.
+void check_split_options() {
+  constexpr std::int64_t n = 600;
+  adamw_split_options o = ADAMW_SPLIT_OPTIONS_INIT;
+  o.numel = n, o.remainder_bits = 8, o.rounding = ADAMW_ROUND_STOCHASTIC, o.seed = 5;
+  std::vector<float> weights(n), target(n);
+  for (std::int64_t i = 0; i < n; ++i) weights[static_cast<std::size_t>(i)] = 1.0f / static_cast<float>(i + 1);
+  std::vector<std::uint16_t> param(n), no_param(n, 0xEEEE);
+  std::vector<std::uint8_t> rest(n), no_rest(n, garbage);
+  CHECK(adamw_split_weights(&o, weights.data(), param.data(), rest.data()) == ADAMW_OK &&
+            adamw_join_weights(&o, param.data(), rest.data(), target.data()) == ADAMW_OK,
+        "%s", adamw_last_error());
+  const std::vector<std::uint16_t> right_param = param;
+  const std::vector<std::uint8_t> right_rest = rest;
+  const std::vector<float> right_target = target;
+  constexpr std::size_t least = offsetof(adamw_split_options, stream);
+  check_options(
+      "adamw_split_options", o, least,
+      [&](const adamw_split_options *options) {
+        param = no_param, rest = no_rest;
+        return adamw_split_weights(options, weights.data(), param.data(), rest.data());
+      },
+      [&] { return param == right_param && rest == right_rest; }, [&] { return param == no_param && rest == no_rest; });
+  check_options(
+      "adamw_split_options, back", o, least,
+      [&](const adamw_split_options *options) {
+        std::fill(target.begin(), target.end(), 77.0f);
+        return adamw_join_weights(options, right_param.data(), right_rest.data(), target.data());
+      },
+      [&] { return target == right_target; }, [&] { return target == std::vector<float>(n, 77.0f); });
+}
+
+// Law: the smallest rows and options have all that master weights need.
+void check_smallest() {
+  const adamw_step_options o = step_options(ADAMW_STATE_BLOCK8, 0, ADAMW_BFLOAT16, ADAMW_BFLOAT16, 16);
+  Model all(o, {{3, 70, 5}}), smallest(o, {{3, 70, 5}});
+  for (int step = 1; step <= 3; ++step) {
+    for (Model *m : {&all, &smallest}) m->new_gradients(static_cast<std::uint64_t>(step));
+    smallest.rows[0].step = step;
+    Table table(smallest, 128);
+    CHECK(all.call(step) == ADAMW_OK && table.step(*options_of_size(o, 128).get()) == ADAMW_OK, "%s",
+          adamw_last_error());
+  }
+  CHECK(all.contents() == smallest.contents(), "rows and options of 128 bytes step otherwise");
+}
+
 // Law: the same for pagers, whose statistics are written as far as both sides know them, and 0 beyond.
 void check_pager() {
   adamw_pager_options o = ADAMW_PAGER_OPTIONS_INIT;
@@ -296,12 +342,16 @@ int main() {
   check_rows();
   check_fields_of_rows();
   check_quantize_options();
+  check_split_options();
+  check_smallest();
   check_pager();
   const adamw_step_options step = ADAMW_STEP_OPTIONS_INIT;
   const adamw_quantize_options quantize = ADAMW_QUANTIZE_OPTIONS_INIT;
+  const adamw_split_options split = ADAMW_SPLIT_OPTIONS_INIT;
   const adamw_pager_options pager = ADAMW_PAGER_OPTIONS_INIT;
   check_init("adamw_step_options_init", adamw_step_options_init, step, 128);
   check_init("adamw_quantize_options_init", adamw_quantize_options_init, quantize, 72);
+  check_init("adamw_split_options_init", adamw_split_options_init, split, 56);
   check_init("adamw_pager_options_init", adamw_pager_options_init, pager, 32);
   return finish();
 }

@@ -16,9 +16,9 @@ constexpr int steps = abridged ? 2 : 3;
 const std::vector<TensorShape> mixed = {{1, 1, 0},     {5, 100, 0},   {1, 0, 0},  {300, 300, 0}, {1, 33, 0},
                                         {7, 256, 512}, {1, 70001, 0}, {0, 64, 0}, {40, 63, 0},   {1, 257, 0}};
 
-// Every kind of state with what reads its random words.
+// Every kind of state with what reads its random words, and every kind of master weights.
 void for_each_kind(const std::function<void(const adamw_step_options &)> &body) {
-  for (int format = ADAMW_STATE_FLOAT32; format <= ADAMW_STATE_TENSOR8; ++format) {
+  for (int format = ADAMW_STATE_FLOAT32; format <= ADAMW_STATE_BFLOAT16; ++format) {
     for (std::uint32_t flags : {0u, unsigned{ADAMW_STEP_AMSGRAD | ADAMW_STEP_STOCHASTIC_ROUNDING}}) {
       adamw_step_options o =
           step_options(static_cast<adamw_state_format>(format), flags, flags != 0 ? ADAMW_BFLOAT16 : ADAMW_FLOAT32,
@@ -28,6 +28,11 @@ void for_each_kind(const std::function<void(const adamw_step_options &)> &body) 
       o.percentile_clipping = 30;
       body(o);
     }
+    adamw_step_options o = step_options(static_cast<adamw_state_format>(format), 0, ADAMW_BFLOAT16, ADAMW_BFLOAT16, 8);
+    body(o);
+    o.flags = ADAMW_STEP_AMSGRAD | ADAMW_STEP_SKIP_ZEROS, o.grad_dtype = ADAMW_FLOAT32, o.remainder_bits = 16;
+    o.max_unorm = format % 2 == 0 ? 0.01 : 0.0;
+    body(o);
   }
 }
 
@@ -76,12 +81,12 @@ void check_shards(const adamw_step_options &options) {
     for (int step = 1; step <= steps; ++step) {
       for (Model *model : {&whole, &sharded}) model->new_gradients(static_cast<std::uint64_t>(step));
       CHECK(whole.call(step) == ADAMW_OK, "%s", adamw_last_error());
-      const std::int64_t state = options.state_format == ADAMW_STATE_FLOAT32 ? 4 : 1;
       const std::int64_t p = options.param_dtype == ADAMW_FLOAT32 ? 4 : 2,
                          g = options.grad_dtype == ADAMW_FLOAT32 ? 4 : 2;
       adamw_state_layout layout;
-      adamw_get_state_layout(static_cast<adamw_state_format>(options.state_format), 12 * row_length, row_length, 0, 0,
-                             &layout);
+      adamw_get_state_layout(static_cast<adamw_state_format>(options.state_format), 12 * row_length, row_length, 0,
+                             options.remainder_bits, &layout);
+      const std::int64_t state = layout.moment_bytes / (12 * row_length);
       std::vector<adamw_tensor> rows;
       for (int i = 0; i < 4; ++i) {
         adamw_tensor t = sharded.rows[0];
@@ -90,6 +95,7 @@ void check_shards(const adamw_step_options &options) {
         t.grad = static_cast<const char *>(t.grad) + begin * g;
         for (void **moment : {&t.exp_avg, &t.exp_avg_sq, &t.max_exp_avg_sq})
           *moment = static_cast<char *>(*moment) + begin * state;
+        t.param_remainder = static_cast<char *>(t.param_remainder) + begin * options.remainder_bits / 8;
         for (float **scale : {&t.exp_avg_absmax, &t.exp_avg_sq_absmax, &t.max_exp_avg_sq_absmax, &t.exp_avg_sq_floor,
                               &t.max_exp_avg_sq_floor})
           *scale += block;

@@ -10,9 +10,9 @@ namespace {
 // Law: with lr 0 parameters stay (zeros among them), and moments move; with 8-bit state also where lr is so small that
 // its reciprocal overflows, for that step divides by the step size.
 void check_no_lr() {
-  for (int format = 0; format < 3; ++format) {
+  for (int format = 0; format < 4; ++format) {
     for (double lr : {0.0, 1e-45, 1e-40}) {
-      if (format == ADAMW_STATE_FLOAT32 && lr > 0.0) continue;
+      if ((format == ADAMW_STATE_FLOAT32 || format == ADAMW_STATE_BFLOAT16) && lr > 0.0) continue;
       adamw_step_options o = step_options(static_cast<adamw_state_format>(format));
       o.lr = lr;
       Model model(o, {{3, 300, 0}});
@@ -107,7 +107,8 @@ void check_padding() {
 // Law: found_inf changes nothing; a power-of-two grad_scale only undoes itself; skipped counts each bad element once
 // and spares it.
 void check_scaler() {
-  for (int format = 0; format < 3; ++format) {
+  for (int format = 0; format < 4; ++format) {
+    const bool numbers = format == ADAMW_STATE_FLOAT32 || format == ADAMW_STATE_BFLOAT16;
     const adamw_step_options o = step_options(static_cast<adamw_state_format>(format));
     const std::vector<TensorShape> shapes = {{4, 250, 0}, {1, 50000, 0}};
     Model plain(o, shapes), scaled(o, shapes);
@@ -148,11 +149,11 @@ void check_scaler() {
         }
     const auto start = bad.memory;
     CHECK(bad.call(1) == ADAMW_OK && good.call(1) == ADAMW_OK, "%s", adamw_last_error());
-    CHECK(counter == 1000 + (format == ADAMW_STATE_FLOAT32 ? 0 : placed), "format %d: counted %lld, placed %lld",
-          format, static_cast<long long>(counter - 1000), static_cast<long long>(placed));
+    CHECK(counter == 1000 + (numbers ? 0 : placed), "format %d: counted %lld, placed %lld", format,
+          static_cast<long long>(counter - 1000), static_cast<long long>(placed));
     for (std::size_t t = 0; t < 2; ++t)
       for (std::size_t i = 0; i < hit[t].size(); ++i) {
-        if (format == ADAMW_STATE_FLOAT32 && hit[t][i]) continue;
+        if (numbers && hit[t][i]) continue;
         const float p = bad.memory[t][Model::param].floats()[i];
         const float expected = hit[t][i] ? const_cast<Bytes &>(start[t][Model::param]).floats()[i]
                                          : good.memory[t][Model::param].floats()[i];

@@ -76,7 +76,7 @@ void over_elements(const Cut &cut, Model &whole, Model &shards, std::size_t numb
   const Shard shard = shards_of(cut)[number];
   Bytes &all = whole.memory[0][buffer], &own = shards.memory[number][buffer];
   const adamw_tensor &row = shards.rows[number];
-  const bool scales = buffer >= Model::absmax0;
+  const bool scales = buffer >= Model::absmax0 && buffer < Model::history;
   const std::size_t size = scales ? 4 : own.memory.size() / static_cast<std::size_t>(row.numel);
   std::int64_t element = 0;
   for (std::int64_t i = shard.begin[0]; i < shard.end[0]; ++i) {
@@ -106,8 +106,8 @@ void check_cut(const adamw_step_options &options, const Cut &cut) {
     for (Model *model : {&whole, &shards}) CHECK(model->call(step) == ADAMW_OK, "%s", adamw_last_error());
   }
   for (std::size_t i = 0; i < all.size(); ++i) {
-    for (int buffer = Model::param; buffer < Model::history; ++buffer) {
-      if (buffer >= Model::absmax0 && options.state_format == ADAMW_STATE_FLOAT32) continue;
+    for (int buffer = Model::param; buffer < Model::buffer_count; ++buffer) {
+      if (buffer == Model::history || shards.memory[i][static_cast<std::size_t>(buffer)].memory.empty()) continue;
       bool same = true;
       const auto compare = [&](const std::uint8_t *left, const std::uint8_t *right, std::size_t size) {
         same = same && std::memcmp(left, right, size) == 0;
@@ -129,12 +129,20 @@ int main() {
                                step_options(ADAMW_STATE_BLOCK8, amsgrad | stochastic, ADAMW_FLOAT16, ADAMW_BFLOAT16),
                            floats = step_options(ADAMW_STATE_FLOAT32, stochastic, ADAMW_BFLOAT16, ADAMW_BFLOAT16),
                            floats_amsgrad =
-                               step_options(ADAMW_STATE_FLOAT32, amsgrad | stochastic, ADAMW_BFLOAT16, ADAMW_FLOAT32);
+                               step_options(ADAMW_STATE_FLOAT32, amsgrad | stochastic, ADAMW_BFLOAT16, ADAMW_FLOAT32),
+                           halves = step_options(ADAMW_STATE_BFLOAT16, amsgrad, ADAMW_FLOAT32, ADAMW_BFLOAT16),
+                           weights = step_options(ADAMW_STATE_FLOAT32, 0, ADAMW_BFLOAT16, ADAMW_BFLOAT16, 8),
+                           weights_blocks = step_options(ADAMW_STATE_BLOCK8, 0, ADAMW_BFLOAT16, ADAMW_FLOAT32, 8),
+                           weights_halves =
+                               step_options(ADAMW_STATE_BFLOAT16, amsgrad, ADAMW_BFLOAT16, ADAMW_FLOAT32, 16);
   for (const Cut &cut : cuts) {
-    for (const adamw_step_options &options : {blocks, blocks_amsgrad, floats, floats_amsgrad}) check_cut(options, cut);
+    for (const adamw_step_options &options :
+         {blocks, blocks_amsgrad, floats, floats_amsgrad, halves, weights, weights_blocks, weights_halves})
+      check_cut(options, cut);
   }
   for (const Cut &cut : finer) {
-    for (const adamw_step_options &options : {floats, floats_amsgrad}) check_cut(options, cut);
+    for (const adamw_step_options &options : {floats, floats_amsgrad, halves, weights, weights_halves})
+      check_cut(options, cut);
   }
   return finish();
 }

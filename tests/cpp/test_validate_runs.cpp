@@ -99,7 +99,7 @@ void check_strides(Table &table) {
 }  // namespace
 
 int main() {
-  for (int format : {ADAMW_STATE_FLOAT32, ADAMW_STATE_BLOCK8, ADAMW_STATE_TENSOR8}) {
+  for (int format : {ADAMW_STATE_FLOAT32, ADAMW_STATE_BLOCK8, ADAMW_STATE_TENSOR8, ADAMW_STATE_BFLOAT16}) {
     adamw_step_options options = step_options(static_cast<adamw_state_format>(format), ADAMW_STEP_AMSGRAD);
     options.percentile_clipping = 50;
     Table table(options);
