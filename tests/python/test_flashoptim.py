@@ -45,7 +45,7 @@ def test_is_loaded(kind, cls):
     optimizer.load_state_dict(case["state_dict"])
     for i, (param, weights) in enumerate(zip(params, case["weights"], strict=True)):
         assert bits(param) == bits(case["params"][i])
-        found = optimizer.fp32_weights()[i]
+        found = list(optimizer.fp32_weights().values())[i]
         if width == 32:
             assert bits(found) == bits(weights)
         else:

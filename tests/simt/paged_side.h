@@ -49,7 +49,7 @@ inline void fill(Side &side) {
   side.fill_gradients(2, false);
 }
 
-// Where state lies in buffers: every moment and every scale in one of its own, `offset` elements from its beginning; or
+// Where state lies in buffers: every moment, every scale and every remainder in one of its own, `offset` elements from its beginning; or
 // all in one.
 struct Placing {
   std::int64_t offset;
@@ -88,6 +88,7 @@ struct PagedSide : Side {
         add(absmax0 + k, reinterpret_cast<void **>(absmax[k]));
         if (k > 0) add(floor1 + k - 1, reinterpret_cast<void **>(floors[k]));
       }
+      add(remainder, &row.param_remainder);
     }
     std::int64_t bytes = 0;
     for (const Buffer &b : buffers) bytes += room_of(b);
@@ -96,7 +97,7 @@ struct PagedSide : Side {
     if (placing.together) at = take(bytes, &place);
     for (std::size_t i = 0; i < buffers.size() && status == ADAMW_OK; ++i) {
       Buffer &b = buffers[i];
-      const std::int64_t unit = o.state_format == ADAMW_STATE_FLOAT32 ? 4 : 1, offset = placing.offset * unit * 4;
+      const auto unit = static_cast<std::int64_t>(size_of_state(o.state_format)), offset = placing.offset * unit * 4;
       if (!placing.together) at = take(static_cast<std::int64_t>(b.home->bytes()) + offset, &place);
       if (at == nullptr) break;
       b.memory = at + (placing.together ? 0 : offset);

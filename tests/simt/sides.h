@@ -57,6 +57,16 @@ class Guarded {
   std::size_t bytes_, begin_, all_;
 };
 
+constexpr int state_formats = ADAMW_STATE_BFLOAT16 + 1;
+constexpr const char *format_names[state_formats] = {"32", "block8", "tensor8", "16"};
+
+// How a format keeps the numbers of a moment; as codes, if it has no dtype.
+inline bool has_codes(int format) { return format == ADAMW_STATE_BLOCK8 || format == ADAMW_STATE_TENSOR8; }
+inline adamw_dtype dtype_of_state(int format) {
+  return format == ADAMW_STATE_BFLOAT16 ? ADAMW_BFLOAT16 : ADAMW_FLOAT32;
+}
+inline std::size_t size_of_state(int format) { return has_codes(format) ? 1 : size_of(dtype_of_state(format)); }
+
 // The tensors of one side.
 struct Side : TensorBuffers {
   adamw_step_options options;
@@ -78,10 +88,11 @@ struct Side : TensorBuffers {
     for (const TensorShape &shape : shapes) {
       const std::int64_t n = shape.rows * shape.row_length;
       adamw_state_layout layout{};
-      CHECK(adamw_get_state_layout(static_cast<adamw_state_format>(o.state_format), n, shape.row_length, 1, 0,
-                                   &layout) == ADAMW_OK,
+      CHECK(adamw_get_state_layout(static_cast<adamw_state_format>(o.state_format), n, shape.row_length, 1,
+                                   o.remainder_bits, &layout) == ADAMW_OK,
             "layout: %s", adamw_last_error());
-      const std::size_t state = o.state_format == ADAMW_STATE_FLOAT32 ? 4 : 1;
+      const std::size_t state = size_of_state(o.state_format),
+                        rest = static_cast<std::size_t>(std::max(o.remainder_bits, 8)) / 8;
       std::vector<Guarded> b;
       for (int i = 0; i < buffer_count; ++i) {
         const std::size_t off = shift == 0 ? 0 : (shift + static_cast<std::size_t>(i)) % 5;
@@ -89,6 +100,8 @@ struct Side : TensorBuffers {
           b.emplace_back(n, sizes[i], off);
         else if (i <= max_exp_avg_sq)
           b.emplace_back(n, state, off);
+        else if (i == remainder)
+          b.emplace_back(o.remainder_bits != 0 ? n : 0, rest, off);
         else
           b.emplace_back(i == history  ? ADAMW_GNORM_HISTORY
                          : i >= floor1 ? layout.floor_count
@@ -104,6 +117,7 @@ struct Side : TensorBuffers {
       row.exp_avg = b[exp_avg].at(), row.exp_avg_sq = b[exp_avg_sq].at(), row.max_exp_avg_sq = b[max_exp_avg_sq].at();
       row.exp_avg_absmax = b[absmax0].floats(), row.exp_avg_sq_absmax = b[absmax1].floats();
       row.max_exp_avg_sq_absmax = b[absmax2].floats(), row.gnorm_history = b[history].floats();
+      row.param_remainder = o.remainder_bits != 0 ? b[remainder].at() : nullptr;
       row.exp_avg_sq_floor = b[floor1].floats(), row.max_exp_avg_sq_floor = b[floor2].floats();
       row.numel = shapes[i].rows * shapes[i].row_length, row.row_length = shapes[i].row_length;
       row.global_offset = shapes[i].global_offset, row.step = 1;
@@ -113,7 +127,31 @@ struct Side : TensorBuffers {
   }
 
   std::int64_t &skipped() { return *reinterpret_cast<std::int64_t *>(scalars.at()); }
-  void fill_params(std::uint64_t seed) { fill_all(param, options.param_dtype, seed, false); }
+  // Remainders are any bits: such are valid.
+  void fill_params(std::uint64_t seed) {
+    fill_all(param, options.param_dtype, seed, false);
+    Random random(seed * 131 + 9);
+    for (auto &b : memory) {
+      for (std::size_t k = 0; k < b[remainder].bytes(); ++k)
+        b[remainder].at()[k] = static_cast<std::uint8_t>(random.bits());
+    }
+  }
+  // With master weights: zeros, whose sum with a negative remainder is no number, infinities, NaN and what is next to
+  // them in one of `blocks` blocks of 256 elements, at random, with remainders or without.
+  void spoil_params(std::uint64_t seed, int blocks) {
+    static const std::uint16_t spoilt[] = {0, 0x8000, 0x7F80, 0xFF80, 0x7F81, 0xFFC0, 0x7FFF, 0xFFFF, 0x7F7F, 1};
+    if (options.remainder_bits == 0) return;
+    Random random(seed * 83 + 3);
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+      for (std::int64_t k = 0; k < rows[i].numel; k += 256) {
+        if (random.below(blocks) != 0) continue;
+        const std::int64_t at = std::min(rows[i].numel - 1, k + random.below(256));
+        std::memcpy(memory[i][param].at() + 2 * at, &spoilt[random.below(10)], 2);
+        const auto rest = static_cast<std::size_t>(options.remainder_bits) / 8;
+        if (random.below(2) == 0) std::memset(memory[i][remainder].at() + static_cast<std::size_t>(at) * rest, 0, rest);
+      }
+    }
+  }
   void fill_gradients(std::uint64_t seed, bool not_finite) { fill_all(grad, options.grad_dtype, seed, not_finite); }
   // As in training: what a kernel's common path takes.
   void fill_ordinary_gradients(std::uint64_t seed) {
@@ -144,10 +182,12 @@ struct Side : TensorBuffers {
     for (auto &b : memory) {
       for (int i = exp_avg; i <= max_exp_avg_sq; ++i) {
         const Guarded &moment = b[static_cast<std::size_t>(i)];
-        if (options.state_format == ADAMW_STATE_FLOAT32) {
-          for (std::size_t k = 0; k < moment.bytes() / 4; ++k) {
+        if (!has_codes(options.state_format)) {
+          const std::size_t size = size_of_state(options.state_format);
+          for (std::size_t k = 0; k < moment.bytes() / size; ++k) {
             const float x = random.uniform() * (random.below(4) == 0 ? 1e-6f : 0.1f);
-            moment.floats()[k] = i == exp_avg ? x : x * x;
+            const std::uint32_t kept = bits_of(i == exp_avg ? x : x * x) >> 8 * (4 - size);
+            std::memcpy(moment.at() + k * size, &kept, size);
           }
         } else {
           for (std::size_t k = 0; k < moment.bytes(); ++k) moment.at()[k] = static_cast<std::uint8_t>(random.bits());
@@ -239,7 +279,8 @@ inline bool check_same(Side &cpu, Side &device, const std::string &what) {
                                       "absmax of max_exp_avg_sq",
                                       "floor of exp_avg_sq",
                                       "floor of max_exp_avg_sq",
-                                      "history"};
+                                      "history",
+                                      "remainder"};
   const int before = failures();
   for (std::size_t i = 0; i < cpu.rows.size() && failures() == before; ++i) {
     for (std::size_t b = 0; b < Side::buffer_count && failures() == before; ++b) {
@@ -248,16 +289,21 @@ inline bool check_same(Side &cpu, Side &device, const std::string &what) {
       CHECK(right.intact(), "%s: row %zu: the device wrote beyond %s", what.c_str(), i, names[b]);
       if (left.bytes() == 0 || std::memcmp(left.at(), right.at(), left.bytes()) == 0) continue;
       const bool moment = b >= Side::exp_avg && b <= Side::max_exp_avg_sq;
-      const bool codes = moment && cpu.options.state_format != ADAMW_STATE_FLOAT32;
       const int dtype = b == Side::param  ? cpu.options.param_dtype
                         : b == Side::grad ? cpu.options.grad_dtype
+                        : moment          ? static_cast<int>(dtype_of_state(cpu.options.state_format))
                                           : static_cast<int>(ADAMW_FLOAT32);
-      const std::size_t size = codes ? 1 : size_of(static_cast<adamw_dtype>(dtype));
+      const std::size_t size = b == Side::remainder ? static_cast<std::size_t>(cpu.options.remainder_bits) / 8
+                               : moment             ? size_of_state(cpu.options.state_format)
+                                                    : size_of(static_cast<adamw_dtype>(dtype));
+      // What all bits are promised of.
+      const bool exact = (moment && has_codes(cpu.options.state_format)) || b == Side::remainder ||
+                         (b == Side::param && cpu.options.remainder_bits != 0);
       for (std::size_t k = 0; k < left.bytes() / size; ++k) {
         std::uint32_t l = 0, r = 0;
         std::memcpy(&l, left.at() + k * size, size);
         std::memcpy(&r, right.at() + k * size, size);
-        if (l == r || (!codes && both_nan(left, right, dtype, k))) continue;
+        if (l == r || (!exact && both_nan(left, right, dtype, k))) continue;
         CHECK(l == r, "%s: row %zu (%lld x %lld): %s[%zu]: CPU %08x, device %08x", what.c_str(), i,
               static_cast<long long>(cpu.shapes[i].rows), static_cast<long long>(cpu.shapes[i].row_length), names[b], k,
               l, r);

@@ -30,14 +30,13 @@ struct Case {
 };
 
 std::string name_of(const Case &c) {
-  static const char *const formats[] = {"32", "block8", "tensor8"};
   const adamw_step_options &o = c.options;
   char text[256];
   std::snprintf(text, sizeof text,
-                "%s, resident %lld: %s %d %d flags %u clipping %d unorm %g, offset %lld%s, SIMT_SEED %llu",
+                "%s, resident %lld: %s %d %d remainder %d flags %u clipping %d unorm %g, offset %lld%s, SIMT_SEED %llu",
                 c.paging.backing == ADAMW_PLACE_PINNED ? "pinned" : "managed",
-                static_cast<long long>(c.paging.resident_bytes), formats[o.state_format], o.param_dtype, o.grad_dtype,
-                o.flags, o.percentile_clipping, o.max_unorm, static_cast<long long>(c.placing.offset),
+                static_cast<long long>(c.paging.resident_bytes), format_names[o.state_format], o.param_dtype, o.grad_dtype,
+                o.remainder_bits, o.flags, o.percentile_clipping, o.max_unorm, static_cast<long long>(c.placing.offset),
                 c.placing.together ? ", together" : "", static_cast<unsigned long long>(settings().seed));
   return text;
 }
@@ -55,6 +54,7 @@ void check(const Case &c) {
     paged.options.stream = new_stream();
     for (Side *side : {&cpu, static_cast<Side *>(&paged)}) {
       side->fill_params(7);
+      side->spoil_params(8, 9);
       if (c.used_state) side->fill_state(11);
     }
     paged.put_state();
@@ -103,7 +103,7 @@ void check(const Case &c) {
 void check_kinds(int backing) {
   constexpr std::int64_t chunk = 1 << 16, windows = 4 * chunk;
   int number = 0;
-  for (int format = ADAMW_STATE_FLOAT32; format <= ADAMW_STATE_TENSOR8; ++format) {
+  for (int format = 0; format < state_formats; ++format) {
     for (std::uint32_t flags : {0u, unsigned{ADAMW_STEP_AMSGRAD | ADAMW_STEP_STOCHASTIC_ROUNDING}}) {
       for (int measures = 0; measures < 3; ++measures) {
         for (std::int64_t resident : {std::int64_t{0}, windows + 150000, windows + 4000000}) {
@@ -114,6 +114,7 @@ void check_kinds(int backing) {
                  paging(backing, resident, chunk),
                  {number % 4 == 0 ? number % 5 : 0, number % 5 == 0},
                  number % 2 == 0};
+          if (c.options.param_dtype == ADAMW_BFLOAT16) c.options.remainder_bits = number / 3 % 3 * 8;
           if (measures >= 1) c.options.percentile_clipping = 30;
           if (measures == 2) c.options.max_unorm = 0.01;
           settings().seed += static_cast<std::uint64_t>(number);

@@ -34,19 +34,20 @@ struct Case {
   adamw_step_options options;
   int steps = 2, spread = 1;
   std::size_t shift = 0;
-  int spoilt = 0;  // one of so many blocks has a NaN in its ordinary gradients; 0: none
+  int spoilt = 0;         // one of so many blocks has a NaN in its ordinary gradients; 0: none
+  int spoilt_params = 0;  // and one of so many a master weight that is no number
   bool not_finite = false, ordinary = false, from_tensors = false, used_state = false;
   int device = 0;
   std::int64_t unread_step = 0;
 };
 
 std::string name_of(const Case &c) {
-  static const char *const dtypes[] = {"f32", "bf16", "f16"}, *const formats[] = {"32", "block8", "tensor8"};
+  static const char *const dtypes[] = {"f32", "bf16", "f16"};
   const adamw_step_options &o = c.options;
   char text[256];
-  std::snprintf(text, sizeof text, "%s %s %s flags %u clipping %d unorm %g%s%s%s%s shift %zu SIMT_SEED %llu",
-                formats[o.state_format], dtypes[o.param_dtype], dtypes[o.grad_dtype], o.flags, o.percentile_clipping,
-                o.max_unorm, o.grad_scale != nullptr ? " grad_scale" : "",
+  std::snprintf(text, sizeof text, "%s %s+%d %s flags %u clipping %d unorm %g%s%s%s%s shift %zu SIMT_SEED %llu",
+                format_names[o.state_format], dtypes[o.param_dtype], o.remainder_bits, dtypes[o.grad_dtype], o.flags,
+                o.percentile_clipping, o.max_unorm, o.grad_scale != nullptr ? " grad_scale" : "",
                 c.not_finite ? " not_finite"
                 : c.ordinary ? " ordinary"
                              : "",
@@ -66,6 +67,7 @@ void check(const Case &c, const std::vector<TensorShape> &tensors) {
   const std::string what = name_of(c);
   for (Side *side : {&cpu, &device}) {
     side->fill_params(7);
+    if (c.spoilt_params != 0) side->spoil_params(8, c.spoilt_params);
     if (c.used_state) side->fill_state(11);
   }
   device.options.device = c.device;
@@ -92,22 +94,29 @@ void check(const Case &c, const std::vector<TensorShape> &tensors) {
   CHECK(live_allocations() == 0, "%s: %zu allocations stay", what.c_str(), live_allocations());
 }
 
-adamw_step_options options_of(int format, int param, int grad, std::uint32_t flags) {
+adamw_step_options options_of(int format, int param, int grad, std::uint32_t flags, int remainder_bits = 0) {
   return step_options(static_cast<adamw_state_format>(format), flags, static_cast<adamw_dtype>(param),
-                      static_cast<adamw_dtype>(grad));
+                      static_cast<adamw_dtype>(grad), remainder_bits);
+}
+
+// Every choice of dtypes, and then those of bfloat16 parameters with remainders of both widths.
+constexpr int all_dtypes = 15, bf16_bf16 = 4, bf16r8_bf16 = 10, bf16r16_bf16 = 13;
+adamw_step_options options_of_dtypes(int format, int dtypes, std::uint32_t flags) {
+  if (dtypes < 9) return options_of(format, dtypes / 3, dtypes % 3, flags);
+  return options_of(format, ADAMW_BFLOAT16, dtypes % 3, flags, dtypes < 12 ? 8 : 16);
 }
 
 // Every kernel with every option that it reads.
 void check_all_kinds() {
   static const float scale = 1024.0f, no_inf = 0.0f;
   int number = 0;
-  for (int format = ADAMW_STATE_FLOAT32; format <= ADAMW_STATE_TENSOR8; ++format) {
-    for (int dtypes = 0; dtypes < 9; ++dtypes) {
+  for (int format = 0; format < state_formats; ++format) {
+    for (int dtypes = 0; dtypes < all_dtypes; ++dtypes) {
       for (std::uint32_t amsgrad : {0u, unsigned{ADAMW_STEP_AMSGRAD}}) {
         for (int variant = 0; variant < 8; ++variant, ++number) {
           // Each option of each format still meets a third of the dtypes: this looks at memory, not at bits.
           if (abridged && (number / 8 + variant) % 3 != 0) continue;
-          Case c{options_of(format, dtypes / 3, dtypes % 3, amsgrad)};
+          Case c{options_of_dtypes(format, dtypes, amsgrad)};
           c.shift = static_cast<std::size_t>(number % 7 == 0 ? number % 5 : 0);
           c.used_state = number % 3 == 1;
           c.ordinary = (number / 8 + number) % 2 == 0;
@@ -126,6 +135,7 @@ void check_all_kinds() {
             c.from_tensors = true, c.spread = 20;  // more step numbers than a launch has room for coefficients
           }
           if (variant == 7) c.not_finite = true, c.ordinary = false;
+          if (number % 2 == 0) c.spoilt_params = 1 + number % 5;
           settings().seed = settings().seed % 1000 + 1000 * static_cast<std::uint64_t>(number);
           // Some of the tensors: over the cases, all meet all.
           std::vector<TensorShape> some;
@@ -146,7 +156,7 @@ void check_many_rows() {
   for (int i = 0; i < (abridged ? 1500 : 3000); ++i)
     tensors.push_back({1, random.below(8) == 0 ? 0 : 1 + random.below(70), 0});
   for (int i = 0; i < 30; ++i) tensors.push_back({2, 256, i, 256, 256 + i % 13});
-  for (int format = ADAMW_STATE_FLOAT32; format <= ADAMW_STATE_TENSOR8; ++format) {
+  for (int format = 0; format < state_formats; ++format) {
     for (bool measured : {false, true}) {
       Case c{options_of(format, ADAMW_FLOAT32, ADAMW_BFLOAT16, measured ? unsigned{ADAMW_STEP_AMSGRAD} : 0u)};
       c.steps = 1;
@@ -159,18 +169,20 @@ void check_many_rows() {
 
 // One tensor of many segments; a tensor far into a sharded one; every misalignment.
 void check_places() {
-  for (int format = ADAMW_STATE_FLOAT32; format <= ADAMW_STATE_TENSOR8; ++format) {
-    Case c{options_of(format, ADAMW_BFLOAT16, ADAMW_BFLOAT16, ADAMW_STEP_STOCHASTIC_ROUNDING)};
-    c.options.max_unorm = 0.02, c.options.percentile_clipping = 20, c.options.seed = 0x123456789ABCDEFu;
-    check(c, {{1, 70001, (std::int64_t{1} << 35) + 24}, {300, 300, std::int64_t{1} << 41}});
-    c.options.max_unorm = 0.0, c.options.percentile_clipping = 100;
-    check(c, {{1, 40000, (std::int64_t{1} << 35) - 2048},
-              {1, 3000, (std::int64_t{1} << 40) + 13},
-              {9, 512, (std::int64_t{1} << 35) - 2048, 512, std::int64_t{1} << 34},
-              {9, 300, (std::int64_t{1} << 41) + 5, 300, 3333}});
+  for (int format = 0; format < state_formats; ++format) {
+    for (int remainder : {0, 8, 16}) {
+      Case c{options_of(format, ADAMW_BFLOAT16, ADAMW_BFLOAT16, ADAMW_STEP_STOCHASTIC_ROUNDING, remainder)};
+      c.options.max_unorm = 0.02, c.options.percentile_clipping = 20, c.options.seed = 0x123456789ABCDEFu;
+      check(c, {{1, 70001, (std::int64_t{1} << 35) + 24}, {300, 300, std::int64_t{1} << 41}});
+      c.options.max_unorm = 0.0, c.options.percentile_clipping = 100;
+      check(c, {{1, 40000, (std::int64_t{1} << 35) - 2048},
+                {1, 3000, (std::int64_t{1} << 40) + 13},
+                {9, 512, (std::int64_t{1} << 35) - 2048, 512, std::int64_t{1} << 34},
+                {9, 300, (std::int64_t{1} << 41) + 5, 300, 3333}});
+    }
     for (std::size_t shift = 1; shift <= 5; ++shift) {
-      for (int dtypes : {0, 1, 4, 8}) {
-        Case shifted{options_of(format, dtypes / 3, dtypes % 3, ADAMW_STEP_AMSGRAD)};
+      for (int dtypes : {0, 1, bf16_bf16, 8, bf16r8_bf16, bf16r16_bf16}) {
+        Case shifted{options_of_dtypes(format, dtypes, ADAMW_STEP_AMSGRAD)};
         shifted.shift = shift;
         check(shifted, {{1, 2000, 0}, {3, 300, 0}, {1, 5, 0}});
       }
@@ -182,11 +194,13 @@ void check_places() {
 // two.
 void check_carries() {
   fake().multiprocessors = fake().blocks_per_multiprocessor = 1;
-  for (int dtypes : {0, 4}) {
+  for (int dtypes : {0, bf16_bf16, bf16r8_bf16, bf16r16_bf16}) {
     for (std::uint32_t amsgrad : {0u, unsigned{ADAMW_STEP_AMSGRAD}}) {
-      Case c{options_of(ADAMW_STATE_BLOCK8, dtypes / 3, dtypes % 3, amsgrad)};
+      if (amsgrad != 0 && dtypes > bf16_bf16) continue;  // element by element
+      Case c{options_of_dtypes(ADAMW_STATE_BLOCK8, dtypes, amsgrad)};
       c.ordinary = true;
-      const std::size_t elements = 60000, side = elements * ((dtypes == 0 ? 8 : 4) + 3);  // bytes, but for the scales
+      const std::size_t elements = 60000, rest = static_cast<std::size_t>(c.options.remainder_bits) / 8,
+                        side = elements * ((dtypes == 0 ? 8 : 4) + 3 + rest);  // bytes, but for the scales
       for (std::size_t part = 0; part < 12; ++part) {
         arena().go_to_middle(side + 4000 + side * part / 12);  // the device's buffers come after the CPU's
         check(c, {{1, static_cast<std::int64_t>(elements), 0}});
@@ -201,12 +215,13 @@ void check_orders() {
   fake().multiprocessors = fake().blocks_per_multiprocessor = 1;
   const std::vector<TensorShape> long_rows = {{1, 60001, 0}, {1, 30000, (std::int64_t{1} << 35) - 16384}},
                                  short_rows(20, {1, 7100, 0});
-  for (int format = ADAMW_STATE_FLOAT32; format <= ADAMW_STATE_BLOCK8; ++format) {
-    for (int dtypes : {0, 1, 4}) {
+  for (int format : {ADAMW_STATE_FLOAT32, ADAMW_STATE_BLOCK8, ADAMW_STATE_BFLOAT16}) {
+    for (int dtypes : {0, 1, bf16_bf16, bf16r8_bf16, bf16r16_bf16}) {
       for (std::uint32_t amsgrad : {0u, unsigned{ADAMW_STEP_AMSGRAD}}) {
         for (bool ordinary : {false, true}) {
-          Case c{options_of(format, dtypes / 3, dtypes % 3, amsgrad)};
+          Case c{options_of_dtypes(format, dtypes, amsgrad)};
           c.ordinary = ordinary, c.not_finite = !ordinary, c.spread = 3;
+          if (dtypes > bf16_bf16) c.spoilt_params = 7;
           check(c, long_rows);
           check(c, short_rows);
         }
@@ -241,7 +256,7 @@ void check_schedules() {
     settings().seed = seed;
     settings().resident_blocks = static_cast<int>(seed);
     fake().multiprocessors = static_cast<int>(seed);
-    for (int format = ADAMW_STATE_FLOAT32; format <= ADAMW_STATE_TENSOR8; ++format) {
+    for (int format = 0; format < state_formats; ++format) {
       Case c{options_of(format, ADAMW_FLOAT32, ADAMW_FLOAT16, ADAMW_STEP_AMSGRAD)};
       c.options.max_unorm = 0.01, c.options.percentile_clipping = 10, c.not_finite = seed % 2 == 0, c.used_state = true;
       check(c, {{1, 30000, 0}, {50, 300, 0}, {1, 9, 0}});
@@ -252,7 +267,7 @@ void check_schedules() {
 // found_inf, that only the device reads, keeps everything as it is.
 void check_found_inf() {
   static const float found = 1.0f;
-  for (int format = ADAMW_STATE_FLOAT32; format <= ADAMW_STATE_TENSOR8; ++format) {
+  for (int format = 0; format < state_formats; ++format) {
     Case c{options_of(format, ADAMW_FLOAT16, ADAMW_FLOAT16, ADAMW_STEP_AMSGRAD)};
     c.options.max_unorm = 0.01, c.options.percentile_clipping = 10;
     c.options.found_inf = &found, c.not_finite = c.used_state = true;
@@ -270,10 +285,25 @@ void check_unread_step() {
   }
 }
 
+// Steps that make no number of an infinite weight, or none of any: where weight decay takes all of it, or more than
+// floats can say.
+void check_no_numbers() {
+  for (int format = 0; format < state_formats; ++format) {
+    for (int remainder : {8, 16}) {
+      for (double decay : {2.0, 1e39}) {
+        Case c{options_of(format, ADAMW_BFLOAT16, ADAMW_BFLOAT16, 0, remainder)};
+        c.options.lr = 0.5, c.options.weight_decay = decay;
+        c.ordinary = true, c.spoilt_params = 1;
+        check(c, {{1, 9000, 0}, {1, 300, 0}});
+      }
+    }
+  }
+}
+
 // Work of several calls on several streams, all queued before any of it runs.
 void check_streams() {
   std::vector<Side> cpu, device;
-  for (int format = ADAMW_STATE_FLOAT32; format <= ADAMW_STATE_TENSOR8; ++format) {
+  for (int format = 0; format < state_formats; ++format) {
     adamw_step_options o = options_of(format, ADAMW_FLOAT32, ADAMW_BFLOAT16, ADAMW_STEP_AMSGRAD);
     o.max_unorm = 0.01, o.percentile_clipping = 60;
     for (std::vector<Side> *sides : {&cpu, &device}) {
@@ -331,6 +361,7 @@ int main(int argc, char **argv) {
                     {"side_by_side", check_side_by_side},
                     {"schedules", check_schedules},
                     {"found_inf", check_found_inf},
+                    {"no_numbers", check_no_numbers},
                     {"devices", check_devices},
                     {"streams", check_streams},
                     {"unread_step", check_unread_step}},
