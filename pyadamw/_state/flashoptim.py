@@ -1,6 +1,6 @@
 """Owns reading state of FlashOptim's FlashAdamW, for one parameter. Must not know of groups or steps.
 
-`exp_avg::quantized` (int8) and `exp_avg_sq::quantized` (uint8) are codes q, with a float16 scale s for every 32 elements
+`exp_avg::quantized` (int8) and `exp_avg_sq::quantized` (uint8) are codes q, with a float16 scale s for 32 elements each
 in `...::scales`: exp_avg = s * y / (2 - |y|) with y = q / 127, and exp_avg_sq = (s * q / 255)^2. For a bfloat16
 parameter, the bits of the scales lie in a bfloat16 tensor. `error_bits` holds what a bfloat16 parameter p lacks of its
 master weight w, as a part of half a unit in the last place of p:
