@@ -19,10 +19,13 @@ def blocks(language):
 
 
 def test_python_examples(tmp_path):
-    """The Python examples run, one after the other; the first steps 8-bit state, the second pages."""
-    first, _, second = blocks("python")  # the one between is a sketch: test_transformers.py has it whole
+    """The Python examples run, one after the other: 8-bit state, master weights and their way out and in, pages."""
+    # The one before the last is a sketch: test_transformers.py has it whole.
+    state, master, float32, _, pages = blocks("python")
     check = "assert {t.dtype for s in optimizer.state.values() for t in s.values()} >= {torch.uint8}\n"
-    (tmp_path / "example.py").write_text(first + check + second + "assert 'file' in str(optimizer.memory_report())\n")
+    both = "assert {t.dtype for t in weights.values()} == {torch.float32}; assert model.weight.dtype == torch.bfloat16\n"
+    paged = "assert 'file' in str(optimizer.memory_report())\n"
+    (tmp_path / "example.py").write_text(state + check + master + float32 + both + pages + paged)
     subprocess.run([sys.executable, "example.py"], cwd=tmp_path, check=True)
 
 
