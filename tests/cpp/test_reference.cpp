@@ -5,6 +5,7 @@
 
 #include "codes.h"
 #include "model.h"
+#include "weights.h"
 
 namespace {
 
@@ -28,15 +29,29 @@ std::vector<double> values(const Bytes &bytes, std::int64_t n, std::int32_t dtyp
   return result;
 }
 
-// Half a unit in the last place of a parameter's dtype at x.
-double half_ulp(double x, std::int32_t dtype) {
+// Half a unit in the last place of a dtype at x. A bfloat16 may have some bits more.
+double half_ulp(double x, std::int32_t dtype, int more = 0) {
   const int bits = dtype == ADAMW_FLOAT32    ? 24
-                   : dtype == ADAMW_BFLOAT16 ? 8
+                   : dtype == ADAMW_BFLOAT16 ? 8 + more
                                              : 11,
             lowest = dtype == ADAMW_FLOAT16 ? -14 : -126;
   int e;
   std::frexp(x, &e);
   return std::ldexp(0.5, std::max(e - 1, lowest) - bits + 1);
+}
+
+// Parameters, or the master weights that they make with their remainders.
+std::vector<double> weights(const Model &model) {
+  const adamw_step_options &o = model.options;
+  const adamw_tensor &t = model.rows[0];
+  std::vector<double> all = values(model.memory[0][Model::param], t.numel, o.param_dtype);
+  for (std::size_t i = 0; o.remainder_bits != 0 && i < all.size(); ++i) {
+    const int rest = o.remainder_bits == 8 ? static_cast<const std::int8_t *>(t.param_remainder)[i]
+                                           : static_cast<const std::int16_t *>(t.param_remainder)[i];
+    const auto param = static_cast<const std::uint16_t *>(t.param)[i];
+    all[i] = double{float_from_bits(joined_by_definition(o.remainder_bits, param, rest))};
+  }
+  return all;
 }
 
 struct State {
@@ -48,12 +63,13 @@ State read(Model &model) {
   const adamw_step_options &o = model.options;
   State s;
   const auto &b = model.memory[0];
-  s.p = values(b[Model::param], t.numel, o.param_dtype);
+  s.p = weights(model);
   s.g = values(b[Model::grad], t.numel, o.grad_dtype);
   std::vector<double> *moments[] = {&s.m, &s.v, &s.x};
   for (std::size_t i = 0; i < 3; ++i) {
-    if (o.state_format == ADAMW_STATE_FLOAT32) {
-      *moments[i] = values(b[Model::exp_avg + i], t.numel, ADAMW_FLOAT32);
+    if (o.state_format == ADAMW_STATE_FLOAT32 || o.state_format == ADAMW_STATE_BFLOAT16) {
+      const adamw_dtype dtype = o.state_format == ADAMW_STATE_FLOAT32 ? ADAMW_FLOAT32 : ADAMW_BFLOAT16;
+      *moments[i] = values(b[Model::exp_avg + i], t.numel, dtype);
       continue;
     }
     adamw_quantize_options q = ADAMW_QUANTIZE_OPTIONS_INIT;
@@ -131,8 +147,10 @@ struct Case {
 void check(const Case &c, int steps) {
   Model model(c.options, {c.shape});
   const adamw_step_options &o = model.options;
-  const bool eight = o.state_format != ADAMW_STATE_FLOAT32, amsgrad = (o.flags & ADAMW_STEP_AMSGRAD) != 0;
-  const bool stochastic = (o.flags & ADAMW_STEP_STOCHASTIC_ROUNDING) != 0 && o.param_dtype != ADAMW_FLOAT32;
+  const bool sixteen = o.state_format == ADAMW_STATE_BFLOAT16,
+             eight = !sixteen && o.state_format != ADAMW_STATE_FLOAT32, amsgrad = (o.flags & ADAMW_STEP_AMSGRAD) != 0;
+  const bool flagged = (o.flags & ADAMW_STEP_STOCHASTIC_ROUNDING) != 0 && o.param_dtype != ADAMW_FLOAT32;
+  const bool stochastic = o.remainder_bits == 8 || (flagged && o.remainder_bits == 0);
   model.options.grad_scale = &c.grad_scale;
   std::vector<double> history;
   for (int step = 1; step <= steps; ++step) {
@@ -198,16 +216,22 @@ void check(const Case &c, int steps) {
       const double slope = std::fabs(m[i]) > 0 ? std::fabs(direction[i] / m[i]) : 0.0;
       const double p_error =
           3 * u * std::fabs(before.p[i]) + lr * (std::fabs(direction[i]) * (16 * u + 2 * norms) + slope * m_error);
-      const double rounding = half_ulp(p, o.param_dtype) * (stochastic ? 2 : 1) * (1 + 1e-6);
+      const double rounding = half_ulp(p, o.param_dtype, o.remainder_bits) * (stochastic ? 2 : 1) * (1 + 1e-6);
       const double p_tolerance = skip ? 0.0 : p_error + rounding;
       CHECK(std::fabs(after.p[i] - p) <= p_tolerance,
-            "format %d flags %u dtypes %d %d step %d element %zu: p %.9g, not %.9g +- %.2g", o.state_format, o.flags,
-            o.param_dtype, o.grad_dtype, step, i, after.p[i], p, p_tolerance);
+            "format %d flags %u dtypes %d %d bits %d step %d element %zu: p %.9g, not %.9g +- %.2g", o.state_format,
+            o.flags, o.param_dtype, o.grad_dtype, o.remainder_bits, step, i, after.p[i], p, p_tolerance);
       if (!eight) {
-        CHECK(std::fabs(after.m[i] - m[i]) <= m_error, "m %.9g, not %.9g", after.m[i], m[i]);
-        CHECK(std::fabs(after.v[i] - v[i]) <= v_error, "v %.9g, not %.9g", after.v[i], v[i]);
-        if (amsgrad)
-          CHECK(after.x[i] == std::max(before.x[i], after.v[i]), "maximum %.9g of %.9g", after.x[i], after.v[i]);
+        // 16 bits: exp_avg_sq becomes one of its two neighbours, the others the nearer one.
+        const auto rounds = [&](double number) { return sixteen && !skip ? half_ulp(number, ADAMW_BFLOAT16) : 0.0; };
+        const double more = 1 + 1e-6;
+        CHECK(std::fabs(after.m[i] - m[i]) <= m_error + rounds(m[i]) * more, "m %.9g, not %.9g", after.m[i], m[i]);
+        CHECK(std::fabs(after.v[i] - v[i]) <= v_error + 2 * rounds(v[i]) * more, "v %.9g, not %.9g", after.v[i], v[i]);
+        if (!amsgrad) continue;
+        const double maximum = sixteen ? x[i] : std::max(before.x[i], after.v[i]),
+                     x_error = sixteen ? v_error + rounds(x[i]) * more : 0.0;
+        CHECK(std::fabs(after.x[i] - maximum) <= x_error, "maximum %.9g of %.9g, not %.9g", after.x[i], after.v[i],
+              maximum);
         continue;
       }
       // 8 bits: a root is rounded to half of 1/127, or below a sixteenth to a neighbour.
@@ -225,8 +249,17 @@ void check(const Case &c, int steps) {
 void check_all() {
   const std::uint32_t flag_sets[] = {0, ADAMW_STEP_AMSGRAD, ADAMW_STEP_MAXIMIZE | ADAMW_STEP_SKIP_ZEROS,
                                      ADAMW_STEP_STOCHASTIC_ROUNDING | ADAMW_STEP_AMSGRAD | ADAMW_STEP_SKIP_ZEROS};
-  for (int format = 0; format < 3; ++format)
-    for (std::uint32_t flags : flag_sets)
+  for (int format = 0; format < 4; ++format)
+    for (std::uint32_t flags : flag_sets) {
+      for (int bits : {8, 16}) {
+        adamw_step_options o = step_options(static_cast<adamw_state_format>(format), flags, ADAMW_BFLOAT16,
+                                            bits == 8 ? ADAMW_BFLOAT16 : ADAMW_FLOAT32, bits);
+        check({o, {3, 300, 0}, 1.0f}, 6);
+        o.lr = 0.05, o.beta1 = 0.8, o.beta2 = 0.95, o.eps = 1e-6, o.weight_decay = 0.3;
+        check({o, {1, 1001, 7}, 3.0f}, 6);
+        o.max_unorm = 0.02;
+        check({o, {9, 65, 0}, 1.0f}, 6);
+      }
       for (int p = 0; p < 3; ++p)
         for (int g = 0; g < 3; ++g) {
           adamw_step_options o = step_options(static_cast<adamw_state_format>(format), flags,
@@ -243,6 +276,7 @@ void check_all() {
           if (flags == 0) o.eps = 0.0;  // padding must not enter the norm
           if (flags == 0) check({o, {1, 45, 0}, 1.0f}, 1);
         }
+    }
 }
 
 }  // namespace
