@@ -127,13 +127,16 @@ struct Side : TensorBuffers {
   }
 
   std::int64_t &skipped() { return *reinterpret_cast<std::int64_t *>(scalars.at()); }
-  // Remainders are any bits: such are valid.
-  void fill_params(std::uint64_t seed) {
+  // Remainders are any bits: such are valid. But with zeros, most make no number; numbers: there are none.
+  void fill_params(std::uint64_t seed, bool numbers = false) {
     fill_all(param, options.param_dtype, seed, false);
+    if (options.remainder_bits == 0) return;
     Random random(seed * 131 + 9);
     for (auto &b : memory) {
       for (std::size_t k = 0; k < b[remainder].bytes(); ++k)
         b[remainder].at()[k] = static_cast<std::uint8_t>(random.bits());
+      for (std::size_t k = 0; numbers && k < b[param].bytes(); k += 2)
+        put(b[param].at() + k, ADAMW_BFLOAT16, random.bits() & 1, -1 - random.below(12), random.bits());
     }
   }
   // With master weights: zeros, whose sum with a negative remainder is no number, infinities, NaN and what is next to

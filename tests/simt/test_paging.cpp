@@ -53,7 +53,7 @@ void check(const Case &c) {
     PagedSide paged(pager, c.options, shapes, c.placing);
     paged.options.stream = new_stream();
     for (Side *side : {&cpu, static_cast<Side *>(&paged)}) {
-      side->fill_params(7);
+      side->fill_params(7, true);
       side->spoil_params(8, 9);
       if (c.used_state) side->fill_state(11);
     }

@@ -66,7 +66,7 @@ void check(const Case &c, const std::vector<TensorShape> &tensors) {
   Side cpu(options, tensors, c.shift), device(options, tensors, c.shift);
   const std::string what = name_of(c);
   for (Side *side : {&cpu, &device}) {
-    side->fill_params(7);
+    side->fill_params(7, c.ordinary);
     if (c.spoilt_params != 0) side->spoil_params(8, c.spoilt_params);
     if (c.used_state) side->fill_state(11);
   }
