@@ -29,6 +29,7 @@ CPP_FLOORS = [
         "libadamw/api.cpp",
         "libadamw/conversions.cpp",
         "libadamw/init.cpp",
+        "libadamw/norm.cpp",
         "libadamw/pager/entry.cpp",
         "libadamw/python/*",
         "libadamw/packaging/*",

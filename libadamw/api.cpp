@@ -108,6 +108,7 @@ void make_plan(const adamw_step_options &o, const adamw_tensor *tensors, std::in
   plan.device = o.device;
   plan.max_unorm = o.max_unorm;
   plan.grad_scale = o.grad_scale;
+  plan.grad_factor = o.grad_factor;
   plan.found_inf = o.found_inf;
   plan.skipped = o.skipped;
   plan.stream = o.stream;
@@ -138,7 +139,7 @@ adamw_status step(const adamw_step_options *options, const adamw_tensor *tensors
   if (adamw_status s = check_step_options(options, o)) return s;
   const WorkspaceLease lease;
   Workspace &workspace = *lease;
-  if (adamw_status s = read_rows(step_name, tensors, tensor_size, count, workspace.copies)) return s;
+  if (adamw_status s = read_table(step_name, "tensors", "tensor_size", tensors, tensor_size, count, workspace.copies)) return s;
   if (adamw_status s = check_rows(o, tensors, count, workspace)) return s;
   if (o.rows_stepped != nullptr) *o.rows_stepped = 0;
   StepPlan plan{};

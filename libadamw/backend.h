@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <vector>
 
 #include "../include/adamw.h"
 #include "devices.h"
@@ -67,7 +68,7 @@ struct StepPlan {
   std::int64_t count;
   int percentile_clipping, threads, device;
   double max_unorm;
-  const float *grad_scale, *found_inf;
+  const float *grad_scale, *grad_factor, *found_inf;
   std::int64_t *skipped;
   void *stream;
   Windows *windows;         // null: state is used where it lies
@@ -85,6 +86,28 @@ struct QuantizePlan {
   std::uint32_t key;
   std::int64_t global_offset;
   int threads, device;
+  void *stream;
+};
+
+// What a norm takes on the host, and calls keep for those after them.
+struct NormMemory {
+  std::vector<adamw_gradient> copies;  // of a caller's table that has another version's size
+  std::vector<std::int64_t> offsets;
+  std::vector<double> sums;
+};
+
+struct NormPlan {
+  const adamw_gradient *gradients;
+  std::int64_t count;
+  int threads, device;
+  void *stream;
+  NormMemory *memory;
+};
+
+struct ClipPlan {
+  double max_norm;
+  const float *grad_scale;  // may be null
+  int device;
   void *stream;
 };
 

@@ -27,11 +27,6 @@ QuantizePlan quantize_plan(const adamw_quantize_options &o) {
   return plan;
 }
 
-Interval interval(const void *p, int64_t bytes, const char *name) {
-  const auto begin = reinterpret_cast<std::uintptr_t>(p);
-  return {begin, begin + static_cast<std::uintptr_t>(bytes), -1, name};
-}
-
 // Of a call that goes one way or the other: it writes the floats, or all else.
 adamw_status check_directions(const char *function, const Interval &floats, bool floats_written, const Interval *others,
                               size_t count) {

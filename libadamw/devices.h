@@ -7,7 +7,9 @@
 
 namespace adamw {
 
-struct QuantizePlan;  // backend.h
+struct ClipPlan;  // backend.h
+struct NormPlan;
+struct QuantizePlan;
 struct ScaleArrays;   // numerics/moments.h
 struct SplitPlan;
 struct StepPlan;
@@ -21,6 +23,8 @@ struct Backend {
   adamw_status (*dequantize)(const QuantizePlan &, const std::uint8_t *codes, const ScaleArrays &scales, float *target);
   adamw_status (*split)(const SplitPlan &, const float *weights, std::uint16_t *param, void *remainder);
   adamw_status (*join)(const SplitPlan &, const std::uint16_t *param, const void *remainder, float *weights);
+  adamw_status (*norm)(const NormPlan &, double *squares);
+  adamw_status (*clip_factor)(const ClipPlan &, const double *squares, std::int64_t count, float *norm, float *factor);
 };
 
 extern const Backend cpu_backend;

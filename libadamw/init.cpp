@@ -28,6 +28,14 @@ adamw_status adamw_quantize_options_init(adamw_quantize_options *options, size_t
   return adamw::set("adamw_quantize_options_init", options, size, ADAMW_QUANTIZE_OPTIONS_INIT);
 }
 
+adamw_status adamw_norm_options_init(adamw_norm_options *options, size_t size) {
+  return adamw::set("adamw_norm_options_init", options, size, ADAMW_NORM_OPTIONS_INIT);
+}
+
+adamw_status adamw_clip_options_init(adamw_clip_options *options, size_t size) {
+  return adamw::set("adamw_clip_options_init", options, size, ADAMW_CLIP_OPTIONS_INIT);
+}
+
 adamw_status adamw_split_options_init(adamw_split_options *options, size_t size) {
   return adamw::set("adamw_split_options_init", options, size, ADAMW_SPLIT_OPTIONS_INIT);
 }

@@ -11,7 +11,7 @@ namespace adamw {
 
 struct CheckMemory;  // overlap_cache.h
 
-constexpr const char *step_name = "adamw_step";
+constexpr const char *step_name = "adamw_step", *norm_name = "adamw_norm", *clip_name = "adamw_clip_factor";
 constexpr int64_t max_bytes = int64_t{1} << 62;
 
 // Each returns ADAMW_OK or fails with a sentence that names the function, row, field and value. `o`: what the caller's
@@ -22,6 +22,10 @@ adamw_status check_rows(const adamw_step_options &options, const adamw_tensor *t
 adamw_status check_quantize_options(const char *function, const adamw_quantize_options *options,
                                     adamw_quantize_options &o);
 adamw_status check_split_options(const char *function, const adamw_split_options *options, adamw_split_options &o);
+adamw_status check_norm_options(const adamw_norm_options *options, adamw_norm_options &o);
+adamw_status check_clip_options(const adamw_clip_options *options, adamw_clip_options &o);
+// Of the table of adamw_norm(); `squares` is written.
+adamw_status check_gradients(const adamw_gradient *gradients, int64_t count, const double *squares);
 adamw_status check_device(const char *function, int32_t device);
 adamw_status check_layout(const char *function, int64_t numel, int64_t row_length);
 adamw_status refuse_buffer(const char *function, int64_t row, const char *field, const void *pointer, int64_t bytes,
@@ -42,6 +46,11 @@ struct Interval {
   int64_t row;  // -1: not a row's
   const char *field;
 };
+
+inline Interval interval(const void *p, int64_t bytes, const char *field) {
+  const auto begin = reinterpret_cast<std::uintptr_t>(p);
+  return {begin, begin + static_cast<std::uintptr_t>(bytes), -1, field};
+}
 
 std::vector<Interval> by_address(const Interval *intervals, size_t count);
 

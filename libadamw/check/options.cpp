@@ -81,6 +81,7 @@ adamw_status check_step_options(const adamw_step_options *options, adamw_step_op
   if (adamw_status s = check_buffer(step_name, -1, "options.skipped", o.skipped, 0, 8)) return s;
   if (adamw_status s = check_buffer(step_name, -1, "options.lr_tensor", o.lr_tensor, 0, 4)) return s;
   if (adamw_status s = check_buffer(step_name, -1, "options.rows_stepped", o.rows_stepped, 0, 8)) return s;
+  if (adamw_status s = check_buffer(step_name, -1, "options.grad_factor", o.grad_factor, 0, 4)) return s;
   if (o.pager != nullptr && o.pager->options().device != o.device) {
     return fail(ADAMW_ERROR_INVALID_ARGUMENT,
                 "%s: options.device = %d, but options.pager is for device %d: steps take a pager of their own device",
@@ -92,6 +93,26 @@ adamw_status check_step_options(const adamw_step_options *options, adamw_step_op
   }
   if (o.grad_scale != nullptr && !(*o.grad_scale > 0.0f && std::isfinite(*o.grad_scale))) {
     return bad("grad_scale[0]", *o.grad_scale, "finite and above 0");
+  }
+  if (o.grad_factor != nullptr && (*o.grad_factor < 0.0f || std::isinf(*o.grad_factor))) {
+    return bad("grad_factor[0]", *o.grad_factor, "finite and at least 0, or a NaN");
+  }
+  return ADAMW_OK;
+}
+
+adamw_status check_norm_options(const adamw_norm_options *options, adamw_norm_options &o) {
+  if (adamw_status s = read_options(norm_name, options, ADAMW_NORM_OPTIONS_INIT, o)) return s;
+  return check_place(norm_name, o.device, o.num_threads);
+}
+
+adamw_status check_clip_options(const adamw_clip_options *options, adamw_clip_options &o) {
+  if (adamw_status s = read_options(clip_name, options, ADAMW_CLIP_OPTIONS_INIT, o)) return s;
+  if (!(o.max_norm >= 0.0)) return invalid(clip_name, "max_norm", o.max_norm, "at least 0");
+  if (o.reserved != 0) return invalid(clip_name, "reserved", o.reserved, "0");
+  if (adamw_status s = check_place(clip_name, o.device, 0)) return s;
+  if (adamw_status s = check_buffer(clip_name, -1, "options.grad_scale", o.grad_scale, 0, 4)) return s;
+  if (o.device < 0 && o.grad_scale != nullptr && !(*o.grad_scale > 0.0f && std::isfinite(*o.grad_scale))) {
+    return invalid(clip_name, "grad_scale[0]", *o.grad_scale, "finite and above 0");
   }
   return ADAMW_OK;
 }

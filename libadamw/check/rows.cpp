@@ -118,7 +118,8 @@ adamw_status over_stretches(const adamw_step_options &options, const adamw_tenso
   }
   const std::pair<const void *, const char *> scalars[] = {{options.grad_scale, "options.grad_scale"},
                                                            {options.found_inf, "options.found_inf"},
-                                                           {options.lr_tensor, "options.lr_tensor"}};
+                                                           {options.lr_tensor, "options.lr_tensor"},
+                                                           {options.grad_factor, "options.grad_factor"}};
   for (const auto &[pointer, field] : scalars) {
     const auto begin = reinterpret_cast<std::uintptr_t>(pointer);
     if (pointer != nullptr) take.read(-1, field, begin, begin + 4);

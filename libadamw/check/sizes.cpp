@@ -35,31 +35,21 @@ adamw_status check_tail(const char *function, int64_t row, const char *what, con
   return ADAMW_OK;
 }
 
-adamw_status read_rows(const char *function, const adamw_tensor *&tensors, size_t tensor_size, int64_t count,
-                       std::vector<adamw_tensor> &copies) {
-  constexpr int64_t most = int64_t{1} << 54;  // as adamw.h says, whatever the size of a row
-  if (adamw_status s = check_size_of<adamw_tensor>(function, "tensor_size", tensor_size)) return s;
+adamw_status check_table(const char *function, const char *name, const char *size_name, const void *table, size_t size,
+                         size_t least, size_t known, size_t alignment, int64_t count) {
+  constexpr int64_t most = int64_t{1} << 54;  // as adamw.h says, whatever the size of an entry
+  if (adamw_status s = check_size(function, size_name, size, least, known)) return s;
   if (count < 0 || count > most) {
-    return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: count = %" PRId64 ": must be the number of tensors, in 0 ... 2^54",
-                function, count);
+    return fail(ADAMW_ERROR_INVALID_ARGUMENT, "%s: count = %" PRId64 ": must be the number of %s, in 0 ... 2^54",
+                function, count, name);
   }
   if (count == 0) return ADAMW_OK;
-  const auto size = static_cast<int64_t>(tensor_size);
-  if (count > max_bytes / size) {
+  const auto bytes = static_cast<int64_t>(size);
+  if (count > max_bytes / bytes) {
     return fail(ADAMW_ERROR_INVALID_ARGUMENT,
-                "%s: count = %" PRId64 ": that many entries of %zu bytes pass the end of memory", function, count,
-                tensor_size);
+                "%s: count = %" PRId64 ": that many entries of %zu bytes pass the end of memory", function, count, size);
   }
-  if (adamw_status s = check_buffer(function, -1, "tensors", tensors, count * size, alignof(adamw_tensor))) return s;
-  if (tensor_size == sizeof(adamw_tensor)) return ADAMW_OK;  // nearly always: nothing is copied
-  copies.assign(static_cast<size_t>(count), adamw_tensor{});
-  const auto *row = reinterpret_cast<const char *>(tensors);
-  for (int64_t i = 0; i < count; ++i, row += tensor_size) {
-    if (adamw_status s = check_tail(function, i, "tensor_size", row, tensor_size, sizeof(adamw_tensor))) return s;
-    std::memcpy(&copies[static_cast<size_t>(i)], row, std::min(tensor_size, sizeof(adamw_tensor)));
-  }
-  tensors = copies.data();
-  return ADAMW_OK;
+  return check_buffer(function, -1, name, table, count * bytes, alignment);
 }
 
 }  // namespace adamw

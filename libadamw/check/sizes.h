@@ -59,9 +59,30 @@ void write_struct(void *target, size_t size, const Struct &value) {
   std::memset(static_cast<char *>(target) + written, 0, size - written);
 }
 
-// Checks the table of a step but for what is in its rows, and makes `tensors` point to rows of this library's size:
-// the caller's own, or `copies`.
-adamw_status read_rows(const char *function, const adamw_tensor *&tensors, size_t tensor_size, int64_t count,
-                       std::vector<adamw_tensor> &copies);
+// Checks a table but for what is in its entries. `name`, `size_name`: of the arguments that point to it, and that say
+// how large an entry is; known: this library's size.
+adamw_status check_table(const char *function, const char *name, const char *size_name, const void *table, size_t size,
+                         size_t least, size_t known, size_t alignment, int64_t count);
+
+// The same, and makes `table` point to entries of this library's size: the caller's own, or `copies`.
+template <class Entry>
+adamw_status read_table(const char *function, const char *name, const char *size_name, const Entry *&table, size_t size,
+                        int64_t count, std::vector<Entry> &copies) {
+  constexpr size_t known = sizeof(Entry);
+  static_assert(known % 8 == 0 && min_size<Entry> % 8 == 0, "as adamw.h says of sizes");
+  if (adamw_status s =
+          check_table(function, name, size_name, table, size, min_size<Entry>, known, alignof(Entry), count)) {
+    return s;
+  }
+  if (count == 0 || size == known) return ADAMW_OK;  // nearly always: nothing is copied
+  copies.assign(static_cast<size_t>(count), Entry{});
+  const auto *entry = reinterpret_cast<const char *>(table);
+  for (int64_t i = 0; i < count; ++i, entry += size) {
+    if (adamw_status s = check_tail(function, i, size_name, entry, size, known)) return s;
+    std::memcpy(&copies[static_cast<size_t>(i)], entry, std::min(size, known));
+  }
+  table = copies.data();
+  return ADAMW_OK;
+}
 
 }  // namespace adamw

@@ -6,63 +6,12 @@
 #include <vector>
 
 #include "../status.h"
+#include "apart.h"
 #include "kernels.h"
-#include "parallel.h"
+#include "sharing.h"
 
 namespace adamw {
 namespace {
-
-// ---- sharing out ----
-
-// Below this many elements a second thread costs more than it saves.
-constexpr std::int64_t elements_per_thread = 16384;
-
-// Calls body(row, first, last) so that every item of every row is covered once, on several threads. Items are taken in
-// runs from one counter, so that one huge tensor and thousands of tiny ones both keep every thread busy to the end.
-template <class Body>
-class SharedLoop {
- public:
-  // offsets[row] is the number of items before a row; it has rows + 1 entries.
-  SharedLoop(const std::vector<std::int64_t> &offsets, std::int64_t run, Body &body)
-      : offsets_(offsets), run_(std::max<std::int64_t>(run, 1)), body_(body) {}
-
-  void go(int threads) { run_on_threads(threads, work, this); }
-
- private:
-  static void work(void *self) { static_cast<SharedLoop *>(self)->work(); }
-
-  void work() {
-    const std::int64_t total = offsets_.back();
-    for (std::int64_t at; (at = next_.fetch_add(run_, std::memory_order_relaxed)) < total;) {
-      const std::int64_t end = std::min(at + run_, total);
-      auto row = std::upper_bound(offsets_.begin(), offsets_.end(), at) - offsets_.begin() - 1;
-      for (; at < end; ++row) {
-        const std::int64_t last = std::min(end, offsets_[static_cast<std::size_t>(row) + 1]);
-        const std::int64_t before = offsets_[static_cast<std::size_t>(row)];
-        if (last > at) body_(row, at - before, last - before);
-        at = last;
-      }
-    }
-  }
-
-  const std::vector<std::int64_t> &offsets_;
-  const std::int64_t run_;
-  Body &body_;
-  std::atomic<std::int64_t> next_{0};
-};
-
-int useful_threads(int threads, std::int64_t blocks) {
-  // All or one: OpenMP pools that change their size from call to call start threads anew.
-  return blocks * ADAMW_BLOCK_SIZE >= 2 * elements_per_thread ? threads : 1;
-}
-
-template <class Body>
-void over_blocks(const std::vector<std::int64_t> &offsets, int threads, Body body) {
-  const std::int64_t blocks = offsets.back();
-  threads = useful_threads(threads, blocks);
-  // Runs of at most 64 K elements, and enough of them that the last ones end together.
-  SharedLoop<Body>(offsets, std::min<std::int64_t>(blocks / (std::int64_t{32} * threads), 256), body).go(threads);
-}
 
 // The working memory of a step, all of it had before anything is written.
 struct Scratch {
@@ -223,6 +172,9 @@ adamw_status step(const StepPlan &plan) {
   if (plan.grad_scale != nullptr) {
     for (std::int64_t i = 0; i < plan.count; ++i) plan.rows[i].coefficients.gradient_scale /= *plan.grad_scale;
   }
+  if (plan.grad_factor != nullptr) {
+    for (std::int64_t i = 0; i < plan.count; ++i) plan.rows[i].coefficients.gradient_scale *= *plan.grad_factor;
+  }
   const bool tensorwise = traits(plan.kind.state_format).is_measured(), clips = plan.percentile_clipping < 100;
   const bool measured = plan.measures();
   Scratch scratch(plan, clips, measured);
@@ -250,78 +202,10 @@ adamw_status step(const StepPlan &plan) {
   return status;
 }
 
-// ---- quantization alone ----
-
-adamw_status quantize(const QuantizePlan &plan, const float *source, std::uint8_t *codes, const ScaleArrays &scales) {
-  const char *error;
-  const Kernels *kernels = active_kernels(&error);
-  if (kernels == nullptr) return fail(ADAMW_ERROR_UNSUPPORTED, "adamw_quantize: %s", error);
-  const std::vector<std::int64_t> offsets{0, plan.blocks.count};
-  Scale scale{}, *given = nullptr;
-  if (traits(plan.format).is_measured()) {
-    std::atomic<Extremes> found{nothing_found};
-    over_blocks(offsets, plan.threads, [&](std::int64_t, std::int64_t first, std::int64_t last) {
-      const Extremes now = kernels->extremes(plan, source, first, last);
-      Extremes seen = found;
-      while (!found.compare_exchange_weak(seen, both(seen, now))) {
-      }
-    });
-    scale = dispatch_scaled_format(plan.format, [&](auto coding) {
-      return decltype(coding)::Type::scale_one(plan.moment == ADAMW_MOMENT_EXP_AVG, found.load());
-    });
-    given = &scale;
-    scales.put(0, scale);
-  }
-  over_blocks(offsets, plan.threads, [&](std::int64_t, std::int64_t first, std::int64_t last) {
-    kernels->quantize(plan, source, codes, scales, given, first, last);
-  });
-  return ADAMW_OK;
-}
-
-adamw_status dequantize(const QuantizePlan &plan, const std::uint8_t *codes, const ScaleArrays &scales, float *target) {
-  const char *error;
-  const Kernels *kernels = active_kernels(&error);
-  if (kernels == nullptr) return fail(ADAMW_ERROR_UNSUPPORTED, "adamw_dequantize: %s", error);
-  over_blocks({0, plan.blocks.count}, plan.threads, [&](std::int64_t, std::int64_t first, std::int64_t last) {
-    kernels->dequantize(plan, codes, scales, target, first, last);
-  });
-  return ADAMW_OK;
-}
-
-// ---- master weights alone ----
-
-// body(first, last) for stretches of so many elements, each of whole blocks.
-template <class Body>
-void over_elements(std::int64_t numel, int threads, const Body &body) {
-  over_blocks({0, blocks_in(numel)}, threads, [&](std::int64_t, std::int64_t first, std::int64_t last) {
-    body(first * block_size, std::min(last * block_size, numel));
-  });
-}
-
-adamw_status split(const SplitPlan &plan, const float *weights, std::uint16_t *param, void *remainder) {
-  const char *error;
-  const Kernels *kernels = active_kernels(&error);
-  if (kernels == nullptr) return fail(ADAMW_ERROR_UNSUPPORTED, "adamw_split_weights: %s", error);
-  over_elements(plan.numel, plan.threads, [&](std::int64_t first, std::int64_t last) {
-    kernels->split(plan, weights, param, remainder, first, last);
-  });
-  return ADAMW_OK;
-}
-
-adamw_status join(const SplitPlan &plan, const std::uint16_t *param, const void *remainder, float *weights) {
-  const char *error;
-  const Kernels *kernels = active_kernels(&error);
-  if (kernels == nullptr) return fail(ADAMW_ERROR_UNSUPPORTED, "adamw_join_weights: %s", error);
-  over_elements(plan.numel, plan.threads, [&](std::int64_t first, std::int64_t last) {
-    kernels->join(plan, param, remainder, weights, first, last);
-  });
-  return ADAMW_OK;
-}
-
 adamw_status check_device(const char *, std::int32_t) { return ADAMW_OK; }
 
 }  // namespace
 
-const Backend cpu_backend = {"cpu", check_device, step, quantize, dequantize, split, join};
+const Backend cpu_backend = {"cpu", check_device, step, quantize, dequantize, split, join, norm, clip_factor};
 
 }  // namespace adamw

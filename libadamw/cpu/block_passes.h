@@ -24,6 +24,39 @@ double gradient_squares(const StepKind &kind, const Row &row, std::int64_t first
   return sum;
 }
 
+// Of `Blocks` blocks from one on, all of which are whole where there are several.
+template <int Blocks>
+ADAMW_INLINE void add_squares(double *sums, const void *numbers, adamw_dtype dtype, const BlockLayout::Place &first) {
+  const int n = first.length, padded = (n + lanes - 1) & ~(lanes - 1), size = traits(dtype).bytes;
+  Elements x;
+  x.load(numbers, dtype, first.begin, n, padded);
+  x.dispatch([&](auto type) ADAMW_ALWAYS {
+    for (int i = 0; i < padded; i += lanes) {
+      Sums own;
+      own.load(sums + i);
+      for (int block = 0; block < Blocks; ++block) own.add(x.floats(type, block * ADAMW_BLOCK_SIZE + i));
+      own.store(sums + i);
+      for (int k = 0; k < Blocks; ++k) {  // those of the blocks after these
+        const int line = (i * Blocks + k * lanes) * size / 64 * 64;
+        __builtin_prefetch(x.at + (Blocks * ADAMW_BLOCK_SIZE * size + line));
+      }
+    }
+  });
+}
+
+// Of blocks [first, last) of numel numbers.
+double squares(const void *numbers, adamw_dtype dtype, std::int64_t numel, std::int64_t first, std::int64_t last) {
+  constexpr int together = 4;  // the sums are loaded and stored once for so many blocks
+  alignas(64) double sums[position_sums] = {};
+  const BlockLayout blocks = block_layout(numel, numel);
+  std::int64_t block = first;
+  for (; block + together <= last && (block + together) * ADAMW_BLOCK_SIZE <= numel; block += together) {
+    add_squares<together>(sums, numbers, dtype, blocks.place(block));
+  }
+  for (; block < last; ++block) add_squares<1>(sums, numbers, dtype, blocks.place(block));
+  return sum_of_positions(sums);
+}
+
 // ---- quantization alone ----
 
 // NaN and infinities, and of second moments what is negative, count as zero.

@@ -9,5 +9,5 @@
 #define ADAMW_KERNELS(isa)                                                                                            \
   namespace adamw {                                                                                                   \
   extern const Kernels isa##_kernels;                                                                                 \
-  const Kernels isa##_kernels = {#isa, step, measure, gradient_squares, quantize, dequantize, extremes, split, join}; \
+  const Kernels isa##_kernels = {#isa, step, measure, gradient_squares, squares, quantize, dequantize, extremes, split, join}; \
   }

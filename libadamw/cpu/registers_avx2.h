@@ -125,6 +125,21 @@ ADAMW_INLINE void registers_store_bytes(std::uint8_t *p, const __m256i *a) {
   _mm256_storeu_si256(reinterpret_cast<__m256i *>(p), _mm256_permutevar8x32_epi32(bytes, order));
 }
 
+// ---- squares, which are exact in double precision ----
+
+struct SumRegister {
+  __m256d low, high;
+};
+ADAMW_INLINE SumRegister register_load_sums(const double *p) { return {_mm256_loadu_pd(p), _mm256_loadu_pd(p + 4)}; }
+ADAMW_INLINE void register_store_sums(double *p, SumRegister a) {
+  _mm256_storeu_pd(p, a.low);
+  _mm256_storeu_pd(p + 4, a.high);
+}
+ADAMW_INLINE SumRegister register_add_squares(SumRegister a, __m256 x) {
+  const __m256d low = _mm256_cvtps_pd(_mm256_castps256_ps128(x)), high = _mm256_cvtps_pd(_mm256_extractf128_ps(x, 1));
+  return {_mm256_fmadd_pd(low, low, a.low), _mm256_fmadd_pd(high, high, a.high)};
+}
+
 // ---- binary16 ----
 
 ADAMW_INLINE __m256 register_float16_to_float(__m256i a) { return _mm256_cvtph_ps(low_halves(a)); }

@@ -104,6 +104,21 @@ ADAMW_INLINE void registers_store_bytes(std::uint8_t *p, const __m512i *a) {
   }
 }
 
+// ---- squares, which are exact in double precision ----
+
+struct SumRegister {
+  __m512d low, high;
+};
+ADAMW_INLINE SumRegister register_load_sums(const double *p) { return {_mm512_loadu_pd(p), _mm512_loadu_pd(p + 8)}; }
+ADAMW_INLINE void register_store_sums(double *p, SumRegister a) {
+  _mm512_storeu_pd(p, a.low);
+  _mm512_storeu_pd(p + 8, a.high);
+}
+ADAMW_INLINE SumRegister register_add_squares(SumRegister a, __m512 x) {
+  const __m512d low = _mm512_cvtps_pd(_mm512_castps512_ps256(x)), high = _mm512_cvtps_pd(_mm512_extractf32x8_ps(x, 1));
+  return {_mm512_fmadd_pd(low, low, a.low), _mm512_fmadd_pd(high, high, a.high)};
+}
+
 // ---- binary16 ----
 
 ADAMW_INLINE __m512 register_float16_to_float(__m512i a) { return _mm512_cvtph_ps(_mm512_cvtepi32_epi16(a)); }

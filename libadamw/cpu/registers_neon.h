@@ -95,6 +95,21 @@ ADAMW_INLINE void registers_store_bytes(std::uint8_t *p, const uint32x4_t *a) {
   }
 }
 
+// ---- squares, which are exact in double precision ----
+
+struct SumRegister {
+  float64x2_t low, high;
+};
+ADAMW_INLINE SumRegister register_load_sums(const double *p) { return {vld1q_f64(p), vld1q_f64(p + 2)}; }
+ADAMW_INLINE void register_store_sums(double *p, SumRegister a) {
+  vst1q_f64(p, a.low);
+  vst1q_f64(p + 2, a.high);
+}
+ADAMW_INLINE SumRegister register_add_squares(SumRegister a, float32x4_t x) {
+  const float64x2_t low = vcvt_f64_f32(vget_low_f32(x)), high = vcvt_high_f64_f32(x);
+  return {vfmaq_f64(a.low, low, low), vfmaq_f64(a.high, high, high)};
+}
+
 // ---- binary16 ----
 
 ADAMW_INLINE float32x4_t register_float16_to_float(uint32x4_t a) {

@@ -161,6 +161,21 @@ ADAMW_INLINE void registers_store_bytes(std::uint8_t *p, const IntRegister *a) {
   }
 }
 
+// ---- squares, which are exact in double precision ----
+
+using PairOfDoubles = double __attribute__((vector_size(16)));
+struct SumRegister {
+  PairOfDoubles low, high;
+};
+ADAMW_INLINE SumRegister register_load_sums(const double *p) {
+  return {read<PairOfDoubles>(p), read<PairOfDoubles>(p + 2)};
+}
+ADAMW_INLINE void register_store_sums(double *p, SumRegister a) { std::memcpy(p, &a, sizeof a); }
+ADAMW_INLINE SumRegister register_add_squares(SumRegister a, FloatRegister x) {
+  const PairOfDoubles low{x[0], x[1]}, high{x[2], x[3]};
+  return {a.low + low * low, a.high + high * high};
+}
+
 // ---- binary16 ----
 
 ADAMW_INLINE FloatRegister register_float16_to_float(IntRegister h) {

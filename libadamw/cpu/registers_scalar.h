@@ -110,6 +110,15 @@ ADAMW_INLINE void registers_store_bytes(std::uint8_t *p, const std::uint32_t *a)
   for (int i = 0; i < 32; ++i) p[i] = static_cast<std::uint8_t>(a[i] >> from);
 }
 
+// ---- squares, which are exact in double precision ----
+
+using SumRegister = double;
+ADAMW_INLINE double register_load_sums(const double *p) { return *p; }
+ADAMW_INLINE void register_store_sums(double *p, double a) { *p = a; }
+ADAMW_INLINE double register_add_squares(double a, float x) {
+  return a + static_cast<double>(x) * static_cast<double>(x);
+}
+
 // ---- binary16 ----
 
 ADAMW_INLINE float register_float16_to_float(std::uint32_t h) {

@@ -133,6 +133,15 @@ ADAMW_INLINE void store_codes(std::uint8_t *p, I a) { registers_store_bytes<15>(
 // Bits 8 ... 15.
 ADAMW_INLINE void store_second_bytes(std::uint8_t *p, I a) { registers_store_bytes<8>(p, a.v); }
 
+// Sums of squares, a lane each.
+struct Sums {
+  SumRegister v[registers];
+
+  ADAMW_INLINE void load(const double *p) { ADAMW_REGISTERS v[i] = register_load_sums(p + register_lanes * i); }
+  ADAMW_INLINE void store(double *p) const { ADAMW_REGISTERS register_store_sums(p + register_lanes * i, v[i]); }
+  ADAMW_INLINE void add(V a) { ADAMW_REGISTERS v[i] = register_add_squares(v[i], a.v[i]); }
+};
+
 // max() hands on the second of its arguments where either is NaN, so that a NaN moment stays one.
 ADAMW_INLINE V maximum(V a, V b) { return max(a, b); }
 

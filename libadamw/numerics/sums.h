@@ -41,6 +41,31 @@ ADAMW_INLINE double ordered_sum(std::int64_t count, const Get &get) {
   return halves(lane);
 }
 
+// ---- the norm of all gradients ----
+
+// Of a gradient in flat blocks. Within a segment, the squares of the i-th elements of all blocks, which are exact, are
+// added to the i-th of so many sums, block after block; these are added by halves. So whoever adds, however many
+// elements at a time, gets the same bits.
+constexpr int position_sums = block_size;
+
+ADAMW_INLINE double sum_of_positions(double *sums) {
+  for (int width = position_sums / 2; width > 0; width /= 2) {
+    for (int i = 0; i < width; ++i) sums[i] += sums[i + width];
+  }
+  return sums[0];
+}
+
+// torch.nn.utils.clip_grad_norm_()'s: a NaN stays one.
+struct Clip {
+  float norm, factor;
+};
+ADAMW_INLINE Clip clip_of(double squares, double grad_scale, double max_norm) {
+  const double norm = square_root(squares) / grad_scale, factor = max_norm / (norm + 1e-6);
+  return {static_cast<float>(norm), factor >= 1.0 ? 1.0f : static_cast<float>(factor)};
+}
+
+// ---- passes over one tensor ----
+
 // What a segment measures before the step: for max_unorm the squared norms of the update direction and of the
 // parameter, for tensor-wise scales the extremes of the new moments' magnitudes.
 struct Measures {
