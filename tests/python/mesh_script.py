@@ -6,7 +6,7 @@ import sharded_script
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
-from sharded_script import assert_equal, distribute, load, numbers
+from sharded_script import assert_equal, assert_weights, distribute, load, numbers
 from torch.distributed._functional_collectives import all_reduce
 from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
 from torch.distributed.device_mesh import init_device_mesh
@@ -34,6 +34,9 @@ CASES = {
     "8, amsgrad, paged": (pyadamw.PagedAdamW8bit, {"amsgrad": True}),
     "32, stochastic": (pyadamw.AdamW32bit, {"stochastic_rounding": True, "dtype": torch.bfloat16}),
     "8, stochastic": (pyadamw.AdamW8bit, {"stochastic_rounding": True, "dtype": torch.bfloat16}),
+    "16, 32 bits": (pyadamw.AdamW16bit, {"master_weight_bits": 32, "dtype": torch.bfloat16}),
+    "32, 24 bits": (pyadamw.AdamW32bit, {"master_weight_bits": 24, "dtype": torch.bfloat16}),
+    "8, 24 bits, paged": (pyadamw.PagedAdamW8bit, {"master_weight_bits": 24, "dtype": torch.bfloat16}),
 }
 
 
@@ -70,6 +73,7 @@ def steps(world, _folder):
                 ours.step()
                 reference.step()
             assert_equal((ours, sharded), (reference, plain), f"{name}, {placements}")
+            assert_weights((ours, sharded), reference, f"{name}, {placements}")
             for p, entry in zip(sharded, ours.memory_report().entries, strict=True):
                 whole = "gathered" in entry.why
                 tensors = [value for key, value in ours.state[p].items() if key != "step"]

@@ -28,7 +28,10 @@ SHAPES = ((41, 300), (2, 700), (5000,), (7,), (30, 10, 70), (90, 20), (64, 512))
 
 
 def full(value):
-    return value.full_tensor() if hasattr(value, "full_tensor") else value
+    if not hasattr(value, "full_tensor"):
+        return value
+    # gloo has no int16
+    return value.int().full_tensor().short() if value.dtype == torch.int16 else value.full_tensor()
 
 
 def numbers(shapes, seed):
@@ -51,6 +54,14 @@ def assert_equal(sharded, plain, what):
             assert torch.equal(full(one[key]), other[key]), f"{what}: parameter {i}: {key}"
 
 
+def assert_weights(sharded, plain, what):
+    """The float32 weights are those of one process, and placed as the parameters are."""
+    optimizer, params = sharded
+    for p, ours, whole in zip(params, optimizer.fp32_weights().values(), plain.fp32_weights().values(), strict=True):
+        assert getattr(ours, "placements", None) == getattr(p, "placements", None), what
+        assert torch.equal(full(ours), whole), what
+
+
 CASES = {
     "8": (pyadamw.AdamW8bit, {}),
     "32": (pyadamw.AdamW32bit, {}),
@@ -62,6 +73,15 @@ CASES = {
     "32, max_unorm": (pyadamw.AdamW32bit, {"args": {"max_unorm": 0.01}}),
     "8, stochastic": (pyadamw.AdamW8bit, {"stochastic_rounding": True, "dtype": torch.bfloat16}),
     "8, some gradients": (pyadamw.AdamW8bit, {"missing": True}),
+    "16, 24 bits": (pyadamw.AdamW16bit, {"master_weight_bits": 24, "dtype": torch.bfloat16}),
+    "8, 32 bits, clipped": (
+        pyadamw.AdamW8bit,
+        {"master_weight_bits": 32, "percentile_clipping": 40, "dtype": torch.bfloat16},
+    ),
+    "32, 24 bits, paged": (
+        pyadamw.PagedAdamW32bit,
+        {"master_weight_bits": 24, "dtype": torch.bfloat16, "page_manager": {"backing": "file", "min_numel": 100}},
+    ),
 }
 
 
@@ -95,6 +115,7 @@ def steps(world, _folder):
                 ours.step()
                 reference.step()
             assert_equal((ours, sharded), (reference, plain), f"{name}, {placement}")
+            assert_weights((ours, sharded), reference, f"{name}, {placement}")
             for p, q in zip(sharded, plain, strict=True):
                 assert ours.state[p].keys() == reference.state[q].keys()
 
