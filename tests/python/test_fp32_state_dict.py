@@ -285,7 +285,7 @@ def test_a_state_dict_without_the_parameters_is_refused():
         lambda: pyadamw.fp32_state_dict(model, optimizer),
         lambda: pyadamw.load_fp32_state_dict(model, optimizer, {"weight": torch.ones(20, 30), "bias": torch.ones(20)}),
     ):
-        with pytest.raises(ValueError, match="parameter 'weight'.*optimizer.fp32_weights"):
+        with pytest.raises(ValueError, match=r"parameter 'weight'.*optimizer\.fp32_weights"):
             call()
 
 

@@ -234,7 +234,7 @@ def test_masters_are_not_lost_in_silence(target, dtype, advice):
 
 
 def test_a_state_dict_has_bytes():
-    """Two of each int16, which share its memory, because torch's collectives have no int16; and the integers load, too."""
+    """Two of each int16, in the same memory, because torch's collectives have no int16; and the integers load, too."""
     for bits_, tail in ((24, ()), (32, (2,))):
         optimizer, params = run(bits_)
         saved = optimizer.state_dict()
