@@ -113,6 +113,27 @@ ADAMW_DEVICE void store_params(const float *x, void *first, int n, unsigned lane
 
 // ---- known at run time, for the rare paths ----
 
+// Parameters of any dtype without remainders, and with one of any width: the rare path of the first needs no registers
+// for what the second must know.
+struct AnyDtype {
+  static constexpr bool weights = false;
+  static constexpr int remainder_bits = 0;
+};
+struct AnyWeights {
+  static constexpr bool weights = true;
+  static constexpr int remainder_bits = 0;
+};
+template <bool weights>
+struct AnyOf {
+  using Type = AnyDtype;
+};
+template <>
+struct AnyOf<true> {
+  using Type = AnyWeights;
+};
+template <class P>
+using AnyLike = typename AnyOf<P::remainder_bits != 0>::Type;
+
 template <int remainder_bits>
 struct RemainderOf;
 template <>
@@ -138,10 +159,11 @@ ADAMW_DEVICE void store_weight(float x, std::uint32_t noise, void *param, void *
       static_cast<typename RemainderOf<remainder_bits>::Type>(remainder_of<remainder_bits>(split));
 }
 
+template <class Any>
 ADAMW_DEVICE void load_any_params(float *x, const LaunchHead &head, const Buffers &from, std::int64_t begin, int n,
                                   unsigned lane) {
 #define ADAMW_CASE(bits)                                                                         \
-  if (head.remainder_bits == bits) {                                                             \
+  if (Any::weights && head.remainder_bits == bits) {                                                             \
     for (int j = 0; j < each; ++j) {                                                             \
       const int i = Singles::index(lane, j);                                                     \
       x[j] = i < n ? load_weight<bits>(from.param, from.param_remainder, begin + i) : 0.0f;      \
@@ -154,10 +176,11 @@ ADAMW_DEVICE void load_any_params(float *x, const LaunchHead &head, const Buffer
 }
 
 // `start`: global index of the block's first element.
+template <class Any>
 ADAMW_DEVICE void store_any_params(const float *x, const LaunchHead &head, const Buffers &to, std::int64_t begin, int n,
                                    unsigned lane, const Coefficients &c, std::uint64_t start) {
 #define ADAMW_CASE(bits)                                                                                  \
-  if (head.remainder_bits == bits) {                                                                      \
+  if (Any::weights && head.remainder_bits == bits) {                                                                      \
     for (int j = 0; j < each; ++j) {                                                                      \
       const int i = Singles::index(lane, j);                                                              \
       if (i >= n) continue;                                                                               \
