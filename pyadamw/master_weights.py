@@ -160,7 +160,7 @@ def load_fp32_state_dict(
     result = model.load_state_dict(loaded, strict=False)
     for one in {owner.optimizer for owner in owners.values()}:
         one._take_over([entry for owner, entry in made if owner.optimizer is one])
-    return result
+    return type(result)(missing, unexpected)
 
 
 def _made(entries: Any, state_dict: Any, owners: Any) -> tuple[dict[str, Any], list[tuple[_Owner, TakeOver]]]:

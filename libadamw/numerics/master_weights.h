@@ -29,10 +29,14 @@ ADAMW_INLINE I noise_of_24_bits(I word) {
   return shift_right(word, 8) & I(0xFFu);
 }
 
-// The remainder is bits 0 ... 15, or bits 8 ... 15.
 template <class I>
 ADAMW_INLINE I param_of(I split) {
   return shift_right(split + I(0x8000u), 16);
+}
+// Bits 0 ... 15 of what is split, or bits 8 ... 15; what is above them here is no part of it.
+template <int remainder_bits, class I>
+ADAMW_INLINE I remainder_of(I split) {
+  return remainder_bits == 8 ? shift_right(split, 8) : split;
 }
 
 }  // namespace adamw

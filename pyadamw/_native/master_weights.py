@@ -70,11 +70,3 @@ def join(param: torch.Tensor, remainder: torch.Tensor) -> torch.Tensor:
     pointers = _pointer("uint16_t *", param), _pointer("void *", remainder), _pointer("float *", weights)
     lib.check(lib.lib.adamw_join_weights(options, *pointers))
     return weights
-
-
-def in_other_bits(remainder: torch.Tensor, bits: int) -> torch.Tensor:
-    """Remainders of the other width, for the same parameters: the nearest, half a unit away from zero like a split, but
-    never one that belongs to another parameter."""
-    if bits == 16:
-        return remainder.to(torch.int16) << 8
-    return ((remainder.to(torch.int32) + 0x80) >> 8).clamp_(max=127).to(torch.int8)

@@ -19,6 +19,7 @@ from .dynamic_maps import dynamic_map, encoded
 from .foreign import bits_of, shape_of, translated
 from .marks import FORMAT, FORMAT_KEY, check_format, without_marks
 from .received import check_has_number, check_structure, naming
+from .remainders import as_bytes, stored_bits
 
 
 def _plain(entry: Any, where: str, number: int) -> Any:
@@ -34,7 +35,7 @@ def _plain(entry: Any, where: str, number: int) -> Any:
     amsgrad = bool({"max_exp_avg_sq", formats.codes_of("max_exp_avg_sq")} & set(numbers))
     count = formats.step_count(numbers.get("step"), where)
     step = torch.tensor(count, dtype=torch.float32, device="cpu")
-    spec = spec._replace(amsgrad=amsgrad, remainder_bits=formats.stored_remainder_bits(numbers))
+    spec = spec._replace(amsgrad=amsgrad, remainder_bits=stored_bits(numbers.get(formats.REMAINDER), shape))
     state = formats.conform(numbers, spec, where, received=True)
     return {"step": step, **state}, entry
 
@@ -78,7 +79,7 @@ def _bitsandbytes_group(group: Any) -> Any:
 def _own_entry(entry: Any, state: Any, bits: int, where: str) -> Any:
     amsgrad, clipping = "max_exp_avg_sq" in state, formats.HISTORY in state
     spec = formats.Spec(state["exp_avg"].shape, torch.device("cpu"), BLOCK8, amsgrad, clipping, None)
-    spec = spec._replace(remainder_bits=formats.stored_remainder_bits(state))
+    spec = spec._replace(remainder_bits=stored_bits(state.get(formats.REMAINDER), spec.shape))
     if bits != 8:
         return {"step": state["step"], **formats.conform(state, spec._replace(format=FORMAT_OF_BITS[bits]), where)}
     others = {key: value for key, value in entry.items() if key not in formats.KEYS}
@@ -161,7 +162,8 @@ def _converted_entry(entry: Any, entry_of: Any, where: str, number: int, bits: i
     if finite:
         for key, value in state.items():
             check_no_nan(value, f"{where}: {key}")
-    return _apart(entry_of(entry, state, bits, where), entry)
+    made = entry_of(entry, state, bits, where)
+    return _apart({key: as_bytes(value) if key == formats.REMAINDER else value for key, value in made.items()}, entry)
 
 
 def _checked_group(group: Any, where: str) -> Any:

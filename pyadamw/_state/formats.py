@@ -20,18 +20,18 @@ from .._checks import is_finite, is_real, shown
 from .._native import cdef
 from .._native.constants import BLOCK8, FLOAT32, FORMAT_OF_DTYPE, TENSOR8
 from .._native.layout import absmax_shape, kind
-from .._native.master_weights import REMAINDER_DTYPES, in_other_bits
+from .._native.master_weights import REMAINDER_DTYPES
 from .._native.memory import lies_plainly, oddity, plain
 from .._native.pager import home
 from .._native.quantize import Quantized, dequantize, quantize
 from ..paging import PageManager
 from .damage import FLOATS, check_floors, check_moment, check_not_negative, check_scales
+from .remainders import as_integers, in_other_bits, stored_bits
 
 # The moments, and which codes of the library each has.
 CODING = {"exp_avg": "exp_avg", "exp_avg_sq": "exp_avg_sq", "max_exp_avg_sq": "exp_avg_sq"}
 HISTORY = "gnorm_history"
 REMAINDER = "param_remainder"  # what a bfloat16 parameter lacks of its master weight
-REMAINDER_MARK = "param_remainder_bits"  # of a state dict only: see marks.py
 MAX_STEPS = 2**53  # a float64 can hold every whole number up to here
 
 
@@ -146,7 +146,7 @@ PARTS = {
 }
 BY_ELEMENT = {key for key, part in PARTS.items() if part.shape is by_element}
 BY_BLOCK = {key for key, part in PARTS.items() if part.shape is by_block}
-KEYS = {"step", REMAINDER_MARK, *PARTS}
+KEYS = {"step", *PARTS}
 
 
 def columns() -> dict[str, list[str]]:
@@ -205,9 +205,9 @@ def conform(state: Any, spec: Spec, where: str, received: bool = False) -> dict[
     """`state` (a mapping) as `spec` demands: converted to its width, on its device; without `step`.
 
     Tensors that are already right are not copied. Parts that are missing because an option was switched on later
-    (amsgrad, percentile clipping, master weights) start from zero. Torch's keys win over codes: if a tool puts an `exp_avg` beside
-    `exp_avg_codes`, it knows torch's keys and means them. `received`: the state comes from elsewhere, so its numbers
-    are checked too. Raises a ValueError that names `where`, the key and the fault; changes nothing.
+    (amsgrad, percentile clipping, master weights) start from zero. Torch's keys win over codes: if a tool puts an
+    `exp_avg` beside `exp_avg_codes`, it knows torch's keys and means them. `received`: the state comes from elsewhere,
+    so its numbers are checked too. Raises a ValueError that names `where`, the key and the fault; changes nothing.
     """
     result: dict[str, Any] = {}
     for moment in CODING:
@@ -238,17 +238,16 @@ def conform(state: Any, spec: Spec, where: str, received: bool = False) -> dict[
 
 def _as_remainder(state: Any, spec: Spec, where: str, received: bool) -> Any:
     """The remainders of a state, with the bits of `spec`. The parameter stays as it is."""
-    part, source = PARTS[REMAINDER], spec._replace(remainder_bits=stored_remainder_bits(state) or spec.remainder_bits)
+    state = {REMAINDER: as_integers(_tensor(state, REMAINDER, where), spec.shape)}
+    stored = stored_bits(state[REMAINDER], spec.shape)
+    if not stored:
+        dtype = str(state[REMAINDER].dtype).removeprefix("torch.")
+        raise ValueError(f"{where}: {REMAINDER} has dtype {dtype}: must be int8 or int16")
+    part, source = PARTS[REMAINDER], spec._replace(remainder_bits=stored)
     value = _check_part(state, part, source, where, received)
-    if source != spec:
+    if stored != spec.remainder_bits:
         value = in_other_bits(at_work(state, part, source), spec.remainder_bits)
     return placed(value, part.dtype(spec), spec)
-
-
-def stored_remainder_bits(state: Any) -> int:
-    """The bits of the remainders of a state, by their dtype; 0 if there are none."""
-    found = getattr(state.get(REMAINDER), "dtype", None)
-    return next((bits for bits, dtype in REMAINDER_DTYPES.items() if dtype == found), 0)
 
 
 def _tensor(state: Any, key: str, where: str) -> Any:
@@ -283,10 +282,9 @@ def check_form(state: Any, part: Part, source: Spec, where: str) -> Any:
     value = _tensor(state, key, where)
     if tuple(value.shape) != shape:
         raise ValueError(f"{where}: {key} has shape {tuple(value.shape)}: must be {shape}")
-    dtypes = tuple(REMAINDER_DTYPES.values()) if key == REMAINDER else (part.dtype(source),)
-    is_float = dtypes[0].is_floating_point
-    if value.dtype not in (FLOATS if is_float else dtypes):
-        need = "float" if is_float else " or ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
+    dtype = part.dtype(source)
+    if value.dtype not in (FLOATS if dtype.is_floating_point else (dtype,)):
+        need = "float" if dtype.is_floating_point else str(dtype).removeprefix("torch.")
         raise ValueError(f"{where}: {key} has dtype {str(value.dtype).removeprefix('torch.')}: must be {need}")
     return value
 

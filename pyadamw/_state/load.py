@@ -18,6 +18,7 @@ from .damage import FLOATS
 from .foreign import translated
 from .marks import FORMAT, FORMAT_KEY, check_format, marked
 from .received import check_copies, check_has_number, check_structure, naming, shown_name
+from .remainders import as_bytes, stored_bits
 from .sharding import inner, is_sharded, unwrapped
 from .spec import describe, state_spec, stepped_view, wrapped_state
 
@@ -55,6 +56,8 @@ def aliased(state_dict: Any) -> Any:
 
     def copied(entry: Any) -> Any:
         values = {name: value.detach() if isinstance(value, torch.Tensor) else value for name, value in entry.items()}
+        if formats.REMAINDER in values:
+            values[formats.REMAINDER] = as_bytes(values[formats.REMAINDER])
         return marked(values)
 
     state = {key: copied(entry) if isinstance(entry, dict) else entry for key, entry in state_dict["state"].items()}
@@ -187,7 +190,8 @@ def _loaded(entry: Any, version: int, groups: Any, number: int, position: int, t
     if spec.amsgrad and not {"max_exp_avg_sq", formats.codes_of("max_exp_avg_sq")} & set(entry):
         raise ValueError(f"{what}: the state has no max_exp_avg_sq, although its group has amsgrad=True")
     if formats.REMAINDER in entry and not spec.remainder_bits:
-        raise ValueError(f"{what}: {_lost_weights(entry[formats.REMAINDER], local.dtype)}")
+        bits = stored_bits(entry[formats.REMAINDER], spec.shape) or 16
+        raise ValueError(f"{what}: {_lost_weights(bits + 16, local.dtype)}")
     step = torch.tensor(formats.step_count(entry["step"], what), dtype=torch.float32, device="cpu")
     state = formats.conform(entry, spec, what, received=True)
     memory = {_address(value) for value in entry.values()}
@@ -201,9 +205,8 @@ def _loaded(entry: Any, version: int, groups: Any, number: int, position: int, t
     return wrapped_state({"step": step, **own, **others}, param, local)
 
 
-def _lost_weights(remainder: Any, dtype: torch.dtype) -> str:
-    """The error about remainders that a parameter of this dtype, or its options, would lose."""
-    bits = 16 + (formats.stored_remainder_bits({formats.REMAINDER: remainder}) or 16)
+def _lost_weights(bits: int, dtype: torch.dtype) -> str:
+    """The error about master weights that a parameter of this dtype, or its options, would lose."""
     if dtype == torch.bfloat16:
         why, keep = "master_weight_bits=None here", f"pass master_weight_bits={bits} to this optimizer, or "
     else:
@@ -211,7 +214,7 @@ def _lost_weights(remainder: Any, dtype: torch.dtype) -> str:
     return (
         f"the state has {formats.REMAINDER}, which a bfloat16 parameter lacks of its master weight, but {why}, so that "
         f"it would be lost. To keep the weights, {keep}save pyadamw.fp32_state_dict(model, optimizer) where they are, "
-        f"and load that into a float32 model. To drop them on purpose, remove the key {formats.REMAINDER} from the state"
+        f"and load that into a float32 model. To drop them on purpose, remove {formats.REMAINDER} from the state"
     )
 
 

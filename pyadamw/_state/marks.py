@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .._checks import is_integer, shown
-from .formats import CODING, KEYS, REMAINDER, REMAINDER_MARK, codes_of, stored_remainder_bits
+from .formats import CODING, KEYS, codes_of
 
 FORMAT_KEY, FORMAT = "pyadamw_format", 3  # in each group of a state dict; a later format has a higher number
 
@@ -20,9 +20,6 @@ FORMAT_KEY, FORMAT = "pyadamw_format", 3  # in each group of a state dict; a lat
 # says which format the codes beside it have: a flat checkpoint does not have the groups' number. (Format 2 wrote 8.)
 MARK = FORMAT
 _FORMAT_OF_MARK = {8: 2, MARK: FORMAT}
-
-# torch.distributed.checkpoint also casts remainders of one width to those of the other, which are other numbers. So the
-# state dict says how many bits they have.
 
 
 def check_format(groups: Any) -> None:
@@ -44,13 +41,8 @@ _LATER = (
 
 
 def marked(state: Any) -> Any:
-    """The state with marks beside its codes and remainders, for a state dict."""
-    bits = stored_remainder_bits(state)
-    return {
-        **state,
-        **{moment: MARK for moment in CODING if codes_of(moment) in state},
-        **({REMAINDER_MARK: bits} if bits else {}),
-    }
+    """The state with marks beside its codes, for a state dict."""
+    return {**state, **{moment: MARK for moment in CODING if codes_of(moment) in state}}
 
 
 def _marks(state: Any) -> dict[str, int]:
@@ -68,7 +60,7 @@ def format_of(state: Any, number: int, where: str) -> int:
 
 
 def without_marks(state: Any, where: str) -> Any:
-    """The state without the marks of marked(). Refuses a state that contradicts a mark."""
+    """The state without the marks of marked(). Refuses a state that has only the mark of a moment."""
     if not isinstance(state, Mapping):
         return state
     marks = _marks(state)
@@ -80,14 +72,6 @@ def without_marks(state: Any, where: str) -> Any:
                 "checkpoint into an optimizer of the class and options (min_8bit_size, overrides) that saved it. Then "
                 "pass the state_dict() of that optimizer to load_state_dict() of this one, which converts"
             )
-    said, bits = state.get(REMAINDER_MARK), stored_remainder_bits(state)
-    if isinstance(said, int) and bits not in (0, said):  # 0: somebody has removed them
-        raise ValueError(
-            f"{where}: {REMAINDER} was saved with {said} bits an element, but has {bits} here. "
-            "torch.distributed.checkpoint casts to the dtype that the optimizer has: load the checkpoint into an "
-            f"optimizer with master_weight_bits={said + 16}. Then pass the state_dict() of that optimizer to "
-            "load_state_dict() of this one, which converts"
-        )
     # torch.distributed.checkpoint gives {} for keys that it did not find in a flat checkpoint.
     missing = [key for key in KEYS if isinstance(state.get(key), dict) and not state[key]]
-    return {key: value for key, value in state.items() if key not in (*marks, REMAINDER_MARK, *missing)}
+    return {key: value for key, value in state.items() if key not in (*marks, *missing)}

@@ -21,9 +21,10 @@ class Entry(NamedTuple):
 
     name: str  # "parameter 'layer.weight' (shape (10, 20))", or its number and group
     numel: int
-    bits: int  # of an element of exp_avg: 8 or 32
+    bits: int  # of an element of exp_avg: 8, 16 or 32
     why: str  # why it has 32 bits or is not paged although the options ask for it, or is whole in every process
     places: dict[str, int]  # bytes; "host", "file", "pinned", "managed" and "device" are pages, others torch devices
+    master_weight_bits: int | None = None  # 24 or 32: the state also has what the parameter lacks of these
 
     @property
     def bytes(self) -> int:
@@ -69,12 +70,13 @@ class MemoryReport:
         return sum(self.places.values())
 
     def __str__(self) -> str:
-        lines = [f"{'bits':>4} {'bytes':>15}  {'place':<24} parameter"]
+        lines = [f"{'bits':>4} {'master':>6} {'bytes':>15}  {'place':<24} parameter"]
         for entry in self.entries:
             place = ", ".join(entry.places) or "no state yet"
             why = f": {entry.why}" if entry.why else ""
-            lines.append(f"{entry.bits:>4} {entry.bytes:>15,}  {place:<24} {entry.name}{why}")
-        lines.append(f"{'':>4} {self.bytes:>15,}  " + ", ".join(f"{k} {v:,}" for k, v in self.places.items()))
+            master = entry.master_weight_bits or ""
+            lines.append(f"{entry.bits:>4} {master:>6} {entry.bytes:>15,}  {place:<24} {entry.name}{why}")
+        lines.append(f"{'':>4} {'':>6} {self.bytes:>15,}  " + ", ".join(f"{k} {v:,}" for k, v in self.places.items()))
         for manager, stats in self.managers:
             lines.append(repr(manager))
             lines += [f"  {name:<20} {value:>17,}" for name, value in stats.items()]
@@ -102,4 +104,5 @@ def _entry(name: str, param: torch.Tensor, group: dict[str, Any], state: dict[st
             local = inner(value)
             place = home(local)[1] or str(local.device)
             places[place] = places.get(place, 0) + local.numel() * local.element_size()
-    return Entry(name, param.numel(), kind(spec.format).bits, "; ".join(reasons), places)
+    master = spec.remainder_bits + 16 if spec.remainder_bits else None
+    return Entry(name, param.numel(), kind(spec.format).bits, "; ".join(reasons), places, master)

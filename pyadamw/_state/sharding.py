@@ -170,7 +170,7 @@ def unwrapped(entry: Any, param: Any, whole: Any) -> Any:
 def _unwrapped(value: Any, param: Any, whole: bool) -> Any:
     if not isinstance(value, torch.Tensor) or value.dim() == 0:
         return value
-    shared = value.shape in (param.shape, torch.Size(absmax_shape(param.shape)))
+    shared = value.shape[: param.dim()] == param.shape or value.shape == torch.Size(absmax_shape(param.shape))
     return stepped_part(value, param, whole or not (is_sharded(value) or shared))
 
 

@@ -49,10 +49,13 @@ def _check_param(local: Any, tensor: torch.Tensor, what: str) -> None:
 
 def _check_not_fsdp1(param: torch.Tensor, options: Any, what: str) -> None:
     # By the options alone: all processes refuse, also those that have only a small part of the parameter.
-    if options["optim_bits"] == 8 and belongs_to_fsdp1(param):
+    has_masters = options["master_weight_bits"] is not None and param.dtype == torch.bfloat16
+    if (options["optim_bits"] == 8 or has_masters) and belongs_to_fsdp1(param):
+        what_not = "8-bit state" if options["optim_bits"] == 8 else "master weights"
+        instead = "AdamW32bit or optim_bits=32" if options["optim_bits"] == 8 else "master_weight_bits=None"
         raise ValueError(
-            f"{what} belongs to FullyShardedDataParallel (FSDP1), which cannot save 8-bit state: shard the model with "
-            "fully_shard (FSDP2), or use AdamW32bit or optim_bits=32"
+            f"{what} belongs to FullyShardedDataParallel (FSDP1), which cannot save {what_not}: shard the model with "
+            f"fully_shard (FSDP2), or use {instead}"
         )
 
 

@@ -65,24 +65,66 @@ static void check_step(adamw_state_format format, adamw_pager *pager, void *exp_
 static void check_defaults(void) {
   const adamw_step_options step = ADAMW_STEP_OPTIONS_INIT;
   const adamw_quantize_options quantize = ADAMW_QUANTIZE_OPTIONS_INIT;
+  const adamw_split_options split = ADAMW_SPLIT_OPTIONS_INIT;
   const adamw_pager_options pager = ADAMW_PAGER_OPTIONS_INIT;
   adamw_step_options a;
   adamw_quantize_options b;
   adamw_pager_options c;
+  adamw_split_options d;
   EXPECT(adamw_step_options_init(&a, sizeof a) == ADAMW_OK && memcmp(&a, &step, sizeof a) == 0);
   EXPECT(adamw_quantize_options_init(&b, sizeof b) == ADAMW_OK && memcmp(&b, &quantize, sizeof b) == 0);
   EXPECT(adamw_pager_options_init(&c, sizeof c) == ADAMW_OK && memcmp(&c, &pager, sizeof c) == 0);
+  EXPECT(adamw_split_options_init(&d, sizeof d) == ADAMW_OK && memcmp(&d, &split, sizeof d) == 0);
 }
 
 static void check_layout_and_step(void) {
   adamw_state_layout layout;
   static float exp_avg[count], exp_avg_sq[count];
   static uint8_t exp_avg8[count], exp_avg_sq8[count];
-  EXPECT(adamw_get_state_layout(ADAMW_STATE_BLOCK8, count, columns, 0, &layout) == ADAMW_OK);
+  EXPECT(adamw_get_state_layout(ADAMW_STATE_BLOCK8, count, columns, 0, 0, &layout) == ADAMW_OK);
   EXPECT(layout.moment_bytes == count && layout.absmax_count == blocks && layout.blocks_per_row == 2);
   EXPECT(layout.floor_count == blocks && layout.total_bytes == 2 * count + 3 * blocks * 4);
   check_step(ADAMW_STATE_FLOAT32, NULL, exp_avg, exp_avg_sq);
   check_step(ADAMW_STATE_BLOCK8, NULL, exp_avg8, exp_avg_sq8);
+  memset(exp_avg, 0, sizeof exp_avg);
+  memset(exp_avg_sq, 0, sizeof exp_avg_sq);
+  check_step(ADAMW_STATE_BFLOAT16, NULL, exp_avg, exp_avg_sq);
+}
+
+/* The same step on master weights, in two parts each. 1 - 2^-10 is no bfloat16, and has 24 bits. */
+static void check_master_weights(int32_t remainder_bits) {
+  static float weights[count], grad[count], exp_avg[count], exp_avg_sq[count];
+  static uint16_t param[count];
+  static int16_t remainder[count];
+  adamw_step_options options = ADAMW_STEP_OPTIONS_INIT;
+  adamw_split_options split = ADAMW_SPLIT_OPTIONS_INIT;
+  adamw_state_layout layout;
+  adamw_tensor row = {0};
+  int i;
+  EXPECT(adamw_get_state_layout(ADAMW_STATE_FLOAT32, count, columns, 0, remainder_bits, &layout) == ADAMW_OK);
+  EXPECT(layout.remainder_bytes == count * remainder_bits / 8);
+  for (i = 0; i < count; ++i) {
+    weights[i] = 1.0f - 0.0009765625f;
+    grad[i] = i % 2 ? 1.0f : -1.0f;
+    exp_avg[i] = exp_avg_sq[i] = 0.0f;
+  }
+  split.remainder_bits = options.remainder_bits = remainder_bits;
+  split.numel = row.numel = count;
+  EXPECT(adamw_split_weights(&split, weights, param, remainder) == ADAMW_OK && param[0] == 0x3F80);
+  row.param = param;
+  row.grad = grad;
+  row.exp_avg = exp_avg;
+  row.exp_avg_sq = exp_avg_sq;
+  row.param_remainder = remainder;
+  row.row_length = columns;
+  row.step = 1;
+  options.lr = 0.125;
+  options.weight_decay = 0.0;
+  options.param_dtype = ADAMW_BFLOAT16;
+  EXPECT(adamw_step(&options, &row, sizeof row, 1) == ADAMW_OK);
+  EXPECT(adamw_join_weights(&split, param, remainder, weights) == ADAMW_OK);
+  for (i = 0; i < count; ++i)
+    EXPECT(fabs(weights[i] - ((i % 2 ? 0.875 : 1.125) - 0.0009765625)) < (remainder_bits == 16 ? 1e-6 : 4e-5));
 }
 
 static void check_quantization(void) {
@@ -134,6 +176,8 @@ int main(void) {
   check_versions_and_texts();
   check_defaults();
   check_layout_and_step();
+  check_master_weights(16);
+  check_master_weights(8);
   check_quantization();
   check_pager(ADAMW_PLACE_HOST);
   check_pager(ADAMW_PLACE_FILE);

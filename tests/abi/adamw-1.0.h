@@ -3,7 +3,7 @@
  * adamw.h - the public C interface of libadamw.
  *
  * libadamw performs the AdamW step (Loshchilov & Hutter, "Decoupled Weight Decay Regularization", ICLR 2019)
- * in place on the caller's memory, with 32-bit or 8-bit optimizer state. The library owns no tensors. The caller
+ * in place on the caller's memory, with 32-bit, 16-bit or 8-bit optimizer state. The library owns no tensors. The caller
  *   1. allocates parameters, gradients and state (adamw_get_state_layout() computes the size of the state),
  *   2. fills a table with one adamw_tensor per tensor,
  *   3. calls adamw_step() once per step, for any number of tensors.
@@ -27,10 +27,10 @@
  * Promises (numerics)
  *   - All arithmetic is IEEE single precision. The library computes the scalar coefficients above in double precision
  *     and rounds them once to float. It rounds p once to the parameter's type: to nearest even, or stochastically
- *     (ADAMW_STEP_STOCHASTIC_ROUNDING).
+ *     (ADAMW_STEP_STOCHASTIC_ROUNDING). With master weights (adamw_step_options.remainder_bits) p is the master weight.
  *   - The bits of the result do not depend on the instruction set, the number of threads, the order of the tensors, or
  *     how the caller spreads tensors over calls. The sign and payload of a NaN are not promised.
- *   - adamw_state_format describes 8-bit state.
+ *   - adamw_state_format describes 16-bit and 8-bit state.
  *
  * Promises (calls)
  *   - Every function returns adamw_status unless its description says otherwise. No function exits, aborts, prints or throws.
@@ -158,6 +158,10 @@ typedef enum adamw_dtype {
  *
  * ADAMW_STATE_FLOAT32: each moment is one float per element.
  *
+ * ADAMW_STATE_BFLOAT16: each moment is one bfloat16 per element. The step uses the moments before they are rounded. exp_avg and
+ * max_exp_avg_sq are rounded to nearest even. exp_avg_sq is rounded stochastically: up with a probability equal to the distance
+ * from the number below, so that the stored number is right on average. (Rounding it to nearest stalls at beta2 = 0.999.)
+ *
  * ADAMW_STATE_BLOCK8: each moment is one code byte per element and one float scale ("absmax") per block of 256 elements.
  * exp_avg_sq and max_exp_avg_sq also have one float "floor" per block. The codes are root codes:
  *
@@ -230,7 +234,7 @@ typedef enum adamw_dtype {
  *   overflow (|g| above about 1e19). The parameter of a skipped element does not change at all. Its moments stay the same,
  *   but are rounded again with the rest of the block. The step treats the other elements of the block as usual, and adds the
  *   number of skipped elements to adamw_step_options.skipped.
- *   (With ADAMW_STATE_FLOAT32, non-finite gradients propagate, as they do in torch.optim.AdamW.)
+ *   (With ADAMW_STATE_FLOAT32 and ADAMW_STATE_BFLOAT16, non-finite gradients propagate, as they do in torch.optim.AdamW.)
  *
  * ADAMW_STATE_TENSOR8: like BLOCK8, but with one scale and floor for the whole tensor (bitsandbytes' block_wise=False). It is
  * less exact and needs two passes.
@@ -238,7 +242,8 @@ typedef enum adamw_dtype {
 typedef enum adamw_state_format {
   ADAMW_STATE_FLOAT32 = 0,
   ADAMW_STATE_BLOCK8 = 1,
-  ADAMW_STATE_TENSOR8 = 2
+  ADAMW_STATE_TENSOR8 = 2,
+  ADAMW_STATE_BFLOAT16 = 3
 } adamw_state_format;
 
 /* Elements in a block of ADAMW_STATE_BLOCK8. */
@@ -254,19 +259,21 @@ typedef enum adamw_state_format {
 
 typedef struct adamw_state_layout {
   int64_t moment_bytes;   /* bytes of exp_avg; exp_avg_sq and max_exp_avg_sq need the same number each */
-  int64_t absmax_count;   /* floats of exp_avg_absmax, and of each other *_absmax; 0 for ADAMW_STATE_FLOAT32 */
-  int64_t floor_count;    /* floats of exp_avg_sq_floor, and of max_exp_avg_sq_floor; 0 for ADAMW_STATE_FLOAT32 */
+  int64_t absmax_count;   /* floats of exp_avg_absmax, and of each other *_absmax; 0 if the format is not an 8-bit one */
+  int64_t floor_count;    /* floats of exp_avg_sq_floor, and of max_exp_avg_sq_floor; 0 if the format is not an 8-bit one */
   int64_t blocks_per_row; /* blocks in each row, if blocks follow rows; 0 if the blocks are flat */
-  int64_t total_bytes;    /* of the whole state: two moments (three if amsgrad != 0), their scales and floors */
+  int64_t remainder_bytes; /* bytes of param_remainder: numel * remainder_bits / 8 */
+  int64_t total_bytes;    /* of the whole state: two moments (three if amsgrad != 0), their scales and floors, and
+                             param_remainder */
 } adamw_state_layout;
 
 /* Computes how much state a tensor of `numel` elements in rows of `row_length` (see adamw_tensor) needs. Writes *layout.
  * Allowed: numel in 0 ... 2^58, and row_length in 1 ... numel, which must divide numel (if numel is 0, any row_length is
- * allowed).
+ * allowed). remainder_bits is 0, 8 or 16, as in adamw_step_options.
  * Errors:
- *   INVALID_ARGUMENT  the format is unknown; numel or row_length breaks the rules above; layout is NULL */
+ *   INVALID_ARGUMENT  the format is unknown; numel, row_length or remainder_bits breaks the rules above; layout is NULL */
 ADAMW_API adamw_status adamw_get_state_layout(adamw_state_format format, int64_t numel, int64_t row_length, int32_t amsgrad,
-                                              adamw_state_layout *layout);
+                                              int32_t remainder_bits, adamw_state_layout *layout);
 
 /* ---- the step ----------------------------------------------------------------------------------------------- */
 
@@ -276,7 +283,7 @@ ADAMW_API adamw_status adamw_get_state_layout(adamw_state_format format, int64_t
 typedef struct adamw_tensor {
   void *param;                 /* numel elements of options.param_dtype, in and out */
   const void *grad;            /* numel elements of options.grad_dtype, read only */
-  void *exp_avg;               /* state: float or uint8_t codes, see adamw_state_format */
+  void *exp_avg;               /* state: float, bfloat16 or uint8_t codes, see adamw_state_format */
   void *exp_avg_sq;            /* likewise */
   void *max_exp_avg_sq;        /* state, with ADAMW_STEP_AMSGRAD only */
   float *exp_avg_absmax;       /* state, 8-bit formats only: adamw_state_layout.absmax_count scales */
@@ -284,6 +291,8 @@ typedef struct adamw_tensor {
   float *max_exp_avg_sq_absmax; /* likewise, with ADAMW_STEP_AMSGRAD only */
   float *exp_avg_sq_floor;     /* state, 8-bit formats only: adamw_state_layout.floor_count floors */
   float *max_exp_avg_sq_floor; /* likewise, with ADAMW_STEP_AMSGRAD only */
+  void *param_remainder;       /* state, with options.remainder_bits > 0 only: numel elements of int16_t (16) or int8_t (8), see
+                                  adamw_step_options.remainder_bits. Zeros are a valid fresh state */
   float *gnorm_history;        /* state, with percentile_clipping < 100 only: ADAMW_GNORM_HISTORY squared norms */
   int64_t numel;               /* number of elements, in 0 ... 2^58 */
   int64_t row_length;          /* elements in one row of dimension 0 (numel / size(0)); numel for 1-D tensors. It divides numel,
@@ -310,7 +319,8 @@ typedef struct adamw_tensor {
 typedef enum adamw_step_flags {
   ADAMW_STEP_AMSGRAD = 1,             /* v^ = the maximum of v so far (Reddi et al., ICLR 2018) */
   ADAMW_STEP_MAXIMIZE = 2,            /* g = -g */
-  ADAMW_STEP_STOCHASTIC_ROUNDING = 4, /* round 16-bit parameters stochastically instead of to nearest (no effect on float32) */
+  ADAMW_STEP_STOCHASTIC_ROUNDING = 4, /* round 16-bit parameters stochastically instead of to nearest (no effect on float32
+                                         parameters and on those with master weights) */
   ADAMW_STEP_SKIP_ZEROS = 8           /* do not change elements whose gradient is exactly 0: neither parameter nor moments */
 } adamw_step_flags;
 
@@ -340,7 +350,9 @@ typedef struct adamw_step_options {
   int32_t device;              /* -1: CPU. >= 0: the CUDA device with this number (needs a CUDA build of the library) */
   int32_t num_threads;         /* CPU threads for this call: the maximum, in 0 ... INT32_MAX. adamw_set_num_threads() says what
                                   0 means and how many threads a call uses */
-  int32_t reserved;            /* 0 */
+  int32_t remainder_bits;      /* 0: off. 8 or 16: the step works on master weights of 24 or 32 bits. Each is a parameter, which
+                                  must be ADAMW_BFLOAT16, and so many bits more in adamw_tensor.param_remainder.
+                                  adamw_split_weights() defines them */
   uint64_t seed;               /* of the stochastic rounding */
   const float *grad_scale;     /* NULL, or one float in (0, infinity): the step multiplies gradients by its reciprocal
                                   (GradScaler). On a device: device memory */
@@ -375,7 +387,7 @@ ADAMW_API adamw_status adamw_step_options_init(adamw_step_options *options, size
 /* Performs one AdamW step of `count` tensors, in place.
  *
  * `tensors` is a table: an array of adamw_tensor whose entries lie `tensor_size` bytes apart. tensor_size is the caller's
- * sizeof(adamw_tensor). Allowed: tensor_size in 120 ... 4096, which includes all fields up to `global_offset`, and
+ * sizeof(adamw_tensor). Allowed: tensor_size in 128 ... 4096, which includes all fields up to `global_offset`, and
  * count in 0 ... 2^54. A call with count = 0 does nothing. The library only reads the table, and does not use it after the
  * call. It checks every field of every tensor before it writes anything.
  *
@@ -475,6 +487,76 @@ ADAMW_API adamw_status adamw_quantize(const adamw_quantize_options *options, con
  *   DEVICE            the CUDA call that failed, by name */
 ADAMW_API adamw_status adamw_dequantize(const adamw_quantize_options *options, const uint8_t *codes, const float *absmax,
                                         const float *floor, float *target);
+
+/* ---- master weights ----------------------------------------------------------------------------------------- */
+
+/* A master weight is a float32 number w that is kept in two parts: a bfloat16 parameter p, which the model uses, and a
+ * remainder, which p lacks of w. With adamw_step_options.remainder_bits, adamw_step() joins the two, steps w as it would step a
+ * float32 parameter, and splits the result.
+ *
+ *     16 bits   p is w rounded to the nearest bfloat16, half a unit away from zero. remainder, an int16_t, is
+ *               bits(w) - (bits(p) << 16). So nothing of w is lost: the run is that of a float32 parameter, bit for bit.
+ *      8 bits   w is first rounded to its upper 24 bits, stochastically: up with a probability equal to the distance from the
+ *               number below, so that w is right on average. p is this number rounded to the nearest bfloat16, half a unit away
+ *               from zero. remainder, an int8_t, is (bits(w) - (bits(p) << 16)) >> 8. The random bits are a hash of (seed,
+ *               step, global element index).
+ *
+ *     w = number with the bits ((bits(p) << 16) + remainder)  or, with 8 bits,  ((bits(p) << 16) + remainder * 256);
+ *         p, if that is a NaN
+ *
+ * bits() is the bit pattern as an unsigned integer, of 32 bits for w and of 16 bits for p; sums are modulo 2^32. If w is a NaN,
+ * p is the NaN with the bits 0x7FC0 and remainder is 0. If |w| is 0x1.FFp+127 or more, p is infinite although w need not be.
+ *
+ * A program may set p at any time. What w lacks of p then is at most half a unit in the last place of p, so any p and any
+ * remainder are a valid state. */
+
+/* Start from ADAMW_SPLIT_OPTIONS_INIT and set numel. */
+typedef struct adamw_split_options {
+  size_t size;            /* the caller's sizeof(adamw_split_options), in 56 ... 4096: it includes all fields up to `seed` */
+  int32_t remainder_bits; /* 8 or 16 */
+  int32_t rounding;       /* adamw_rounding, with which adamw_split_weights() rounds to 24 bits: to nearest, half a unit away from
+                             zero; or stochastically, as a step with the same key. No effect with 16 bits */
+  int32_t device;         /* as in adamw_step_options */
+  int32_t num_threads;    /* as in adamw_step_options, in 0 ... INT32_MAX */
+  int64_t numel;          /* in 0 ... 2^58 */
+  int64_t step;           /* with seed and global_offset, the key of stochastic rounding; in 0 ... INT64_MAX */
+  int64_t global_offset;  /* as in adamw_tensor, in 0 ... 2^62 - numel; runs are not supported here */
+  uint64_t seed;          /* as in adamw_step_options */
+  void *stream;           /* as in adamw_step_options */
+} adamw_split_options;
+
+#define ADAMW_SPLIT_OPTIONS_INIT \
+  { sizeof(adamw_split_options), 16, ADAMW_ROUND_NEAREST, -1, 0, 0, 0, 0, 0u, NULL }
+
+/* The same as a function, for bindings that cannot use macros. size is the caller's sizeof(adamw_split_options). Allowed: size
+ * in 56 ... 4096. Writes `size` bytes: the fields that this library knows, as far as they fit, then zeros. Sets options->size
+ * to `size`.
+ * Errors:
+ *   INVALID_ARGUMENT  options is NULL
+ *   VERSION           this library does not know the size; it has written nothing */
+ADAMW_API adamw_status adamw_split_options_init(adamw_split_options *options, size_t size);
+
+/* Splits numel master weights: computes param[i] and remainder[i] (int16_t or int8_t) from weights[i].
+ * Errors:
+ *   INVALID_ARGUMENT  a value breaks the rules of adamw_split_options; a buffer is NULL (unless numel is 0), is misaligned, or
+ *                     overlaps a buffer that is written
+ *   VERSION           this library does not know options.size, or bytes that it does not know are not 0
+ *   UNSUPPORTED       this build, driver or machine does not have the device; the kernel (ADAMW_CPU) cannot run here
+ *   OUT_OF_MEMORY     memory of the host or the device; nothing has been written
+ *   DEVICE            the CUDA call that failed, by name */
+ADAMW_API adamw_status adamw_split_weights(const adamw_split_options *options, const float *weights, uint16_t *param,
+                                           void *remainder);
+
+/* Joins numel parameters and remainders to master weights: computes weights[i]. Every param[i] and remainder[i] is valid.
+ * Errors:
+ *   INVALID_ARGUMENT  a value breaks the rules of adamw_split_options; a buffer is NULL (unless numel is 0), is misaligned, or
+ *                     overlaps a buffer that is written
+ *   VERSION           this library does not know options.size, or bytes that it does not know are not 0
+ *   UNSUPPORTED       this build, driver or machine does not have the device; the kernel (ADAMW_CPU) cannot run here
+ *   OUT_OF_MEMORY     memory of the host or the device; nothing has been written
+ *   DEVICE            the CUDA call that failed, by name */
+ADAMW_API adamw_status adamw_join_weights(const adamw_split_options *options, const uint16_t *param, const void *remainder,
+                                          float *weights);
 
 /* ---- pages -------------------------------------------------------------------------------------------------- */
 
@@ -656,13 +738,14 @@ ADAMW_API adamw_status adamw_pager_stats(adamw_pager *pager, adamw_pager_statist
 #define ADAMW_ASSERT_(condition, name) typedef char name[(condition) ? 1 : -1]
 #endif
 ADAMW_ASSERT_(sizeof(adamw_status) == 4 && sizeof(adamw_dtype) == 4, adamw_assert_enum_size);
-ADAMW_ASSERT_(sizeof(adamw_state_layout) == 40, adamw_assert_state_layout_size);
-ADAMW_ASSERT_(sizeof(adamw_tensor) == 144 && offsetof(adamw_tensor, numel) == 88, adamw_assert_tensor_size);
-ADAMW_ASSERT_(offsetof(adamw_tensor, step_tensor) == 136, adamw_assert_tensor_tail);
+ADAMW_ASSERT_(sizeof(adamw_state_layout) == 48, adamw_assert_state_layout_size);
+ADAMW_ASSERT_(sizeof(adamw_tensor) == 152 && offsetof(adamw_tensor, numel) == 96, adamw_assert_tensor_size);
+ADAMW_ASSERT_(offsetof(adamw_tensor, step_tensor) == 144, adamw_assert_tensor_tail);
 ADAMW_ASSERT_(sizeof(adamw_step_options) == 152 && offsetof(adamw_step_options, param_dtype) == 56, adamw_assert_step_size);
 ADAMW_ASSERT_(offsetof(adamw_step_options, seed) == 88 && offsetof(adamw_step_options, lr_tensor) == 128, adamw_assert_step_tail);
 ADAMW_ASSERT_(sizeof(adamw_quantize_options) == 80 && offsetof(adamw_quantize_options, numel) == 32, adamw_assert_quantize_size);
 ADAMW_ASSERT_(offsetof(adamw_step_options, pager) == 136, adamw_assert_step_pager);
+ADAMW_ASSERT_(sizeof(adamw_split_options) == 64 && offsetof(adamw_split_options, numel) == 24, adamw_assert_split_size);
 ADAMW_ASSERT_(sizeof(adamw_pager_options) == 48 && offsetof(adamw_pager_options, resident_bytes) == 16, adamw_assert_pager_size);
 ADAMW_ASSERT_(sizeof(adamw_pager_statistics) == 96 && offsetof(adamw_pager_statistics, bytes_in) == 64, adamw_assert_statistics);
 #undef ADAMW_ASSERT_

@@ -89,7 +89,7 @@ std::string describe_options(const adamw_step_options &o) {
   WHOLE(percentile_clipping);
   WHOLE(device);
   WHOLE(num_threads);
-  WHOLE(reserved);
+  WHOLE(remainder_bits);
   WHOLE(seed);
   POINTER(grad_scale);
   POINTER(found_inf);
@@ -106,11 +106,12 @@ std::string describe_options(const adamw_step_options &o) {
 
 std::string describe_row(const adamw_tensor &t, std::int64_t number) {
   std::string text;
-  append(text, "\n  row %lld: param %p grad %p exp_avg %p %p %p scales %p %p %p floors %p %p history %p",
+  append(text, "\n  row %lld: param %p grad %p exp_avg %p %p %p scales %p %p %p floors %p %p remainder %p history %p",
          static_cast<long long>(number), t.param, t.grad, t.exp_avg, t.exp_avg_sq, t.max_exp_avg_sq,
          static_cast<const void *>(t.exp_avg_absmax), static_cast<const void *>(t.exp_avg_sq_absmax),
          static_cast<const void *>(t.max_exp_avg_sq_absmax), static_cast<const void *>(t.exp_avg_sq_floor),
-         static_cast<const void *>(t.max_exp_avg_sq_floor), static_cast<const void *>(t.gnorm_history));
+         static_cast<const void *>(t.max_exp_avg_sq_floor), t.param_remainder,
+         static_cast<const void *>(t.gnorm_history));
   append(text, " numel %lld row_length %lld step %lld global_offset %lld runs %lld %lld step_tensor %p",
          static_cast<long long>(t.numel), static_cast<long long>(t.row_length), static_cast<long long>(t.step),
          static_cast<long long>(t.global_offset), static_cast<long long>(t.run_length),

@@ -88,17 +88,20 @@ void fuzz_init(const char *name, adamw_status (*init)(Options *, std::size_t), O
 void fuzz_inits(Choices &choices, Memory &memory) {
   const adamw_step_options step = ADAMW_STEP_OPTIONS_INIT;
   const adamw_quantize_options quantize = ADAMW_QUANTIZE_OPTIONS_INIT;
+  const adamw_split_options split = ADAMW_SPLIT_OPTIONS_INIT;
   const adamw_pager_options pager = ADAMW_PAGER_OPTIONS_INIT;
   const adamw_describe_options describe = ADAMW_DESCRIBE_OPTIONS_INIT;
   fuzz_init("adamw_step_options_init", adamw_step_options_init, step, true, 128, choices, memory);
   fuzz_init("adamw_quantize_options_init", adamw_quantize_options_init, quantize, true, 72, choices, memory);
+  fuzz_init("adamw_split_options_init", adamw_split_options_init, split, true, 56, choices, memory);
   fuzz_init("adamw_pager_options_init", adamw_pager_options_init, pager, true, 32, choices, memory);
   fuzz_init("adamw_describe_options_init", adamw_describe_options_init, describe, false, sizeof describe, choices,
             memory);
 }
 
 void fuzz_layout(Choices &choices, Memory &memory) {
-  const std::int32_t format = enum_value(choices, 3), amsgrad = choices.of({0, 1, -1, INT32_MIN});
+  const std::int32_t format = enum_value(choices, 4), amsgrad = choices.of({0, 1, -1, INT32_MIN}),
+                     bits = choices.one_in(8) ? enum_value(choices, 40) : choices.of({0, 8, 16});
   std::int64_t rows = choices.below(9), row_length = choices.below(2000), numel = rows * row_length;
   if (choices.below(4) == 3) {
     numel = choices.hostile_integer();
@@ -107,22 +110,23 @@ void fuzz_layout(Choices &choices, Memory &memory) {
   auto *layout = reinterpret_cast<adamw_state_layout *>(memory.take(sizeof(adamw_state_layout), true).at);
   if (choices.one_in(16)) layout = nullptr;
   memory.remember();
-  const Statuses errors = layout_errors(format, numel, row_length, layout);
+  const Statuses errors = layout_errors(format, numel, row_length, bits, layout);
   const Telling telling([=] {
     return "adamw_get_state_layout(" + std::to_string(format) + ", " + std::to_string(numel) + ", " +
-           std::to_string(row_length) + ", " + std::to_string(amsgrad) + ")";
+           std::to_string(row_length) + ", " + std::to_string(amsgrad) + ", " + std::to_string(bits) + ")";
   });
   const adamw_status status =
-      adamw_get_state_layout(raw_enum<adamw_state_format>(format), numel, row_length, amsgrad, 0, layout);
+      adamw_get_state_layout(raw_enum<adamw_state_format>(format), numel, row_length, amsgrad, bits, layout);
   judge("adamw_get_state_layout", status, errors, &memory);
   if (status != ADAMW_OK) return;
-  const Layout l = layout_of(format, numel, row_length, amsgrad != 0);
+  const Layout l = layout_of(format, numel, row_length, amsgrad != 0, bits);
   if (layout->moment_bytes != l.moment_bytes || layout->absmax_count != l.scales || layout->floor_count != l.scales ||
-      layout->blocks_per_row != l.blocks_per_row || layout->total_bytes != l.total_bytes)
-    finding("%lld bytes, %lld scales, %lld floors, %lld blocks a row, %lld bytes",
+      layout->blocks_per_row != l.blocks_per_row || layout->remainder_bytes != l.remainder_bytes ||
+      layout->total_bytes != l.total_bytes)
+    finding("%lld bytes, %lld scales, %lld floors, %lld blocks a row, %lld of remainders, %lld bytes",
             static_cast<long long>(layout->moment_bytes), static_cast<long long>(layout->absmax_count),
             static_cast<long long>(layout->floor_count), static_cast<long long>(layout->blocks_per_row),
-            static_cast<long long>(layout->total_bytes));
+            static_cast<long long>(layout->remainder_bytes), static_cast<long long>(layout->total_bytes));
 }
 
 void fuzz_process(Choices &choices) {

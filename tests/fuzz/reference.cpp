@@ -7,7 +7,7 @@
 #include <cmath>
 #include <vector>
 
-#include "../cpp/inputs.h"
+#include "../cpp/weights.h"
 #include "finding.h"
 #include "kept.h"
 
@@ -18,9 +18,9 @@ constexpr double u = 0x1p-24, largest = 3.4028234663852886e38;
 // A number whose square and products stay ordinary. exp_avg is not squared.
 bool everyday(double x, double least = 0x1p-40) { return x == 0 || (std::fabs(x) > least && std::fabs(x) < 0x1p50); }
 
-// Half a unit in the last place of a dtype at x.
-double half_ulp(double x, std::int32_t dtype) {
-  const int bits = dtype == ADAMW_FLOAT32 ? 24 : dtype == ADAMW_BFLOAT16 ? 8 : 11;
+// Half a unit in the last place of a dtype at x. A bfloat16 may have some bits more.
+double half_ulp(double x, std::int32_t dtype, int more = 0) {
+  const int bits = dtype == ADAMW_FLOAT32 ? 24 : dtype == ADAMW_BFLOAT16 ? 8 + more : 11;
   int e;
   std::frexp(x, &e);
   return std::ldexp(0.5, std::max(e - 1, dtype == ADAMW_FLOAT16 ? -14 : -126) - bits + 1);
@@ -37,7 +37,7 @@ struct Row {
   const adamw_tensor &t;
   std::int64_t number;
   const RowBytes &before, &after;
-  bool eight, amsgrad, skip_zeros;
+  bool eight, sixteen, amsgrad, skip_zeros;
   double lr, scale, bc1, bc2, norms = 0;  // norms: relative error of the norms that the step contains
   std::int64_t row_length, per_row;       // of blocks: row_length and blocks in it, or numel and 0
   double length_error = 0;                // relative, of the update's norm, for max_unorm
@@ -48,7 +48,7 @@ struct Row {
     return i / row_length * per_row + i % row_length / ADAMW_BLOCK_SIZE;
   }
   double moment(const RowBytes &bytes, int k, std::int64_t i) const {
-    if (!eight) return element(bytes.moments[k], ADAMW_FLOAT32, i);
+    if (!eight) return element(bytes.moments[k], sixteen ? ADAMW_BFLOAT16 : ADAMW_FLOAT32, i);
     const std::int64_t block = block_of(i);
     const float floor = k == 0 ? 0.0f : bytes.floors[k][block];
     const float value = decoded(k == 0, static_cast<const std::uint8_t *>(bytes.moments[k])[i], 1.0f, floor);
@@ -57,6 +57,15 @@ struct Row {
 };
 
 thread_local std::vector<Element> elements;
+
+// A parameter, or the master weight that it makes with its remainder.
+double weight(const RowBytes &bytes, const adamw_step_options &o, std::int64_t i) {
+  if (o.remainder_bits == 0) return element(bytes.param, o.param_dtype, i);
+  const int rest = o.remainder_bits == 8 ? static_cast<const std::int8_t *>(bytes.remainder)[i]
+                                         : static_cast<const std::int16_t *>(bytes.remainder)[i];
+  const std::uint16_t param = static_cast<const std::uint16_t *>(bytes.param)[i];
+  return double{float_from_bits(joined_by_definition(o.remainder_bits, param, rest))};
+}
 
 bool record_norm(const Row &r, double squares, double &clip) {
   std::vector<double> history(r.before.history, r.before.history + ADAMW_GNORM_HISTORY);
@@ -121,14 +130,16 @@ double direction_error(const Row &r, const Element &e) {
 
 void compare_param(const Row &r, const Element &e, std::int64_t i, double lr) {
   const adamw_step_options &o = r.o;
-  const double is = element(r.after.param, o.param_dtype, i);
+  const double is = weight(r.after, o, i);
   if (is != is && e.p != e.p) return;  // another NaN, perhaps
-  const bool stochastic = (o.flags & ADAMW_STEP_STOCHASTIC_ROUNDING) != 0 && o.param_dtype != ADAMW_FLOAT32;
+  const bool flagged = (o.flags & ADAMW_STEP_STOCHASTIC_ROUNDING) != 0 && o.param_dtype != ADAMW_FLOAT32,
+             stochastic = o.remainder_bits == 8 || (flagged && o.remainder_bits == 0);
   if (e.skipped) {
     const std::size_t size = size_of(static_cast<adamw_dtype>(o.param_dtype));
     const auto at = static_cast<std::size_t>(i) * size;
     if (std::memcmp(static_cast<const char *>(r.before.param) + at, static_cast<const char *>(r.after.param) + at,
-                    size))
+                    size) ||
+        is != e.p)
       finding("row %lld, element %lld: gradient %g is skipped, but the parameter changed from %.9g to %.9g",
               static_cast<long long>(r.number), static_cast<long long>(i), e.g, e.p, is);
     return;
@@ -137,7 +148,8 @@ void compare_param(const Row &r, const Element &e, std::int64_t i, double lr) {
   if (std::fabs(p) > 6e4 && (o.param_dtype == ADAMW_FLOAT16 || std::fabs(p) > 1e30)) return;
   const double error = 4 * u * (std::fabs(e.p) + std::fabs(e.p * decay)) +
                        lr * (direction_error(r, e) + std::fabs(e.direction) * r.length_error) + 0x1p-140;
-  const double tolerance = error + half_ulp(std::fabs(p) + error, o.param_dtype) * (stochastic ? 2 : 1) * (1 + 1e-6);
+  const double tolerance =
+      error + half_ulp(std::fabs(p) + error, o.param_dtype, o.remainder_bits) * (stochastic ? 2 : 1) * (1 + 1e-6);
   if (!(std::fabs(is - p) <= tolerance))
     finding("row %lld, element %lld: parameter %.9g of %.9g, gradient %g, moments %g %g: must be %.9g +- %.2g",
             static_cast<long long>(r.number), static_cast<long long>(i), is, e.p, e.g, e.m, e.v, p, tolerance);
@@ -151,11 +163,15 @@ void compare_moments(const Row &r, const Element &e, std::int64_t i) {
     finding("row %lld, element %lld: %s is %.9g, must be %.9g; was %g %g, gradient %g",
             static_cast<long long>(r.number), static_cast<long long>(i), what, is, must, e.m, e.v, e.g);
   };
-  if (!(std::fabs(m - e.new_m) <= m_error)) wrong("exp_avg", m, e.new_m);
-  if (!(std::fabs(v - e.new_v) <= v_error)) wrong("exp_avg_sq", v, e.new_v);
+  // 16 bits: exp_avg_sq becomes one of its two neighbours, the others the nearer one.
+  const auto rounds = [&](double number) {
+    return r.sixteen && !e.skipped ? half_ulp(number, ADAMW_BFLOAT16) * (1 + 1e-6) : 0;
+  };
+  if (!(std::fabs(m - e.new_m) <= m_error + rounds(e.new_m))) wrong("exp_avg", m, e.new_m);
+  if (!(std::fabs(v - e.new_v) <= v_error + 2 * rounds(e.new_v))) wrong("exp_avg_sq", v, e.new_v);
   if (!r.amsgrad) return;
-  const double x = r.moment(r.after, 2, i), must = e.skipped ? e.x : std::max(e.x, v);
-  if (x != must) wrong("max_exp_avg_sq", x, must);
+  const double x = r.moment(r.after, 2, i), must = e.skipped ? e.x : r.sixteen ? e.new_x : std::max(e.x, v);
+  if (!(std::fabs(x - must) <= (r.sixteen ? v_error + rounds(must) : 0))) wrong("max_exp_avg_sq", x, must);
 }
 
 // Elements [first, end), which have the scale of a block.
@@ -175,7 +191,7 @@ void compare_codes(const Row &r, std::int64_t first, std::int64_t end, std::int6
   }
 }
 
-// 32-bit state: what is not finite goes on, as in torch.
+// 32-bit and 16-bit state: what is not finite goes on, as in torch.
 void compare_propagation(const Row &r, const Element &e, std::int64_t i) {
   const double m = r.moment(r.after, 0, i), v = r.moment(r.after, 1, i), p = element(r.after.param, r.o.param_dtype, i);
   if (std::isfinite(m) || std::isfinite(v) || std::isfinite(p))
@@ -202,7 +218,8 @@ void compare_step(const adamw_step_options &o, const adamw_tensor &t, std::int64
         number,
         before,
         after,
-        o.state_format != ADAMW_STATE_FLOAT32,
+        o.state_format == ADAMW_STATE_BLOCK8 || o.state_format == ADAMW_STATE_TENSOR8,
+        o.state_format == ADAMW_STATE_BFLOAT16,
         (o.flags & ADAMW_STEP_AMSGRAD) != 0,
         (o.flags & ADAMW_STEP_SKIP_ZEROS) != 0,
         o.lr_tensor != nullptr ? double{*o.lr_tensor} : o.lr,
@@ -227,7 +244,7 @@ void compare_step(const adamw_step_options &o, const adamw_tensor &t, std::int64
   elements.resize(static_cast<std::size_t>(t.numel));
   for (std::int64_t i = 0; i < t.numel; ++i) {
     Element &e = elements[static_cast<std::size_t>(i)];
-    e.p = element(before.param, o.param_dtype, i);
+    e.p = weight(before, o, i);
     e.g = element(before.grad, o.grad_dtype, i);
     e.m = r.moment(before, 0, i), e.v = r.moment(before, 1, i), e.x = r.amsgrad ? r.moment(before, 2, i) : 0;
   }

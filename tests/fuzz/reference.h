@@ -8,7 +8,7 @@
 
 // The memory of one row before or after a step.
 struct RowBytes {
-  const void *param, *grad, *moments[3];
+  const void *param, *remainder, *grad, *moments[3];
   const float *scales[3], *floors[3], *history;  // floors[0]: null
 };
 

@@ -8,8 +8,8 @@ namespace {
 
 void spoil_options(adamw_step_options &o, Choices &choices, Memory &memory) {
   double *const reals[] = {&o.lr, &o.beta1, &o.beta2, &o.eps, &o.weight_decay, &o.max_unorm};
-  std::int32_t *const enums[] = {&o.param_dtype, &o.grad_dtype,  &o.state_format, &o.percentile_clipping,
-                                 &o.device,      &o.num_threads, &o.reserved};
+  std::int32_t *const enums[] = {&o.param_dtype, &o.grad_dtype,  &o.state_format,  &o.percentile_clipping,
+                                 &o.device,      &o.num_threads, &o.remainder_bits};
   const auto aside = [&](void *pointer, int bytes) { return static_cast<char *>(pointer) + bytes; };
   const auto scalar = [&](const float *&pointer) {
     auto *at = reinterpret_cast<float *>(memory.take(4, true).at);
@@ -32,7 +32,7 @@ void spoil_options(adamw_step_options &o, Choices &choices, Memory &memory) {
     }
     case 4: {
       std::int32_t &field = *enums[choices.below(7)];
-      field += choices.of({1, -1, 3, 100, -3});
+      field += choices.of({1, -1, 3, 100, -3, 8, -8});
       break;
     }
     case 5:
@@ -59,7 +59,7 @@ void spoil_options(adamw_step_options &o, Choices &choices, Memory &memory) {
 }
 
 // The buffers of a row, as bytes.
-constexpr int pointers = 11;
+constexpr int pointers = 12;
 char *pointer_of(const adamw_tensor &t, int k) {
   char *pointer;
   std::memcpy(&pointer, reinterpret_cast<const char *>(&t) + 8 * k, 8);
@@ -148,7 +148,7 @@ void spoil(StepInput &input, Choices &choices, Memory &memory) {
     }
     case 7:
     case 8: {
-      const auto r = resized(input.tensors, input.rows, adamw_tensor{}, 120, choices, memory);
+      const auto r = resized(input.tensors, input.rows, adamw_tensor{}, 128, choices, memory);
       input.passed_tensors = r.at, input.tensor_size = r.size, input.unknown = r.unknown;
       break;
     }
@@ -159,7 +159,7 @@ void spoil(StepInput &input, Choices &choices, Memory &memory) {
       input.tensors = nullptr;
       break;
     case 2:
-      input.tensor_size = choices.of<std::size_t>({0, 112, sizeof(adamw_tensor) + 4, 1, 4104, SIZE_MAX});
+      input.tensor_size = choices.of<std::size_t>({0, 120, sizeof(adamw_tensor) + 4, 1, 4104, SIZE_MAX});
       break;
     case 3:
       input.count = choices.of<std::int64_t>({-1, INT64_MIN, INT32_MIN, 0});

@@ -39,9 +39,12 @@ struct Making {
     }
   }
   // Not negative, from 2^lowest up.
-  void fill_positive(float *at, std::int64_t n, int lowest) {
-    for (std::int64_t i = 0; i < n; ++i) put(at + i, ADAMW_FLOAT32, 0, lowest + random.below(-lowest), random.bits());
+  void fill_positive(void *at, adamw_dtype dtype, std::int64_t n, int lowest) {
+    for (std::int64_t i = 0; i < n; ++i)
+      put(static_cast<char *>(at) + static_cast<std::size_t>(i) * size_of(dtype), dtype, 0,
+          lowest + random.below(-lowest), random.bits());
   }
+  bool eight() const { return o->state_format == ADAMW_STATE_BLOCK8 || o->state_format == ADAMW_STATE_TENSOR8; }
   // Of blocks with zeros, of others, and, unless ordinary, any number.
   void fill_floors(float *at, std::int64_t n) {
     for (std::int64_t i = 0; i < n; ++i) {
@@ -51,15 +54,16 @@ struct Making {
     }
   }
   void fill_moment(void *at, std::int64_t n, bool is_signed) {
-    if (o->state_format != ADAMW_STATE_FLOAT32) {
+    const adamw_dtype dtype = o->state_format == ADAMW_STATE_BFLOAT16 ? ADAMW_BFLOAT16 : ADAMW_FLOAT32;
+    if (eight()) {
       auto *codes = static_cast<std::uint8_t *>(at);
       for (std::int64_t i = 0; i < n; ++i) codes[i] = static_cast<std::uint8_t>(random.bits() >> 8);
       if (ordinary) return;
       std::fill_n(codes, n / 2, is_signed ? std::uint8_t{128} : std::uint8_t{0});
     } else if (is_signed) {
-      fill_numbers(at, ADAMW_FLOAT32, n, false);
+      fill_numbers(at, dtype, n, false);
     } else {
-      fill_positive(static_cast<float *>(at), n, -20);
+      fill_positive(at, dtype, n, -20);
     }
   }
 
@@ -91,7 +95,7 @@ struct Making {
   void row(adamw_tensor &t) {
     shape(t);
     const std::int64_t n = t.numel;
-    const bool eight = o->state_format != ADAMW_STATE_FLOAT32, amsgrad = (o->flags & ADAMW_STEP_AMSGRAD) != 0;
+    const bool amsgrad = (o->flags & ADAMW_STEP_AMSGRAD) != 0;
     if (choices.one_in(16)) t.step_tensor = scalar(static_cast<float>(1 + choices.below(2000)) * 0.5f + 0.5f);
     if (n == 0 && choices.below(2) == 0) return;
     adamw_state_layout l{};
@@ -105,14 +109,19 @@ struct Making {
     float **const scales[] = {&t.exp_avg_absmax, &t.exp_avg_sq_absmax, &t.max_exp_avg_sq_absmax};
     float **const floors[] = {nullptr, &t.exp_avg_sq_floor, &t.max_exp_avg_sq_floor};
     const bool fresh = choices.below(3) == 0;
+    if (o->remainder_bits != 0) {
+      const auto bytes = static_cast<std::size_t>(n) * static_cast<std::size_t>(o->remainder_bits / 8);
+      auto *const rest = static_cast<std::uint8_t *>(t.param_remainder = take_state(bytes));
+      for (std::size_t i = 0; i < bytes; ++i) rest[i] = fresh ? 0 : static_cast<std::uint8_t>(random.bits());
+    }
     for (int k = 0; k < (amsgrad ? 3 : 2); ++k) {
       *moments[k] = take_state(static_cast<std::size_t>(l.moment_bytes));
       if (fresh) std::memset(*moments[k], 0, static_cast<std::size_t>(l.moment_bytes));
       if (!fresh) fill_moment(*moments[k], n, k == 0);
-      if (!eight) continue;
+      if (!eight()) continue;
       *scales[k] = static_cast<float *>(take_state(static_cast<std::size_t>(l.absmax_count) * 4));
       if (fresh) std::fill_n(*scales[k], l.absmax_count, 0.0f);
-      if (!fresh) fill_positive(*scales[k], l.absmax_count, ordinary ? -12 : -140);
+      if (!fresh) fill_positive(*scales[k], ADAMW_FLOAT32, l.absmax_count, ordinary ? -12 : -140);
       if (k == 0) continue;
       *floors[k] = static_cast<float *>(take_state(static_cast<std::size_t>(l.floor_count) * 4));
       if (fresh) std::fill_n(*floors[k], l.floor_count, 0.0f);
@@ -121,7 +130,7 @@ struct Making {
     if (o->percentile_clipping == 100) return;
     t.gnorm_history = static_cast<float *>(take(ADAMW_GNORM_HISTORY * sizeof(float)));
     std::fill_n(t.gnorm_history, ADAMW_GNORM_HISTORY, 0.0f);
-    if (choices.below(3) != 0) fill_positive(t.gnorm_history, ADAMW_GNORM_HISTORY, -12);
+    if (choices.below(3) != 0) fill_positive(t.gnorm_history, ADAMW_FLOAT32, ADAMW_GNORM_HISTORY, -12);
   }
 
   // True if they are everyday ones.
@@ -148,8 +157,9 @@ StepInput make_step(Choices &choices, Memory &memory, const StateMemory &state) 
   input.options = reinterpret_cast<adamw_step_options *>(memory.take(sizeof(adamw_step_options), true).at);
   *input.options = ADAMW_STEP_OPTIONS_INIT;
   adamw_step_options &o = *input.options;
-  o.state_format = choices.below(3);
+  o.state_format = choices.below(4);
   o.param_dtype = choices.below(3);
+  if (o.param_dtype == ADAMW_BFLOAT16) o.remainder_bits = choices.of({0, 8, 16});
   o.grad_dtype = choices.below(3);
   o.flags = choices.below(2) == 0 ? 0 : static_cast<std::uint32_t>(choices.below(16));
   o.seed = choices.bits(2);

@@ -62,6 +62,7 @@ void *old_bytes(const Memory &memory, const void *p) {
 
 RowBytes bytes_of(const adamw_tensor &t) {
   return {t.param,
+          t.param_remainder,
           t.grad,
           {t.exp_avg, t.exp_avg_sq, t.max_exp_avg_sq},
           {t.exp_avg_absmax, t.exp_avg_sq_absmax, t.max_exp_avg_sq_absmax},
@@ -73,6 +74,7 @@ adamw_tensor old_row(const Memory &memory, const adamw_tensor &now) {
   adamw_tensor t = now;
   t.param = old_bytes(memory, t.param);
   t.grad = old_bytes(memory, t.grad);
+  t.param_remainder = old_bytes(memory, t.param_remainder);
   for (void **p : {&t.exp_avg, &t.exp_avg_sq, &t.max_exp_avg_sq}) *p = old_bytes(memory, *p);
   for (float **p : {&t.exp_avg_absmax, &t.exp_avg_sq_absmax, &t.max_exp_avg_sq_absmax, &t.exp_avg_sq_floor,
                     &t.max_exp_avg_sq_floor, &t.gnorm_history})

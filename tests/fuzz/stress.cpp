@@ -56,9 +56,10 @@ constexpr int steps = 3, kinds = 8;
 
 adamw_step_options kind_of(int kind) {
   adamw_step_options o =
-      step_options(static_cast<adamw_state_format>(kind % 3), kind < 4 ? 0u : std::uint32_t{ADAMW_STEP_AMSGRAD});
-  if (kind == 5) o.percentile_clipping = 30, o.max_unorm = 0.5;
-  if (kind == 6) o.param_dtype = ADAMW_BFLOAT16, o.flags |= ADAMW_STEP_STOCHASTIC_ROUNDING;
+      step_options(static_cast<adamw_state_format>(kind % 4), kind < 4 ? 0u : std::uint32_t{ADAMW_STEP_AMSGRAD});
+  if (kind == 6) o.percentile_clipping = 30, o.max_unorm = 0.5;
+  if (kind == 5) o.param_dtype = ADAMW_BFLOAT16, o.flags |= ADAMW_STEP_STOCHASTIC_ROUNDING;
+  if (kind == 1 || kind == 7) o.param_dtype = ADAMW_BFLOAT16, o.remainder_bits = kind == 1 ? 16 : 8;
   o.num_threads = 1;
   return o;
 }

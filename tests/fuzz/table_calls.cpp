@@ -28,7 +28,11 @@ class Table {
         random_(choices.bits(4)) {
     input_.options = reinterpret_cast<adamw_step_options *>(memory.take(sizeof(adamw_step_options), true).at);
     *input_.options = ADAMW_STEP_OPTIONS_INIT;
-    input_.options->state_format = choices.below(3);
+    input_.options->state_format = choices.below(4);
+    if (choices.below(3) == 0) {
+      input_.options->param_dtype = ADAMW_BFLOAT16;
+      input_.options->remainder_bits = choices.of({8, 16});
+    }
     input_.options->num_threads = 1 + choices.below(3);
     if (choices.below(4) == 0) input_.options->flags = ADAMW_STEP_AMSGRAD;
     input_.rows = input_.count = 8 + choices.below(choices.below(4) == 3 ? 120 : 12);
@@ -88,8 +92,12 @@ class Table {
     t.numel = t.row_length = 1 + random_.below(40);
     t.step = 1;
     const auto n = static_cast<std::size_t>(t.numel), gap = static_cast<std::size_t>(random_.below(2));
-    const std::size_t size = input_.options->state_format == ADAMW_STATE_FLOAT32 ? 4 : 1;
-    t.param = ground_.take(n * 4, 4, gap);
+    const auto rest = static_cast<std::size_t>(input_.options->remainder_bits / 8);
+    const std::size_t size = input_.options->state_format == ADAMW_STATE_FLOAT32    ? 4
+                             : input_.options->state_format == ADAMW_STATE_BFLOAT16 ? 2
+                                                                                    : 1;
+    t.param = rest == 0 ? ground_.take(n * 4, 4, gap) : ground_.take(n * 2, 2, gap);
+    if (rest != 0) t.param_remainder = ground_.take(n * rest, rest, gap);
     gradient(t);
     for (void **moment : {&t.exp_avg, &t.exp_avg_sq, &t.max_exp_avg_sq}) {
       *moment = ground_.take(n * size, size, gap);
@@ -103,12 +111,16 @@ class Table {
   void move_one() {
     adamw_tensor &t = input_.tensors[random_.below(static_cast<int>(input_.rows))];
     const adamw_tensor &other = input_.tensors[random_.below(static_cast<int>(input_.rows))];
-    char *const near = static_cast<char *>(
-        choices_.of<void *>({other.param, other.exp_avg, other.exp_avg_sq, other.exp_avg_sq_floor}));
+    char *const near = static_cast<char *>(choices_.of<void *>(
+        {other.param, other.exp_avg, other.exp_avg_sq, other.exp_avg_sq_floor, other.param_remainder}));
+    if (near == nullptr) return;
     char *const to = near + choices_.of({0, -1, 1, 4, -4}) * (choices_.below(2) == 0 ? 1 : static_cast<int>(t.numel));
-    switch (choices_.below(4)) {
+    switch (choices_.below(5)) {
       case 0:
         t.param = to;
+        break;
+      case 3:
+        t.param_remainder = to;
         break;
       case 1:
         t.grad = to;

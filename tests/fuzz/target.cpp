@@ -17,14 +17,16 @@ void run_input(const std::uint8_t *data, std::size_t size) {
   Choices choices(data, size);
   memory.clear();
   const int what = choices.below(64);
-  if (what < 46) {
+  if (what < 44) {
     StepInput input = make_step(choices, memory, nullptr);
     if (choices.below(16) >= 9) spoil(input, choices, memory);
     run_step(input, choices, memory);
-  } else if (what < 48) {
+  } else if (what < 46) {
     fuzz_table(choices, memory);
-  } else if (what < 54) {
+  } else if (what < 51) {
     fuzz_quantize(choices, memory);
+  } else if (what < 54) {
+    fuzz_split(choices, memory);
   } else if (what < 57) {
     fuzz_layout(choices, memory);
   } else if (what < 58) {

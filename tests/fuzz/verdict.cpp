@@ -66,12 +66,12 @@ Statuses option_errors(const adamw_step_options &o) {
   need(at_least_zero(o.weight_decay));
   need(at_least_zero(o.max_unorm));
   need(o.param_dtype >= 0 && o.param_dtype <= 2 && o.grad_dtype >= 0 && o.grad_dtype <= 2);
-  need(o.state_format >= 0 && o.state_format <= 2);
+  need(o.state_format >= 0 && o.state_format <= 3);
   need(o.flags < 16);
   need(o.percentile_clipping >= 1 && o.percentile_clipping <= 100);
   need(o.device >= -1);
   need(o.num_threads >= 0);
-  need(o.reserved == 0);
+  need(o.remainder_bits == 0 || ((o.remainder_bits == 8 || o.remainder_bits == 16) && o.param_dtype == ADAMW_BFLOAT16));
   if (o.device >= 0) errors |= unsupported | (o.pager != nullptr ? invalid : 0);
   const auto read = [](const float *pointer) { return static_cast<double>(*pointer); };
   const auto readable = [](const float *p) {
@@ -101,7 +101,7 @@ Statuses row_errors(const adamw_step_options &o, const adamw_tensor &t, const St
   if (errors != 0) return errors;
   const bool amsgrad = (o.flags & ADAMW_STEP_AMSGRAD) != 0;
   const Layout l = layout_of(o.state_format, t.numel, t.row_length, amsgrad);
-  const std::int64_t size = o.state_format == ADAMW_STATE_FLOAT32 ? 4 : 1;
+  const auto size = static_cast<std::int64_t>(l.moment_bytes / t.numel), rest = std::int64_t{o.remainder_bits} / 8;
   used.use(t.param, t.numel, static_cast<std::int64_t>(dtype_bytes(o.param_dtype)), true);
   used.use(t.grad, t.numel, static_cast<std::int64_t>(dtype_bytes(o.grad_dtype)), false);
   if (o.percentile_clipping < 100) used.use(t.gnorm_history, ADAMW_GNORM_HISTORY, 4, true);
@@ -111,6 +111,7 @@ Statuses row_errors(const adamw_step_options &o, const adamw_tensor &t, const St
     for (const PagerBuffer &b : call.paged)
       if (p >= b.at && p < b.at + b.bytes) need(number * bytes <= Wide{b.at + b.bytes - p});
   };
+  if (rest != 0) state(t.param_remainder, t.numel, rest);
   state(t.exp_avg, t.numel, size);
   state(t.exp_avg_sq, t.numel, size);
   state(t.exp_avg_absmax, l.scales, 4);
@@ -126,26 +127,30 @@ Statuses row_errors(const adamw_step_options &o, const adamw_tensor &t, const St
 
 std::size_t dtype_bytes(std::int32_t dtype) { return dtype == ADAMW_FLOAT32 ? 4 : 2; }
 
-Layout layout_of(std::int32_t format, std::int64_t numel, std::int64_t row_length, bool amsgrad) {
+Layout layout_of(std::int32_t format, std::int64_t numel, std::int64_t row_length, bool amsgrad,
+                 std::int32_t remainder_bits) {
   Layout l{};
   const bool block8 = format == ADAMW_STATE_BLOCK8, follow = blocks_follow_rows(numel, row_length);
   const auto blocks = [](Wide elements) { return (elements + ADAMW_BLOCK_SIZE - 1) / ADAMW_BLOCK_SIZE; };
-  l.moment_bytes = Wide{numel} * (format == ADAMW_STATE_FLOAT32 ? 4 : 1);
+  l.moment_bytes = Wide{numel} * (format == ADAMW_STATE_FLOAT32 ? 4 : format == ADAMW_STATE_BFLOAT16 ? 2 : 1);
+  l.remainder_bytes = Wide{numel} * remainder_bits / 8;
   if (block8) l.scales = follow ? numel / row_length * blocks(row_length) : blocks(numel);
   if (format == ADAMW_STATE_TENSOR8) l.scales = numel > 0 ? 1 : 0;
   l.blocks_per_row = block8 && follow ? blocks(row_length) : 0;
-  l.total_bytes = (l.moment_bytes + 4 * l.scales) * (amsgrad ? 3 : 2) + 4 * l.scales * (amsgrad ? 2 : 1);
+  l.total_bytes =
+      (l.moment_bytes + 4 * l.scales) * (amsgrad ? 3 : 2) + 4 * l.scales * (amsgrad ? 2 : 1) + l.remainder_bytes;
   return l;
 }
 
-Statuses layout_errors(std::int32_t format, std::int64_t numel, std::int64_t row_length, const void *layout) {
-  const bool right = layout != nullptr && format >= 0 && format <= 2 && numel >= 0 && numel <= max_numel &&
+Statuses layout_errors(std::int32_t format, std::int64_t numel, std::int64_t row_length, std::int32_t remainder_bits,
+                       const void *layout) {
+  const bool right = layout != nullptr && format >= 0 && format <= 3 && numel >= 0 && numel <= max_numel &&
                      row_length_is_right(numel, row_length);
-  return right ? 0 : invalid;
+  return right && (remainder_bits == 0 || remainder_bits == 8 || remainder_bits == 16) ? 0 : invalid;
 }
 
 Statuses step_errors(const StepCall &call, std::vector<Stretch> *stretches) {
-  Statuses errors = size_errors(call.tensor_size, 120) | (call.unknown ? version : 0);
+  Statuses errors = size_errors(call.tensor_size, 128) | (call.unknown ? version : 0);
   if (call.options == nullptr) return errors | invalid;
   const adamw_step_options &o = *call.options;
   if (o.size != sizeof o) return errors | version;
@@ -206,6 +211,30 @@ Statuses quantize_errors(const QuantizeCall &call) {
   used.use(call.codes, o.numel, 1, !call.floats_written);
   used.use(call.absmax, l.scales, 4, !call.floats_written);
   if (o.moment == ADAMW_MOMENT_EXP_AVG_SQ) used.use(call.floor, l.scales, 4, !call.floats_written);
+  used.judge();
+  return errors | used.errors;
+}
+
+Statuses split_errors(const SplitCall &call) {
+  if (call.options == nullptr) return invalid;
+  const adamw_split_options &o = *call.options;
+  if (o.size != sizeof o) return version;
+  Statuses errors = call.unknown ? version : 0;
+  const auto need = [&](bool right) { errors |= right ? 0 : invalid; };
+  need(o.remainder_bits == 8 || o.remainder_bits == 16);
+  need(o.rounding == ADAMW_ROUND_NEAREST || o.rounding == ADAMW_ROUND_STOCHASTIC);
+  need(o.device >= -1);
+  if (o.device >= 0) errors |= unsupported;
+  need(o.num_threads >= 0);
+  need(o.step >= 0);
+  need(o.numel >= 0 && o.numel <= max_numel);
+  need(o.global_offset >= 0 && Wide{o.global_offset} + std::max<std::int64_t>(o.numel, 0) <= Wide{max_index});
+  if (call.kernel_missing) errors |= o.numel > 0 ? unsupported : unsupported | ok;
+  if (o.numel <= 0 || (errors & (invalid | version)) != 0) return errors;
+  Stretches used;
+  used.use(call.weights, o.numel, 4, call.weights_written);
+  used.use(call.param, o.numel, 2, !call.weights_written);
+  used.use(call.remainder, o.numel, o.remainder_bits / 8, !call.weights_written);
   used.judge();
   return errors | used.errors;
 }

@@ -22,11 +22,13 @@ __extension__ typedef __int128 Wide;
 constexpr std::int64_t max_numel = std::int64_t{1} << 58, max_index = std::int64_t{1} << 62;
 
 struct Layout {
-  Wide moment_bytes, scales, blocks_per_row, total_bytes;  // scales: as many as floors
+  Wide moment_bytes, scales, blocks_per_row, remainder_bytes, total_bytes;  // scales: as many as floors
 };
 // Of a right tensor of numel elements.
-Layout layout_of(std::int32_t format, std::int64_t numel, std::int64_t row_length, bool amsgrad);
-Statuses layout_errors(std::int32_t format, std::int64_t numel, std::int64_t row_length, const void *layout);
+Layout layout_of(std::int32_t format, std::int64_t numel, std::int64_t row_length, bool amsgrad,
+                 std::int32_t remainder_bits = 0);
+Statuses layout_errors(std::int32_t format, std::int64_t numel, std::int64_t row_length, std::int32_t remainder_bits,
+                       const void *layout);
 
 // A buffer of a pager that moves: state in it must end in it. (What is used where it lies is ordinary memory.)
 struct PagerBuffer {
@@ -58,6 +60,14 @@ struct QuantizeCall {
   bool floats_written, kernel_missing = false, unknown = false;
 };
 Statuses quantize_errors(const QuantizeCall &call);
+
+// Buffers of adamw_split_weights() or, with `weights_written`, adamw_join_weights().
+struct SplitCall {
+  const adamw_split_options *options;
+  const void *weights, *param, *remainder;
+  bool weights_written, kernel_missing = false, unknown = false;
+};
+Statuses split_errors(const SplitCall &call);
 
 // Of a struct or row of which a caller has `size` bytes, and must have `least`.
 Statuses size_errors(std::size_t size, std::size_t least);

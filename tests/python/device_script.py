@@ -72,6 +72,23 @@ CASES = {
     "8 bits": {"cls": pyadamw.AdamW8bit},
     "32 bits": {"cls": pyadamw.AdamW32bit},
     "bfloat16": {"cls": pyadamw.AdamW8bit, "dtype": torch.bfloat16, "stochastic_rounding": True},
+    "16 bits": {"cls": pyadamw.AdamW16bit},
+    "16 bits, amsgrad, bfloat16": {"cls": pyadamw.AdamW16bit, "amsgrad": True, "dtype": torch.bfloat16},
+    "master weights": {"cls": pyadamw.AdamW8bit, "master_weight_bits": 32, "dtype": torch.bfloat16},
+    "master weights, 32 bits": {"cls": pyadamw.AdamW32bit, "master_weight_bits": 32, "dtype": torch.bfloat16},
+    "24 bits, capturable": {
+        "cls": pyadamw.AdamW16bit,
+        "master_weight_bits": 24,
+        "dtype": torch.bfloat16,
+        "capturable": True,
+    },
+    "24 bits, paged, pinned, some gradients": {
+        "cls": pyadamw.AdamW8bit,
+        "master_weight_bits": 24,
+        "dtype": torch.bfloat16,
+        "paging": {"backing": "pinned", "chunk_bytes": 65536},
+        "missing": True,
+    },
     "amsgrad": {"cls": pyadamw.AdamW8bit, "amsgrad": True},
     "clipping": {"cls": pyadamw.AdamW8bit, "percentile_clipping": 50},
     "tensor-wise": {"cls": pyadamw.AdamW8bit, "block_wise": False},
@@ -150,6 +167,15 @@ def main():
         same = same and all(torch.equal(one, other) for one, other in parts)
         same = same and torch.equal(back, pyadamw.functional.dequantize(*here, moment))
     print(f"quantize: {'the same bits' if same else 'DIFFERENT'}")
+    for options in ({}, {"master_weight_bits": 24}, {"master_weight_bits": 24, "rounding": "stochastic", "seed": 3}):
+        x = torch.randn(40, 300)
+        here = pyadamw.functional.split_weights(x, **options)
+        with on_device():
+            there = pyadamw.functional.split_weights(x, **options)
+            back = pyadamw.functional.join_weights(*there)
+        split = all(map(torch.equal, here, there)) and torch.equal(back, pyadamw.functional.join_weights(*here))
+        print(f"split_weights, {options}: {'the same bits' if split else 'DIFFERENT'}")
+        same = same and split
     print(f"{len(CASES) + 1 - failed - (not same)} passed, {failed + (not same)} failed")
     return failed + (not same)
 

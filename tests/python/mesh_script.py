@@ -2,11 +2,13 @@
 python mesh_script.py FOLDER MODE:PROCESSES ..., as sharded_script.py.
 """
 
+from itertools import product
+
 import sharded_script
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
-from sharded_script import assert_equal, distribute, load, numbers
+from sharded_script import assert_equal, assert_weights, distribute, load, numbers
 from torch.distributed._functional_collectives import all_reduce
 from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
 from torch.distributed.device_mesh import init_device_mesh
@@ -34,6 +36,9 @@ CASES = {
     "8, amsgrad, paged": (pyadamw.PagedAdamW8bit, {"amsgrad": True}),
     "32, stochastic": (pyadamw.AdamW32bit, {"stochastic_rounding": True, "dtype": torch.bfloat16}),
     "8, stochastic": (pyadamw.AdamW8bit, {"stochastic_rounding": True, "dtype": torch.bfloat16}),
+    "16, 32 bits": (pyadamw.AdamW16bit, {"master_weight_bits": 32, "dtype": torch.bfloat16}),
+    "32, 24 bits": (pyadamw.AdamW32bit, {"master_weight_bits": 24, "dtype": torch.bfloat16}),
+    "8, 24 bits, paged": (pyadamw.PagedAdamW8bit, {"master_weight_bits": 24, "dtype": torch.bfloat16}),
 }
 
 
@@ -70,6 +75,7 @@ def steps(world, _folder):
                 ours.step()
                 reference.step()
             assert_equal((ours, sharded), (reference, plain), f"{name}, {placements}")
+            assert_weights((ours, sharded), reference, f"{name}, {placements}")
             for p, entry in zip(sharded, ours.memory_report().entries, strict=True):
                 whole = "gathered" in entry.why
                 tensors = [value for key, value in ours.state[p].items() if key != "step"]
@@ -90,10 +96,14 @@ class Net(torch.nn.Module):
         return self.down(torch.tanh(self.up(x)))
 
 
-def made(kind, world):
-    """A model, and how many processes hold each of its parts."""
+def plain_net(masters=None):
     torch.manual_seed(0)
-    net, plan = Net(), {"up": ColwiseParallel(), "down": RowwiseParallel()}
+    return Net().bfloat16() if masters else Net()
+
+
+def made(kind, world, masters=None):
+    """A model, and how many processes hold each of its parts."""
+    net, plan = plain_net(masters), {"up": ColwiseParallel(), "down": RowwiseParallel()}
     outer = 2 if world > 1 else 1
     if kind == "FSDP2":
         fully_shard(net, mesh=init_device_mesh("cpu", (world,)))
@@ -116,7 +126,7 @@ def train(net, optimizer, first, count):
     for step in range(first, first + count):
         for i, p in enumerate(net.parameters()):
             whole = numbers([p.shape], 10 * step + i)[0]
-            p.grad = distribute_like(whole, p)
+            p.grad = distribute_like(whole.to(p.dtype), p)
         optimizer.step()
 
 
@@ -139,35 +149,38 @@ def memory(world, _folder):
         dist.all_reduce(bytes_)
         each = bytes_.item() / copies / sum(p.numel() for p in net.parameters())
         assert each <= 2.1, f"{kind}: {each}"
-        torch.manual_seed(0)
-        alone = Net()
+        alone = plain_net()
         reference = pyadamw.AdamW8bit(alone.parameters(), lr=1e-2)
         train(alone, reference, 0, 3)
         assert_equal((optimizer, list(net.parameters())), (reference, list(alone.parameters())), kind)
 
 
+MASTERS = (None, 24, 32)
+
+
 def save(world, folder):
-    for kind in KINDS:
-        net, _ = made(kind, world)
-        optimizer = pyadamw.AdamW8bit(net.parameters(), lr=1e-2)
+    for kind, masters in product(KINDS, MASTERS):
+        net, _ = made(kind, world, masters)
+        optimizer = pyadamw.AdamW8bit(net.parameters(), lr=1e-2, master_weight_bits=masters)
         train(net, optimizer, 0, 2)
         weights = {name: p.detach() for name, p in net.named_parameters()}
         state = get_optimizer_state_dict(net, optimizer)
-        dcp.save({"model": weights, "optimizer": state}, checkpoint_id=folder / kind)
+        dcp.save({"model": weights, "optimizer": state}, checkpoint_id=folder / f"{kind} {masters}")
 
 
 def resume(world, folder):
     """A checkpoint of any mesh goes on in any other."""
-    for saved, kind in zip(KINDS, KINDS[1:] + KINDS[:1], strict=True):
-        net, _ = made(kind, world)
-        optimizer = pyadamw.AdamW8bit(net.parameters(), lr=1e-2)
-        load(net, optimizer, folder / saved)
-        train(net, optimizer, 2, 2)
-        torch.manual_seed(0)
-        alone = Net()
-        reference = pyadamw.AdamW8bit(alone.parameters(), lr=1e-2)
+    for masters in MASTERS:
+        alone = plain_net(masters)
+        reference = pyadamw.AdamW8bit(alone.parameters(), lr=1e-2, master_weight_bits=masters)
         train(alone, reference, 0, 4)
-        assert_equal((optimizer, list(net.parameters())), (reference, list(alone.parameters())), f"{saved} -> {kind}")
+        for saved, kind in zip(KINDS, KINDS[1:] + KINDS[:1], strict=True):
+            net, _ = made(kind, world, masters)
+            optimizer = pyadamw.AdamW8bit(net.parameters(), lr=1e-2, master_weight_bits=masters)
+            load(net, optimizer, folder / f"{saved} {masters}")
+            train(net, optimizer, 2, 2)
+            what = f"{saved} -> {kind}, {masters}"
+            assert_equal((optimizer, list(net.parameters())), (reference, list(alone.parameters())), what)
 
 
 def format_1(world, _folder):

@@ -28,7 +28,10 @@ SHAPES = ((41, 300), (2, 700), (5000,), (7,), (30, 10, 70), (90, 20), (64, 512))
 
 
 def full(value):
-    return value.full_tensor() if hasattr(value, "full_tensor") else value
+    if not hasattr(value, "full_tensor"):
+        return value
+    # gloo has no int16
+    return value.int().full_tensor().short() if value.dtype == torch.int16 else value.full_tensor()
 
 
 def numbers(shapes, seed):
@@ -51,6 +54,14 @@ def assert_equal(sharded, plain, what):
             assert torch.equal(full(one[key]), other[key]), f"{what}: parameter {i}: {key}"
 
 
+def assert_weights(sharded, plain, what):
+    """The float32 weights are those of one process, and placed as the parameters are."""
+    optimizer, params = sharded
+    for p, ours, whole in zip(params, optimizer.fp32_weights().values(), plain.fp32_weights().values(), strict=True):
+        assert getattr(ours, "placements", None) == getattr(p, "placements", None), what
+        assert torch.equal(full(ours), whole), what
+
+
 CASES = {
     "8": (pyadamw.AdamW8bit, {}),
     "32": (pyadamw.AdamW32bit, {}),
@@ -62,6 +73,15 @@ CASES = {
     "32, max_unorm": (pyadamw.AdamW32bit, {"args": {"max_unorm": 0.01}}),
     "8, stochastic": (pyadamw.AdamW8bit, {"stochastic_rounding": True, "dtype": torch.bfloat16}),
     "8, some gradients": (pyadamw.AdamW8bit, {"missing": True}),
+    "16, 24 bits": (pyadamw.AdamW16bit, {"master_weight_bits": 24, "dtype": torch.bfloat16}),
+    "8, 32 bits, clipped": (
+        pyadamw.AdamW8bit,
+        {"master_weight_bits": 32, "percentile_clipping": 40, "dtype": torch.bfloat16},
+    ),
+    "32, 24 bits, paged": (
+        pyadamw.PagedAdamW32bit,
+        {"master_weight_bits": 24, "dtype": torch.bfloat16, "page_manager": {"backing": "file", "min_numel": 100}},
+    ),
 }
 
 
@@ -95,19 +115,21 @@ def steps(world, _folder):
                 ours.step()
                 reference.step()
             assert_equal((ours, sharded), (reference, plain), f"{name}, {placement}")
+            assert_weights((ours, sharded), reference, f"{name}, {placement}")
             for p, q in zip(sharded, plain, strict=True):
                 assert ours.state[p].keys() == reference.state[q].keys()
 
 
-def model():
+def model(kind=""):
     torch.manual_seed(0)
-    return torch.nn.Sequential(
+    made = torch.nn.Sequential(
         torch.nn.Linear(300, 41), torch.nn.Tanh(), torch.nn.Linear(41, 700), torch.nn.LayerNorm(700)
     )
+    return made.bfloat16() if kind in MASTERS else made
 
 
-def sharded_model(world, **policies):
-    net = model()
+def sharded_model(world, kind="", **policies):
+    net = model(kind)
     mesh = init_device_mesh("cpu", (world,))
     for layer in (net[0], net[2]):
         fully_shard(layer, mesh=mesh, **policies)
@@ -121,27 +143,30 @@ def optimizer_of(net, kind):
         return pyadamw.PagedAdamW8bit(
             net.parameters(), page_manager=pyadamw.PageManager("file", min_numel=100), **options
         )
-    return {"8": pyadamw.AdamW8bit, "32": pyadamw.AdamW32bit}[kind](net.parameters(), **options)
+    cls = {"8": pyadamw.AdamW8bit, "32": pyadamw.AdamW32bit, "16, 24 bits": pyadamw.AdamW16bit}.get(kind)
+    return (cls or pyadamw.AdamW8bit)(net.parameters(), master_weight_bits=MASTERS.get(kind), **options)
 
 
 def give(net, mesh, seed):
     for p, g in zip(net.parameters(), numbers([p.shape for p in net.parameters()], seed), strict=True):
-        p.grad = g if mesh is None else distribute(g, mesh, p.placements)
+        p.grad = g.to(p.dtype) if mesh is None else distribute(g.to(p.dtype), mesh, p.placements)
 
 
-KINDS = ("8", "32", "paged")
+MASTERS = {"8, 32 bits": 32, "16, 24 bits": 24}
+KINDS = ("8", "32", "paged", *MASTERS)
 
 
 def save(world, folder):
     """3 steps, then a checkpoint by torch.distributed.checkpoint."""
     for kind in KINDS:
-        net, mesh = sharded_model(world)
+        net, mesh = sharded_model(world, kind)
         optimizer = optimizer_of(net, kind)
         for step in range(3):
             give(net, mesh, step)
             optimizer.step()
         weights = {name: p.detach() for name, p in net.named_parameters()}
-        dcp.save({"model": weights, "optimizer": get_optimizer_state_dict(net, optimizer)}, checkpoint_id=folder / kind)
+        state, wide = get_optimizer_state_dict(net, optimizer), pyadamw.fp32_state_dict(net, optimizer)
+        dcp.save({"model": weights, "optimizer": state, "float32": wide}, checkpoint_id=folder / kind)
 
 
 def load(net, optimizer, folder):
@@ -159,13 +184,13 @@ def resume(world, folder):
     """On any number of processes: what was saved, and 3 more steps, are 6 steps of one process."""
     for kind in KINDS:
         for flat in (False, True):
-            net, mesh = sharded_model(world)
+            net, mesh = sharded_model(world, kind)
             optimizer = optimizer_of(net, kind)
             load(net, optimizer, folder / kind)
             options = StateDictOptions(flatten_optimizer_state_dict=flat)
             again = get_optimizer_state_dict(net, optimizer, options=options)
             set_optimizer_state_dict(net, optimizer, optim_state_dict=again, options=options)
-            whole = model()
+            whole = model(kind)
             reference = optimizer_of(whole, kind)
             for step in range(6):
                 give(whole, None, step)
@@ -181,12 +206,46 @@ def resume(world, folder):
             )
             if dist.get_rank() == 0:
                 names = [name for name, _ in net.named_parameters()]
-                other = optimizer_of(model(), kind)
+                other = optimizer_of(model(kind), kind)
                 places = {i: whole_dict["state"][name] for i, name in enumerate(names)}
                 other.load_state_dict({**other.state_dict(), "state": places})
                 for p, q in zip(other.param_groups[0]["params"], plain[1], strict=True):
                     for key, value in reference.state[q].items():
                         assert torch.equal(other.state[p][key], value), f"{kind}: {key} in one process"
+
+
+def float32(world, folder):
+    """float32 weights enter by a checkpoint of other processes, by shards or whole, and leave as they came."""
+    for kind in KINDS:
+        whole = model(kind)
+        reference = optimizer_of(whole, kind)
+        for step in range(3):
+            give(whole, None, step)
+            reference.step()
+        wide = pyadamw.fp32_state_dict(whole, reference)
+        for way in ("shards", "whole"):
+            net, mesh = sharded_model(world, kind)
+            optimizer = optimizer_of(net, kind)
+            if way == "shards":
+                found = {key: torch.zeros_like(p.detach(), dtype=torch.float32) for key, p in net.named_parameters()}
+                dcp.load({"float32": found}, checkpoint_id=folder / kind)
+            else:
+                found = wide
+            pyadamw.load_fp32_state_dict(net, optimizer, found)
+            for (name, p), q in zip(net.named_parameters(), whole.parameters(), strict=True):
+                assert torch.equal(full(p.detach()), q.detach()), f"{kind}, {way}: {name}"
+            again = pyadamw.fp32_state_dict(net, optimizer)
+            assert all(torch.equal(full(again[name]), wide[name]) for name in wide), f"{kind}, {way}"
+            assert all(again[name].placements == p.placements for name, p in net.named_parameters())
+            other = optimizer_of(fresh := model(kind), kind)
+            pyadamw.load_fp32_state_dict(fresh, other, wide)
+            for step in range(3, 5):
+                give(net, mesh, step)
+                give(fresh, None, step)
+                optimizer.step()
+                other.step()
+            ours, plain = (optimizer, list(net.parameters())), (other, list(fresh.parameters()))
+            assert_equal(ours, plain, f"{kind}, {way}")
 
 
 def train(world, _folder):
@@ -198,10 +257,10 @@ def train(world, _folder):
     }
     for name, policy in policies.items():
         for kind in KINDS:
-            net, _ = sharded_model(world, **policy)
+            net, _ = sharded_model(world, kind, **policy)
             optimizer = optimizer_of(net, kind)
             torch.manual_seed(1 + dist.get_rank())
-            x, losses = torch.randn(8, 300), []
+            x, losses = torch.randn(8, 300, dtype=torch.bfloat16 if kind in MASTERS else torch.float32), []
             for _ in range(8):
                 loss = net(x).float().sub(1).square().mean()
                 loss.backward()
@@ -213,19 +272,19 @@ def train(world, _folder):
 
 def replicated(world, _folder):
     """DistributedDataParallel, and ZeroRedundancyOptimizer over it: the same bits in every process and with both."""
-    for kind in ("8", "32"):
+    for kind in ("8", "32", *MASTERS):
         made = []
         for zero in (False, True):
-            net = torch.nn.parallel.DistributedDataParallel(model())
-            options = {"lr": 1e-2, "min_8bit_size": 500}
-            cls = {"8": pyadamw.AdamW8bit, "32": pyadamw.AdamW32bit}[kind]
+            net = torch.nn.parallel.DistributedDataParallel(model(kind))
+            options = {"lr": 1e-2, "min_8bit_size": 500, "master_weight_bits": MASTERS.get(kind)}
+            cls = {"8": pyadamw.AdamW8bit, "32": pyadamw.AdamW32bit}.get(kind, pyadamw.AdamW16bit)
             if zero:
                 optimizer = ZeroRedundancyOptimizer(net.parameters(), optimizer_class=cls, **options)
             else:
                 optimizer = cls(net.parameters(), **options)
             for step in range(4):
                 torch.manual_seed(10 * step + dist.get_rank())
-                net(torch.randn(4, 300)).square().mean().backward()
+                net(torch.randn(4, 300).to(next(net.parameters()).dtype)).square().mean().backward()
                 optimizer.step()
                 optimizer.zero_grad()
             made.append([p.detach() for p in net.parameters()])
@@ -278,7 +337,7 @@ def accelerated(world, folder):
         assert not all(torch.equal(a, b) for a, b in zip(first, start, strict=True)), kind
 
 
-MODES = {f.__name__: f for f in (steps, save, resume, train, replicated, accelerated)}
+MODES = {f.__name__: f for f in (steps, save, resume, float32, train, replicated, accelerated)}
 
 
 def run_process(mode, rank, world, folder):

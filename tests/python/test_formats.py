@@ -30,8 +30,8 @@ def source():
 @pytest.mark.parametrize("cls", CLASSES)
 @pytest.mark.parametrize("name", SOURCES)
 def test_every_format_loads_into_every_class(source, name, cls):
-    """32-bit state has the source's numbers exactly, 16-bit state the nearest, 8-bit state within half a code (and 2^-12,
-    what a float32 rounding of a number is worth in the smallest codes); the steps after it are those of an
+    """32-bit state has the source's numbers exactly, 16-bit state the nearest, 8-bit state within half a code (and
+    2^-12, what a float32 rounding of a number is worth in the smallest codes); the steps after it are those of an
     optimizer with these numbers.
     """
     state_dict, moments, params = source(name)

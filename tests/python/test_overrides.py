@@ -15,6 +15,8 @@ SHAPES = ((40, 300), (5000,), (70, 256), (7,))
 
 CONFIGS = {
     "bits": {"optim_bits": 32},
+    "16 bits": {"optim_bits": 16},
+    "master weights": {"master_weight_bits": 24},
     "values": {"lr": 0.05, "betas": (0.5, 0.9), "eps": 1e-4, "weight_decay": 0.3},
     "clipping": {"percentile_clipping": 30},
     "paged": {"is_paged": True},
@@ -28,7 +30,7 @@ CONFIGS = {
 def test_an_override_is_a_group_of_its_own(manager, name, tensor_lr):
     """Parameters and state have the bits of an optimizer whose group says the same; the groups stay as they are."""
     config, lr = CONFIGS[name], torch.tensor(1e-2) if tensor_lr else 1e-2
-    params = parameters(SHAPES)
+    params = parameters(SHAPES, torch.bfloat16 if "master" in name else torch.float32)
     copies = clones(params)
     manager.register_parameters(params)
     manager.override_config([params[1], params[2]], key_value_dict=config)
@@ -111,7 +113,7 @@ def test_copies_keep_the_override(manager, copied):
 @pytest.mark.parametrize(
     "call",
     [
-        lambda m, p: m.override_config(p, "optim_bits", 16),
+        lambda m, p: m.override_config(p, "optim_bits", 4),
         lambda m, p: m.override_config(p, "amsgrad", True),
         lambda m, p: m.override_config(p, key_value_dict={"lr": -1}),
         lambda m, p: m.override_config(p),

@@ -17,8 +17,8 @@ def test_stepping_shards_is_stepping_the_whole(tmp_path):
 
 def test_a_checkpoint_of_two_goes_on_with_any_number(tmp_path):
     """torch.distributed.checkpoint saves on 2 processes; 1, 2, 3 and 4 go on as if never stopped; so does one without
-    shards, from the full state dict."""
-    run(tmp_path, ("save", 2), *(("resume", processes) for processes in (3, 1, 2, 4)))
+    shards, from the full state dict. float32 weights go the same ways."""
+    run(tmp_path, ("save", 2), *((mode, processes) for processes in (3, 1, 2, 4) for mode in ("resume", "float32")))
 
 
 def test_fully_shard_trains(tmp_path):

@@ -37,7 +37,7 @@ def momentum(optimizer, param):
     state = {key: v.full_tensor() if hasattr(v, "full_tensor") else v for key, v in optimizer.state[param].items()}
     if "exp_avg_codes" in state:
         return decoded(state)
-    return state["exp_avg"]
+    return state["exp_avg"].float()
 
 
 def overridden(params):
@@ -49,6 +49,7 @@ def overridden(params):
 OPTIMIZERS = {
     "torch": torch.optim.AdamW,
     "8": pyadamw.AdamW8bit,
+    "16": pyadamw.AdamW16bit,
     "32": pyadamw.AdamW32bit,
     "8, large min_8bit_size": lambda params: pyadamw.AdamW8bit(params, min_8bit_size=2**20),
     "8, override to 32": overridden,

@@ -72,10 +72,7 @@ struct Float32 {
   using Stored = float;
   static constexpr int size = 4, remainder_bits = 0;
 };
-// Known at run time only, with remainders or without: every block goes the way of the rare ones.
-struct RuntimeDtype {
-  static constexpr int remainder_bits = 0;
-};
+struct RuntimeDtype {};        // known at run time only: every block goes the way of the rare ones
 struct RuntimeDtypeInRuns {};  // the same of rows in runs
 struct Bfloat16 {
   using Stored = std::uint16_t;

@@ -42,7 +42,6 @@ struct RawParams {
       }
     }
   }
-
  private:
   // What is added to the bits of the j-th.
   ADAMW_DEVICE std::uint32_t rest(int j) const {
@@ -114,6 +113,27 @@ ADAMW_DEVICE void store_params(const float *x, void *first, int n, unsigned lane
 
 // ---- known at run time, for the rare paths ----
 
+// Parameters of any dtype without remainders, and with one of any width: the rare path of the first needs no registers
+// for what the second must know.
+struct AnyDtype {
+  static constexpr bool weights = false;
+  static constexpr int remainder_bits = 0;
+};
+struct AnyWeights {
+  static constexpr bool weights = true;
+  static constexpr int remainder_bits = 0;
+};
+template <bool weights>
+struct AnyOf {
+  using Type = AnyDtype;
+};
+template <>
+struct AnyOf<true> {
+  using Type = AnyWeights;
+};
+template <class P>
+using AnyLike = typename AnyOf<P::remainder_bits != 0>::Type;
+
 template <int remainder_bits>
 struct RemainderOf;
 template <>
@@ -139,15 +159,16 @@ ADAMW_DEVICE void store_weight(float x, std::uint32_t noise, void *param, void *
       static_cast<typename RemainderOf<remainder_bits>::Type>(remainder_of<remainder_bits>(split));
 }
 
+template <class Any>
 ADAMW_DEVICE void load_any_params(float *x, const LaunchHead &head, const Buffers &from, std::int64_t begin, int n,
                                   unsigned lane) {
-#define ADAMW_CASE(bits)                                                                    \
-  if (head.remainder_bits == bits) {                                                        \
-    for (int j = 0; j < each; ++j) {                                                        \
-      const int i = Singles::index(lane, j);                                                \
-      x[j] = i < n ? load_weight<bits>(from.param, from.param_remainder, begin + i) : 0.0f; \
-    }                                                                                       \
-    return;                                                                                 \
+#define ADAMW_CASE(bits)                                                                         \
+  if (Any::weights && head.remainder_bits == bits) {                                                             \
+    for (int j = 0; j < each; ++j) {                                                             \
+      const int i = Singles::index(lane, j);                                                     \
+      x[j] = i < n ? load_weight<bits>(from.param, from.param_remainder, begin + i) : 0.0f;      \
+    }                                                                                            \
+    return;                                                                                      \
   }
   ADAMW_KERNEL_REMAINDERS(ADAMW_CASE)
 #undef ADAMW_CASE
@@ -155,23 +176,24 @@ ADAMW_DEVICE void load_any_params(float *x, const LaunchHead &head, const Buffer
 }
 
 // `start`: global index of the block's first element.
+template <class Any>
 ADAMW_DEVICE void store_any_params(const float *x, const LaunchHead &head, const Buffers &to, std::int64_t begin, int n,
                                    unsigned lane, const Coefficients &c, std::uint64_t start) {
-#define ADAMW_CASE(bits)                                                                                      \
-  if (head.remainder_bits == bits) {                                                                          \
-    for (int j = 0; j < each; ++j) {                                                                          \
-      const int i = Singles::index(lane, j);                                                                  \
-      if (i >= n) continue;                                                                                   \
+#define ADAMW_CASE(bits)                                                                                  \
+  if (Any::weights && head.remainder_bits == bits) {                                                                      \
+    for (int j = 0; j < each; ++j) {                                                                      \
+      const int i = Singles::index(lane, j);                                                              \
+      if (i >= n) continue;                                                                               \
       const std::uint32_t word = bits == 8 ? random_word(c.state_key, start + static_cast<unsigned>(i)) : 0u; \
-      store_weight<bits>(x[j], noise_of_24_bits(word), to.param, to.param_remainder, begin + i);              \
-    }                                                                                                         \
-    return;                                                                                                   \
+      store_weight<bits>(x[j], noise_of_24_bits(word), to.param, to.param_remainder, begin + i);          \
+    }                                                                                                     \
+    return;                                                                                               \
   }
   ADAMW_KERNEL_REMAINDERS(ADAMW_CASE)
 #undef ADAMW_CASE
-#define ADAMW_CASE(value, Dtype)                                                                             \
-  if (head.param_dtype == value)                                                                             \
-    return store_params<Dtype, Singles>(x, first_of<Dtype::Stored, Singles>(to.param, begin, lane), n, lane, \
+#define ADAMW_CASE(value, Dtype)                                                                                 \
+  if (head.param_dtype == value)                                                                                 \
+    return store_params<Dtype, Singles>(x, first_of<Dtype::Stored, Singles>(to.param, begin, lane), n, lane,     \
                                         head.stochastic_rounding, c.param_key, start);
   ADAMW_KERNEL_DTYPES(ADAMW_CASE)
 #undef ADAMW_CASE

@@ -33,9 +33,9 @@ ADAMW_DEVICE Codes encode(const NewMoments &fresh, const PerMoment<Scale> &scale
   return codes;
 }
 
-// Any block: short, misaligned, with elements to skip. One function for all dtypes, and not the common case. Runs: of a
-// row in runs.
-template <bool Amsgrad, bool Runs, int Warps, class Table>
+// Any block: short, misaligned, with elements to skip. One function for all dtypes, and not the common case. Any: what
+// it must know of parameters. Runs: of a row in runs.
+template <class Any, bool Amsgrad, bool Runs, int Warps, class Table>
 ADAMW_NOINLINE void any_block8(const Table &table, int number, std::uint32_t block) {
   const LaunchHead &head = table.head;
   const auto *rows = table.rows;
@@ -48,7 +48,7 @@ ADAMW_NOINLINE void any_block8(const Table &table, int number, std::uint32_t blo
   const PerMoment<StoredScale> &scale = was.stored;
   const OldFactors old = old_factors(f, scale.exp_avg.absmax, scale.exp_avg_sq.absmax);
   float p[each], g[each];
-  load_any_params(p, head, b.at, b.begin, b.n, lane);
+  load_any_params<Any>(p, head, b.at, b.begin, b.n, lane);
   load_any(g, b.at.grad, head.grad_dtype, b.begin, b.n, lane);
   const RawCodes raw = load_codes<Amsgrad>(b.at, b.begin, b.n, lane);
   NewMoments fresh;
@@ -72,7 +72,7 @@ ADAMW_NOINLINE void any_block8(const Table &table, int number, std::uint32_t blo
   }
   skipped = warp_sum(skipped);
   if (lane == 0 && skipped != 0 && head.skipped != nullptr) atomic_add(head.skipped, std::uint64_t{skipped});
-  store_any_params(p, head, b.at, b.begin, b.n, lane, c, b.template start<Runs>());
+  store_any_params<Any>(p, head, b.at, b.begin, b.n, lane, c, b.template start<Runs>());
   const auto extremes = [&](const float (&x)[each]) {
     ExtremeBits seen;
     seen.see(x, b.n, lane);
@@ -99,7 +99,7 @@ ADAMW_DEVICE bool step_numbers_of(const Block &b, const Coefficients &c, std::ui
   constexpr bool any_dtype = Share::run == 1, quick = !any_dtype, rounds = M::size == 2;
   float p[each], g[each];
   if constexpr (any_dtype) {
-    load_any_params(p, b.head, b.at, b.begin, b.n, b.lane);
+    load_any_params<P>(p, b.head, b.at, b.begin, b.n, b.lane);
     load_any(g, b.at.grad, b.head.grad_dtype, b.begin, b.n, b.lane);
   } else {
     load_params<P, Share>(p, b.at, b.begin, b.lane);
@@ -124,16 +124,16 @@ ADAMW_DEVICE bool step_numbers_of(const Block &b, const Coefficients &c, std::ui
     if (any(refused)) return false;
   }
   std::uint32_t words[each];
-  const std::uint64_t start = b.template start<Runs>();
-  if (rounds || P::remainder_bits == 8) Words{c.state_key, state_group}.template fill<Share>(words, start, b.lane);
+  const auto start = [&b] { return b.template start<Runs>(); };
+  if (rounds || P::remainder_bits == 8) Words{c.state_key, state_group}.template fill<Share>(words, start(), b.lane);
   if constexpr (any_dtype) {
-    store_any_params(p, b.head, b.at, b.begin, b.n, b.lane, c, start);
+    store_any_params<P>(p, b.head, b.at, b.begin, b.n, b.lane, c, start());
   } else if constexpr (P::remainder_bits != 0) {
     store_weights<P::remainder_bits, Share>(p, words, first_of<std::uint16_t, Share>(b.at.param, b.begin, b.lane),
                                             first_remainder<P, Share>(b.at, b.begin, b.lane));
   } else {
     store_params<P, Share>(p, first_of<typename P::Stored, Share>(b.at.param, b.begin, b.lane), b.n, b.lane,
-                           b.head.stochastic_rounding, c.param_key, start);
+                           b.head.stochastic_rounding, c.param_key, start());
   }
   const auto first = [&](void *base) { return first_of<typename M::Stored, Share>(base, b.begin, b.lane); };
   const auto store = [&](const float (&from)[each], void *base) {
@@ -149,14 +149,14 @@ ADAMW_DEVICE bool step_numbers_of(const Block &b, const Coefficients &c, std::ui
   return true;
 }
 
-template <class M, bool Amsgrad, bool Runs, class Table>
+template <class M, class Any, bool Amsgrad, bool Runs, class Table>
 ADAMW_NOINLINE void any_block_of_numbers(const Table &table, int number, std::uint32_t block) {
   const LaunchHead &head = table.head;
   const auto *rows = table.rows;
   const AllBuffers at = buffers_of(rows[number]);
   const Block b = make_block(head, rows, number, block, at, rows[number].blocks().place(block), lane_id());
   const Coefficients c = row_coefficients(head, rows[number], number);
-  step_numbers_of<float, M, RuntimeDtype, RuntimeDtype, Singles, Amsgrad, Runs>(b, c, group_key(c.state_key, 0));
+  step_numbers_of<float, M, Any, Any, Singles, Amsgrad, Runs>(b, c, group_key(c.state_key, 0));
 }
 
 template <class M, class P, class G, bool Amsgrad, class Table>
@@ -182,7 +182,7 @@ struct StepNumbers {
               make_block(table.head, table.rows, mine.number, block, mine.at, {begin, block_size}, lane), mine.c,
               mine.state_group);
         },
-        [&] { any_block_of_numbers<M, Amsgrad, false>(table, mine.number, block); });
+        [&] { any_block_of_numbers<M, AnyLike<P>, Amsgrad, false>(table, mine.number, block); });
   }
 };
 
@@ -216,11 +216,17 @@ struct StepAny {
   ADAMW_DEVICE void enter(int row) { number = row; }
   ADAMW_DEVICE void items(std::uint32_t first, std::uint32_t count, std::uint32_t stride) {
     for (; count != 0; --count, first += stride) {
-      if constexpr (State::codes) {
-        any_block8<Amsgrad, Runs, Warps>(table, number, first);
-      } else {
-        any_block_of_numbers<typename State::Moment, Amsgrad, Runs>(table, number, first);
-      }
+      table.head.remainder_bits == 0 ? item<AnyDtype>(first) : item<AnyWeights>(first);
+    }
+  }
+
+ private:
+  template <class Any>
+  ADAMW_DEVICE void item(std::uint32_t block) {
+    if constexpr (State::codes) {
+      any_block8<Any, Amsgrad, Runs, Warps>(table, number, block);
+    } else {
+      any_block_of_numbers<typename State::Moment, Any, Amsgrad, Runs>(table, number, block);
     }
   }
 };

@@ -55,7 +55,7 @@ struct Stream8 {
         block = mine.block, count = mine.count, done = mine.run_count - left;  // registers are for the elements
         stopped = left != 0;
       }
-      if (stopped) any_block8<Amsgrad, false, Warps>(table, mine.number, block + done++ * stride);
+      if (stopped) any_block8<AnyLike<P>, Amsgrad, false, Warps>(table, mine.number, block + done++ * stride);
       block += done * stride;
       count -= done;
     }
