@@ -14,6 +14,7 @@ from .._options.options import OPTIONS, check_options, plain_betas
 from .._options.overrides import Overrides
 from ..paging import PageManager
 from . import earlier, formats
+from .conform import conform, step_count
 from .damage import FLOATS
 from .foreign import translated
 from .marks import FORMAT, FORMAT_KEY, check_format, marked
@@ -191,8 +192,8 @@ def _loaded(entry: Any, version: int, groups: Any, number: int, position: int, t
     if formats.REMAINDER in entry and not spec.remainder_bits:
         bits = stored_bits(entry[formats.REMAINDER], spec.shape) or 16
         raise ValueError(f"{what}: {_lost_weights(bits + 16, local.dtype)}")
-    step = torch.tensor(formats.step_count(entry["step"], what), dtype=torch.float32, device="cpu")
-    state = formats.conform(entry, spec, what, received=True)
+    step = torch.tensor(step_count(entry["step"], what), dtype=torch.float32, device="cpu")
+    state = conform(entry, spec, what, received=True)
     memory = {_address(value) for value in entry.values()}
     own = {key: _own(value, formats.PARTS[key].placing(spec), memory) for key, value in state.items()}
     # Other keys, for example of an optimizer that wraps this one, are copied unread.

@@ -11,6 +11,7 @@ import torch
 from .._native.master_weights import join, split
 from .._native.memory import plain
 from . import formats
+from .conform import placed
 from .load import Target
 from .sharding import inner, is_sharded, own_part, placed_as, stepped_part
 from .spec import state_spec, stepped_view, wrapped_state
@@ -80,6 +81,6 @@ def take_over(target: Target, number: int, position: int, weights: torch.Tensor)
     old = state.get(formats.REMAINDER)
     if is_sharded(old) == (is_sharded(param) and not local.whole) and _have_one_form(old, parts.remainder):
         return TakeOver(param, values, parts.remainder, old, None)
-    remainder = formats.placed(parts.remainder, parts.remainder.dtype, spec)
+    remainder = placed(parts.remainder, parts.remainder.dtype, spec)
     made = wrapped_state({formats.REMAINDER: remainder}, param, local)
     return TakeOver(param, values, made[formats.REMAINDER], None, None)

@@ -104,7 +104,7 @@ def test_optim_by_name(name, tmp_path):
 
 @pytest.mark.parametrize("cls", [pyadamw.AdamW8bit, pyadamw.PagedAdamW16bit])
 def test_master_weights(cls, tmp_path):
-    """A bfloat16 model saves and resumes as if uninterrupted; its float32 weights are had from Trainer's own objects."""
+    """A bfloat16 model saves and resumes as if uninterrupted; Trainer's own objects give its float32 weights."""
     args, made = arguments(tmp_path), []
     for resume in (None, str(tmp_path / "checkpoint-3")):
         chosen = hf.optimizer_cls_and_kwargs(args, cls, master_weight_bits=32)
