@@ -78,7 +78,7 @@ def restore_options(groups: Any, previous: Any, defaults: Any) -> None:
             if name in OURS and previous is not None:
                 group[name] = before[name]
             else:
-                group.setdefault(name, before[name])
+                group.setdefault(name, before.get(name))  # None: it came after a pickle was written
         group["betas"] = plain_betas(group["betas"])
 
 
@@ -179,7 +179,7 @@ def _loaded(entry: Any, version: int, groups: Any, number: int, position: int, t
     if not entry:
         return {}
     options = target.overrides.applied(group, param, bool(target.states.get(param)))
-    local = stepped_view(param, options)
+    local = stepped_view(param, options, what)
     spec = state_spec(local, options, target.pages)
     # With the shape of the whole parameter: unwrapped() then cuts tensors of this shape, or of the scales' shape.
     entry, found = earlier.renamed(entry, spec._replace(shape=param.shape), version, what)

@@ -14,7 +14,7 @@ from . import formats
 from .conform import placed
 from .load import Target
 from .sharding import inner, is_sharded, own_part, placed_as, stepped_part
-from .spec import state_spec, stepped_view, wrapped_state
+from .spec import describe, state_spec, stepped_view, wrapped_state
 
 
 def _remainder(param: Any, state: Any) -> torch.Tensor | None:
@@ -66,7 +66,7 @@ def take_over(target: Target, number: int, position: int, weights: torch.Tensor)
     param: Any = group["params"][position]
     state, device = target.states.get(param), inner(param).device
     options = target.overrides.applied(group, param, bool(state))
-    local = stepped_view(param, options)
+    local = stepped_view(param, options, describe(target.groups, number, position))
     spec = state_spec(local, options, target.pages)
     if not spec.remainder_bits:
         return None

@@ -98,7 +98,7 @@ def collect(groups: Any, states: Any, grad_dtypes: Any, pages: Any, overrides: A
         own = overrides.take(param, bool(states.get(param)))
         options = {**groups[number], **own}
         _check_not_fsdp1(param, options, what)
-        local = _named(what, stepped_view, param, options)
+        local = stepped_view(param, options, what)
         _check_param(local, inner(param), what)
         if param.grad is not None:
             grad = param.grad if local.whole else local_gradient(param.grad, param)
@@ -119,13 +119,6 @@ def collect(groups: Any, states: Any, grad_dtypes: Any, pages: Any, overrides: A
                 del current[key]
     rows.sort(key=Row.bucket)
     return rows, waiting
-
-
-def _named(what: str, call: Any, *arguments: Any) -> Any:
-    try:
-        return call(*arguments)
-    except ValueError as error:
-        raise ValueError(f"{what}: {error}") from None
 
 
 def _prepared(row: Any, param: torch.Tensor, states: Any, groups: Any) -> Any:
