@@ -82,7 +82,11 @@ struct Measure {
     const std::int64_t begin = place.begin;
     const int n = place.length;
     float p[each], g[each], direction_sum = 0.0f, param_sum = 0.0f;
-    load_any_params<AnyWeights>(p, head, row, begin, n, lane);
+    if (head.remainder_bits == 0) {
+      AnyDtype::load(p, head, row, begin, n, lane);
+    } else {
+      AnyWeights::load(p, head, row, begin, n, lane);
+    }
     load_any(g, row.grad, head.grad_dtype, begin, n, lane);
     float direction[each];
     const AllBuffers at = buffers_of(row);
