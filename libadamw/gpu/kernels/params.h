@@ -57,13 +57,13 @@ struct RawParams {
 
 // The address of the remainder of the first element that is a lane's own.
 template <class P, class Share>
-ADAMW_DEVICE unsigned char *first_remainder(const Buffers &of, std::int64_t begin, unsigned lane) {
+ADAMW_DEVICE unsigned char *first_remainder(const AllBuffers &of, std::int64_t begin, unsigned lane) {
   return at<unsigned char>(of.param_remainder, (begin + Share::index(lane, 0)) * (P::remainder_bits / 8));
 }
 
 // Of a whole block.
 template <class P, class Share>
-ADAMW_DEVICE void load_params(float (&x)[each], const Buffers &from, std::int64_t begin, unsigned lane) {
+ADAMW_DEVICE void load_params(float (&x)[each], const AllBuffers &from, std::int64_t begin, unsigned lane) {
   RawParams<P> raw;
   load_of_all<Share, P::size>(raw.param, at<typename P::Stored>(from.param, begin + Share::index(lane, 0)));
   if constexpr (P::remainder_bits != 0)
@@ -149,11 +149,11 @@ ADAMW_DEVICE void store_weight(float x, std::uint32_t noise, void *param, void *
 struct AnyDtype {
   static constexpr int remainder_bits = 0;
 
-  static ADAMW_DEVICE void load(float *x, const LaunchHead &head, const Buffers &from, std::int64_t begin, int n,
+  static ADAMW_DEVICE void load(float *x, const LaunchHead &head, const AllBuffers &from, std::int64_t begin, int n,
                                 unsigned lane) {
     load_any(x, from.param, head.param_dtype, begin, n, lane);
   }
-  static ADAMW_DEVICE void store(const float *x, const LaunchHead &head, const Buffers &to, std::int64_t begin, int n,
+  static ADAMW_DEVICE void store(const float *x, const LaunchHead &head, const AllBuffers &to, std::int64_t begin, int n,
                                  unsigned lane, const Coefficients &c, std::uint64_t start) {
 #define ADAMW_CASE(value, Dtype)                                                                             \
   if (head.param_dtype == value)                                                                             \
@@ -168,7 +168,7 @@ struct AnyWeights {
   static constexpr int remainder_bits = 0;
 
   // A loop for each width: one with both in it has less code, but needs more registers than there are.
-  static ADAMW_DEVICE void load(float *x, const LaunchHead &head, const Buffers &from, std::int64_t begin, int n,
+  static ADAMW_DEVICE void load(float *x, const LaunchHead &head, const AllBuffers &from, std::int64_t begin, int n,
                                 unsigned lane) {
 #define ADAMW_CASE(bits)                                                                        \
   if (head.remainder_bits == bits) {                                                            \
@@ -182,7 +182,7 @@ struct AnyWeights {
 #undef ADAMW_CASE
     __builtin_unreachable();
   }
-  static ADAMW_DEVICE void store(const float *x, const LaunchHead &head, const Buffers &to, std::int64_t begin, int n,
+  static ADAMW_DEVICE void store(const float *x, const LaunchHead &head, const AllBuffers &to, std::int64_t begin, int n,
                                  unsigned lane, const Coefficients &c, std::uint64_t start) {
 #define ADAMW_CASE(bits)                                                                                      \
   if (head.remainder_bits == bits) {                                                                          \
