@@ -76,7 +76,8 @@ template <int remainder_bits, class Share>
 ADAMW_DEVICE void store_weights(const float *x, const std::uint32_t *words, void *param, void *rest) {
   std::uint32_t split[each], rounded[each], params[each / 2], rests[remainder_bits / 4];
   for (int j = 0; j < each; ++j) {
-    split[j] = bits(x[j]) + (remainder_bits == 8 ? noise_of_24_bits(words[j]) : 0u);
+    // noise_of_24_bits(), in one instruction
+    split[j] = bits(x[j]) + (remainder_bits == 8 ? chosen_bytes(words[j], 0u, 0x4441u) : 0u);
     rounded[j] = split[j] + 0x8000u;
   }
   for (int j = 0; j < each; j += 2) params[j / 2] = upper_halves(rounded[j], rounded[j + 1]);
