@@ -333,8 +333,8 @@ adamw_status dequantize(const QuantizePlan &plan, const std::uint8_t *codes, con
 adamw_status convert_weights(const SplitPlan &plan, const char *function, const char *kernel, float *weights,
                              std::uint16_t *param, void *remainder) {
   return on_device(function, plan.device, plan.stream, [&](const Launcher &launcher) {
-    const SplitTable t{weights,  param,          remainder, plan.numel, plan.global_offset,
-                       plan.key, plan.remainder_bits, plan.stochastic};
+    const SplitTable t{weights,        param, remainder, plan.numel, plan.global_offset, plan.key, plan.remainder_bits,
+                       plan.stochastic};
     LoadedKernel loaded{};
     if (adamw_status s = launcher.state.kernel(function, *find_kernel(kernel), &loaded)) return s;
     return launcher.launch(function, loaded, blocks_in(plan.numel), t);
@@ -358,6 +358,7 @@ adamw_status check_device(const char *function, std::int32_t device) {
 }  // namespace
 }  // namespace gpu
 
-const Backend cuda_backend = {"cuda", gpu::check_device, gpu::step, gpu::quantize, gpu::dequantize, gpu::split, gpu::join};
+const Backend cuda_backend = {"cuda",          gpu::check_device, gpu::step, gpu::quantize,
+                              gpu::dequantize, gpu::split,        gpu::join};
 
 }  // namespace adamw

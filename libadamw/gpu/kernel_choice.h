@@ -33,7 +33,7 @@ constexpr bool are_kernels(std::initializer_list<const char *> names) {
 }
 
 // Every format has the kernels that any dtypes take, and every dtype is known to these.
-#define ADAMW_CHECK_FORMAT(value, Coding, kernel, bytes, scaling, is_random)                                                      \
+#define ADAMW_CHECK_FORMAT(value, Coding, kernel, bytes, scaling, is_random)                                           \
   static_assert(                                                                                                       \
       are_kernels({"adamw_step" kernel "_any", "adamw_step" kernel "_any_amsgrad", "adamw_step" kernel "_runs",        \
                    "adamw_step" kernel "_runs_amsgrad", "adamw_measure" kernel, "adamw_measure" kernel "_amsgrad"}) && \
@@ -109,8 +109,7 @@ inline bool is_aligned(const StepKind &kind, const Row &row) {
   const bool steps = row.blocks.blocks_per_row == 0 || row.blocks.row_length % 8 == 0;
   const bool groups = !kind.needs_indices() || t.global_offset % 8 == 0;  // random words are of 8 neighbours, too
   return steps && groups && fits(t.param) && fits(t.grad) && fits(t.exp_avg) && fits(t.exp_avg_sq) &&
-         (kind.remainder_bits == 0 || fits(t.param_remainder)) &&
-         (!kind.amsgrad || fits(t.max_exp_avg_sq));
+         (kind.remainder_bits == 0 || fits(t.param_remainder)) && (!kind.amsgrad || fits(t.max_exp_avg_sq));
 }
 
 // Whether a row takes the kernel that knows of runs.

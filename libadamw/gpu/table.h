@@ -63,7 +63,9 @@ struct alignas(16) AllBuffers : Buffers {
             {{max_exp_avg_sq_absmax, max_exp_avg_sq_floor}}};
   }
 };
-ADAMW_INLINE AllBuffers buffers_of(const LaunchRow &row) { return {row, nullptr, nullptr, nullptr, row.param_remainder}; }
+ADAMW_INLINE AllBuffers buffers_of(const LaunchRow &row) {
+  return {row, nullptr, nullptr, nullptr, row.param_remainder};
+}
 ADAMW_INLINE AllBuffers buffers_of(const AmsgradRow &row) {
   return {row, row.max_exp_avg_sq, row.max_exp_avg_sq_absmax, row.max_exp_avg_sq_floor, row.param_remainder};
 }
@@ -78,7 +80,7 @@ struct LaunchHead {
   Measures *measures;                        // per segment of this launch, of the measuring pass
   std::int64_t items;                        // blocks, or segments
   double max_unorm;
-  std::int32_t rows, rounds;  // rounds: over_items()
+  std::int32_t rows, rounds;                             // rounds: over_items()
   std::int32_t param_dtype, grad_dtype, remainder_bits;  // remainder_bits: 0 without master weights
   bool on_device;                                        // lr, or a row's step, lies there
   bool stochastic_rounding;                              // of parameters that are all there is
@@ -176,11 +178,11 @@ static_assert(PlainTable::capacity >= 304, "GPT-2 small in one launch");
   F(adamw_##state##_any_amsgrad, AmsgradTable, block_threads_used)       \
   F(adamw_##state##_runs_amsgrad, AmsgradTable, block_threads_used)
 
-#define ADAMW_MEASURE_KERNELS(F, state)                    \
+#define ADAMW_MEASURE_KERNELS(F, state)                   \
   F(adamw_measure##state, PlainTable, block_threads_used) \
   F(adamw_measure##state##_amsgrad, AmsgradTable, block_threads_used)
 
-#define ADAMW_NUMBER_KERNELS(F, state, Dtype)              \
+#define ADAMW_NUMBER_KERNELS(F, state, Dtype)            \
   ADAMW_STEP_KERNELS(F, step##state, block_threads_used) \
   ADAMW_MEASURE_KERNELS(F, state)
 

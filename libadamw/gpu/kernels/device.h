@@ -200,8 +200,8 @@ ADAMW_DEVICE std::uint32_t code_in_place(std::uint32_t word, int number) {
   return __byte_perm(word, 0u, 0x4044u | static_cast<unsigned>(number) << 8);
 }
 
-// Four of the bytes of two words: the n-th digit of `which`, from the lowest, says which becomes byte n. 0 ... 3 are those
-// of a, 4 ... 7 those of b; 8 more: all bits are as its highest.
+// Four of the bytes of two words: the n-th digit of `which`, from the lowest, says which becomes byte n. 0 ... 3 are
+// those of a, 4 ... 7 those of b; 8 more: all bits are as its highest.
 ADAMW_DEVICE std::uint32_t chosen_bytes(std::uint32_t a, std::uint32_t b, std::uint32_t which) {
   std::uint32_t result;
   asm("prmt.b32 %0, %1, %2, %3;" : "=r"(result) : "r"(a), "r"(b), "r"(which));

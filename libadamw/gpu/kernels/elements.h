@@ -84,7 +84,8 @@ struct Bfloat16 {
   template <bool Numbers>
   static ADAMW_DEVICE std::uint32_t pair(float low, float high, std::uint32_t low_word, std::uint32_t high_word) {
     if (Numbers) return upper_halves(bits(low) + (low_word >> 16), bits(high) + (high_word >> 16));
-    return (float_to_bfloat16_stochastic(low, low_word) & 0xFFFFu) | float_to_bfloat16_stochastic(high, high_word) << 16;
+    return (float_to_bfloat16_stochastic(low, low_word) & 0xFFFFu) | float_to_bfloat16_stochastic(high, high_word)
+                                                                         << 16;
   }
 };
 struct Float16 {

@@ -42,6 +42,7 @@ struct RawParams {
       }
     }
   }
+
  private:
   // What is added to the bits of the j-th.
   ADAMW_DEVICE std::uint32_t rest(int j) const {
@@ -154,8 +155,8 @@ struct AnyDtype {
                                 unsigned lane) {
     load_any(x, from.param, head.param_dtype, begin, n, lane);
   }
-  static ADAMW_DEVICE void store(const float *x, const LaunchHead &head, const AllBuffers &to, std::int64_t begin, int n,
-                                 unsigned lane, const Coefficients &c, std::uint64_t start) {
+  static ADAMW_DEVICE void store(const float *x, const LaunchHead &head, const AllBuffers &to, std::int64_t begin,
+                                 int n, unsigned lane, const Coefficients &c, std::uint64_t start) {
 #define ADAMW_CASE(value, Dtype)                                                                             \
   if (head.param_dtype == value)                                                                             \
     return store_params<Dtype, Singles>(x, first_of<Dtype::Stored, Singles>(to.param, begin, lane), n, lane, \
@@ -171,20 +172,20 @@ struct AnyWeights {
   // A loop for each width: one with both in it has less code, but needs more registers than there are.
   static ADAMW_DEVICE void load(float *x, const LaunchHead &head, const AllBuffers &from, std::int64_t begin, int n,
                                 unsigned lane) {
-#define ADAMW_CASE(bits)                                                                        \
-  if (head.remainder_bits == bits) {                                                            \
-    for (int j = 0; j < each; ++j) {                                                            \
-      const int i = Singles::index(lane, j);                                                    \
-      x[j] = i < n ? load_weight<bits>(from.param, from.param_remainder, begin + i) : 0.0f;     \
-    }                                                                                           \
-    return;                                                                                     \
+#define ADAMW_CASE(bits)                                                                    \
+  if (head.remainder_bits == bits) {                                                        \
+    for (int j = 0; j < each; ++j) {                                                        \
+      const int i = Singles::index(lane, j);                                                \
+      x[j] = i < n ? load_weight<bits>(from.param, from.param_remainder, begin + i) : 0.0f; \
+    }                                                                                       \
+    return;                                                                                 \
   }
     ADAMW_KERNEL_REMAINDERS(ADAMW_CASE)
 #undef ADAMW_CASE
     __builtin_unreachable();
   }
-  static ADAMW_DEVICE void store(const float *x, const LaunchHead &head, const AllBuffers &to, std::int64_t begin, int n,
-                                 unsigned lane, const Coefficients &c, std::uint64_t start) {
+  static ADAMW_DEVICE void store(const float *x, const LaunchHead &head, const AllBuffers &to, std::int64_t begin,
+                                 int n, unsigned lane, const Coefficients &c, std::uint64_t start) {
 #define ADAMW_CASE(bits)                                                                                      \
   if (head.remainder_bits == bits) {                                                                          \
     for (int j = 0; j < each; ++j) {                                                                          \

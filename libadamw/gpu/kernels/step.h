@@ -105,9 +105,7 @@ ADAMW_DEVICE bool step_numbers_of(const Block &b, const Coefficients &c, std::ui
     load_params<P, Share>(p, b.at, b.begin, b.lane);
     load_floats<G, Share>(g, b.at.grad, b.begin, b.n, b.lane);
   }
-  const auto load = [&](float (&to)[each], const void *base) {
-    load_floats<M, Share>(to, base, b.begin, b.n, b.lane);
-  };
+  const auto load = [&](float (&to)[each], const void *base) { load_floats<M, Share>(to, base, b.begin, b.n, b.lane); };
   PerMoment<float[each]> s;
   for_each_moment(Amsgrad, load, s, b.at.moments());
   InRange32 range;

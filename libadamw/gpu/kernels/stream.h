@@ -121,8 +121,7 @@ struct Stream8 {
   ADAMW_DEVICE std::uint32_t reach(std::uint32_t block, const Run &run, std::uint32_t stride) const {
     const AllBuffers &at = mine.at;
     std::uint32_t count = reach(run.count, stride, at.param, run.begin * P::size, block_size * P::size);
-    if (has_remainder)
-      count = reach(count, stride, at.param_remainder, run.begin * rest_size, block_size * rest_size);
+    if (has_remainder) count = reach(count, stride, at.param_remainder, run.begin * rest_size, block_size * rest_size);
     count = reach(count, stride, at.grad, run.begin * G::size, block_size * G::size);
     for_each_moment(
         Amsgrad,
@@ -308,7 +307,9 @@ struct Stream8 {
     read_param(raw, at, left > 1);
     const std::uint32_t key = mine.state_group, group = to.group - first_group();
     std::uint32_t words[each];
-    const auto draw = [&] { Words::spread<Share>(words, lane, [&](std::uint32_t g) { return mix32((group + g) ^ key); }); };
+    const auto draw = [&] {
+      Words::spread<Share>(words, lane, [&](std::uint32_t g) { return mix32((group + g) ^ key); });
+    };
     if constexpr (has_remainder) {
       if (P::remainder_bits == 8) draw();
       store_weights<P::remainder_bits, Share>(p, words, to.param, to.remainder);
@@ -353,7 +354,8 @@ ADAMW_DEVICE void step(const Table &table) {
     over_rows<Warps>(table, mine.span,
                      Stream8<P, G, Amsgrad, Warps, Table>{table, mine, own.fetches[warp_id()], lane_id()});
   } else {
-    over_rows<Warps>(table, mine.span, StepNumbers<typename State::Moment, P, G, Amsgrad, Table>{table, mine, lane_id()});
+    over_rows<Warps>(table, mine.span,
+                     StepNumbers<typename State::Moment, P, G, Amsgrad, Table>{table, mine, lane_id()});
   }
 }
 
