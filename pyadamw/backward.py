@@ -37,7 +37,7 @@ class StepInBackward:
 
     Args:
         params: tensors, or (name, tensor) pairs. Tensors that require no gradient are ignored.
-        cls: one of the six classes.
+        cls: one of the optimizer classes.
         options: keyword arguments of `cls`. All parameters share one page manager if their state is paged.
 
     Attributes:

@@ -80,7 +80,9 @@ def _with_progress(entries: Any) -> Any:
 
 
 def _parser(with_demo: Any) -> Any:
-    parser = argparse.ArgumentParser(prog="python -m pyadamw", description="AdamW with 32-bit, 8-bit and paged state.")
+    parser = argparse.ArgumentParser(
+        prog="python -m pyadamw", description="AdamW with 32-, 16-, 8-bit and paged state."
+    )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("info", help="versions, library, kernel and threads").set_defaults(run=info)
     conversion = commands.add_parser("convert", help="rewrite a file of optimizer state for another optimizer")

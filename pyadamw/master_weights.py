@@ -35,10 +35,17 @@ class _Owner(NamedTuple):
     position: int
 
 
+def _unwrapped(optimizer: Any) -> Any:
+    """The optimizer in the wrappers of Accelerate, Trainer and Lightning."""
+    while not isinstance(optimizer, Base) and isinstance(getattr(optimizer, "optimizer", None), torch.optim.Optimizer):
+        optimizer = optimizer.optimizer
+    return optimizer
+
+
 def _owners(optimizer: Any) -> dict[int, _Owner]:
     """{id of a parameter: its owner}."""
     found = list(optimizer.optimizers.values()) if isinstance(optimizer, StepInBackward) else optimizer
-    found = list(found) if isinstance(found, (list, tuple)) else [found]
+    found = list(map(_unwrapped, found if isinstance(found, (list, tuple)) else [found]))
     for one in found:
         if not isinstance(one, Base):
             need = "an optimizer of pyadamw, a StepInBackward, or a list of optimizers of pyadamw"
@@ -92,7 +99,8 @@ def fp32_state_dict(model: torch.nn.Module, optimizer: Optimizers) -> dict[str, 
 
     Args:
         model: the model whose parameters `optimizer` steps.
-        optimizer: of pyadamw. A StepInBackward, or a list of optimizers, each of some parameters of the model.
+        optimizer: of pyadamw, also as Accelerate, Trainer or Lightning wrap it. Or a StepInBackward, or a list of
+            optimizers, each of some parameters of the model.
 
     Raises:
         ValueError: the optimizer steps none of these parameters; or the model has master weights, but its state_dict()

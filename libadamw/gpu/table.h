@@ -34,9 +34,9 @@ struct Buffers {
   const void *grad;
   void *exp_avg, *exp_avg_sq;
   float *exp_avg_absmax, *exp_avg_sq_absmax, *exp_avg_sq_floor;
-  void *param_remainder;  // null without master weights
 };
 struct LaunchRow : Buffers {
+  void *param_remainder;  // null without master weights
   std::int64_t numel, row_length, global_offset;
   const float *step;       // null: coefficients are `sets[set]`
   std::uint32_t end;       // items (blocks, or segments) of this launch up to the end of this row
@@ -50,10 +50,11 @@ struct AmsgradRow : LaunchRow {
   float *max_exp_avg_sq_absmax, *max_exp_avg_sq_floor;
 };
 
-// Those of any row; without amsgrad the last three are null. In this order two of them are one load.
+// Those of any row; without amsgrad those of max_exp_avg_sq are null. In this order two of them are one load.
 struct alignas(16) AllBuffers : Buffers {
   void *max_exp_avg_sq;
   float *max_exp_avg_sq_absmax, *max_exp_avg_sq_floor;
+  void *param_remainder;
 
   ADAMW_INLINE PerMoment<void *> moments() const { return {exp_avg, exp_avg_sq, max_exp_avg_sq}; }
   ADAMW_INLINE PerMoment<ScaleArrays> scales() const {
@@ -62,9 +63,11 @@ struct alignas(16) AllBuffers : Buffers {
             {{max_exp_avg_sq_absmax, max_exp_avg_sq_floor}}};
   }
 };
-ADAMW_INLINE AllBuffers buffers_of(const LaunchRow &row) { return {row, nullptr, nullptr, nullptr}; }
+ADAMW_INLINE AllBuffers buffers_of(const LaunchRow &row) {
+  return {row, nullptr, nullptr, nullptr, row.param_remainder};
+}
 ADAMW_INLINE AllBuffers buffers_of(const AmsgradRow &row) {
-  return {row, row.max_exp_avg_sq, row.max_exp_avg_sq_absmax, row.max_exp_avg_sq_floor};
+  return {row, row.max_exp_avg_sq, row.max_exp_avg_sq_absmax, row.max_exp_avg_sq_floor, row.param_remainder};
 }
 
 struct LaunchHead {

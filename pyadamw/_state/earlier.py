@@ -14,6 +14,7 @@ import torch
 from .._native.constants import BLOCK8
 from .._native.layout import block_dim
 from . import formats
+from .conform import at_work, check_form, stored_format
 from .damage import check_not_negative
 from .dynamic_maps import BLOCK, decoded, dynamic_map
 from .marks import FORMAT, format_of, without_marks
@@ -52,7 +53,7 @@ def in_numbers(state: Any, found: int, spec: formats.Spec, where: str) -> Any:
     for moment in formats.CODING:
         if formats.codes_of(moment) not in state:
             continue
-        if moment not in state:  # as in formats.conform(), torch's keys win
+        if moment not in state:  # as in conform(), torch's keys win
             result[moment] = _numbers(state, moment, spec, where)
         for part in formats.PARTS.values():
             # A floor can be there if torch.distributed.checkpoint was told to leave what a checkpoint does not have.
@@ -62,15 +63,15 @@ def in_numbers(state: Any, found: int, spec: formats.Spec, where: str) -> Any:
 
 
 def _numbers(state: Any, moment: str, spec: formats.Spec, where: str) -> torch.Tensor:
-    source = spec._replace(format=formats.stored_format(state, moment, spec._replace(format=BLOCK8), where))
+    source = spec._replace(format=stored_format(state, moment, spec._replace(format=BLOCK8), where))
     codes, absmax = (formats.PARTS[key] for key in (formats.codes_of(moment), formats.absmax_of(moment)))
-    formats.check_form(state, codes, source, where)
-    formats.check_form(state, absmax, source, where)
+    check_form(state, codes, source, where)
+    check_form(state, absmax, source, where)
     squared = moment != "exp_avg"
-    scales = formats.at_work(state, absmax, spec)
+    scales = at_work(state, absmax, spec)
     if not (scales.square() if squared else scales).isfinite().all():
         raise ValueError(f"{where}: {absmax.key} is not finite: the state is damaged")
     check_not_negative(scales, f"{where}: {absmax.key}")
     dim = block_dim(spec.shape) if spec.block_dim is None else spec.block_dim
-    numbers = decoded(formats.at_work(state, codes, spec), scales, dynamic_map(not squared), BLOCK, dim)
+    numbers = decoded(at_work(state, codes, spec), scales, dynamic_map(not squared), BLOCK, dim)
     return numbers.square_() if squared else numbers

@@ -14,6 +14,7 @@ from .._checks import shown
 from .._native.constants import BLOCK8, FLOAT32, FORMAT_OF_BITS
 from .._options.options import check_options, plain_betas
 from . import earlier, flashoptim, formats
+from .conform import conform, step_count
 from .damage import check_no_nan
 from .dynamic_maps import dynamic_map, encoded
 from .foreign import bits_of, shape_of, translated
@@ -33,10 +34,10 @@ def _plain(entry: Any, where: str, number: int) -> Any:
     entry = earlier.in_numbers(entry, found, spec, where)
     numbers = translated(entry, shape.numel(), where)
     amsgrad = bool({"max_exp_avg_sq", formats.codes_of("max_exp_avg_sq")} & set(numbers))
-    count = formats.step_count(numbers.get("step"), where)
+    count = step_count(numbers.get("step"), where)
     step = torch.tensor(count, dtype=torch.float32, device="cpu")
     spec = spec._replace(amsgrad=amsgrad, remainder_bits=stored_bits(numbers.get(formats.REMAINDER), shape))
-    state = formats.conform(numbers, spec, where, received=True)
+    state = conform(numbers, spec, where, received=True)
     return {"step": step, **state}, entry
 
 
@@ -81,10 +82,10 @@ def _own_entry(entry: Any, state: Any, bits: int, where: str) -> Any:
     spec = formats.Spec(state["exp_avg"].shape, torch.device("cpu"), BLOCK8, amsgrad, clipping, None)
     spec = spec._replace(remainder_bits=stored_bits(state.get(formats.REMAINDER), spec.shape))
     if bits != 8:
-        return {"step": state["step"], **formats.conform(state, spec._replace(format=FORMAT_OF_BITS[bits]), where)}
+        return {"step": state["step"], **conform(state, spec._replace(format=FORMAT_OF_BITS[bits]), where)}
     others = {key: value for key, value in entry.items() if key not in formats.KEYS}
     if formats.codes_of("exp_avg") not in entry:  # from another optimizer, or of an earlier format
-        own = formats.conform(state, spec, where)
+        own = conform(state, spec, where)
         return {**(others if "exp_avg" in entry else {}), **own, "step": state["step"]}
     # It has our format already, block-wise or with one scale, and has been checked.
     own = {key: value.detach() for key, value in entry.items() if key in formats.PARTS}

@@ -14,6 +14,7 @@ from .._options.options import OPTIONS, check_options, plain_betas
 from .._options.overrides import Overrides
 from ..paging import PageManager
 from . import earlier, flashoptim, formats
+from .conform import conform, step_count
 from .damage import FLOATS
 from .foreign import translated
 from .marks import FORMAT, FORMAT_KEY, check_format, marked
@@ -77,7 +78,7 @@ def restore_options(groups: Any, previous: Any, defaults: Any) -> None:
             if name in OURS and previous is not None:
                 group[name] = before[name]
             else:
-                group.setdefault(name, before[name])
+                group.setdefault(name, before.get(name))  # None: it came after a pickle was written
         group["betas"] = plain_betas(group["betas"])
 
 
@@ -179,7 +180,7 @@ def _loaded(entry: Any, version: int, groups: Any, number: int, position: int, t
         return {}
     entry = flashoptim.translated(entry, lambda: param, group, what)
     options = target.overrides.applied(group, param, bool(target.states.get(param)))
-    local = stepped_view(param, options)
+    local = stepped_view(param, options, what)
     spec = state_spec(local, options, target.pages)
     # With the shape of the whole parameter: unwrapped() then cuts tensors of this shape, or of the scales' shape.
     entry, found = earlier.renamed(entry, spec._replace(shape=param.shape), version, what)
@@ -192,8 +193,8 @@ def _loaded(entry: Any, version: int, groups: Any, number: int, position: int, t
     if formats.REMAINDER in entry and not spec.remainder_bits:
         bits = stored_bits(entry[formats.REMAINDER], spec.shape) or 16
         raise ValueError(f"{what}: {_lost_weights(bits + 16, local.dtype)}")
-    step = torch.tensor(formats.step_count(entry["step"], what), dtype=torch.float32, device="cpu")
-    state = formats.conform(entry, spec, what, received=True)
+    step = torch.tensor(step_count(entry["step"], what), dtype=torch.float32, device="cpu")
+    state = conform(entry, spec, what, received=True)
     memory = {_address(value) for value in entry.values()}
     own = {key: _own(value, formats.PARTS[key].placing(spec), memory) for key, value in state.items()}
     # Other keys, for example of an optimizer that wraps this one, are copied unread.

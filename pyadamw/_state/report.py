@@ -88,7 +88,7 @@ class MemoryReport:
 def _entry(name: str, param: torch.Tensor, group: dict[str, Any], state: dict[str, Any], default: PageManager) -> Entry:
     if is_lazy(param):
         return Entry(name, 0, group["optim_bits"], "the parameter is not initialized yet", {})
-    view = stepped_view(param, group)
+    view = stepped_view(param, group, name)
     spec = state_spec(view, group, default)
     reasons: list[str] = []
     places: dict[str, int] = {}

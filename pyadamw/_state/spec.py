@@ -57,8 +57,18 @@ def _remainder_bits(dtype: torch.dtype, group: Mapping[str, Any]) -> int:
     return bits - 16 if bits is not None and dtype == torch.bfloat16 else 0
 
 
-def stepped_view(param: torch.Tensor, group: Mapping[str, Any]) -> Local:
-    """The part of `param` that this process steps, with these options. ValueError if they do not suit it."""
+def stepped_view(param: torch.Tensor, group: Mapping[str, Any], what: str) -> Local:
+    """The part of `param` that this process steps, with these options.
+
+    A ValueError, which begins with `what`, if the parameter cannot be stepped, or not with these options.
+    """
+    try:
+        return _stepped_view(param, group)
+    except ValueError as error:
+        raise ValueError(f"{what}: {error}") from None
+
+
+def _stepped_view(param: torch.Tensor, group: Mapping[str, Any]) -> Local:
     remainder_bits = _remainder_bits(param.dtype, group)
     needs_norm = "percentile_clipping" if group["percentile_clipping"] < 100 else ""
     needs_norm = needs_norm or ("max_unorm" if group["max_unorm"] > 0 else "")

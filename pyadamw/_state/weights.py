@@ -11,9 +11,10 @@ import torch
 from .._native.master_weights import join, split
 from .._native.memory import plain
 from . import formats
+from .conform import placed
 from .load import Target
 from .sharding import inner, is_sharded, own_part, placed_as, stepped_part
-from .spec import state_spec, stepped_view, wrapped_state
+from .spec import describe, state_spec, stepped_view, wrapped_state
 
 
 def _remainder(param: Any, state: Any) -> torch.Tensor | None:
@@ -65,7 +66,7 @@ def take_over(target: Target, number: int, position: int, weights: torch.Tensor)
     param: Any = group["params"][position]
     state, device = target.states.get(param), inner(param).device
     options = target.overrides.applied(group, param, bool(state))
-    local = stepped_view(param, options)
+    local = stepped_view(param, options, describe(target.groups, number, position))
     spec = state_spec(local, options, target.pages)
     if not spec.remainder_bits:
         return None
@@ -80,6 +81,6 @@ def take_over(target: Target, number: int, position: int, weights: torch.Tensor)
     old = state.get(formats.REMAINDER)
     if is_sharded(old) == (is_sharded(param) and not local.whole) and _have_one_form(old, parts.remainder):
         return TakeOver(param, values, parts.remainder, old, None)
-    remainder = formats.placed(parts.remainder, parts.remainder.dtype, spec)
+    remainder = placed(parts.remainder, parts.remainder.dtype, spec)
     made = wrapped_state({formats.REMAINDER: remainder}, param, local)
     return TakeOver(param, values, made[formats.REMAINDER], None, None)

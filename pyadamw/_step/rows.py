@@ -14,6 +14,7 @@ from .._native.library import dtype_number, library
 from .._native.memory import lies_plainly
 from .._native.torch_private import belongs_to_fsdp1
 from .._state import formats
+from .._state.conform import conform, step_count
 from .._state.marks import without_marks
 from .._state.sharding import Local, inner, local_gradient, unwrapped
 from .._state.spec import describe, state_spec, stepped_view, wrapped_state
@@ -97,7 +98,7 @@ def collect(groups: Any, states: Any, grad_dtypes: Any, pages: Any, overrides: A
         own = overrides.take(param, bool(states.get(param)))
         options = {**groups[number], **own}
         _check_not_fsdp1(param, options, what)
-        local = _named(what, stepped_view, param, options)
+        local = stepped_view(param, options, what)
         _check_param(local, inner(param), what)
         if param.grad is not None:
             grad = param.grad if local.whole else local_gradient(param.grad, param)
@@ -120,13 +121,6 @@ def collect(groups: Any, states: Any, grad_dtypes: Any, pages: Any, overrides: A
     return rows, waiting
 
 
-def _named(what: str, call: Any, *arguments: Any) -> Any:
-    try:
-        return call(*arguments)
-    except ValueError as error:
-        raise ValueError(f"{what}: {error}") from None
-
-
 def _prepared(row: Any, param: torch.Tensor, states: Any, groups: Any) -> Any:
     """The state that the row needs; None if `states` holds it already."""
     state = states.get(param)
@@ -135,9 +129,9 @@ def _prepared(row: Any, param: torch.Tensor, states: Any, groups: Any) -> Any:
         return wrapped_state(fresh, param, row.local)
     what = describe(groups, row.group, row.position)
     state = unwrapped(state, param, row.local.whole)
-    valid = formats.conform(without_marks(state, what), row.spec, what)
+    valid = conform(without_marks(state, what), row.spec, what)
     step = state.get("step", 0.0)
-    count = formats.step_count(step, what)
+    count = step_count(step, what)
     if not _is_count(step):
         valid["step"] = torch.tensor(count, dtype=torch.float32, device="cpu")
     if all(state.get(key) is value for key, value in valid.items()) and not _leftover(state, valid):

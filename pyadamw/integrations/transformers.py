@@ -50,7 +50,7 @@ def optimizer_cls_and_kwargs(
 
     Args:
         args: TrainingArguments.
-        cls: one of the six classes of pyadamw.
+        cls: one of the optimizer classes of pyadamw.
         options: more arguments of `cls`; they win over the values in `args`.
     """
     from_args = {"lr": args.learning_rate, "betas": (args.adam_beta1, args.adam_beta2), "eps": args.adam_epsilon}

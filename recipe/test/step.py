@@ -9,7 +9,8 @@ import pyadamw
 
 assert Path(pyadamw.__file__).is_relative_to(sys.prefix), pyadamw.__file__
 assert pyadamw.__version__ == sys.argv[1], pyadamw.__version__
-for name in ("AdamW", "AdamW8bit", "AdamW32bit", "PagedAdamW", "PagedAdamW8bit", "PagedAdamW32bit"):
+CLASSES = ("AdamW", "AdamW8bit", "AdamW16bit", "AdamW32bit")
+for name in (*CLASSES, *(f"Paged{name}" for name in CLASSES)):
     weight = torch.nn.Parameter(torch.ones(2, 100_000))  # large enough for pages
     optimizer = getattr(pyadamw, name)([weight], lr=0.1)
     weight.grad = torch.ones_like(weight)

@@ -18,7 +18,7 @@ from pyadamw.integrations import transformers as hf
 
 
 class Documented(Protocol):
-    """The arguments that bitsandbytes documents for all six classes, and the new ones."""
+    """The arguments that bitsandbytes documents for all classes, and the new ones."""
 
     def __call__(
         self,
@@ -28,7 +28,7 @@ class Documented(Protocol):
         eps: float = ...,
         weight_decay: float = ...,
         amsgrad: bool = ...,
-        optim_bits: Literal[8, 32] = ...,
+        optim_bits: Literal[8, 16, 32] = ...,
         args: object = ...,
         min_8bit_size: int = ...,
         percentile_clipping: int = ...,
@@ -39,11 +39,12 @@ class Documented(Protocol):
         seed: int = ...,
         capturable: bool = ...,
         page_manager: pyadamw.PageManager | None = ...,
+        master_weight_bits: Literal[24, 32] | None = ...,
     ) -> torch.optim.Optimizer: ...
 
 
 class Unpaged(Documented, Protocol):
-    """The same for the three classes that have is_paged: the last argument with a position."""
+    """The same for the classes that have is_paged: the last argument with a position."""
 
     def __call__(
         self,
@@ -53,7 +54,7 @@ class Unpaged(Documented, Protocol):
         eps: float = ...,
         weight_decay: float = ...,
         amsgrad: bool = ...,
-        optim_bits: Literal[8, 32] = ...,
+        optim_bits: Literal[8, 16, 32] = ...,
         args: object = ...,
         min_8bit_size: int = ...,
         percentile_clipping: int = ...,
@@ -65,11 +66,13 @@ class Unpaged(Documented, Protocol):
         seed: int = ...,
         capturable: bool = ...,
         page_manager: pyadamw.PageManager | None = ...,
+        master_weight_bits: Literal[24, 32] | None = ...,
     ) -> torch.optim.Optimizer: ...
 
 
-unpaged: list[Unpaged] = [pyadamw.AdamW, pyadamw.AdamW8bit, pyadamw.AdamW32bit]
-documented: list[Documented] = [pyadamw.PagedAdamW, pyadamw.PagedAdamW8bit, pyadamw.PagedAdamW32bit, *unpaged]
+unpaged: list[Unpaged] = [pyadamw.AdamW, pyadamw.AdamW8bit, pyadamw.AdamW16bit, pyadamw.AdamW32bit]
+paged = [pyadamw.PagedAdamW, pyadamw.PagedAdamW8bit, pyadamw.PagedAdamW16bit, pyadamw.PagedAdamW32bit]
+documented: list[Documented] = [*paged, *unpaged]
 not_unpaged: Unpaged = pyadamw.optim.PagedAdamW  # type: ignore[assignment]
 
 model = torch.nn.Sequential(torch.nn.Embedding(100, 64), torch.nn.Linear(64, 64))
@@ -83,6 +86,7 @@ def constructors() -> None:
     assert_type(pyadamw.PagedAdamW([weight], optim_bits=8, page_manager=pyadamw.PageManager()), pyadamw.PagedAdamW)
     assert_type(pyadamw.PagedAdamW8bit([weight], args={"max_unorm": 1.0}), pyadamw.PagedAdamW8bit)
     assert_type(pyadamw.PagedAdamW32bit([weight], seed=1, maximize=True), pyadamw.PagedAdamW32bit)
+    assert_type(pyadamw.AdamW16bit([weight], master_weight_bits=24), pyadamw.AdamW16bit)
     pyadamw.AdamW(
         [{"params": [model[0].weight], "optim_bits": 32}, {"params": model[1].parameters(), "lr": 1e-4}],
         optim_bits=8,
@@ -94,7 +98,8 @@ def constructors() -> None:
     pyadamw.AdamW8bit([weight], betas=0.9)  # type: ignore[arg-type]
     pyadamw.AdamW8bit([weight], betas=(0.9, 0.95, 0.999))  # type: ignore[arg-type]
     pyadamw.AdamW8bit([weight], eps=None)  # type: ignore[arg-type]
-    pyadamw.AdamW([weight], optim_bits=16)  # type: ignore[arg-type]
+    pyadamw.AdamW([weight], optim_bits=24)  # type: ignore[arg-type]
+    pyadamw.AdamW([weight], master_weight_bits=16)  # type: ignore[arg-type]
     pyadamw.AdamW([weight], foreach=True)  # type: ignore[call-arg]
     pyadamw.AdamW([weight], page_manager="host")  # type: ignore[arg-type]
     pyadamw.PagedAdamW([weight], is_paged=True)  # type: ignore[call-arg]
@@ -145,6 +150,23 @@ def checkpoints(path: Path) -> None:
     optimizer.load_state_dict(path)  # type: ignore[arg-type]
 
 
+def master_weights(path: Path) -> None:
+    optimizer = pyadamw.AdamW(model.parameters(), optim_bits=16, master_weight_bits=32)
+    assert_type(optimizer.fp32_weights(), dict[str | int, torch.Tensor])
+    assert_type(pyadamw.fp32_state_dict(model, optimizer), dict[str, Any])
+    pyadamw.fp32_state_dict(model, [optimizer, pyadamw.AdamW8bit([weight])])
+    stepper = pyadamw.StepInBackward(model.parameters(), master_weight_bits=24)
+    print(pyadamw.load_fp32_state_dict(model, stepper, torch.load(path), strict=False).missing_keys)
+    param, remainder = pyadamw.functional.split_weights(weight, 24, rounding="stochastic", step=1, seed=2)
+    assert_type(pyadamw.functional.join_weights(param, remainder), torch.Tensor)
+    assert_type(pyadamw.functional.split_weights(weight).remainder, torch.Tensor)
+
+    pyadamw.fp32_state_dict(optimizer, model)  # type: ignore[arg-type]
+    pyadamw.fp32_state_dict(model, torch.optim.AdamW([weight]))  # type: ignore[arg-type]
+    pyadamw.load_fp32_state_dict(model, optimizer)  # type: ignore[call-arg]
+    pyadamw.functional.split_weights(weight, 16)  # type: ignore[arg-type]
+
+
 def pages(path: Path) -> None:
     manager = pyadamw.PageManager("file", resident_bytes=2**30, directory=path, min_numel=1000)
     optimizer = pyadamw.AdamW([weight], optim_bits=8, is_paged=True, page_manager=manager)
@@ -162,6 +184,7 @@ def pages(path: Path) -> None:
     assert_type(report.managers, list[tuple[pyadamw.PageManager, dict[str, int]]])
     for entry in report.entries:
         assert_type((entry.name, entry.numel, entry.bits, entry.why), tuple[str, int, int, str])
+        assert_type(entry.master_weight_bits, int | None)
         assert_type(entry.places, dict[str, int])
         assert_type(entry.bytes, int)
     print(report)

@@ -14,8 +14,8 @@ STEPS, LR = 3, 1e-2
 WRAPPER = "__bnb_optimizer_quant_state__"
 
 
-def _trained(cls, **options):
-    params = parameters(SHAPES)
+def _trained(cls, dtype=torch.float32, **options):
+    params = parameters(SHAPES, dtype)
     optimizer = cls(params, lr=LR, **options)
     train(optimizer, params, STEPS)
     return params, optimizer
@@ -116,4 +116,9 @@ SOURCES = {
     "own 16": lambda: _own(pyadamw.AdamW16bit),
     "own 32": lambda: _own(pyadamw.AdamW32bit),
     "own paged": lambda: _own(pyadamw.PagedAdamW8bit, page_manager=pyadamw.PageManager("file", min_numel=0)),
+}
+# Of bfloat16 parameters with master weights, which those of float32 parameters refuse.
+MASTERS = {
+    f"own {bits} with masters": lambda cls=cls: _own(cls, dtype=torch.bfloat16, master_weight_bits=32)
+    for bits, cls in ((8, pyadamw.AdamW8bit), (16, pyadamw.AdamW16bit))
 }

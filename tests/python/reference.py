@@ -2,6 +2,7 @@
 behaviour. Must not use pyadamw.
 """
 
+import numpy as np
 import torch
 
 
@@ -175,3 +176,10 @@ def blocks(shape, size=256, shortest_row=64):
     if len(shape) > 1 and row >= shortest_row:
         return index // row * (-(-row // size)) + index % row // size
     return index // size
+
+
+def half_away(weights):
+    """float32 weights rounded to the nearest bfloat16, half a unit away from zero, by the definition of the header."""
+    raw = weights.detach().reshape(-1).numpy().view(np.uint32).astype(np.uint64)
+    upper = (((raw + 0x8000) >> 16) & 0xFFFF).astype(np.uint16)
+    return torch.from_numpy(upper.view(np.int16).copy()).view(torch.bfloat16).view(weights.shape)

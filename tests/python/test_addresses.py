@@ -19,9 +19,16 @@ SHAPES = ((1,), (300,), (40, 130), (5000,))
 OPTIONS = {"min_8bit_size": 500, "amsgrad": True, "percentile_clipping": 50}
 
 
-def optimizer_of(cls, params):
+# (class, dtype of the parameters, options)
+KINDS = {cls.__name__: (cls, torch.float32, {}) for cls in CLASSES} | {
+    "24 bits": (pyadamw.AdamW16bit, torch.bfloat16, {"master_weight_bits": 24}),
+    "32 bits, paged": (pyadamw.PagedAdamW8bit, torch.bfloat16, {"master_weight_bits": 32}),
+}
+
+
+def optimizer_of(cls, params, **options):
     paged = {"page_manager": pyadamw.PageManager("host", min_numel=100)} if "Paged" in cls.__name__ else {}
-    return cls(params, lr=1e-2, **OPTIONS, **paged)
+    return cls(params, lr=1e-2, **OPTIONS, **options, **paged)
 
 
 def negated(tensor):
@@ -113,9 +120,10 @@ DISTURBANCES = {
 }
 
 
-def run(cls, disturb, change_gradients=None):
-    params = parameters(SHAPES)
-    optimizer = optimizer_of(cls, params)
+def run(kind, disturb, change_gradients=None):
+    cls, dtype, options = KINDS[kind]
+    params = parameters(SHAPES, dtype)
+    optimizer = optimizer_of(cls, params, **options)
     for step in range(6):
         give_gradients(params, step)
         if change_gradients is not None:
@@ -131,17 +139,19 @@ def run(cls, disturb, change_gradients=None):
 @pytest.fixture(scope="module")
 def undisturbed():
     torch.set_num_threads(1)
-    return {cls: run(cls, DISTURBANCES["nothing"]) for cls in CLASSES}
+    return {kind: run(kind, DISTURBANCES["nothing"]) for kind in KINDS}
 
 
-@pytest.mark.parametrize("cls", CLASSES)
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", DISTURBANCES)
-def test_whatever_moves(undisturbed, name, cls):
-    assert run(cls, DISTURBANCES[name]) == undisturbed[cls]
+def test_whatever_moves(undisturbed, name, kind):
+    assert run(kind, DISTURBANCES[name]) == undisturbed[kind]
 
 
 def imaginary(grad):
     """The gradient as an imaginary part of a conjugate, which is negated lazily."""
+    if grad.dtype == torch.bfloat16:  # there are no such complex numbers
+        return negated(grad)
     return torch.complex(torch.ones_like(grad), grad.neg()).conj().imag
 
 
@@ -180,10 +190,10 @@ GRADIENTS = {
 }
 
 
-@pytest.mark.parametrize("cls", CLASSES)
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", GRADIENTS)
-def test_whatever_gradients_are(undisturbed, name, cls):
-    assert run(cls, DISTURBANCES["nothing"], GRADIENTS[name]) == undisturbed[cls]
+def test_whatever_gradients_are(undisturbed, name, kind):
+    assert run(kind, DISTURBANCES["nothing"], GRADIENTS[name]) == undisturbed[kind]
 
 
 @pytest.mark.parametrize("cls", [pyadamw.AdamW32bit, pyadamw.AdamW8bit])

@@ -6,15 +6,24 @@ import random
 
 import pytest
 import torch
-from foreign import SOURCES, WRAPPER
+from foreign import MASTERS, SOURCES, WRAPPER
 from harness import bits, parameters, state_bits, train
 
 import pyadamw
 
 SHAPES = ((40, 320), (7,), (70, 100), (9000,))
-FORMATS = ["torch amsgrad", "bitsandbytes 8", "bitsandbytes 32", "bitsandbytes flat", "own 8", "own 32"]
+FORMATS = [
+    "torch amsgrad",
+    "bitsandbytes 8",
+    "bitsandbytes 32",
+    "bitsandbytes flat",
+    "own 8",
+    "own 16",
+    "own 32",
+    *MASTERS,
+]
 # What may be missing: it starts anew, or is scratch.
-OPTIONAL = {"gnorm_history", "gnorm_vec", "unorm_vec", "new_max1", "new_max2"}
+OPTIONAL = {"param_remainder", "gnorm_history", "gnorm_vec", "unorm_vec", "new_max1", "new_max2"}
 
 
 def truncated(value):
@@ -69,9 +78,11 @@ def everything(optimizer, params):
 @pytest.mark.parametrize("kind", DAMAGES)
 @pytest.mark.parametrize("name", FORMATS)
 def test_every_tensor_damaged_in_turn(name, kind):
-    state_dict, _, _ = SOURCES[name]()
-    params = parameters(SHAPES)
-    optimizer = pyadamw.AdamW8bit(params, amsgrad=name == "torch amsgrad", min_8bit_size=1000)
+    state_dict, _, _ = {**SOURCES, **MASTERS}[name]()
+    masters = name in MASTERS
+    params = parameters(SHAPES, torch.bfloat16 if masters else torch.float32)
+    options = {"amsgrad": name == "torch amsgrad", "master_weight_bits": 32 if masters else None}
+    optimizer = pyadamw.AdamW8bit(params, min_8bit_size=1000, **options)
     train(optimizer, params, 1)
     before, count = everything(optimizer, params), 0
     for parameter, key, worse in damaged(state_dict, kind):

@@ -207,6 +207,8 @@ def test_files_of_distributed_checkpoints(flat, tmp_path):
         "param_groups": [{**group, "params": list(named.values())} for group in saved["param_groups"]],
     }
     options = state_dict.StateDictOptions(flatten_optimizer_state_dict=flat)
+    for group in nested["param_groups"]:
+        group["master_weight_bits"] = None  # an option that came later: torch's flat checkpoints must have it
     stored = flattened(nested) if flat else nested
     dcp.save({"optimizer": stored}, checkpoint_id=tmp_path, no_dist=True)
     wanted = state_dict.get_optimizer_state_dict(net, optimizer, options=options)

@@ -10,11 +10,14 @@ from harness import bits, clones, parameters, state_bits
 import pyadamw
 
 
-def test_scaled_training_equals_unscaled():
+@pytest.mark.parametrize("capturable", [False, True])
+@pytest.mark.parametrize("masters", [None, 24, 32])
+def test_scaled_training_equals_unscaled(masters, capturable):
     """With a power-of-two scale, training through GradScaler has the bits of training without it."""
-    params = parameters([(5000,), (300,)])
+    params = parameters([(5000,), (300,)], torch.bfloat16 if masters else torch.float32)
     others = clones(params)
-    scaled, plain = pyadamw.AdamW8bit(params), pyadamw.AdamW8bit(others)
+    options = {"master_weight_bits": masters, "capturable": capturable}
+    scaled, plain = (pyadamw.AdamW8bit(these, **options) for these in (params, others))
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**12)
     for _ in range(3):
         for these, optimizer in ((params, scaled), (others, plain)):

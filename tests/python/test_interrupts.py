@@ -67,9 +67,9 @@ def interrupted(step, stride=1, first=0):
         at += stride
 
 
-def made(cls, **options):
+def made(cls, dtype=torch.float32, **options):
     """An optimizer of two groups, whose third parameter does not lie plainly in memory, and one has no gradient."""
-    params = parameters(SHAPES)
+    params = parameters(SHAPES, dtype)
     params[2] = torch.nn.Parameter(params[2].detach().t())
     if "Paged" in cls.__name__:
         options = {"page_manager": pyadamw.PageManager("host", min_numel=1000), **options}
@@ -84,7 +84,7 @@ def made(cls, **options):
 def give(params):
     generator = torch.Generator().manual_seed(5)
     for i, p in enumerate(params):
-        p.grad = torch.randn(p.shape, generator=generator) if i != 3 else None
+        p.grad = torch.randn(p.shape, generator=generator).to(p.dtype) if i != 3 else None
 
 
 def seen(optimizer, params):
@@ -147,6 +147,10 @@ def every_point_of_a_step(optimizer, params, stride=1, first=0):
 @pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
 def test_every_point_of_a_step(cls):
     every_point_of_a_step(*made(cls), stride=2 if cls in TURN else 1, first=TURN.get(cls, 0))
+
+
+def test_every_point_of_a_step_with_master_weights():
+    every_point_of_a_step(*made(pyadamw.AdamW16bit, torch.bfloat16, master_weight_bits=24), stride=3)
 
 
 def test_every_point_of_a_step_with_pages_in_a_file(disk):

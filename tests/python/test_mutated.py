@@ -9,30 +9,31 @@ import threading
 
 import pytest
 import torch
-from foreign import SHAPES, SOURCES
+from foreign import MASTERS, SHAPES, SOURCES
 from harness import bits, give_gradients, parameters, train
 
 import pyadamw
 from pyadamw._state.export import converted
 from pyadamw._state.formats import KEYS
 
-FORMATS = ["torch amsgrad", "bitsandbytes 8", "bitsandbytes 32", "bitsandbytes flat", "own 8", "own 32"]
+FORMATS = ["torch amsgrad", "bitsandbytes 8", "bitsandbytes 32", "bitsandbytes flat", "own 8", "own 32", *MASTERS]
 OPTIMIZERS = {
     "AdamW": (pyadamw.AdamW, {}),
     "AdamW8bit": (pyadamw.AdamW8bit, {}),
     "AdamW8bit amsgrad clipped": (pyadamw.AdamW8bit, {"amsgrad": True, "percentile_clipping": 40}),
     "AdamW8bit tensor-wise": (pyadamw.AdamW8bit, {"block_wise": False}),
+    "AdamW16bit master weights": (pyadamw.AdamW16bit, {"master_weight_bits": 24}),
     "PagedAdamW8bit": (pyadamw.PagedAdamW8bit, {}),
     "PagedAdamW32bit": (pyadamw.PagedAdamW32bit, {}),
 }
-MUTANTS = 420  # of each of six optimizers
+MUTANTS = 420  # of each optimizer
 
 
 def optimizer_of(name):
     cls, options = OPTIMIZERS[name]
     if "Paged" in name:
         options = {"page_manager": pyadamw.PageManager("host", min_numel=1000)}
-    params = parameters(SHAPES)
+    params = parameters(SHAPES, torch.bfloat16 if "master" in name else torch.float32)
     optimizer = cls(params, lr=1e-2, min_8bit_size=1000, **options)
     train(optimizer, params, 1)
     return optimizer, params
@@ -206,7 +207,7 @@ def has_nan(optimizer, params):
 def sources():
     made = {}
     for name in FORMATS:
-        state_dict = copy.deepcopy(SOURCES[name]()[0])
+        state_dict = copy.deepcopy({**SOURCES, **MASTERS}[name]()[0])
         made[name] = state_dict, list(leaves(state_dict))
     return made
 

@@ -23,14 +23,16 @@ BACKINGS = {
     "file, half resident": {"backing": "file", "resident_bytes": 400_000, **SMALL},
     "file, all resident": {"backing": "file", "resident_bytes": 2**30, **SMALL},
 }
-UNPAGED = {"PagedAdamW": "AdamW", "PagedAdamW8bit": "AdamW8bit", "PagedAdamW32bit": "AdamW32bit"}
+UNPAGED = {f"Paged{name}": name for name in ("AdamW", "AdamW8bit", "AdamW16bit", "AdamW32bit")}
 OPTIONS = {
     "plain": {},
     "amsgrad": {"amsgrad": True},
     "clipped": {"percentile_clipping": 50, "amsgrad": True},
     "tensor-wise": {"block_wise": False},
     "max_unorm": {"args": {"max_unorm": 0.01}},
-    "stochastic": {"stochastic_rounding": True},
+    "bf16, stochastic": {"stochastic_rounding": True},
+    "bf16, 24 bits": {"master_weight_bits": 24},
+    "bf16, 32 bits, amsgrad": {"master_weight_bits": 32, "amsgrad": True},
 }
 
 
@@ -76,7 +78,7 @@ def by_pickle(optimizer, params):
 @pytest.mark.parametrize("backing", BACKINGS)
 def test_paged_equals_unpaged(backing, name, options):
     """4 steps, then a resume by load_state_dict and 2 more: parameters and state have the bits of the unpaged class."""
-    dtype = torch.bfloat16 if options == "stochastic" else torch.float32
+    dtype = torch.bfloat16 if "bf16" in options else torch.float32
     widths = {"optim_bits": 8} if name == "PagedAdamW" else {}
     keywords = {"lr": 1e-2, "min_8bit_size": 300, **widths, **OPTIONS[options]}
     params = parameters(SHAPES, dtype)

@@ -29,12 +29,13 @@ OPTIONS = st.fixed_dictionaries(
         "percentile_clipping": st.sampled_from([100, 100, 1, 50]),
     }
 )
-EIGHT = st.fixed_dictionaries(
+FORMATS = st.fixed_dictionaries(
     {
-        "optim_bits": st.sampled_from([8, 32]),
+        "optim_bits": st.sampled_from([8, 8, 16, 32]),
         "min_8bit_size": st.sampled_from([0, 500]),
         "block_wise": st.booleans(),
         "stochastic_rounding": st.booleans(),
+        "master_weight_bits": st.sampled_from([None, 24, 32]),
         "seed": st.integers(0, 2**64 - 1),
     }
 )
@@ -48,6 +49,11 @@ def lay_out(tensor, layout):
     if layout == "sliced" and tensor.dim() >= 1:
         return torch.empty((*tensor.shape[:-1], tensor.shape[-1] * 2), dtype=tensor.dtype)[..., ::2].copy_(tensor)
     return tensor
+
+
+def fitting(options, tensors):
+    """The options without master weights, if a parameter is float16."""
+    return {**options, "master_weight_bits": None} if any(t[1] == torch.float16 for t in tensors) else options
 
 
 def make(tensors, plain=False):
@@ -70,16 +76,17 @@ def same_numbers(params):
     return [torch.nn.Parameter(p.detach().contiguous().clone()) for p in params]
 
 
-@given(TENSORS, OPTIONS, EIGHT)
-def test_layout_batching_and_copies_change_no_bit(tensors, options, eight):
+@given(TENSORS, OPTIONS, FORMATS)
+def test_layout_batching_and_copies_change_no_bit(tensors, options, form):
     """Strided = contiguous, together = one by one, resumed in the middle = uninterrupted: the same bits, in every
     format.
     """
     torch.manual_seed(1)
+    form = fitting(form, tensors)
     params = make(tensors)
     plain = same_numbers(params)
-    together = pyadamw.AdamW(params, **options, **eight)
-    apart = [pyadamw.AdamW([p], **options, **eight) for p in plain]
+    together = pyadamw.AdamW(params, **options, **form)
+    apart = [pyadamw.AdamW([p], **options, **form) for p in plain]
     saved = []
     for step in range(3):
         feed(params, tensors, step)
@@ -87,7 +94,7 @@ def test_layout_batching_and_copies_change_no_bit(tensors, options, eight):
         together.step()
         for i, optimizer in enumerate(apart):
             if step == 1:
-                optimizer = apart[i] = pyadamw.AdamW([plain[i]], **eight)
+                optimizer = apart[i] = pyadamw.AdamW([plain[i]], **form)
                 optimizer.load_state_dict(saved[i])
             optimizer.step()
         saved = [copy.deepcopy(optimizer.state_dict()) for optimizer in apart]
@@ -126,14 +133,15 @@ def test_32_bit_is_the_reference(tensors, options):
             assert (same | (error <= 1.01 * unit + 1e-4 * update + tiny)).all()
 
 
-@given(TENSORS, OPTIONS, EIGHT, st.data())
-def test_missing_gradients_are_as_if_absent(tensors, options, eight, data):
+@given(TENSORS, OPTIONS, FORMATS, st.data())
+def test_missing_gradients_are_as_if_absent(tensors, options, form, data):
     """Whatever subset of gradients is there in each step, every parameter moves as if it were alone."""
     torch.manual_seed(1)
+    form = fitting(form, tensors)
     params = make(tensors)
     others = clones(params)
-    together = pyadamw.AdamW(params, **options, **eight)
-    apart = [pyadamw.AdamW([p], **options, **eight) for p in others]
+    together = pyadamw.AdamW(params, **options, **form)
+    apart = [pyadamw.AdamW([p], **options, **form) for p in others]
     for step in range(4):
         feed(params, tensors, step)
         feed(others, tensors, step)

@@ -102,6 +102,23 @@ def test_optim_by_name(name, tmp_path):
     assert (moment_of(optimizer.state[matrix]).dtype == torch.uint8) == ("8bit" in name)
 
 
+@pytest.mark.parametrize("cls", [pyadamw.AdamW8bit, pyadamw.PagedAdamW16bit])
+def test_master_weights(cls, tmp_path):
+    """A bfloat16 model saves and resumes as if uninterrupted; Trainer's own objects give its float32 weights."""
+    args, made = arguments(tmp_path), []
+    for resume in (None, str(tmp_path / "checkpoint-3")):
+        chosen = hf.optimizer_cls_and_kwargs(args, cls, master_weight_bits=32)
+        trainer = transformers.Trainer(model().bfloat16(), args, train_dataset=data(), optimizer_cls_and_kwargs=chosen)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            trainer.train(resume_from_checkpoint=resume)
+        made.append(pyadamw.fp32_state_dict(trainer.model, trainer.optimizer))
+    assert {key: bits(value) for key, value in made[0].items()} == {key: bits(value) for key, value in made[1].items()}
+    assert {value.dtype for value in made[0].values()} == {torch.float32}
+    assert made[0]["lm_head.weight"] is made[0]["transformer.wte.weight"]
+    assert all((w != w.bfloat16()).any() for name, w in made[0].items() if "wte" in name)
+
+
 @pytest.mark.parametrize("choose", ["optimizer_cls_and_kwargs", "with_32bit_embeddings"])
 def test_optimizer_cls_and_kwargs(choose, tmp_path):
     """What TrainingArguments says arrives, and more may be said; resumed = uninterrupted."""

@@ -30,10 +30,10 @@ NOTICES = {
 
 # {file: [(where, what to put behind it)]}, or the text of a new file.
 FORMAT = {
-    "include/adamw.h": [("ADAMW_STATE_TENSOR8 = 2", ", ADAMW_STATE_TRIAL = 3")],
+    "include/adamw.h": [("ADAMW_STATE_BFLOAT16 = 3", ", ADAMW_STATE_TRIAL = 4")],
     "libadamw/formats.h": [
-        ("struct Float32Moments {};", " struct TrialCodes;"),
-        ("#define ADAMW_STATE_FORMAT_TABLE(F)", ' F(ADAMW_STATE_TRIAL, TrialCodes, "_trial", 1, Scaling::block)'),
+        ("struct RootCodes;   // numerics/root_codes.h", "\nstruct TrialCodes;"),
+        ("#define ADAMW_STATE_FORMAT_TABLE(F)", ' F(ADAMW_STATE_TRIAL, TrialCodes, "_trial", 1, Scaling::block, true)'),
     ],
     "libadamw/numerics/codes.h": [('#include "root_codes.h"', '\n#include "trial_codes.h"')],
     "libadamw/numerics/trial_codes.h": """
@@ -69,26 +69,30 @@ struct TrialCodes {
         (
             "#define ADAMW_KERNELS(F)",
             " ADAMW_STEP_KERNELS(F, step_trial, wide_threads)"
-            " F(adamw_measure_trial, PlainTable, block_threads_used)"
-            " F(adamw_measure_trial_amsgrad, AmsgradTable, block_threads_used)"
+            " ADAMW_MEASURE_KERNELS(F, _trial)"
             " F(adamw_quantize_trial, QuantizeTable, block_threads_used)"
             " F(adamw_dequantize_trial, QuantizeTable, block_threads_used)",
         )
     ],
     "libadamw/gpu/kernels/kernels.cu": [
         (
-            "STEP_KERNELS(step8)",
+            "FORMAT_KERNELS(8, at_once_codes, Codes8)",
             """
-constexpr int at_once_step_trial = 640;
-template <class P, class G, bool Amsgrad, int Warps, class Table>
-ADAMW_DEVICE void step_trial(const Table &table) { step8<P, G, Amsgrad, Warps>(table); }
-STEP_KERNELS(step_trial)
-ADAMW_KERNEL adamw_measure_trial(ADAMW_PARAMS PlainTable table) { measure<false, true>(table); }
-ADAMW_KERNEL adamw_measure_trial_amsgrad(ADAMW_PARAMS AmsgradTable table) { measure<true, true>(table); }
+FORMAT_KERNELS(_trial, at_once_codes, Codes8)
 ADAMW_KERNEL adamw_quantize_trial(ADAMW_PARAMS QuantizeTable table) { quantize_blocks(table); }
 ADAMW_KERNEL adamw_dequantize_trial(ADAMW_PARAMS QuantizeTable table) { dequantize_blocks(table); }""",
         )
     ],
+}
+NUMBERS = {
+    "include/adamw.h": [("ADAMW_STATE_BFLOAT16 = 3", ", ADAMW_STATE_TRIAL = 4")],
+    "libadamw/formats.h": [
+        (
+            "#define ADAMW_STATE_FORMAT_TABLE(F)",
+            ' F(ADAMW_STATE_TRIAL, Numbers<ADAMW_FLOAT16>, "_trial", 2, Scaling::none, true)',
+        )
+    ],
+    "libadamw/gpu/table.h": [("F(G, 16, Bfloat16)", " F(G, _trial, Float16)")],
 }
 DTYPE = {
     "include/adamw.h": [("ADAMW_BFLOAT16 = 1,", " ADAMW_TRIAL16 = 3,")],
@@ -111,7 +115,7 @@ ADAMW_INLINE void store_rounded(Dtype<ADAMW_TRIAL16>, void *p, int i, V x, I wor
     "libadamw/gpu/table.h": [("F(2, Float16)", " F(3, Trial16)")],
     "libadamw/gpu/kernels/elements.h": [
         (
-            "static ADAMW_DEVICE std::uint32_t pair(float low, float high) { return float16_pair(low, high); }\n};",
+            "float_to_float16_stochastic(high, high_word) << 16;\n  }\n};",
             "\nstruct Trial16 : Bfloat16 {};",
         )
     ],
@@ -126,7 +130,7 @@ BACKING = {
         )
     ],
 }
-TRIALS = {"a state format": FORMAT, "a dtype": DTYPE, "a page backing": BACKING}
+TRIALS = {"a state format": FORMAT, "a state format of numbers": NUMBERS, "a dtype": DTYPE, "a page backing": BACKING}
 
 
 def copy(folder, trial, without=None):

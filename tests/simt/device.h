@@ -52,13 +52,14 @@ enum Mutant {
   nan_forgotten,          // 37: of 8-bit state it takes every master weight to be a number
   nan_of_numbers,         // 38: of other state
   infinities_forgotten,   // 39: it takes decay 0 to make a number of them
-  other_byte,             // 40: 24 bits are rounded by a byte that rounds moments
+  other_byte,             // 40: 24 bits are rounded by a byte that rounds moments, on the rare path
   rounded_down,           // 41: a parameter half a unit from two is the lower one, on the common path
   rounded_down_rarely,    // 42: and on the other
   sums_unchecked,         // 43: a sum that is no number is a weight
   any_nan,                // 44: a NaN is kept as it is
   other_half,             // 45: exp_avg_sq of 16 bits is rounded by the other half of a word
   remainder_carry,        // 46: runs go on where the upper half of the remainder's address changes
+  other_byte_quickly,     // 47: as other_byte, on the common path
 };
 inline bool mutated(Mutant mutant) { return settings().mutant == mutant; }
 

@@ -49,8 +49,8 @@ inline void fill(Side &side) {
   side.fill_gradients(2, false);
 }
 
-// Where state lies in buffers: every moment, every scale and every remainder in one of its own, `offset` elements from its beginning; or
-// all in one.
+// Where state lies in buffers: every moment, every scale and every remainder in one of its own, `offset` elements from
+// its beginning; or all in one.
 struct Placing {
   std::int64_t offset;
   bool together;

@@ -35,9 +35,10 @@ std::string name_of(const Case &c) {
   std::snprintf(text, sizeof text,
                 "%s, resident %lld: %s %d %d remainder %d flags %u clipping %d unorm %g, offset %lld%s, SIMT_SEED %llu",
                 c.paging.backing == ADAMW_PLACE_PINNED ? "pinned" : "managed",
-                static_cast<long long>(c.paging.resident_bytes), format_names[o.state_format], o.param_dtype, o.grad_dtype,
-                o.remainder_bits, o.flags, o.percentile_clipping, o.max_unorm, static_cast<long long>(c.placing.offset),
-                c.placing.together ? ", together" : "", static_cast<unsigned long long>(settings().seed));
+                static_cast<long long>(c.paging.resident_bytes), format_names[o.state_format], o.param_dtype,
+                o.grad_dtype, o.remainder_bits, o.flags, o.percentile_clipping, o.max_unorm,
+                static_cast<long long>(c.placing.offset), c.placing.together ? ", together" : "",
+                static_cast<unsigned long long>(settings().seed));
   return text;
 }
 

@@ -21,7 +21,9 @@ bool same(Guarded &cpu, Guarded &device, const char *name, const char *what) {
 }
 
 // What a call leaves unwritten differs, as on two sides it is.
-void poison(Guarded &buffer, std::int32_t device) { std::memset(buffer.at(), device < 0 ? 0x5A : 0xC3, buffer.bytes()); }
+void poison(Guarded &buffer, std::int32_t device) {
+  std::memset(buffer.at(), device < 0 ? 0x5A : 0xC3, buffer.bytes());
+}
 
 template <class Call>
 void on(std::int32_t device, const char *what, const Call &call) {
@@ -42,7 +44,7 @@ void check(const adamw_split_options &options, std::size_t shift, std::uint64_t 
   Random random(seed);
   Guarded weights(o.numel, 4, shift);
   for (std::int64_t i = 0; i < o.numel; ++i) {
-    const std::uint32_t bits = random.below(3) == 0 ? special_weights[random.below(std::size(special_weights))]
+    const std::uint32_t bits = random.below(3) == 0   ? special_weights[random.below(std::size(special_weights))]
                                : random.below(2) == 0 ? random.bits()
                                                       : bits_of(random.uniform());
     std::memcpy(weights.floats() + i, &bits, 4);

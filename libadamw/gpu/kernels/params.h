@@ -42,6 +42,7 @@ struct RawParams {
       }
     }
   }
+
  private:
   // What is added to the bits of the j-th.
   ADAMW_DEVICE std::uint32_t rest(int j) const {
@@ -57,13 +58,13 @@ struct RawParams {
 
 // The address of the remainder of the first element that is a lane's own.
 template <class P, class Share>
-ADAMW_DEVICE unsigned char *first_remainder(const Buffers &of, std::int64_t begin, unsigned lane) {
+ADAMW_DEVICE unsigned char *first_remainder(const AllBuffers &of, std::int64_t begin, unsigned lane) {
   return at<unsigned char>(of.param_remainder, (begin + Share::index(lane, 0)) * (P::remainder_bits / 8));
 }
 
 // Of a whole block.
 template <class P, class Share>
-ADAMW_DEVICE void load_params(float (&x)[each], const Buffers &from, std::int64_t begin, unsigned lane) {
+ADAMW_DEVICE void load_params(float (&x)[each], const AllBuffers &from, std::int64_t begin, unsigned lane) {
   RawParams<P> raw;
   load_of_all<Share, P::size>(raw.param, at<typename P::Stored>(from.param, begin + Share::index(lane, 0)));
   if constexpr (P::remainder_bits != 0)
@@ -76,7 +77,8 @@ template <int remainder_bits, class Share>
 ADAMW_DEVICE void store_weights(const float *x, const std::uint32_t *words, void *param, void *rest) {
   std::uint32_t split[each], rounded[each], params[each / 2], rests[remainder_bits / 4];
   for (int j = 0; j < each; ++j) {
-    split[j] = bits(x[j]) + (remainder_bits == 8 ? noise_of_24_bits(words[j]) : 0u);
+    // noise_of_24_bits(), in one instruction
+    split[j] = bits(x[j]) + (remainder_bits == 8 ? chosen_bytes(words[j], 0u, 0x4441u) : 0u);
     rounded[j] = split[j] + 0x8000u;
   }
   for (int j = 0; j < each; j += 2) params[j / 2] = upper_halves(rounded[j], rounded[j + 1]);
@@ -101,38 +103,23 @@ ADAMW_DEVICE void store_weights(const float *x, const std::uint32_t *words, void
 template <class Dtype, class Share>
 ADAMW_DEVICE void store_params(const float *x, void *first, int n, unsigned lane, bool stochastic, std::uint32_t key,
                                std::uint64_t start) {
-  if constexpr (Dtype::size == 2) {
+  if constexpr (Dtype::size == 4) {
+    store_float32<Share>(x, first, n, lane);
+  } else {
+    std::uint32_t words[each / 2];
     if (stochastic) {
       std::uint32_t random[each];
       Words{key, group_key(key, 0)}.template fill<Share>(random, start, lane);
-      return store_stochastically<Dtype, Share, false>(x, random, first, n, lane);
+      for (int j = 0; j < each; j += 2)
+        words[j / 2] = Dtype::template pair<false>(x[j], x[j + 1], random[j], random[j + 1]);
+    } else {
+      for (int j = 0; j < each; j += 2) words[j / 2] = Dtype::pair(x[j], x[j + 1]);
     }
+    store_halves<Share>(words, first, n, lane);
   }
-  store_rounded<Dtype, Share>(x, first, n, lane);
 }
 
 // ---- known at run time, for the rare paths ----
-
-// Parameters of any dtype without remainders, and with one of any width: the rare path of the first needs no registers
-// for what the second must know.
-struct AnyDtype {
-  static constexpr bool weights = false;
-  static constexpr int remainder_bits = 0;
-};
-struct AnyWeights {
-  static constexpr bool weights = true;
-  static constexpr int remainder_bits = 0;
-};
-template <bool weights>
-struct AnyOf {
-  using Type = AnyDtype;
-};
-template <>
-struct AnyOf<true> {
-  using Type = AnyWeights;
-};
-template <class P>
-using AnyLike = typename AnyOf<P::remainder_bits != 0>::Type;
 
 template <int remainder_bits>
 struct RemainderOf;
@@ -153,52 +140,76 @@ ADAMW_DEVICE float load_weight(const void *param, const void *rest, std::int64_t
 }
 template <int remainder_bits>
 ADAMW_DEVICE void store_weight(float x, std::uint32_t noise, void *param, void *rest, std::int64_t i) {
+  using Type = typename RemainderOf<remainder_bits>::Type;
   const std::uint32_t split = split_weight<remainder_bits>(x, noise);
   *at<std::uint16_t>(param, i) = static_cast<std::uint16_t>(param_of(split));
-  *at<typename RemainderOf<remainder_bits>::Type>(rest, i) =
-      static_cast<typename RemainderOf<remainder_bits>::Type>(remainder_of<remainder_bits>(split));
+  *at<Type>(rest, i) = static_cast<Type>(remainder_of<remainder_bits>(split));
 }
 
-template <class Any>
-ADAMW_DEVICE void load_any_params(float *x, const LaunchHead &head, const Buffers &from, std::int64_t begin, int n,
-                                  unsigned lane) {
-#define ADAMW_CASE(bits)                                                                         \
-  if (Any::weights && head.remainder_bits == bits) {                                                             \
-    for (int j = 0; j < each; ++j) {                                                             \
-      const int i = Singles::index(lane, j);                                                     \
-      x[j] = i < n ? load_weight<bits>(from.param, from.param_remainder, begin + i) : 0.0f;      \
-    }                                                                                            \
-    return;                                                                                      \
-  }
-  ADAMW_KERNEL_REMAINDERS(ADAMW_CASE)
-#undef ADAMW_CASE
-  load_any(x, from.param, head.param_dtype, begin, n, lane);
-}
+// Parameters that are all there is, and those with remainders: the rare path of the first needs no registers for what
+// the second must know. `start`: global index of the block's first element.
+struct AnyDtype {
+  static constexpr int remainder_bits = 0;
 
-// `start`: global index of the block's first element.
-template <class Any>
-ADAMW_DEVICE void store_any_params(const float *x, const LaunchHead &head, const Buffers &to, std::int64_t begin, int n,
-                                   unsigned lane, const Coefficients &c, std::uint64_t start) {
-#define ADAMW_CASE(bits)                                                                                  \
-  if (Any::weights && head.remainder_bits == bits) {                                                                      \
-    for (int j = 0; j < each; ++j) {                                                                      \
-      const int i = Singles::index(lane, j);                                                              \
-      if (i >= n) continue;                                                                               \
-      const std::uint32_t word = bits == 8 ? random_word(c.state_key, start + static_cast<unsigned>(i)) : 0u; \
-      store_weight<bits>(x[j], noise_of_24_bits(word), to.param, to.param_remainder, begin + i);          \
-    }                                                                                                     \
-    return;                                                                                               \
+  static ADAMW_DEVICE void load(float *x, const LaunchHead &head, const AllBuffers &from, std::int64_t begin, int n,
+                                unsigned lane) {
+    load_any(x, from.param, head.param_dtype, begin, n, lane);
   }
-  ADAMW_KERNEL_REMAINDERS(ADAMW_CASE)
-#undef ADAMW_CASE
-#define ADAMW_CASE(value, Dtype)                                                                                 \
-  if (head.param_dtype == value)                                                                                 \
-    return store_params<Dtype, Singles>(x, first_of<Dtype::Stored, Singles>(to.param, begin, lane), n, lane,     \
+  static ADAMW_DEVICE void store(const float *x, const LaunchHead &head, const AllBuffers &to, std::int64_t begin,
+                                 int n, unsigned lane, const Coefficients &c, std::uint64_t start) {
+#define ADAMW_CASE(value, Dtype)                                                                             \
+  if (head.param_dtype == value)                                                                             \
+    return store_params<Dtype, Singles>(x, first_of<Dtype::Stored, Singles>(to.param, begin, lane), n, lane, \
                                         head.stochastic_rounding, c.param_key, start);
-  ADAMW_KERNEL_DTYPES(ADAMW_CASE)
+    ADAMW_KERNEL_DTYPES(ADAMW_CASE)
 #undef ADAMW_CASE
-  __builtin_unreachable();
-}
+    __builtin_unreachable();
+  }
+};
+struct AnyWeights {
+  static constexpr int remainder_bits = 0;
+
+  // A loop for each width: one with both in it has less code, but needs more registers than there are.
+  static ADAMW_DEVICE void load(float *x, const LaunchHead &head, const AllBuffers &from, std::int64_t begin, int n,
+                                unsigned lane) {
+#define ADAMW_CASE(bits)                                                                    \
+  if (head.remainder_bits == bits) {                                                        \
+    for (int j = 0; j < each; ++j) {                                                        \
+      const int i = Singles::index(lane, j);                                                \
+      x[j] = i < n ? load_weight<bits>(from.param, from.param_remainder, begin + i) : 0.0f; \
+    }                                                                                       \
+    return;                                                                                 \
+  }
+    ADAMW_KERNEL_REMAINDERS(ADAMW_CASE)
+#undef ADAMW_CASE
+    __builtin_unreachable();
+  }
+  static ADAMW_DEVICE void store(const float *x, const LaunchHead &head, const AllBuffers &to, std::int64_t begin,
+                                 int n, unsigned lane, const Coefficients &c, std::uint64_t start) {
+#define ADAMW_CASE(bits)                                                                                      \
+  if (head.remainder_bits == bits) {                                                                          \
+    for (int j = 0; j < each; ++j) {                                                                          \
+      const int i = Singles::index(lane, j);                                                                  \
+      const std::uint32_t word = bits == 8 ? random_word(c.state_key, start + static_cast<unsigned>(i)) : 0u; \
+      if (i < n) store_weight<bits>(x[j], noise_of_24_bits(word), to.param, to.param_remainder, begin + i);   \
+    }                                                                                                         \
+    return;                                                                                                   \
+  }
+    ADAMW_KERNEL_REMAINDERS(ADAMW_CASE)
+#undef ADAMW_CASE
+    __builtin_unreachable();
+  }
+};
+template <bool weights>
+struct AnyOf {
+  using Type = AnyDtype;
+};
+template <>
+struct AnyOf<true> {
+  using Type = AnyWeights;
+};
+template <class P>
+using AnyLike = typename AnyOf<P::remainder_bits != 0>::Type;
 
 }  // namespace
 }  // namespace gpu

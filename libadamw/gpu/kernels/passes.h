@@ -81,11 +81,15 @@ struct Measure {
     const BlockLayout::Place place = blocks.place(block);
     const std::int64_t begin = place.begin;
     const int n = place.length;
+    const AllBuffers at = buffers_of(row);
     float p[each], g[each], direction_sum = 0.0f, param_sum = 0.0f;
-    load_any_params<AnyWeights>(p, head, row, begin, n, lane);
+    if (head.remainder_bits == 0) {
+      AnyDtype::load(p, head, at, begin, n, lane);
+    } else {
+      AnyWeights::load(p, head, at, begin, n, lane);
+    }
     load_any(g, row.grad, head.grad_dtype, begin, n, lane);
     float direction[each];
-    const AllBuffers at = buffers_of(row);
     if constexpr (State::codes) {
       const std::int64_t number = head.tensorwise ? 0 : block;
       const OldScales was = old_scales<Amsgrad>(

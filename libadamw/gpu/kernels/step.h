@@ -48,7 +48,7 @@ ADAMW_NOINLINE void any_block8(const Table &table, int number, std::uint32_t blo
   const PerMoment<StoredScale> &scale = was.stored;
   const OldFactors old = old_factors(f, scale.exp_avg.absmax, scale.exp_avg_sq.absmax);
   float p[each], g[each];
-  load_any_params<Any>(p, head, b.at, b.begin, b.n, lane);
+  Any::load(p, head, b.at, b.begin, b.n, lane);
   load_any(g, b.at.grad, head.grad_dtype, b.begin, b.n, lane);
   const RawCodes raw = load_codes<Amsgrad>(b.at, b.begin, b.n, lane);
   NewMoments fresh;
@@ -72,7 +72,7 @@ ADAMW_NOINLINE void any_block8(const Table &table, int number, std::uint32_t blo
   }
   skipped = warp_sum(skipped);
   if (lane == 0 && skipped != 0 && head.skipped != nullptr) atomic_add(head.skipped, std::uint64_t{skipped});
-  store_any_params<Any>(p, head, b.at, b.begin, b.n, lane, c, b.template start<Runs>());
+  Any::store(p, head, b.at, b.begin, b.n, lane, c, b.template start<Runs>());
   const auto extremes = [&](const float (&x)[each]) {
     ExtremeBits seen;
     seen.see(x, b.n, lane);
@@ -99,7 +99,7 @@ ADAMW_DEVICE bool step_numbers_of(const Block &b, const Coefficients &c, std::ui
   constexpr bool any_dtype = Share::run == 1, quick = !any_dtype, rounds = M::size == 2;
   float p[each], g[each];
   if constexpr (any_dtype) {
-    load_any_params<P>(p, b.head, b.at, b.begin, b.n, b.lane);
+    P::load(p, b.head, b.at, b.begin, b.n, b.lane);
     load_any(g, b.at.grad, b.head.grad_dtype, b.begin, b.n, b.lane);
   } else {
     load_params<P, Share>(p, b.at, b.begin, b.lane);
@@ -127,7 +127,7 @@ ADAMW_DEVICE bool step_numbers_of(const Block &b, const Coefficients &c, std::ui
   const auto start = [&b] { return b.template start<Runs>(); };
   if (rounds || P::remainder_bits == 8) Words{c.state_key, state_group}.template fill<Share>(words, start(), b.lane);
   if constexpr (any_dtype) {
-    store_any_params<P>(p, b.head, b.at, b.begin, b.n, b.lane, c, start());
+    P::store(p, b.head, b.at, b.begin, b.n, b.lane, c, start());
   } else if constexpr (P::remainder_bits != 0) {
     store_weights<P::remainder_bits, Share>(p, words, first_of<std::uint16_t, Share>(b.at.param, b.begin, b.lane),
                                             first_remainder<P, Share>(b.at, b.begin, b.lane));
