@@ -464,13 +464,13 @@ ADAMW_API adamw_status adamw_norm_options_init(adamw_norm_options *options, size
  * sizeof(adamw_gradient). Allowed: gradient_size in 24 ... 4096, and count in 0 ... 2^54. With count = 0, *squares becomes 0.
  * `squares` is aligned to 8 bytes; on a device, it is device memory. The gradients stay as they are.
  *
- * Squares are exact, and the sum is in double precision, in an order that only the numbers of elements decide: each block of 256
- * elements has 32 sums, of every 32nd element; these are added in pairs (the first half to the second), blocks are added within
- * segments, segments within the gradient, and gradients in the order of the table. So the bits do not depend on threads,
- * instruction set or device. The sum overflows for no finite gradients. It is infinite or a NaN if an element is.
+ * Squares are exact, and are added in double precision, in an order that only the numbers of elements decide. So the bits do not
+ * depend on threads, instruction set or device. The sum overflows for no finite gradients. It is infinite or a NaN if an element
+ * is.
  *
  * On a CUDA device, the call queues its work on options.stream and returns, as adamw_step() does: one launch for about 1300
- * gradients. Its working memory is 8 bytes for each stretch of up to 16 blocks, from the library's memory pool.
+ * gradients. Its working memory is 8 bytes for every 4096 elements (at most 32 KiB for a gradient) and 12 for each gradient, from
+ * the library's memory pool.
  * Errors:
  *   INVALID_ARGUMENT  a value breaks the rules above; a buffer is NULL, misaligned, or overlaps *squares
  *   VERSION           this library does not know options.size or gradient_size, or bytes that it does not know are not 0

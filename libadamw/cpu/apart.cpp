@@ -107,13 +107,11 @@ adamw_status norm(const NormPlan &plan, double *squares) {
     }
   };
   SharedLoop<decltype(run)>(offsets, 1, run).go(useful_threads(plan.threads, blocks));
-  double all = 0.0;
-  for (std::int64_t i = 0; i < plan.count; ++i) {
+  *squares = ordered_sum(plan.count, [&](std::int64_t i) {
     const auto k = static_cast<std::size_t>(i);
     const double *part = sums.data() + offsets[k];
-    all += ordered_sum(offsets[k + 1] - offsets[k], [part](std::int64_t s) { return part[s]; });
-  }
-  *squares = all;
+    return ordered_sum(offsets[k + 1] - offsets[k], [part](std::int64_t s) { return part[s]; });
+  });
   return ADAMW_OK;
 }
 

@@ -7,6 +7,7 @@
 
 #include "../lease.h"
 #include "../status.h"
+#include "apart.h"
 #include "kernel_choice.h"
 #include "launch.h"
 #include "part_row.h"
@@ -124,6 +125,7 @@ class StepRun {
     h.hyperparameters = plan_.hyperparameters;
     h.lr = plan_.lr;
     h.grad_scale = plan_.grad_scale;
+    h.grad_factor = plan_.grad_factor;
     h.found_inf = plan_.found_inf;
     h.skipped = reinterpret_cast<std::uint64_t *>(plan_.skipped);
     h.max_unorm = plan_.max_unorm;
@@ -234,7 +236,7 @@ class StepRun {
 
   adamw_status clip(std::int64_t first, std::int64_t last, std::int64_t segments, double *squares) {
     NormTable &t = **norm_table_;
-    t.head = {plan_.grad_scale, plan_.found_inf,   table_->head.results,    squares,
+    t.head = {plan_.grad_scale, plan_.grad_factor, plan_.found_inf,   table_->head.results,    squares,
               segments,         table_->head.rows, table_->head.grad_dtype, plan_.percentile_clipping};
     for (std::int64_t i = first; i < last; ++i) {
       const adamw_tensor &from = rows_[i].tensor;
@@ -256,98 +258,10 @@ class StepRun {
   std::optional<Lease<NormTable>> norm_table_;
 };
 
-// body(launcher), with the device's context current, and the caller's again after it.
-template <class Body>
-adamw_status on_device(const char *function, std::int32_t device, void *stream, const Body &body) {
-  DeviceState *state = nullptr;
-  if (adamw_status s = device_state(function, device, &state)) return s;
-  Guard guard(*state);
-  if (adamw_status s = guard.enter(function)) return s;
-  if (adamw_status s = body(Launcher{*state, static_cast<Stream>(stream)})) return s;
-  return guard.leave(function);
-}
-
 adamw_status step(const StepPlan &plan) {
   return on_device(step_name, plan.device, plan.stream, [&](const Launcher &launcher) {
     return plan.kind.amsgrad ? StepRun<AmsgradTable>(plan, launcher).go() : StepRun<PlainTable>(plan, launcher).go();
   });
-}
-
-// ---- quantization alone ----
-
-QuantizeTable quantize_table(const QuantizePlan &plan, float *floats, std::uint8_t *codes, const ScaleArrays &scales) {
-  QuantizeTable t{};
-  t.blocks = plan.blocks;
-  t.floats = floats;
-  t.codes = codes;
-  t.scales = scales;
-  t.global_offset = plan.global_offset;
-  t.key = plan.key;
-  t.is_signed = plan.moment == ADAMW_MOMENT_EXP_AVG;
-  t.stochastic = plan.stochastic;
-  t.tensorwise = traits(plan.format).is_measured();
-  return t;
-}
-
-// The name of a kernel of the plan's format.
-struct KernelName {
-  char name[48];
-};
-KernelName kernel_of(const char *what, const QuantizePlan &plan) {
-  KernelName kernel;
-  std::snprintf(kernel.name, sizeof kernel.name, "%s%s", what, traits(plan.format).kernel_name);
-  return kernel;
-}
-
-adamw_status run_blocks(const Launcher &launcher, const char *function, const char *kernel, const QuantizeTable &t) {
-  LoadedKernel loaded{};
-  if (adamw_status s = launcher.state.kernel(function, *find_kernel(kernel), &loaded)) return s;
-  return launcher.launch(function, loaded, t.blocks.count, t);
-}
-
-adamw_status quantize(const QuantizePlan &plan, const float *source, std::uint8_t *codes, const ScaleArrays &scales) {
-  constexpr const char *function = "adamw_quantize";
-  return on_device(function, plan.device, plan.stream, [&](const Launcher &launcher) {
-    QuantizeTable t = quantize_table(plan, const_cast<float *>(source), codes, scales);
-    Workspace workspace(launcher.state, launcher.stream);
-    if (t.tensorwise) {
-      if (adamw_status s = workspace.get(function, sizeof(FoundExtremes))) return s;
-      t.found = workspace.at<FoundExtremes>(0);
-      if (adamw_status s = run_blocks(launcher, function, "adamw_extremes", t)) return s;
-    }
-    if (adamw_status s = run_blocks(launcher, function, kernel_of("adamw_quantize", plan).name, t)) return s;
-    return workspace.give_back(function);
-  });
-}
-
-adamw_status dequantize(const QuantizePlan &plan, const std::uint8_t *codes, const ScaleArrays &scales, float *target) {
-  constexpr const char *function = "adamw_dequantize";
-  return on_device(function, plan.device, plan.stream, [&](const Launcher &launcher) {
-    return run_blocks(launcher, function, kernel_of("adamw_dequantize", plan).name,
-                      quantize_table(plan, target, const_cast<std::uint8_t *>(codes), scales));
-  });
-}
-
-// ---- master weights alone ----
-
-adamw_status convert_weights(const SplitPlan &plan, const char *function, const char *kernel, float *weights,
-                             std::uint16_t *param, void *remainder) {
-  return on_device(function, plan.device, plan.stream, [&](const Launcher &launcher) {
-    const SplitTable t{weights,        param, remainder, plan.numel, plan.global_offset, plan.key, plan.remainder_bits,
-                       plan.stochastic};
-    LoadedKernel loaded{};
-    if (adamw_status s = launcher.state.kernel(function, *find_kernel(kernel), &loaded)) return s;
-    return launcher.launch(function, loaded, blocks_in(plan.numel), t);
-  });
-}
-
-adamw_status split(const SplitPlan &plan, const float *weights, std::uint16_t *param, void *remainder) {
-  return convert_weights(plan, "adamw_split_weights", "adamw_split", const_cast<float *>(weights), param, remainder);
-}
-
-adamw_status join(const SplitPlan &plan, const std::uint16_t *param, const void *remainder, float *weights) {
-  return convert_weights(plan, "adamw_join_weights", "adamw_join", weights, const_cast<std::uint16_t *>(param),
-                         const_cast<void *>(remainder));
 }
 
 adamw_status check_device(const char *function, std::int32_t device) {
@@ -358,7 +272,7 @@ adamw_status check_device(const char *function, std::int32_t device) {
 }  // namespace
 }  // namespace gpu
 
-const Backend cuda_backend = {"cuda",          gpu::check_device, gpu::step, gpu::quantize,
-                              gpu::dequantize, gpu::split,        gpu::join};
+const Backend cuda_backend = {"cuda",     gpu::check_device, gpu::step,  gpu::quantize,    gpu::dequantize,
+                              gpu::split, gpu::join,         gpu::norm, gpu::clip_factor};
 
 }  // namespace adamw

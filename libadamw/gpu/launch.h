@@ -76,5 +76,16 @@ struct Launcher {
   }
 };
 
+// body(launcher), with the device's context current, and the caller's again after it.
+template <class Body>
+adamw_status on_device(const char *function, std::int32_t device, void *stream, const Body &body) {
+  DeviceState *state = nullptr;
+  if (adamw_status s = device_state(function, device, &state)) return s;
+  Guard guard(*state);
+  if (adamw_status s = guard.enter(function)) return s;
+  if (adamw_status s = body(Launcher{*state, static_cast<Stream>(stream)})) return s;
+  return guard.leave(function);
+}
+
 }  // namespace gpu
 }  // namespace adamw

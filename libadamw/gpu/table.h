@@ -74,7 +74,7 @@ struct LaunchHead {
   Coefficients sets[coefficient_sets];
   IndexRuns runs[run_sets];
   Hyperparameters hyperparameters;
-  const float *lr, *grad_scale, *found_inf;  // each may be null
+  const float *lr, *grad_scale, *grad_factor, *found_inf;  // each may be null
   std::uint64_t *skipped;                    // may be null
   RowResult *results;                        // per row of this launch; null if no pass went before
   Measures *measures;                        // per segment of this launch, of the measuring pass
@@ -104,7 +104,7 @@ struct NormRow {
   std::int64_t end, numel, row_length, step_number;
 };
 struct NormHead {
-  const float *grad_scale, *found_inf;
+  const float *grad_scale, *grad_factor, *found_inf;
   RowResult *results;
   double *squares;  // per segment
   std::int64_t items;
@@ -115,6 +115,36 @@ struct NormTable {
       (parameter_bytes - static_cast<int>(sizeof(NormHead))) / static_cast<int>(sizeof(NormRow));
   NormHead head;
   NormRow rows[capacity];
+};
+
+// Of the norm of all gradients. A gradient without elements has no row.
+struct SquaresRow {
+  const void *grad;
+  std::int64_t numel;
+  std::uint32_t end;  // segments of this launch up to the end of this row
+  std::uint16_t dtype, aligned;
+};
+struct SquaresHead {
+  double *squares;              // the result
+  double *parts;                // per segment of this launch
+  double *rows_before, *sums;   // per row of this launch; per gradient of the call
+  std::uint32_t *arrived;       // per row of this launch: its segments that are done
+  std::uint32_t *rows_arrived;  // of the call
+  std::int64_t items, count, all_rows;  // segments of this launch; gradients of the call, and those of them with elements
+  std::int32_t rows;
+};
+struct SquaresTable {
+  static constexpr int capacity =
+      (parameter_bytes - static_cast<int>(sizeof(SquaresHead))) / static_cast<int>(sizeof(SquaresRow));
+  SquaresHead head;
+  SquaresRow rows[capacity];
+};
+struct ClipTable {
+  const double *squares;
+  const float *grad_scale;  // may be null, and so may norm
+  float *norm, *factor;
+  double max_norm;
+  std::int32_t count;
 };
 
 // The extremes of a tensor as bits: zeros before anything has been seen.
@@ -191,6 +221,8 @@ static_assert(PlainTable::capacity >= 304, "GPT-2 small in one launch");
   ADAMW_STEP_KERNELS(F, step8, wide_threads)              \
   ADAMW_MEASURE_KERNELS(F, 8)                             \
   F(adamw_norms, NormTable, block_threads_used)           \
+  F(adamw_squares, SquaresTable, block_threads_used)      \
+  F(adamw_clip, ClipTable, block_threads_used)            \
   F(adamw_extremes, QuantizeTable, block_threads_used)    \
   F(adamw_quantize8, QuantizeTable, block_threads_used)   \
   F(adamw_dequantize8, QuantizeTable, block_threads_used) \

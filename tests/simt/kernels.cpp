@@ -1,5 +1,6 @@
 // Owns the library's kernels as host code, and tells the fake driver of them. The kernel source is the real one.
 #define ADAMW_DEVICE_HEADER "../../../tests/simt/device.h"
+#include "../../libadamw/gpu/kernels/norm.h"
 #include "../../libadamw/gpu/kernels/passes.h"
 #include "../../libadamw/gpu/kernels/quantize.h"
 #include "../../libadamw/gpu/kernels/split.h"
@@ -13,12 +14,16 @@
 #define NormTable const NormTable &
 #define QuantizeTable const QuantizeTable &
 #define SplitTable const SplitTable &
+#define SquaresTable const SquaresTable &
+#define ClipTable const ClipTable &
 #include "../../libadamw/gpu/kernels/kernels.cu"
 #undef PlainTable
 #undef AmsgradTable
 #undef NormTable
 #undef QuantizeTable
 #undef SplitTable
+#undef SquaresTable
+#undef ClipTable
 
 SIMT_KERNELS(ADAMW_KERNELS)
 

@@ -81,6 +81,7 @@ struct Side : TensorBuffers {
     options.skipped = &skipped();
     skipped() = 5;
     if (o.grad_scale != nullptr) options.grad_scale = &(scalars.floats()[2] = *o.grad_scale);
+    if (o.grad_factor != nullptr) options.grad_factor = &(scalars.floats()[5] = *o.grad_factor);
     if (o.found_inf != nullptr) options.found_inf = &(scalars.floats()[3] = *o.found_inf);
     if (o.lr_tensor != nullptr) options.lr_tensor = &(scalars.floats()[4] = *o.lr_tensor);
     const std::size_t sizes[] = {size_of(static_cast<adamw_dtype>(o.param_dtype)),

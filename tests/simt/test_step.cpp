@@ -108,7 +108,7 @@ adamw_step_options options_of_dtypes(int format, int dtypes, std::uint32_t flags
 
 // Every kernel with every option that it reads.
 void check_all_kinds() {
-  static const float scale = 1024.0f, no_inf = 0.0f;
+  static const float scale = 1024.0f, no_inf = 0.0f, factor = 0.375f;
   int number = 0;
   for (int format = 0; format < state_formats; ++format) {
     for (int dtypes = 0; dtypes < all_dtypes; ++dtypes) {
@@ -123,7 +123,7 @@ void check_all_kinds() {
           adamw_step_options &o = c.options;
           if (variant == 1) o.flags |= ADAMW_STEP_MAXIMIZE | ADAMW_STEP_STOCHASTIC_ROUNDING;
           if (variant == 2) o.flags |= ADAMW_STEP_SKIP_ZEROS;
-          if (variant == 3) o.percentile_clipping = 30;
+          if (variant == 3) o.percentile_clipping = 30, o.grad_factor = &factor;
           if (variant == 4) o.max_unorm = 0.01;
           if (variant == 5) {
             o.percentile_clipping = 99, o.max_unorm = 1.0;
@@ -131,7 +131,7 @@ void check_all_kinds() {
             c.spread = 3;
           }
           if (variant == 6) {
-            o.grad_scale = &scale, o.found_inf = &no_inf, o.eps = 0.0, o.weight_decay = 0.3;
+            o.grad_scale = &scale, o.grad_factor = &factor, o.found_inf = &no_inf, o.eps = 0.0, o.weight_decay = 0.3;
             c.from_tensors = true, c.spread = 20;  // more step numbers than a launch has room for coefficients
           }
           if (variant == 7) c.not_finite = true, c.ordinary = false;

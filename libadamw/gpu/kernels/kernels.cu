@@ -1,5 +1,6 @@
-// Owns the list of kernels: each is a template of step.h, passes.h or quantize.h for one choice of dtypes. table.h
+// Owns the list of kernels: each is a template of step.h, passes.h, norm.h or quantize.h for one choice of dtypes. table.h
 // names them for the host.
+#include "norm.h"
 #include "passes.h"
 #include "quantize.h"
 #include "split.h"
@@ -44,6 +45,8 @@ ADAMW_NUMBER_FORMATS(NUMBER_KERNELS, )
 FORMAT_KERNELS(8, at_once_codes, Codes8)
 
 ADAMW_KERNEL adamw_norms(ADAMW_PARAMS NormTable table) { norms(table); }
+ADAMW_KERNEL adamw_squares(ADAMW_PARAMS SquaresTable table) { squares(table); }
+ADAMW_KERNEL adamw_clip(ADAMW_PARAMS ClipTable table) { clip(table); }
 ADAMW_KERNEL adamw_extremes(ADAMW_PARAMS QuantizeTable table) { find_extremes(table); }
 ADAMW_KERNEL adamw_quantize8(ADAMW_PARAMS QuantizeTable table) { quantize_blocks(table); }
 ADAMW_KERNEL adamw_dequantize8(ADAMW_PARAMS QuantizeTable table) { dequantize_blocks(table); }

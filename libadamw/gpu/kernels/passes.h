@@ -195,6 +195,7 @@ struct Norms {
     blocks = block_layout(rows[row].numel, rows[row].row_length);
     segments = segments_of(blocks.count);
     scale = head.grad_scale != nullptr ? 1.0f / *head.grad_scale : 1.0f;  // the sign does not matter to a square
+    if (head.grad_factor != nullptr) scale *= *head.grad_factor;
   }
 
   ADAMW_DEVICE void items(std::uint32_t first, std::uint32_t count, std::uint32_t stride) {

@@ -94,6 +94,7 @@ ADAMW_NOINLINE Coefficients derived_coefficients(const LaunchHead &head, const L
 ADAMW_DEVICE Coefficients row_coefficients(const LaunchHead &head, const LaunchRow &row, int number) {
   Coefficients c = head.on_device ? derived_coefficients(head, row) : head.sets[row.set];
   if (head.grad_scale != nullptr) c.gradient_scale = c.gradient_scale / *head.grad_scale;
+  if (head.grad_factor != nullptr) c.gradient_scale *= *head.grad_factor;
   if (head.clipped) c.gradient_scale *= head.results[number].clip;
   if (head.measured) c.negative_step_size *= head.results[number].unorm;
   return c;
