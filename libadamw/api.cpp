@@ -139,7 +139,8 @@ adamw_status step(const adamw_step_options *options, const adamw_tensor *tensors
   if (adamw_status s = check_step_options(options, o)) return s;
   const WorkspaceLease lease;
   Workspace &workspace = *lease;
-  if (adamw_status s = read_table(step_name, "tensors", "tensor_size", tensors, tensor_size, count, workspace.copies)) return s;
+  if (adamw_status s = read_table(step_name, "tensors", "tensor_size", tensors, tensor_size, count, workspace.copies))
+    return s;
   if (adamw_status s = check_rows(o, tensors, count, workspace)) return s;
   if (o.rows_stepped != nullptr) *o.rows_stepped = 0;
   StepPlan plan{};

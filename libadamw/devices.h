@@ -10,7 +10,7 @@ namespace adamw {
 struct ClipPlan;  // backend.h
 struct NormPlan;
 struct QuantizePlan;
-struct ScaleArrays;   // numerics/moments.h
+struct ScaleArrays;  // numerics/moments.h
 struct SplitPlan;
 struct StepPlan;
 

@@ -1,5 +1,5 @@
-// Owns the entry points of adamw.h about the norm of all gradients. Checks and hands a plan to the device's backend; does
-// no arithmetic itself.
+// Owns the entry points of adamw.h about the norm of all gradients. Checks and hands a plan to the device's backend;
+// does no arithmetic itself.
 #include "backend.h"
 #include "check/check.h"
 #include "check/sizes.h"

@@ -85,8 +85,8 @@ adamw_status PagedRows::cut(bool measured) {
     for (std::int64_t first = 0; first < row.blocks.count;) {
       const std::int64_t per_row = row.blocks.blocks_per_row;
       // What begins within a row lies in it, even where all that is left has room.
-      std::int64_t last = measured || per_row == 0 || first % per_row == 0 ? row.blocks.count
-                                                                           : (first / per_row + 1) * per_row;
+      std::int64_t last =
+          measured || per_row == 0 || first % per_row == 0 ? row.blocks.count : (first / per_row + 1) * per_row;
       const std::int64_t rest = last - first;
       if (whole > 0 && cost(first, last) > room) {
         std::int64_t fit = 0, more = rest;  // so many blocks have room, and so many have not

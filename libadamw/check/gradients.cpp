@@ -24,7 +24,8 @@ adamw_status check_gradients(const adamw_gradient *gradients, int64_t count, con
     const auto begin = reinterpret_cast<std::uintptr_t>(g.grad);
     if (bytes != 0 && begin < sum + 8 && sum < begin + static_cast<std::uintptr_t>(bytes)) {
       return fail(ADAMW_ERROR_INVALID_ARGUMENT,
-                  "%s: tensor %" PRId64 ": grad (%" PRId64 " bytes at %p) overlaps squares (8 bytes at %p): a buffer "
+                  "%s: tensor %" PRId64 ": grad (%" PRId64
+                  " bytes at %p) overlaps squares (8 bytes at %p): a buffer "
                   "that is written must not share memory",
                   norm_name, i, bytes, g.grad, static_cast<const void *>(squares));
     }

@@ -47,7 +47,8 @@ adamw_status check_table(const char *function, const char *name, const char *siz
   const auto bytes = static_cast<int64_t>(size);
   if (count > max_bytes / bytes) {
     return fail(ADAMW_ERROR_INVALID_ARGUMENT,
-                "%s: count = %" PRId64 ": that many entries of %zu bytes pass the end of memory", function, count, size);
+                "%s: count = %" PRId64 ": that many entries of %zu bytes pass the end of memory", function, count,
+                size);
   }
   return check_buffer(function, -1, name, table, count * bytes, alignment);
 }

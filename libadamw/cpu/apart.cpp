@@ -118,7 +118,8 @@ adamw_status norm(const NormPlan &plan, double *squares) {
 adamw_status clip_factor(const ClipPlan &plan, const double *squares, std::int64_t count, float *norm, float *factor) {
   double all = 0.0;
   for (std::int64_t i = 0; i < count; ++i) all += squares[i];
-  const Clip clip = clip_of(all, plan.grad_scale != nullptr ? static_cast<double>(*plan.grad_scale) : 1.0, plan.max_norm);
+  const Clip clip =
+      clip_of(all, plan.grad_scale != nullptr ? static_cast<double>(*plan.grad_scale) : 1.0, plan.max_norm);
   if (norm != nullptr) *norm = clip.norm;
   *factor = clip.factor;
   return ADAMW_OK;

@@ -6,8 +6,9 @@
 #include "kernels.h"
 
 // The table of this instruction set: stands at the end of its file.
-#define ADAMW_KERNELS(isa)                                                                                            \
-  namespace adamw {                                                                                                   \
-  extern const Kernels isa##_kernels;                                                                                 \
-  const Kernels isa##_kernels = {#isa, step, measure, gradient_squares, squares, quantize, dequantize, extremes, split, join}; \
+#define ADAMW_KERNELS(isa)                                                                                  \
+  namespace adamw {                                                                                         \
+  extern const Kernels isa##_kernels;                                                                       \
+  const Kernels isa##_kernels = {#isa,     step,  measure, gradient_squares, squares, quantize, dequantize, \
+                                 extremes, split, join};                                                    \
   }

@@ -1,5 +1,5 @@
-// Owns what a CUDA device does apart from a step: quantization, master weights, the norm of gradients. Knows no arithmetic
-// on elements.
+// Owns what a CUDA device does apart from a step: quantization, master weights, the norm of gradients. Knows no
+// arithmetic on elements.
 #include "apart.h"
 
 #include <algorithm>

@@ -236,7 +236,7 @@ class StepRun {
 
   adamw_status clip(std::int64_t first, std::int64_t last, std::int64_t segments, double *squares) {
     NormTable &t = **norm_table_;
-    t.head = {plan_.grad_scale, plan_.grad_factor, plan_.found_inf,   table_->head.results,    squares,
+    t.head = {plan_.grad_scale, plan_.grad_factor, plan_.found_inf,         table_->head.results,     squares,
               segments,         table_->head.rows, table_->head.grad_dtype, plan_.percentile_clipping};
     for (std::int64_t i = first; i < last; ++i) {
       const adamw_tensor &from = rows_[i].tensor;
@@ -272,7 +272,7 @@ adamw_status check_device(const char *function, std::int32_t device) {
 }  // namespace
 }  // namespace gpu
 
-const Backend cuda_backend = {"cuda",     gpu::check_device, gpu::step,  gpu::quantize,    gpu::dequantize,
+const Backend cuda_backend = {"cuda",     gpu::check_device, gpu::step, gpu::quantize,   gpu::dequantize,
                               gpu::split, gpu::join,         gpu::norm, gpu::clip_factor};
 
 }  // namespace adamw

@@ -75,10 +75,10 @@ struct LaunchHead {
   IndexRuns runs[run_sets];
   Hyperparameters hyperparameters;
   const float *lr, *grad_scale, *grad_factor, *found_inf;  // each may be null
-  std::uint64_t *skipped;                    // may be null
-  RowResult *results;                        // per row of this launch; null if no pass went before
-  Measures *measures;                        // per segment of this launch, of the measuring pass
-  std::int64_t items;                        // blocks, or segments
+  std::uint64_t *skipped;                                  // may be null
+  RowResult *results;                                      // per row of this launch; null if no pass went before
+  Measures *measures;                                      // per segment of this launch, of the measuring pass
+  std::int64_t items;                                      // blocks, or segments
   double max_unorm;
   std::int32_t rows, rounds;                             // rounds: over_items()
   std::int32_t param_dtype, grad_dtype, remainder_bits;  // remainder_bits: 0 without master weights
@@ -130,7 +130,8 @@ struct SquaresHead {
   double *rows_before, *sums;   // per row of this launch; per gradient of the call
   std::uint32_t *arrived;       // per row of this launch: its segments that are done
   std::uint32_t *rows_arrived;  // of the call
-  std::int64_t items, count, all_rows;  // segments of this launch; gradients of the call, and those of them with elements
+  std::int64_t items, count,
+      all_rows;  // segments of this launch; gradients of the call, and those of them with elements
   std::int32_t rows;
 };
 struct SquaresTable {

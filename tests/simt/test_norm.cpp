@@ -105,7 +105,8 @@ void check_no_numbers() {
     Gradients gradients({300, 5000}, ADAMW_FLOAT32, 0, 9);
     gradients.memory[1].floats()[4321] = odd;
     const double squares = check(gradients, "an odd number");
-    CHECK(std::isnan(odd) ? std::isnan(squares) : std::isinf(squares), "%g became %g", static_cast<double>(odd), squares);
+    CHECK(std::isnan(odd) ? std::isnan(squares) : std::isinf(squares), "%g became %g", static_cast<double>(odd),
+          squares);
   }
 }
 
