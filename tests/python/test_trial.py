@@ -30,10 +30,10 @@ NOTICES = {
 
 # {file: [(where, what to put behind it)]}, or the text of a new file.
 FORMAT = {
-    "include/adamw.h": [("ADAMW_STATE_TENSOR8 = 2", ", ADAMW_STATE_TRIAL = 3")],
+    "include/adamw.h": [("ADAMW_STATE_BFLOAT16 = 3", ", ADAMW_STATE_TRIAL = 4")],
     "libadamw/formats.h": [
-        ("struct Float32Moments {};", " struct TrialCodes;"),
-        ("#define ADAMW_STATE_FORMAT_TABLE(F)", ' F(ADAMW_STATE_TRIAL, TrialCodes, "_trial", 1, Scaling::block)'),
+        ("struct RootCodes;", " struct TrialCodes;"),
+        ("#define ADAMW_STATE_FORMAT_TABLE(F)", ' F(ADAMW_STATE_TRIAL, TrialCodes, "_trial", 1, Scaling::block, true)'),
     ],
     "libadamw/numerics/codes.h": [('#include "root_codes.h"', '\n#include "trial_codes.h"')],
     "libadamw/numerics/trial_codes.h": """
