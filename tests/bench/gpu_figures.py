@@ -1,5 +1,6 @@
 """Owns taking time on a CUDA device: events around single steps, contestants in turn, medians. Must not know bars."""
 
+import functools
 import importlib
 import statistics
 import time
@@ -10,8 +11,16 @@ from host import Timed
 import pyadamw
 
 # Bytes that a step moves for one element, parameters and gradients of `size` bytes each: gradient in, parameter in and
-# out, state in and out.
-STATE_BYTES = {"8bit": 4 + 16 / 256, "32bit": 16, "torch fused": None, "bitsandbytes": 4 + 16 / 256}
+# out, state in and out. +16 and +8: with so many bits of remainder, for 32 and 24 bits of master weights.
+STATE_BYTES = {
+    "8bit": 4 + 16 / 256,
+    "32bit": 16,
+    "torch fused": None,
+    "bitsandbytes": 4 + 16 / 256,
+    "16bit": 8,
+    "8bit+16": 8 + 16 / 256,
+    "8bit+8": 6 + 16 / 256,
+}
 
 
 BUSY_CYCLES = 60_000_000  # some 30 ms
@@ -96,13 +105,17 @@ def links(quick):
     }
 
 
-def contestants():
+def contestants(dtype):
     """{who: makes an optimizer of parameters}"""
     result = {
         "8bit": pyadamw.AdamW8bit,
         "32bit": pyadamw.AdamW32bit,
         "torch fused": lambda params: torch.optim.AdamW(params, fused=True),
     }
+    if dtype == torch.bfloat16:
+        result["16bit"] = pyadamw.AdamW16bit
+        result["8bit+16"] = functools.partial(pyadamw.AdamW8bit, master_weight_bits=32)
+        result["8bit+8"] = functools.partial(pyadamw.AdamW8bit, master_weight_bits=24)
     try:
         result["bitsandbytes"] = importlib.import_module("bitsandbytes.optim").AdamW8bit
     except Exception as error:  # whatever a foreign package throws: the benchmark goes on
@@ -123,7 +136,7 @@ def contest(shapes, dtype, budget, size):
         entries.append(entry)
         return entry
 
-    for who, make in contestants().items():
+    for who, make in contestants(dtype).items():
         entry = enter(who, 3 * width + (2 * 2 * width if who == "torch fused" else STATE_BYTES[who]))
         try:
             params = [torch.nn.Parameter(torch.randn(shape, device="cuda", dtype=dtype) * 0.02) for shape in shapes]

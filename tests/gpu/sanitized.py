@@ -17,6 +17,8 @@ def main():
         {"dtype": torch.float32},
         {"dtype": torch.bfloat16, "stochastic_rounding": True},
         {"dtype": torch.float16},
+        {"dtype": torch.bfloat16, "master_weight_bits": 24},
+        {"dtype": torch.bfloat16, "master_weight_bits": 32},
         {"dtype": torch.float32, "amsgrad": True},
         {"dtype": torch.float32, "percentile_clipping": 50},
         {"dtype": torch.bfloat16, "block_wise": False},
@@ -26,7 +28,7 @@ def main():
     for case in cases:
         options = dict(case)
         dtype = options.pop("dtype")
-        for cls in (pyadamw.AdamW8bit, pyadamw.AdamW32bit):
+        for cls in (pyadamw.AdamW8bit, pyadamw.AdamW16bit, pyadamw.AdamW32bit):
             params = models.parameters(device, dtype)
             optimizer = cls(params, min_8bit_size=100, **options)
             for step in range(2):
@@ -42,6 +44,9 @@ def main():
     pyadamw.functional.dequantize(
         *pyadamw.functional.quantize(torch.randn(30, 300, device=device), block_wise=False), block_wise=False
     )
+    for bits in (24, 32):
+        weights = torch.randn(30, 301, device=device)
+        pyadamw.functional.join_weights(*pyadamw.functional.split_weights(weights, bits, rounding="stochastic"))
     torch.cuda.synchronize()
     print("ran")
 

@@ -19,6 +19,9 @@ OPTIONS = {
 }
 
 
+CLASSES = [pyadamw.AdamW8bit, pyadamw.AdamW16bit, pyadamw.AdamW32bit]
+
+
 def run(device, cls, dtype, options, steps=5, spoiled=False, scale=1.0):
     params = models.parameters(device, dtype)
     optimizer = cls(params, lr=1e-2, min_8bit_size=100, **options)
@@ -30,11 +33,33 @@ def run(device, cls, dtype, options, steps=5, spoiled=False, scale=1.0):
 
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
-@pytest.mark.parametrize("cls", [pyadamw.AdamW8bit, pyadamw.AdamW32bit])
+@pytest.mark.parametrize("cls", CLASSES)
 def test_bits_are_the_cpus(cuda, cls, dtype, options):
     here, there = (run(device, cls, dtype, options) for device in ("cpu", cuda))
     models.assert_same(here[0], there[0])
     models.assert_same(here[1], there[1])
+
+
+@pytest.mark.parametrize("bits", [24, 32])
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+@pytest.mark.parametrize("cls", CLASSES)
+def test_master_weights_are_the_cpus(cuda, cls, options, bits):
+    """With gradients of the parameters' dtype, some of which are not finite, and of another."""
+    for grad_dtype in (torch.bfloat16, torch.float32):
+        results = []
+        for device in ("cpu", cuda):
+            params = models.parameters(device, torch.bfloat16)
+            optimizer = cls(params, lr=1e-2, min_8bit_size=100, master_weight_bits=bits, **options)
+            for step in range(5):
+                models.gradients(params, step, grad_dtype, spoiled=step == 3)
+                optimizer.step()
+                if step == 1:  # a program may set parameters: what they lack stays
+                    with torch.no_grad():
+                        for param in params:
+                            param.view(-1)[::5] = 0.0
+            results.append((params, models.states(optimizer, params)))
+        models.assert_same(results[0][0], results[1][0])
+        models.assert_same(results[0][1], results[1][1])
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
@@ -47,7 +72,7 @@ def test_stochastic_rounding_is_the_cpus(cuda, dtype):
 @pytest.mark.parametrize("scale", [1e-30, 1e-18, 1e-12, 1e-6, 1e6, 1e15, 1e25])
 def test_any_magnitude_gives_the_cpus_bits(cuda, scale):
     """Operands beyond the range of the branch-free division and root take the other way, and no bit changes."""
-    for cls in (pyadamw.AdamW8bit, pyadamw.AdamW32bit):
+    for cls in CLASSES:
         here, there = (run(device, cls, torch.float32, {"eps": 1e-8}, scale=scale) for device in ("cpu", cuda))
         models.assert_same(here[0], there[0])
         models.assert_same(here[1], there[1])
@@ -88,6 +113,20 @@ def test_quantize_is_the_cpus(cuda):
                 models.assert_same(here[:parts], there[:parts])
                 back = pyadamw.functional.dequantize(*there, moment, block_wise=block_wise)
                 models.assert_same([pyadamw.functional.dequantize(*here, moment, block_wise=block_wise)], [back])
+
+
+def test_splitting_weights_is_the_cpus(cuda):
+    """Numbers of any size, NaN and infinities, split and joined."""
+    bits = torch.randint(-(2**31), 2**31, (70, 301), generator=torch.Generator().manual_seed(1), dtype=torch.int32)
+    weights = bits.view(torch.float32)
+    weights[3, :4] = torch.tensor([float("nan"), float("inf"), -float("inf"), 0.0])
+    for master_weight_bits in (24, 32):
+        for rounding in ("nearest", "stochastic"):
+            options = {"rounding": rounding, "step": 3}
+            here = pyadamw.functional.split_weights(weights, master_weight_bits, **options)
+            there = pyadamw.functional.split_weights(weights.to(cuda), master_weight_bits, **options)
+            models.assert_same(here, there)
+            models.assert_same([pyadamw.functional.join_weights(*here)], [pyadamw.functional.join_weights(*there)])
 
 
 def test_many_small_tensors(cuda):

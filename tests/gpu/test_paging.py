@@ -27,11 +27,14 @@ OPTIONS = {
     "clipping": {"percentile_clipping": 40},
     "tensor-wise": {"block_wise": False},
     "max_unorm": {"args": {"max_unorm": 0.01}},
+    "24 bits of master weights": {"master_weight_bits": 24},
+    "32 bits of master weights": {"master_weight_bits": 32},
 }
 
 
 def run(device, cls, options, steps, first=0, start=None):
-    params = models.parameters(device, shapes=SHAPES) if start is None else start[0]
+    dtype = torch.bfloat16 if "master_weight_bits" in options else torch.float32
+    params = models.parameters(device, dtype, SHAPES) if start is None else start[0]
     optimizer = cls(params, lr=1e-2, min_8bit_size=100, **options)
     if start is not None:
         optimizer.load_state_dict(start[1].state_dict())
@@ -45,8 +48,12 @@ def run(device, cls, options, steps, first=0, start=None):
 @pytest.mark.parametrize("backing", BACKINGS)
 @pytest.mark.parametrize(
     ("paged", "plain"),
-    [(pyadamw.PagedAdamW8bit, pyadamw.AdamW8bit), (pyadamw.PagedAdamW32bit, pyadamw.AdamW32bit)],
-    ids=["8", "32"],
+    [
+        (pyadamw.PagedAdamW8bit, pyadamw.AdamW8bit),
+        (pyadamw.PagedAdamW16bit, pyadamw.AdamW16bit),
+        (pyadamw.PagedAdamW32bit, pyadamw.AdamW32bit),
+    ],
+    ids=["8", "16", "32"],
 )
 def test_paged_equals_unpaged(cuda, paged, plain, backing, options):
     """In 4 steps, and in 2 more after a resume; the reference is the CPU."""

@@ -33,10 +33,10 @@ CONFIGURATIONS = {
     "8 tensor-wise": (pyadamw.AdamW8bit, {"min_8bit_size": 0, "block_wise": False}),
     "paged": (pyadamw.PagedAdamW8bit, {"min_8bit_size": 1000}),
     "16 amsgrad": (pyadamw.AdamW16bit, {"amsgrad": True, "seed": 3}),
-    "bf16, 8 stochastic": (pyadamw.AdamW8bit, {"min_8bit_size": 1000, "stochastic_rounding": True, "seed": 7}),
-    "bf16, 8 and master weights": (pyadamw.AdamW8bit, {"min_8bit_size": 1000, "master_weight_bits": 32}),
-    "bf16, 16 and 24 bits": (pyadamw.AdamW16bit, {"master_weight_bits": 24, "seed": 7}),
-    "bf16, paged master weights": (
+    "bf16 8 stochastic": (pyadamw.AdamW8bit, {"min_8bit_size": 1000, "stochastic_rounding": True, "seed": 7}),
+    "bf16 8 and master weights": (pyadamw.AdamW8bit, {"min_8bit_size": 1000, "master_weight_bits": 32}),
+    "bf16 16 and 24 bits": (pyadamw.AdamW16bit, {"master_weight_bits": 24, "seed": 7}),
+    "bf16 paged master weights": (
         pyadamw.PagedAdamW32bit,
         {"master_weight_bits": 24, "page_manager": pyadamw.PageManager("host", min_numel=1000)},
     ),

@@ -131,7 +131,7 @@ def test_args_wins(kind):
 @pytest.mark.parametrize(
     "args",
     [
-        {"optim_bits": 16},
+        {"optim_bits": 4},
         {"min_8bit_size": -1},
         {"percentile_clipping": 0},
         {"block_wise": 2},

@@ -10,8 +10,8 @@ ELEMENTS = 20_480
 
 
 def displacement(optimizer_class, lr, steps, **options):
-    """How far a run with bfloat16 weights ends from one with float32 weights and 32-bit state, and which part of the way
-    arrives: both as shares of the way. Gradients are noise with a drift of 0.3 of it, as bfloat16.
+    """How far a run with bfloat16 weights ends from one with float32 weights and 32-bit state, and which part of the
+    way arrives: both as shares of the way. Gradients are noise with a drift of 0.3 of it, as bfloat16.
     """
     param = torch.nn.Parameter((0.02 * torch.randn(ELEMENTS)).bfloat16())
     wide, drift = torch.nn.Parameter(param.detach().float()), 0.3 * torch.randn(ELEMENTS)

@@ -32,7 +32,7 @@ NOTICES = {
 FORMAT = {
     "include/adamw.h": [("ADAMW_STATE_BFLOAT16 = 3", ", ADAMW_STATE_TRIAL = 4")],
     "libadamw/formats.h": [
-        ("struct RootCodes;   // numerics/root_codes.h", "\nstruct TrialCodes;"),
+        ("struct RootCodes;", " struct TrialCodes;"),
         ("#define ADAMW_STATE_FORMAT_TABLE(F)", ' F(ADAMW_STATE_TRIAL, TrialCodes, "_trial", 1, Scaling::block, true)'),
     ],
     "libadamw/numerics/codes.h": [('#include "root_codes.h"', '\n#include "trial_codes.h"')],
