@@ -248,6 +248,27 @@ def delayed_params(data_parallel: torch.nn.Module) -> Iterable[torch.Tensor]:
     return getattr(data_parallel, "_delay_all_reduce_params", ())
 
 
+class Partition(NamedTuple):
+    """Of an optimizer that has only a part of the parameters: the group of the processes that have the others, or None
+    if that is not known."""
+
+    group: Any
+
+
+def partition_of_caller() -> Partition | None:
+    """The Partition of the optimizer that is being made, if it is made by a ZeroRedundancyOptimizer; else None."""
+    module = sys.modules.get("torch.distributed.optim.zero_redundancy_optimizer")
+    cls = getattr(module, "ZeroRedundancyOptimizer", None)
+    frame = None if cls is None else inspect.currentframe()
+    while frame is not None:
+        if frame.f_globals is vars(module):
+            caller = frame.f_locals.get("self")
+            if cls is not None and isinstance(caller, cls):
+                return Partition(getattr(caller, "process_group", None))
+        frame = frame.f_back
+    return None
+
+
 # ---- CPython -----------------------------------------------------------------------------------------------------
 
 
