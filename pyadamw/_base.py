@@ -178,7 +178,7 @@ class Base(torch.optim.Optimizer):
             ValueError: a parameter, gradient, option or state is wrong; nothing has been changed.
             StorageError: the file of a PageManager cannot be read or written. Parameters and state agree, and `stepped`
                 of the exception lists the parameters that have been stepped.
-            RuntimeError: the norm of all gradients is not finite, and error_if_nonfinite=True; nothing has been changed.
+            RuntimeError: the norm is not finite, and error_if_nonfinite=True; nothing has been changed.
             KeyboardInterrupt: Ctrl-C. Each parameter has been stepped completely, including its count, or not at all.
         """
         loss = None
@@ -230,7 +230,9 @@ class Base(torch.optim.Optimizer):
                 check_options(group, f"group {number}: ")
             grad_dtypes = {} if plan is None else plan.grad_dtypes
             rows, waiting = collect(self.param_groups, self._state, grad_dtypes, cache.pages, cache.overrides)
-            cache.plan = Plan(self.param_groups, self._state, rows, waiting, cache.skipped, cache.norms, cache.counts_on_device)
+            cache.plan = Plan(
+                self.param_groups, self._state, rows, waiting, cache.skipped, cache.norms, cache.counts_on_device
+            )
             if not cache.plan.refresh(self.param_groups, self._state, cache.exposed):
                 raise InternalError("pyadamw: a parameter changed while step() was reading it")
         return cache.plan

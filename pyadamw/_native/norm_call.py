@@ -66,7 +66,11 @@ class ClipFactor:
         """The addresses of `count` doubles to be added, and of two floats that are written."""
         self._options = new_options("adamw_clip_options")
         self._options.device = device
-        self._arguments = (pointer_to("double *", squares), count, *(pointer_to("float *", at) for at in (norm, factor)))
+        self._arguments = (
+            pointer_to("double *", squares),
+            count,
+            *(pointer_to("float *", at) for at in (norm, factor)),
+        )
         self._known: Any = None
         self._library = library()
         self._call = self._library.lib.adamw_clip_factor

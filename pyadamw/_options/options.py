@@ -122,11 +122,9 @@ def check_clipping(groups: Any) -> None:
         for number, value in known:
             OPTIONS[name](f"group {number}: {name}", value)
             if value != known[0][1]:
-                refuse(
-                    f"group {number}: {name}",
-                    value,
-                    f"{shown(known[0][1])}, as in group {known[0][0]}: there is one norm of the gradients of all groups",
-                )
+                first, expected = known[0]
+                need = f"{shown(expected)}, as in group {first}: there is one norm of the gradients of all groups"
+                refuse(f"group {number}: {name}", value, need)
 
 
 def check_width(name: str, allowed: Any) -> Any:

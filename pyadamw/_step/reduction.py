@@ -1,5 +1,5 @@
-"""Owns adding sums of squares over processes: which parameters need it, and the collective calls. Must not know what the
-squares are of, or how they are summed in one process.
+"""Owns adding sums of squares over processes: which parameters need it, and the collective calls. Must not know what
+the squares are of, or how they are summed in one process.
 
 A sharded parameter (DTensor) lies in pieces along some dimensions of its mesh, and in copies along the others. So its
 sum is added along the dimensions of the pieces, one after the other, and copies count once. Parameters with the same
