@@ -61,6 +61,7 @@ PRIVATE = (
     Name("torch.nn.Parameter", "_fsdp_flattened", "8-bit state of FSDP1 is not refused; it cannot be saved"),
     Name("torch.nn.Parameter", "_is_flat_param", "8-bit state of FSDP1 is not refused; it cannot be saved"),
     Name("torch.nn.parallel.DistributedDataParallel", "_delay_all_reduce_params", "these are not known to be averaged"),
+    Name("torch.distributed.optim.ZeroRedundancyOptimizer", "process_group", "max_grad_norm is refused in one"),
     Name("torch.distributed.tensor.placement_types", "_StridedShard", "what it places is gathered for the step"),
     Name("ctypes.pythonapi", "PyType_GetSlot", _ONE_BY_ONE),
     Name("ctypes.pythonapi", "PyList_GetItem", _ONE_BY_ONE),

@@ -13,6 +13,7 @@ from harness import bits, clones, give_gradients, parameters
 from test_clipping import SHAPES, assert_close, clip
 
 import pyadamw
+from pyadamw._native.torch_private import Partition
 
 
 def test_groups_must_agree():
@@ -81,6 +82,18 @@ def test_not_with_fsdp1():
     with pytest.raises(ValueError, match=r"parameter 1 of group 0 .* clip_grad_norm_\(\) of the model"):
         optimizer.step()
     assert [bits(p) for p in params] == before
+
+
+def test_not_for_an_unknown_part():
+    """What a ZeroRedundancyOptimizer makes has a part of the parameters; who has the others must be known."""
+    params = parameters([(30,)])
+    optimizer = pyadamw.AdamW32bit(params, max_grad_norm=1.0)
+    optimizer._cache.norms.partition = Partition(None)
+    give_gradients(params, 0)
+    before = bits(params[0])
+    with pytest.raises(ValueError, match="ZeroRedundancyOptimizer"):
+        optimizer.step()
+    assert bits(params[0]) == before
 
 
 # ---- copies, checkpoints, programs -----------------------------------------------------------------------------------
