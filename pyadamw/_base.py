@@ -11,13 +11,14 @@ import torch
 from ._native.cuda import Counter, is_capturing, is_device
 from ._native.library import library
 from ._native.memory import is_lazy
-from ._native.torch_private import ParamsT, multiply
-from ._options.options import check_options, plain_betas
+from ._native.torch_private import ParamsT, multiply, partition_of_caller
+from ._options.options import check_clipping, check_options, plain_betas
 from ._options.overrides import Overrides
 from ._state import load, received
 from ._state.export import converted
 from ._state.report import MemoryReport
 from ._state.weights import TakeOver, float32_weights
+from ._step.clipping import Norms
 from ._step.exclusive import exclusive, new_lock
 from ._step.plan import Plan
 from ._step.rows import collect
@@ -38,6 +39,7 @@ class _Cache:
         self.overrides = Overrides()
         self.exposed = False  # the user may hold the state, and may replace or move its tensors
         self.skipped = Counter()
+        self.norms = Norms()
         self.lock = new_lock()
 
 
@@ -46,6 +48,7 @@ class Base(torch.optim.Optimizer):
         check_options(options)
         library()
         self._cache = _Cache()
+        self._cache.norms.partition = partition_of_caller()
         super().__init__(params, options)
         if any(group["page_manager"] for group in self.param_groups) and not any(
             group["is_paged"] for group in self.param_groups
@@ -116,6 +119,18 @@ class Base(torch.optim.Optimizer):
         return self._cache.skipped.total
 
     @property
+    @exclusive
+    def grad_norm(self) -> torch.Tensor | None:
+        """The norm of all gradients in the last step, before clipping: a copy, float32, without dimensions.
+
+        It is on the device of the first parameter, and nothing waits for it before you call its item(). With capturable
+        and a GradScaler, it is the norm of the unscaled gradients. None before the first step, and if the last one had
+        max_grad_norm=None. A step that GradScaler skips may leave it as it was.
+        """
+        last = self._cache.norms.last
+        return None if last is None else last.clone()
+
+    @property
     def default_pages(self) -> PageManager:
         """The PageManager of parameter groups whose page_manager is None."""
         return self._cache.pages
@@ -163,6 +178,7 @@ class Base(torch.optim.Optimizer):
             ValueError: a parameter, gradient, option or state is wrong; nothing has been changed.
             StorageError: the file of a PageManager cannot be read or written. Parameters and state agree, and `stepped`
                 of the exception lists the parameters that have been stepped.
+            RuntimeError: the norm is not finite, and error_if_nonfinite=True; nothing has been changed.
             KeyboardInterrupt: Ctrl-C. Each parameter has been stepped completely, including its count, or not at all.
         """
         loss = None
@@ -214,7 +230,9 @@ class Base(torch.optim.Optimizer):
                 check_options(group, f"group {number}: ")
             grad_dtypes = {} if plan is None else plan.grad_dtypes
             rows, waiting = collect(self.param_groups, self._state, grad_dtypes, cache.pages, cache.overrides)
-            cache.plan = Plan(self.param_groups, self._state, rows, waiting, cache.skipped, cache.counts_on_device)
+            cache.plan = Plan(
+                self.param_groups, self._state, rows, waiting, cache.skipped, cache.norms, cache.counts_on_device
+            )
             if not cache.plan.refresh(self.param_groups, self._state, cache.exposed):
                 raise InternalError("pyadamw: a parameter changed while step() was reading it")
         return cache.plan
@@ -226,6 +244,7 @@ class Base(torch.optim.Optimizer):
         """Adds a group, which may override every option, including optim_bits and min_8bit_size."""
         if isinstance(param_group, dict):
             check_options(param_group, f"group {len(self.param_groups)}: ")
+            check_clipping([*self.param_groups, {**self.defaults, **param_group}])
             if "betas" in param_group:
                 param_group["betas"] = plain_betas(param_group["betas"])
         super().add_param_group(param_group)

@@ -56,6 +56,11 @@ class StepInBackward:
         cls: type[_AdamW] = AdamW8bit,
         **options: Any,
     ) -> None:
+        if options.get("max_grad_norm") is not None:
+            raise ValueError(
+                f"max_grad_norm = {options['max_grad_norm']}: must be None for StepInBackward, which steps a parameter "
+                "before the gradients of the others exist: clip with one optimizer for all parameters"
+            )
         named: list[tuple[str | None, torch.Tensor]] = [
             entry if isinstance(entry, tuple) else (None, entry) for entry in params
         ]

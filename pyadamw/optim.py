@@ -61,6 +61,13 @@ _SUMMARY = """AdamW with {state}.
             weight (2 more bytes), so that the run is that of float32 parameters, bit for bit. 24: it keeps the upper 24
             bits of the master weight, rounded stochastically (1 more byte). float32 parameters need no master weights
             and ignore this. float16 parameters refuse it.
+        max_grad_norm: None: off. Otherwise a step multiplies all gradients by min(1, max_grad_norm / (norm + 1e-6)),
+            with norm = sqrt(sum of g**2) over all gradients of the optimizer: of all groups, dtypes, devices and
+            shards, after a GradScaler has unscaled them. This is torch.nn.utils.clip_grad_norm_() before the step,
+            but gradients are neither written nor rounded, and nothing waits for a device. `grad_norm` has the norm.
+            >= 0; infinity measures the norm only. All groups have the same value.
+        error_if_nonfinite: True: raise RuntimeError if the norm is NaN or infinite, before anything is stepped. This
+            waits for the device in each step. No effect without max_grad_norm.
 
     Raises:
         ValueError: an argument is wrong; the message has its value and what is allowed.
@@ -138,6 +145,8 @@ class _AdamW(Base):
         capturable: bool = False,
         page_manager: PageManager | None = None,
         master_weight_bits: Literal[24, 32] | None = None,
+        max_grad_norm: float | None = None,
+        error_if_nonfinite: bool = False,
     ) -> None:
         options = {
             "lr": lr,
@@ -156,6 +165,8 @@ class _AdamW(Base):
             "capturable": capturable,
             "page_manager": page_manager,
             "master_weight_bits": master_weight_bits,
+            "max_grad_norm": max_grad_norm,
+            "error_if_nonfinite": error_if_nonfinite,
             "max_unorm": 0.0,
             "skip_zeros": False,
             **carried(args),
@@ -223,6 +234,8 @@ class _PagedAdamW(_AdamW):
             capturable: bool = False,
             page_manager: PageManager | None = None,
             master_weight_bits: Literal[24, 32] | None = None,
+            max_grad_norm: float | None = None,
+            error_if_nonfinite: bool = False,
         ) -> None: ...
     else:
         __init__ = _always_paged(_AdamW.__init__)

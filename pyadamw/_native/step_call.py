@@ -89,11 +89,12 @@ class Call:
         options.flags = sum(flag for name, flag in FLAGS.items() if named[name])
 
     def set_surroundings(self, surroundings: Any) -> None:
-        """Takes (number of threads, addresses of lr and found_inf or 0, stream)."""
+        """Takes (number of threads, addresses of lr, found_inf and grad_factor or 0, stream)."""
         if surroundings != self._surroundings:  # to set C options takes longer than this comparison
             options, self._surroundings = self.options, None  # until everything is set, because of interrupts
             options.num_threads, *factors, stream = surroundings
-            options.lr_tensor, options.found_inf = (pointer_to("float *", f) for f in factors)
+            addresses = (pointer_to("float *", factor) for factor in factors)
+            options.lr_tensor, options.found_inf, options.grad_factor = addresses
             options.stream = pointer_to("void *", stream)
             self._surroundings = surroundings
 

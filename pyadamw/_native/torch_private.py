@@ -61,6 +61,7 @@ PRIVATE = (
     Name("torch.nn.Parameter", "_fsdp_flattened", "8-bit state of FSDP1 is not refused; it cannot be saved"),
     Name("torch.nn.Parameter", "_is_flat_param", "8-bit state of FSDP1 is not refused; it cannot be saved"),
     Name("torch.nn.parallel.DistributedDataParallel", "_delay_all_reduce_params", "these are not known to be averaged"),
+    Name("torch.distributed.optim.ZeroRedundancyOptimizer", "process_group", "max_grad_norm is refused in one"),
     Name("torch.distributed.tensor.placement_types", "_StridedShard", "what it places is gathered for the step"),
     Name("ctypes.pythonapi", "PyType_GetSlot", _ONE_BY_ONE),
     Name("ctypes.pythonapi", "PyList_GetItem", _ONE_BY_ONE),
@@ -246,6 +247,27 @@ def belongs_to_fsdp1(param: torch.Tensor) -> bool:
 def delayed_params(data_parallel: torch.nn.Module) -> Iterable[torch.Tensor]:
     """Those whose gradients a DistributedDataParallel averages by a hook of its own."""
     return getattr(data_parallel, "_delay_all_reduce_params", ())
+
+
+class Partition(NamedTuple):
+    """Of an optimizer that has only a part of the parameters: the group of the processes that have the others, or None
+    if that is not known."""
+
+    group: Any
+
+
+def partition_of_caller() -> Partition | None:
+    """The Partition of the optimizer that is being made, if it is made by a ZeroRedundancyOptimizer; else None."""
+    module = sys.modules.get("torch.distributed.optim.zero_redundancy_optimizer")
+    cls = getattr(module, "ZeroRedundancyOptimizer", None)
+    frame = None if cls is None else inspect.currentframe()
+    while frame is not None:
+        if frame.f_globals is vars(module):
+            caller = frame.f_locals.get("self")
+            if cls is not None and isinstance(caller, cls):
+                return Partition(getattr(caller, "process_group", None))
+        frame = frame.f_back
+    return None
 
 
 # ---- CPython -----------------------------------------------------------------------------------------------------

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import numbers
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 
-from .._checks import finite_at_least_zero, flag, integer, is_finite, is_integer, is_real, refuse
+from .._checks import finite_at_least_zero, flag, integer, is_finite, is_integer, is_real, refuse, shown
 from .._native.cuda import is_on_device
 from .._native.memory import oddity
 from ..paging import PageManager
@@ -69,6 +70,11 @@ def _master_weight_bits(name: str, value: Any) -> None:
         refuse(name, value, "None, 24 or 32")
 
 
+def _max_grad_norm(name: str, value: Any) -> None:
+    if value is not None and not (is_real(value) and value >= 0 and (is_finite(value) or value == math.inf)):
+        refuse(name, value, "None or a number >= 0 (infinity: measure the norm, but do not clip)")
+
+
 def _page_manager(name: str, value: Any) -> None:
     if value is not None and not isinstance(value, PageManager):
         refuse(name, value, "None or a pyadamw.PageManager")
@@ -93,7 +99,10 @@ OPTIONS = {
     "is_paged": flag,
     "page_manager": _page_manager,
     "master_weight_bits": _master_weight_bits,
+    "max_grad_norm": _max_grad_norm,
+    "error_if_nonfinite": flag,
 }
+CLIPPING = ("max_grad_norm", "error_if_nonfinite")  # of all groups together
 
 
 def check_options(options: Any, where: str = "") -> None:
@@ -101,6 +110,21 @@ def check_options(options: Any, where: str = "") -> None:
     for name, check in OPTIONS.items():
         if name in options:
             check(where + name, options[name])
+
+
+def check_clipping(groups: Any) -> None:
+    """Refuses groups that have wrong or different values of max_grad_norm or error_if_nonfinite; a group may lack them.
+
+    There is one norm of all gradients.
+    """
+    for name in CLIPPING:
+        known = [(number, group[name]) for number, group in enumerate(groups) if name in group]
+        for number, value in known:
+            OPTIONS[name](f"group {number}: {name}", value)
+            if value != known[0][1]:
+                first, expected = known[0]
+                need = f"{shown(expected)}, as in group {first}: there is one norm of the gradients of all groups"
+                refuse(f"group {number}: {name}", value, need)
 
 
 def check_width(name: str, allowed: Any) -> Any:

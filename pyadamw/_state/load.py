@@ -10,7 +10,7 @@ import torch
 
 from .._checks import is_integer, shown
 from .._native.memory import oddity
-from .._options.options import OPTIONS, check_options, plain_betas
+from .._options.options import OPTIONS, check_clipping, check_options, plain_betas
 from .._options.overrides import Overrides
 from ..paging import PageManager
 from . import earlier, flashoptim, formats
@@ -115,6 +115,8 @@ def checked(target: Target, state_dict: Any) -> Any:
         check_copies({name: saved_group[name] for name in saved_group if name not in OPTIONS}, f"group {number}")
         merged.append(options)
         places.update({key: (number, position) for position, key in enumerate(saved_group["params"])})
+    with naming("the state dict"):
+        check_clipping(merged)
     state = {}
     for key, entry in _under_their_keys(state_dict["state"], places).items():
         if key not in places:

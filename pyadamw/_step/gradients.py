@@ -10,7 +10,8 @@ import torch
 
 from .._native.inspect_tensors import Described, DescribedGradients, finds_gradients
 from .._native.memory import address, plain
-from .._state.sharding import inner, local_gradient
+from .._native.torch_private import local_tensor
+from .._state.sharding import inner, is_sharded, local_gradient, own_part
 
 
 class Gradients:
@@ -22,6 +23,8 @@ class Gradients:
         self.shapes, self.dtypes = [row.local.shape for row in rows], [row.grad_dtype for row in rows]
         self.present: list[int] | None = None  # the rows that have a gradient; None: all rows
         self._held: list[Any] | None = None
+        self._placed: dict[int, Any] = {}  # {row: its gradient, placed as the parameter}, of those that are gathered
+        self._shards: list[torch.Tensor] = []
         # Gradients that processes gather during the step do not exist yet.
         described = Described(column)
         locals_ = list(map(inner, params))
@@ -76,13 +79,28 @@ class Gradients:
         """The rows among `rows`, a list of numbers, that have a gradient, in order."""
         return rows if self.present is None else sorted(set(rows).intersection(self.present))
 
+    def shard(self, i: int, param: torch.Tensor) -> torch.Tensor:
+        """The part that this process has of the gradient of row `i`, which processes gather during the step. It is held
+        until release()."""
+        grad: Any = param.grad
+        if not is_sharded(grad):
+            part = own_part(grad.detach(), param)
+        else:
+            if grad.placements != param.placements:  # type: ignore[attr-defined]
+                grad = self._placed[i] = grad.detach().redistribute(placements=param.placements)  # type: ignore[attr-defined]
+            part = local_tensor(grad)
+        self._shards.append(plain(part))
+        return self._shards[-1]
+
     def gather(self, i: int, param: torch.Tensor) -> Any:
         """Gathers the whole gradient of row `i` from all processes. The caller must hold the result."""
-        grad = plain(local_gradient(param.grad, whole=True))
+        grad = plain(local_gradient(self._placed.pop(i, param.grad), whole=True))
         self.column[i] = address(grad)
         return grad
 
     def release(self) -> None:
         self._held = None
+        if self._shards:
+            self._shards, self._placed = [], {}
         if self._of_params:
             self._described.release()

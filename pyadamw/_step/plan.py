@@ -24,6 +24,7 @@ from .._state import formats
 from .._state.sharding import inner, is_sharded
 from .._state.spec import describe
 from .bucket import Bucket, Group, in_order
+from .clipping import Clipping, Norms
 from .gradients import Gradients
 from .run import Run
 from .step_counts import Counts
@@ -34,11 +35,18 @@ class Plan:
     """The knowledge about a step. It keeps addresses, but no tensors: the groups and the state own the tensors."""
 
     def __init__(
-        self, groups: Any, states: Any, rows: Any, waiting: Any, skipped: Any, counts_on_device: bool = False
+        self,
+        groups: Any,
+        states: Any,
+        rows: Any,
+        waiting: Any,
+        skipped: Any,
+        norms: Norms,
+        counts_on_device: bool = False,
     ) -> None:
         """`waiting`: the indices of parameters that have no row."""
         self.groups = [Group(group) for group in groups]
-        self._params: Any = None
+        self.params: Any = None
         everyone = in_order(groups)
         self.rows, self.waiting = rows, waiting
         self.order = [row.index for row in rows]
@@ -60,6 +68,7 @@ class Plan:
         self.state_watch = StateWatch(states, formats.KEYS, self.sharded)
         self.unsettled: Any = None  # the Run of a step that has begun, as long as not everything agrees
         self._make_calls(skipped)
+        self.clipping = Clipping(self, norms)
 
     # ---- building ------------------------------------------------------------------------------------------------
 
@@ -160,22 +169,24 @@ class Plan:
         params = self._params_of_rows(params)
         if not self.gradients.take(params):
             return False
-        self._params = params  # until release(): to go through them once more would touch all of them
+        self.params = params  # until release(): to go through them once more would touch all of them
         return True
 
     def release(self) -> None:
         """Releases the tensors that refresh() has taken for one step."""
         self.gradients.release()
-        self._params = None
+        self.params = None
 
     def step(self, groups: Any, found_inf: Any = None) -> None:
         """Steps every parameter that has a gradient. `found_inf`: None, or a tensor of one element; then all parameters
         are on devices, and their step counts too.
 
-        ValueError if an option of `groups` is wrong; nothing has been written then.
+        ValueError if an option of `groups` is wrong, RuntimeError if the norm of all gradients is not finite and
+        error_if_nonfinite is True; nothing has been written then.
         """
         try:
             self._set_options(groups)
+            self.clipping.prepare(groups, lambda: in_order(groups), found_inf)
             self._run(groups, found_inf)
         finally:
             self.release()
@@ -209,7 +220,7 @@ class Plan:
 
     def _run(self, groups: Any, found_inf: Any) -> None:
         self.stepped.fill(0)  # first: the numbers of an earlier step must not count
-        run = self.unsettled = Run(self, self._params, found_inf)
+        run = self.unsettled = Run(self, self.params, found_inf)
         try:
             run.calls(groups)
         except BaseException as error:

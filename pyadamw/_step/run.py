@@ -60,8 +60,10 @@ class Run:
         lr = self.plan.groups[bucket.group].lr_tensor
         if lr is not None and "lr" in bucket.own:
             lr = self._own_lr(lr, bucket.own["lr"])
-        at = float32_at(lr, device, known)
-        return (at, float32_at(self.found_inf, device, known), stream(device)) if bucket.on_device else (at, 0, 0)
+        at, clip = float32_at(lr, device, known), self.plan.clipping.factors.get(device, 0)
+        if not bucket.on_device:
+            return at, 0, clip, 0
+        return at, float32_at(self.found_inf, device, known), clip, stream(device)
 
     def _own_lr(self, lr: Any, own: Any) -> Any:
         """The separate lr of a parameter if the group's lr is on a device: 0 if the group's is 0, without waiting."""

@@ -13,6 +13,12 @@ a run can continue from the checkpoint of another optimizer.
 Embeddings keep 32 bits by options of single parameters (GlobalOptimManager), whatever their group. keep_embeddings()
 sets these options, for any optimizer of these classes. Use it with trainers that make other groups.
 
+With clip_in_step=True, the optimizer clips (max_grad_norm of pyadamw's classes) instead of Trainer: the functions hand
+args.max_grad_norm over to it and set args.max_grad_norm = 0, so that nobody clips twice. Trainer's log has the same
+grad_norm as before, for which Trainer still goes through the gradients once; the optimizer's costs nothing more.
+
+    Trainer(model, args, optimizer_cls_and_kwargs=hf.optimizer_cls_and_kwargs(args, clip_in_step=True))
+
 Some functions, such as create_loraplus_optimizer() of peft, import bitsandbytes if a class is named AdamW8bit or
 PagedAdamW8bit. Give them AdamW or PagedAdamW with optim_bits=8, which are the same optimizers:
 
@@ -41,20 +47,44 @@ CLASSES: dict[str, type[optim._AdamW]] = {
 }
 
 _originals: dict[str, Any] = {}  # {name: attribute of Trainer}, while enable() has replaced these attributes
+_clipping = {"in step": False}  # as enable() was told
 
 
 def optimizer_cls_and_kwargs(
-    args: TrainingArguments, cls: type[optim._AdamW] = optim.AdamW8bit, **options: Any
+    args: TrainingArguments,
+    cls: type[optim._AdamW] = optim.AdamW8bit,
+    *,
+    clip_in_step: bool = False,
+    **options: Any,
 ) -> tuple[type[optim._AdamW], dict[str, Any]]:
     """(class, keyword arguments): a value for the argument optimizer_cls_and_kwargs of Trainer.
 
     Args:
         args: TrainingArguments.
         cls: one of the optimizer classes of pyadamw.
+        clip_in_step: whether the optimizer clips instead of Trainer. This sets args.max_grad_norm to 0.
         options: more arguments of `cls`; they win over the values in `args`.
+
+    Raises:
+        ValueError: `options` has max_grad_norm and Trainer would clip, too.
     """
     from_args = {"lr": args.learning_rate, "betas": (args.adam_beta1, args.adam_beta2), "eps": args.adam_epsilon}
+    if clip_in_step:
+        from_args["max_grad_norm"] = _take_over_clipping(args)
+    elif options.get("max_grad_norm") is not None and (args.max_grad_norm or 0) > 0:
+        raise ValueError(
+            f"max_grad_norm = {options['max_grad_norm']}, and Trainer would clip before the step, because "
+            f"args.max_grad_norm = {args.max_grad_norm}: pass clip_in_step=True, or set args.max_grad_norm = 0"
+        )
     return cls, {**from_args, **options}
+
+
+def _take_over_clipping(args: TrainingArguments) -> float | None:
+    """The limit in `args`, for which Trainer does not clip any more; the same limit if it is asked again."""
+    if (args.max_grad_norm or 0) > 0:
+        args.pyadamw_max_grad_norm = args.max_grad_norm  # type: ignore[attr-defined]  # no field: it is not saved
+        args.max_grad_norm = 0.0
+    return getattr(args, "pyadamw_max_grad_norm", None)
 
 
 def keep_embeddings(model: torch.nn.Module) -> None:
@@ -72,14 +102,18 @@ def keep_embeddings(model: torch.nn.Module) -> None:
 
 
 def with_32bit_embeddings(
-    args: TrainingArguments, cls: type[optim._AdamW] = optim.AdamW8bit, **options: Any
+    args: TrainingArguments,
+    cls: type[optim._AdamW] = optim.AdamW8bit,
+    *,
+    clip_in_step: bool = False,
+    **options: Any,
 ) -> tuple[type[Factory], dict[str, Any]]:
     """Like optimizer_cls_and_kwargs(), but embeddings keep 32 bits.
 
     The first value is a factory instead of a class: it gets the model, calls keep_embeddings(model), and makes an
     optimizer with Trainer's groups.
     """
-    _, keywords = optimizer_cls_and_kwargs(args, cls, **options)
+    _, keywords = optimizer_cls_and_kwargs(args, cls, clip_in_step=clip_in_step, **options)
     return Factory, {"cls": cls, "weight_decay": args.weight_decay, **keywords}
 
 
@@ -104,7 +138,7 @@ class Factory:
         return optimizer
 
 
-def enable() -> contextlib.closing[_Switch]:
+def enable(*, clip_in_step: bool = False) -> contextlib.closing[_Switch]:
     """Makes the values of TrainingArguments.optim in CLASSES mean pyadamw's classes, in this process, until disable().
 
     Trainer.get_optimizer_cls_and_kwargs() then returns a class of pyadamw and keyword arguments for it. Trainers that
@@ -113,8 +147,11 @@ def enable() -> contextlib.closing[_Switch]:
     With 8-bit classes, embeddings keep 32-bit state. This holds for the model that is passed to
     get_optimizer_cls_and_kwargs(), and for the model that Trainer.create_optimizer() makes an optimizer for.
 
+    `clip_in_step`: as in optimizer_cls_and_kwargs(); the last call of enable() decides.
+
     Returns a context manager that calls disable() at its end.
     """
+    _clipping["in step"] = clip_in_step
     if not _originals:
         _originals["get_optimizer_cls_and_kwargs"] = Trainer.__dict__["get_optimizer_cls_and_kwargs"]
         _originals["create_optimizer"] = Trainer.create_optimizer
@@ -128,7 +165,8 @@ def enable() -> contextlib.closing[_Switch]:
             eight = "8bit" in name
             if eight and model is not None:
                 keep_embeddings(model)
-            return optimizer_cls_and_kwargs(args, CLASSES[name], optim_bits=8 if eight else 32)
+            bits = 8 if eight else 32
+            return optimizer_cls_and_kwargs(args, CLASSES[name], clip_in_step=_clipping["in step"], optim_bits=bits)
 
         @functools.wraps(create)
         def created(self: Trainer, *arguments: Any, **keywords: Any) -> Any:

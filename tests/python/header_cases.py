@@ -69,7 +69,7 @@ def _(w):
     return w.lib.adamw_get_state_layout(1, 10, 3, 0, 0, w.make("adamw_state_layout *"))
 
 
-INITS = tuple(f"{kind}_options_init" for kind in ("step", "quantize", "split", "pager", "describe"))
+INITS = tuple(f"{kind}_options_init" for kind in ("step", "norm", "clip", "quantize", "split", "pager", "describe"))
 
 
 @cases("INVALID_ARGUMENT", *INITS)
@@ -90,6 +90,26 @@ def _(w):
 @case("step", "VERSION")
 def _(w):
     return w.step(size=96)
+
+
+@case("norm", "INVALID_ARGUMENT")
+def _(w):
+    return w.norm(count=-1)
+
+
+@case("norm", "VERSION")
+def _(w):
+    return w.norm(size=8)
+
+
+@case("clip_factor", "INVALID_ARGUMENT")
+def _(w):
+    return w.clip_factor(count=0)
+
+
+@case("clip_factor", "VERSION")
+def _(w):
+    return w.clip_factor(size=8)
 
 
 @cases("INVALID_ARGUMENT", "quantize", "dequantize")

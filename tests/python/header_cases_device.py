@@ -16,6 +16,11 @@ def on_device(status, failure):
         w.step()
         return w.failing(failure, lambda: None, lambda _: w.step())
 
+    @cases(status, "norm", "clip_factor", kind="played")
+    def _(w, function):
+        getattr(w, function)()
+        return w.failing(failure, lambda: None, lambda _: getattr(w, function)())
+
     @cases(status, "quantize", "dequantize", kind="played")
     def _(w, function):
         w.quantize(function)

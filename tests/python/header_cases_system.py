@@ -25,6 +25,11 @@ def _(w):
     return w.step()
 
 
+@case("norm", "UNSUPPORTED", "kernel")
+def _(w):
+    return w.norm()
+
+
 @cases("UNSUPPORTED", "quantize", "dequantize", kind="kernel")
 def _(w, function):
     return w.quantize(function)
@@ -38,6 +43,11 @@ def _(w, function):
 @case("step", "UNSUPPORTED")
 def _(w):
     return w.step(device=0)
+
+
+@cases("UNSUPPORTED", "norm", "clip_factor")
+def _(w, function):
+    return getattr(w, function)(device=0)
 
 
 @cases("UNSUPPORTED", "quantize", "dequantize")
@@ -114,6 +124,11 @@ def _(w):
 @case("step", "OUT_OF_MEMORY")
 def _(w):
     return w.without_memory(tuple, lambda: w.step(rows=70))
+
+
+@case("norm", "OUT_OF_MEMORY")
+def _(w):
+    return w.without_memory(tuple, lambda: w.norm(count=70))
 
 
 @cases("OUT_OF_MEMORY", "quantize", "dequantize")

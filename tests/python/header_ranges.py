@@ -65,6 +65,14 @@ def _sized_step(options):
     return library().lib.adamw_step(options, ffi.NULL, ffi.sizeof("adamw_tensor"), 0)
 
 
+def _sized_norm(options):
+    return library().lib.adamw_norm(options, ffi.NULL, ffi.sizeof("adamw_gradient"), 0, ffi.new("double *"))
+
+
+def _sized_clip(options):
+    return library().lib.adamw_clip_factor(options, ffi.new("double *"), 1, ffi.NULL, ffi.new("float *"))
+
+
 def _sized_quantize(options):
     return library().lib.adamw_quantize(options, ffi.NULL, ffi.NULL, ffi.NULL, ffi.NULL)
 
@@ -98,6 +106,11 @@ def _sized_rows(value):
     return _said(library().lib.adamw_step(new_options("adamw_step_options"), ffi.NULL, value, 0))
 
 
+def _sized_gradients(value):
+    options = new_options("adamw_norm_options")
+    return _said(library().lib.adamw_norm(options, ffi.NULL, value, 0, ffi.new("double *")))
+
+
 def _sized_stats(value):
     memory = ffi.new("char[]", LARGEST)
 
@@ -112,6 +125,28 @@ def _quantize(function, field, value):
     options.numel = options.row_length = 0 if field == "num_threads" else NUMEL
     setattr(options, field, value)
     return _said(getattr(library().lib, f"adamw_{function}")(options, *[ffi.NULL] * 4))
+
+
+def _norm(count=0, gradients=ffi.NULL, **options):
+    values = new_options("adamw_norm_options")
+    for name, value in options.items():
+        setattr(values, name, value)
+    size = ffi.sizeof("adamw_gradient")
+    return _said(library().lib.adamw_norm(values, gradients, size, count, ffi.new("double *")))
+
+
+def _of_gradient(value):
+    """A gradient without memory: what is right is refused after its number, for that."""
+    return _norm(1, ffi.new("adamw_gradient *", {"numel": value}))
+
+
+def _clip(count=1, **options):
+    """Of one sum, or without any: what is right is refused after the count, for that."""
+    values = new_options("adamw_clip_options")
+    for name, value in options.items():
+        setattr(values, name, value)
+    squares = ffi.new("double *") if count == 1 else ffi.NULL
+    return _said(library().lib.adamw_clip_factor(values, squares, count, ffi.NULL, ffi.new("float *")))
 
 
 def _split(function, field, value):
@@ -192,8 +227,11 @@ CALLS = {
     **{("adamw_step_options", name): [lambda value, name=name: _step(**{name: value})] for name in _OPTIONS},
     **{
         ("adamw_step_options", name): [_behind_pointer(lambda value, name=name: _step(**{name: value}))]
-        for name in ("grad_scale", "lr_tensor")
+        for name in ("grad_scale", "lr_tensor", "grad_factor")
     },
+    ("adamw_norm_options", "num_threads"): [lambda value: _norm(num_threads=value)],
+    ("adamw_gradient", "numel"): [_of_gradient],
+    ("adamw_clip_options", "max_norm"): [lambda value: _clip(max_norm=value)],
     **{
         ("adamw_quantize_options", name): [functools.partial(_quantize, f, name) for f in ("quantize", "dequantize")]
         for name in _QUANTIZED
@@ -210,6 +248,8 @@ CALLS = {
     ("adamw_pager_options", "reserve_bytes"): [lambda value: create(reserve_bytes=value, backing=FILE)],
     ("adamw_describe_options", "count"): [_describe],
     ("adamw_step_options", "size"): [_sized("adamw_step_options", _sized_step)],
+    ("adamw_norm_options", "size"): [_sized("adamw_norm_options", _sized_norm)],
+    ("adamw_clip_options", "size"): [_sized("adamw_clip_options", _sized_clip)],
     ("adamw_quantize_options", "size"): [
         _sized("adamw_quantize_options", call) for call in (_sized_quantize, _sized_dequantize)
     ],
@@ -217,11 +257,14 @@ CALLS = {
     ("adamw_pager_options", "size"): [_sized("adamw_pager_options", _sized_create)],
     **{
         (f"adamw_{kind}_options_init", "size"): [_sized_init(f"adamw_{kind}_options")]
-        for kind in ("step", "quantize", "split", "pager")
+        for kind in ("step", "norm", "clip", "quantize", "split", "pager")
     },
     ("adamw_step", "tensor_size"): [_sized_rows],
     ("adamw_pager_stats", "size"): [_sized_stats],
     ("adamw_step", "count"): [lambda value: _step(count=value)],
+    ("adamw_norm", "gradient_size"): [_sized_gradients],
+    ("adamw_norm", "count"): [lambda value: _norm(count=value)],
+    ("adamw_clip_factor", "count"): [_clip],
     ("adamw_set_num_threads", "num_threads"): [_set_num_threads],
     ("adamw_get_state_layout", "numel"): [_layout],
     ("adamw_get_state_layout", "row_length"): [lambda value: _layout(row_length=value)],
@@ -229,5 +272,5 @@ CALLS = {
     ("adamw_pager_acquire", "bytes"): [_acquire],
 }
 # Those of which C has a single or a double.
-SINGLES = ("step_tensor", "grad_scale", "lr_tensor")
-DOUBLES = ("lr", "beta1", "beta2", "eps", "weight_decay", "max_unorm")
+SINGLES = ("step_tensor", "grad_scale", "lr_tensor", "grad_factor")
+DOUBLES = ("lr", "beta1", "beta2", "eps", "weight_decay", "max_unorm", "max_norm")

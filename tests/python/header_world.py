@@ -15,7 +15,7 @@ ffi = _cdef.ffi
 
 HOST, FILE, PINNED, MANAGED = range(4)  # adamw_place
 COUNT = 5000  # elements of a tensor
-ROW, STATISTICS = map(ffi.sizeof, ("adamw_tensor", "adamw_pager_statistics"))
+ROW, GRADIENT, STATISTICS = map(ffi.sizeof, ("adamw_tensor", "adamw_gradient", "adamw_pager_statistics"))
 DEVICE_FAILS, DEVICE_FULL = 719, 2  # CUDA's numbers
 
 
@@ -55,6 +55,18 @@ class World:
             row.exp_avg, row.exp_avg_sq = state or (self.make("float[]", COUNT) for _ in range(2))
         options = self.options("step", **{"device": self.device, **options})
         return self.lib.adamw_step(options, table, size, rows)
+
+    def norm(self, count=3, **options):
+        table = self.make("adamw_gradient[]", max(count, 1))
+        for row in table:
+            row.grad, row.numel = self.make("float[]", COUNT), COUNT
+        options = self.options("norm", **{"device": self.device, **options})
+        return self.lib.adamw_norm(options, table, GRADIENT, count, self.make("double *"))
+
+    def clip_factor(self, count=1, **options):
+        options = self.options("clip", **{"device": self.device, **options})
+        squares, norm, factor = self.make("double[]", 1), self.make("float *"), self.make("float *")
+        return self.lib.adamw_clip_factor(options, squares, count, norm, factor)
 
     def quantize(self, function="quantize", **options):
         values = {"device": self.device, "moment": 1, "numel": 256, "row_length": 256, **options}

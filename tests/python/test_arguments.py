@@ -25,6 +25,8 @@ WRONG = {
     "stochastic_rounding": (1, None),
     "master_weight_bits": (8, 16, 0, 32.0, True, "32"),
     "seed": (-1, 2**64, 1.0, None, True),
+    "max_grad_norm": (-1.0, NAN, -INFINITY, "1", True, (1.0,), torch.tensor(1.0)),
+    "error_if_nonfinite": (1, None, "yes"),
 }
 
 
@@ -131,7 +133,7 @@ def test_args_wins(kind):
 @pytest.mark.parametrize(
     "args",
     [
-        {"optim_bits": 4},
+        {"optim_bits": 24},
         {"min_8bit_size": -1},
         {"percentile_clipping": 0},
         {"block_wise": 2},

@@ -104,3 +104,43 @@ def test_fabric_clips(cls, precision):
     device.clip_gradients(net, optimizer, max_norm=0.1)
     optimizer.step()
     assert bits(net.weight) != before
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-true", "bf16-mixed", "16-mixed"])
+@pytest.mark.parametrize("capturable", [False, True])
+def test_clipping_in_the_step(Module, precision, capturable):
+    """Without gradient_clip_val, max_grad_norm does what Lightning would do, in every precision, and with a GradScaler
+    also for an optimizer that unscales, for which Lightning refuses to clip."""
+
+    class Clipped(Module):
+        def __init__(self, limit):
+            super().__init__(pyadamw.AdamW32bit)
+            self.limit, self.norms = limit, []
+
+        def configure_optimizers(self):
+            # Without weight decay, the same update of a bfloat16 weight is rounded in the same way.
+            options = {"max_grad_norm": self.limit, "capturable": capturable and self.limit is not None}
+            return self.cls(self.parameters(), lr=1e-2, weight_decay=0.0, **options)
+
+        def on_before_zero_grad(self, optimizer):
+            self.norms += [] if optimizer.grad_norm is None else [float(optimizer.grad_norm)]
+
+    data = torch.utils.data.DataLoader(
+        torch.utils.data.TensorDataset(torch.randn(12, 30, generator=torch.Generator().manual_seed(1))), batch_size=4
+    )
+    quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+    made = []
+    for limit, clipping in ((0.05, {}), (None, {"gradient_clip_val": 0.05})):
+        module = Clipped(limit)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            lightning.Trainer(max_steps=3, accelerator="cpu", **quiet, **plugins_of(precision), **clipping).fit(
+                module, data
+            )
+        made.append(module)
+    one, other = made
+    assert len(one.norms) >= 2 and max(one.norms) > 0.05
+    # 3 steps of 1e-2 each; bfloat16 gradients are rounded by clip_grad_norm_() (2^-9 of each), and not in the step.
+    bound = 3e-2 * (2**-7 if "bf16" in precision else 1e-3)
+    for p, q in zip(one.parameters(), other.parameters(), strict=True):
+        assert (p - q).float().abs().mean() <= bound

@@ -16,7 +16,7 @@ PACKAGE = ROOT / "pyadamw"
 # Hides a name from pyadamw, or renames it in the source of torch, as a new version might; then steps.
 SCRIPT = r"""
 import hashlib, importlib, re, sys, types, ctypes, multiprocessing.util, multiprocessing.process
-import torch, torch.distributed.tensor, torch.distributed.tensor.placement_types, torch.utils.dlpack, torch.utils.weak
+import torch, torch.distributed.optim, torch.distributed.tensor, torch.distributed.tensor.placement_types, torch.utils.dlpack, torch.utils.weak
 from torch.optim import optimizer as torch_optimizer
 owner, name, how = sys.argv[1:]
 seen = []
@@ -147,7 +147,7 @@ def usual():
 
 
 # Not asked for by what one process on a CPU does.
-ELSEWHERE = {"_cuda_getCurrentRawStream", "_delay_all_reduce_params", "_StridedShard", "_target"}
+ELSEWHERE = {"_cuda_getCurrentRawStream", "_delay_all_reduce_params", "_StridedShard", "_target", "process_group"}
 
 
 @pytest.mark.parametrize("entry", PRIVATE, ids=lambda entry: f"{entry.owner}.{entry.name}")

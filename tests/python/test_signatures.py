@@ -14,7 +14,8 @@ DOCUMENTED = (
     "min_8bit_size=4096, percentile_clipping=100, block_wise=True"
 )
 NEW = (
-    "*, maximize=False, stochastic_rounding=False, seed=0, capturable=False, page_manager=None, master_weight_bits=None"
+    "*, maximize=False, stochastic_rounding=False, seed=0, capturable=False, page_manager=None, "
+    "master_weight_bits=None, max_grad_norm=None, error_if_nonfinite=False"
 )
 
 

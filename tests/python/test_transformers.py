@@ -190,3 +190,58 @@ def test_a_ready_optimizer(tmp_path):
     )
     trainer.train()
     assert {float(state["step"]) for state in optimizer.state.values()} == {2.0}
+
+
+@pytest.mark.parametrize("way", ["optimizer_cls_and_kwargs", "with_32bit_embeddings", "enable"])
+@pytest.mark.parametrize("bf16", [False, True])
+def test_nobody_clips_twice(way, bf16, tmp_path):
+    """With clip_in_step=True the optimizer clips, once, with gradient accumulation and mixed precision: weights and
+    logged norms are those of a Trainer that clips, and it goes on from that run's checkpoint."""
+
+    class Seen(transformers.TrainerCallback):
+        """Trainer's own norm at each step, and the optimizer's."""
+
+        def __init__(self):
+            self.logged, self.ours = [], []
+
+        def on_optimizer_step(self, args, state, control, optimizer, **_):
+            inner = getattr(optimizer, "optimizer", optimizer)
+            self.ours.append(None if inner.grad_norm is None else float(inner.grad_norm))
+
+        def on_log(self, args, state, control, logs, **_):
+            self.logged += [logs["grad_norm"]] if "grad_norm" in logs else []
+
+    runs = []
+    for inside in (True, False):
+        options = {"logging_strategy": "steps", "logging_steps": 1, "gradient_accumulation_steps": 2, "bf16": bf16}
+        args = arguments(tmp_path / str(inside), optim="paged_adamw_32bit", max_grad_norm=0.1, **options)
+        seen, keywords = Seen(), {}
+        with hf.enable(clip_in_step=inside):
+            if way != "enable":
+                keywords["optimizer_cls_and_kwargs"] = getattr(hf, way)(args, pyadamw.AdamW32bit, clip_in_step=inside)
+            trainer = train(args, callbacks=[seen], **keywords)
+            if inside:
+                train(args, str(tmp_path / "True" / "checkpoint-3"), **keywords)
+        limits = {group["max_grad_norm"] for group in optimizer_of(trainer).param_groups}
+        assert limits == ({0.1} if inside else {None})
+        assert args.max_grad_norm == (0 if inside else 0.1)
+        runs.append((trainer, seen))
+    (one, ours), (other, theirs) = runs
+    assert len(ours.logged) == 6 and min(theirs.logged) > 0.1
+    for mine, logged, their in zip(ours.ours, ours.logged, theirs.logged, strict=True):
+        assert abs(mine / logged - 1) <= 1e-5  # torch adds up in single precision
+        assert abs(logged / their - 1) <= 1e-3
+    for p, q in zip(one.model.parameters(), other.model.parameters(), strict=True):
+        # 6 steps of 3e-3, whose gradients differ by torch's rounding of the norm and of each clipped gradient.
+        assert (p - q).abs().mean() <= 1e-3 * 6 * 3e-3
+
+
+def test_clipping_twice_is_refused(tmp_path):
+    args = arguments(tmp_path)
+    with pytest.raises(ValueError, match=r"args\.max_grad_norm = 1\.0: pass clip_in_step=True"):
+        hf.optimizer_cls_and_kwargs(args, max_grad_norm=0.5)
+    args.max_grad_norm = 0
+    assert hf.optimizer_cls_and_kwargs(args, max_grad_norm=0.5)[1]["max_grad_norm"] == 0.5
+    assert hf.optimizer_cls_and_kwargs(args, clip_in_step=True)[1]["max_grad_norm"] is None
+    args.max_grad_norm = 0.3
+    assert [hf.optimizer_cls_and_kwargs(args, clip_in_step=True)[1]["max_grad_norm"] for _ in range(2)] == [0.3, 0.3]
