@@ -48,6 +48,8 @@ def _master(bits):
     return functools.partial(pyadamw.AdamW8bit, master_weight_bits=bits)
 
 
+# A limit that no norm reaches: clipping takes the same time, and gradients stay what they are.
+_clipping = functools.partial(pyadamw.AdamW8bit, max_grad_norm=workloads.LARGE_NORM)
 BF16, FP32 = torch.bfloat16, torch.float32
 _MASTER = "bf16 with 32 bits of master weights, AdamW8bit"
 
@@ -59,6 +61,36 @@ FIGURES = (
     Figure("large-bf16-master32-alone", f"{_MASTER}, without", _master(32), _large, 1.25, BF16, 0.2, pyadamw.AdamW8bit),
     Figure("large-bf16-master24-alone", "the same with 24", _master(24), _large, None, BF16, 0.2, pyadamw.AdamW8bit),
     Figure("large-bf16-16bit", "bf16, AdamW16bit, one tensor", pyadamw.AdamW16bit, _large, None, BF16, 0.2),
+    Figure(
+        "large-fp32-clip-alone",
+        "fp32, AdamW8bit clipping, without",
+        _clipping,
+        _large,
+        1.35,
+        FP32,
+        0.2,
+        pyadamw.AdamW8bit,
+    ),
+    Figure(
+        "large-bf16-clip-alone",
+        "bf16, AdamW8bit clipping, without",
+        _clipping,
+        _large,
+        1.35,
+        BF16,
+        0.2,
+        pyadamw.AdamW8bit,
+    ),
+    Figure(
+        "gpt2-304-clip",
+        "fp32, AdamW8bit, 304, both clipping",
+        _clipping,
+        _gpt2(True),
+        0.6,
+        FP32,
+        0.2,
+        workloads.TorchClipping,
+    ),
     Figure("large-fp32-32bit", "fp32, AdamW32bit, one tensor", pyadamw.AdamW32bit, _large, 1.05, tolerance=1e-4),
     Figure("small-fp32-32bit", "fp32, AdamW32bit, tensors of 1000", pyadamw.AdamW32bit, _small, 0.25, tolerance=1e-4),
     Figure("gpt2-304-8bit", "fp32, AdamW8bit, GPT-2 small in 304", pyadamw.AdamW8bit, _gpt2(True), 0.75),

@@ -60,6 +60,20 @@ def torch_fused(params):
     return torch.optim.AdamW(params, lr=LR, weight_decay=1e-2, fused=True)
 
 
+LARGE_NORM = 1e9
+
+
+class TorchClipping(torch.optim.AdamW):
+    """clip_grad_norm_() and then the fused step, as a training loop has them."""
+
+    def __init__(self, params, lr):
+        super().__init__(params, lr=lr, weight_decay=1e-2, fused=True)
+
+    def step(self, closure=None):
+        torch.nn.utils.clip_grad_norm_([p for group in self.param_groups for p in group["params"]], LARGE_NORM)
+        return super().step(closure)
+
+
 class WrongResultError(Exception):
     pass
 
