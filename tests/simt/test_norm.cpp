@@ -2,22 +2,11 @@
 #include <cmath>
 #include <limits>
 
-#include "fake_driver.h"
-#include "runtime.h"
-#include "sides.h"
+#include "both_sides.h"
 
 using namespace simt;
 
 namespace {
-
-template <class Call>
-void on(std::int32_t device, const char *what, const Call &call) {
-  if (device >= 0) arena().close();
-  const adamw_status status = call();
-  arena().open();
-  CHECK(status == ADAMW_OK, "%s: %s", what, adamw_last_error());
-  CHECK(synchronize(), "%s: a kernel failed", what);
-}
 
 std::size_t launches() {
   std::size_t found = 0;
@@ -63,8 +52,7 @@ double check(Gradients &gradients, const char *what) {
         "%s: %.17g on the CPU, %.17g on the device", what, squares[0], squares[1]);
   CHECK(sums.intact(), "%s: something beside the sum was written", what);
   for (Guarded &one : gradients.memory) CHECK(one.intact(), "%s: something beside a gradient was written", what);
-  CHECK(live_allocations() == 0 && fake().misuse.empty(), "%s: %zu allocations stay, %s", what, live_allocations(),
-        fake().misuse.empty() ? "" : fake().misuse[0].c_str());
+  check_clean(what);
   return squares[0];
 }
 

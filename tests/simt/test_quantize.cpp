@@ -1,7 +1,5 @@
 // Owns the law that quantizing and dequantizing on a device leaves the CPU's bytes, through the public C API.
-#include "fake_driver.h"
-#include "runtime.h"
-#include "sides.h"
+#include "both_sides.h"
 
 using namespace simt;
 
@@ -13,13 +11,6 @@ struct Shape {
 constexpr Shape shapes[] = {
     {1, 1, 0},   {1, 7, 3},    {1, 255, 0}, {1, 256, 8}, {1, 257, 0},   {1, 1000, (std::int64_t{1} << 35) + 24},
     {5, 100, 0}, {3, 300, 17}, {9, 63, 0},  {2, 512, 0}, {1, 30000, 0}, {40, 999, 5}};
-
-bool same(Guarded &cpu, Guarded &device, const char *name, const char *what) {
-  CHECK(cpu.intact() && device.intact(), "%s: something beyond %s was written", what, name);
-  const bool equal = std::memcmp(cpu.at(), device.at(), cpu.bytes()) == 0;
-  CHECK(equal, "%s: %s differs", what, name);
-  return equal;
-}
 
 void check(const adamw_quantize_options &options, const Shape &shape, std::size_t shift, std::uint64_t seed) {
   adamw_quantize_options o = options;
@@ -47,12 +38,10 @@ void check(const adamw_quantize_options &options, const Shape &shape, std::size_
     codes.emplace_back(o.numel, 1, shift), scales.emplace_back(layout.absmax_count, 4, shift),
         floors.emplace_back(has_floor ? layout.floor_count : 0, 4, shift), targets.emplace_back(o.numel, 4, shift);
     o.device = device;
-    if (device >= 0) arena().close();
-    const adamw_status status = adamw_quantize(&o, source.floats(), codes.back().at(), scales.back().floats(),
-                                               has_floor ? floors.back().floats() : nullptr);
-    arena().open();
-    CHECK(status == ADAMW_OK, "%s: %s", what, adamw_last_error());
-    CHECK(synchronize(), "%s: a kernel failed", what);
+    on(device, what, [&] {
+      return adamw_quantize(&o, source.floats(), codes.back().at(), scales.back().floats(),
+                            has_floor ? floors.back().floats() : nullptr);
+    });
   }
   if (!same(codes[0], codes[1], "codes", what) || !same(scales[0], scales[1], "absmax", what)) return;
   if (!same(floors[0], floors[1], "floor", what)) return;
@@ -62,16 +51,13 @@ void check(const adamw_quantize_options &options, const Shape &shape, std::size_
   for (int device : {-1, 0}) {
     const auto side = static_cast<std::size_t>(device + 1);
     o.device = device;
-    if (device >= 0) arena().close();
-    const adamw_status status = adamw_dequantize(&o, codes[side].at(), scales[side].floats(),
-                                                 has_floor ? floors[side].floats() : nullptr, targets[side].floats());
-    arena().open();
-    CHECK(status == ADAMW_OK, "%s: %s", what, adamw_last_error());
-    CHECK(synchronize(), "%s: a kernel failed", what);
+    on(device, what, [&] {
+      return adamw_dequantize(&o, codes[side].at(), scales[side].floats(), has_floor ? floors[side].floats() : nullptr,
+                              targets[side].floats());
+    });
   }
   same(targets[0], targets[1], "target", what);
-  CHECK(live_allocations() == 0 && fake().misuse.empty(), "%s: %zu allocations stay, %s", what, live_allocations(),
-        fake().misuse.empty() ? "" : fake().misuse[0].c_str());
+  check_clean(what);
 }
 
 }  // namespace

@@ -1,7 +1,5 @@
 // Owns the law that splitting and joining master weights on a device leaves the CPU's bytes, through the public C API.
-#include "fake_driver.h"
-#include "runtime.h"
-#include "sides.h"
+#include "both_sides.h"
 
 using namespace simt;
 
@@ -13,25 +11,9 @@ constexpr std::uint32_t special_weights[] = {
     0x3F80FF80, 0x3F80007F, 0x3F800080, 0xBF80FF7F, 0x7F7F7FFF, 0x7F7F8000, 0x7F7FFFFF, 0xFF7FFF80, 0x7F800000,
     0xFF800000, 0x7F800001, 0x7FC00000, 0xFFC12345, 0xFFFFFFFF, 0x7FFFFFFF, 0x7F7F7F7F, 0x7F7F7F80};
 
-bool same(Guarded &cpu, Guarded &device, const char *name, const char *what) {
-  CHECK(cpu.intact() && device.intact(), "%s: something beyond %s was written", what, name);
-  const bool equal = std::memcmp(cpu.at(), device.at(), cpu.bytes()) == 0;
-  CHECK(equal, "%s: %s differs", what, name);
-  return equal;
-}
-
 // What a call leaves unwritten differs, as on two sides it is.
 void poison(Guarded &buffer, std::int32_t device) {
   std::memset(buffer.at(), device < 0 ? 0x5A : 0xC3, buffer.bytes());
-}
-
-template <class Call>
-void on(std::int32_t device, const char *what, const Call &call) {
-  if (device >= 0) arena().close();
-  const adamw_status status = call();
-  arena().open();
-  CHECK(status == ADAMW_OK, "%s: %s", what, adamw_last_error());
-  CHECK(synchronize(), "%s: a kernel failed", what);
 }
 
 void check(const adamw_split_options &options, std::size_t shift, std::uint64_t seed) {
@@ -80,8 +62,7 @@ void check(const adamw_split_options &options, std::size_t shift, std::uint64_t 
     CHECK(false, "%s: weight %lld: CPU %08x, device %08x", what, static_cast<long long>(i), bits_of(a), bits_of(b));
     return;
   }
-  CHECK(live_allocations() == 0 && fake().misuse.empty(), "%s: %zu allocations stay, %s", what, live_allocations(),
-        fake().misuse.empty() ? "" : fake().misuse[0].c_str());
+  check_clean(what);
 }
 
 }  // namespace
