@@ -603,7 +603,8 @@ ADAMW_API adamw_status adamw_dequantize(const adamw_quantize_options *options, c
  *         p, if that is a NaN
  *
  * bits() is the bit pattern as an unsigned integer, of 32 bits for w and of 16 bits for p; sums are modulo 2^32. If w is a NaN,
- * p is the NaN with the bits 0x7FC0 and remainder is 0. If |w| is 0x1.FFp+127 or more, p is infinite although w need not be.
+ * p is the NaN with the bits 0x7FC0 and remainder is 0. If |w| is 0x1.FFp+127 or more, p is infinite although w need not be;
+ * with 8 bits, w may become infinite itself if |w| is above 0x1.FFFEp+127.
  *
  * A program may set p at any time. What w lacks of p then is at most half a unit in the last place of p, so any p and any
  * remainder are a valid state. */
