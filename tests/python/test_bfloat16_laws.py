@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from harness import bits
 
 import pyadamw
 
@@ -106,37 +105,3 @@ def test_16_bit_state_after_ten_steps():
                 run.step()
         errors.append((wide - narrow).abs().max().item())
     assert 0 < sorted(errors)[4] <= 1e-4
-
-
-@pytest.mark.parametrize("cls", [pyadamw.AdamW32bit, pyadamw.AdamW16bit, pyadamw.AdamW8bit])
-def test_32_bits_are_a_float32_run(cls):
-    """1000 steps of bfloat16 parameters with master weights of 32 bits: the bits of master weights and state are those
-    of float32 parameters with the same gradients, and the parameter is the master weight rounded.
-    """
-    wide = torch.nn.Parameter(torch.randn(40, 130))
-    narrow = torch.nn.Parameter(torch.zeros(40, 130, dtype=torch.bfloat16))
-    runs = cls([wide]), cls([narrow], master_weight_bits=32)
-    split = pyadamw.functional.split_weights(wide.detach(), 32)
-    narrow.data.copy_(split.param)
-    narrow.grad = torch.zeros_like(narrow)
-    runs[1].load_state_dict({**runs[1].state_dict(), "state": {0: fresh(cls, wide, split.remainder)}})
-    for step in range(1000):
-        narrow.grad = (torch.randn(40, 130) * (1 + step % 7)).bfloat16()
-        wide.grad = narrow.grad.float()
-        for run in runs:
-            run.step()
-    assert bits(runs[1].fp32_weights()[0]) == bits(wide)
-    assert bits(narrow) == bits(pyadamw.functional.split_weights(wide.detach(), 32).param)
-    states = runs[0].state[wide], runs[1].state[narrow]
-    for key, value in states[0].items():
-        assert bits(value) == bits(states[1][key]), key
-
-
-def fresh(cls, like, remainder):
-    """The state of a parameter before its first step, with these remainders."""
-    param = torch.nn.Parameter(torch.zeros_like(like))
-    optimizer = cls([param], lr=0.0)
-    param.grad = torch.zeros_like(param)
-    optimizer.step()
-    state = {**optimizer.state_dict()["state"][0], "param_remainder": remainder}
-    return {**state, "step": torch.tensor(0.0)}
