@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import weakref
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar, overload
 
@@ -12,59 +11,30 @@ import torch
 from ._base import Base, _Cache
 from ._checks import shown
 from ._native.cuda import is_capturing
-from ._native.torch_private import ParamsT, belongs_to_fsdp1, plain_methods
+from ._native.torch_private import ParamsT, belongs_to_fsdp1
 from ._state.blank import blank_states, is_blank
 from ._state.spec import describe
+from ._step.bucket import in_order
 from ._step.data_parallel import Averaged
 from ._step.exclusive import exclusive
+from ._step.hooks import Hooks
 from ._step.stepper import Part
-from ._step.torch_hooks import not_compiled, with_hooks
+from ._step.torch_hooks import with_hooks
 from .optim import AdamW8bit, _AdamW
 
 T = TypeVar("T")
 
 
-class _Hook:
-    """The hook of one parameter.
-
-    torch.utils.swap_tensors() gives a parameter the hooks of another: it would silently not be stepped any more. It
-    refuses parameters that have weak references, such as this one.
-    """
-
-    def __init__(self, param: torch.Tensor, function: Callable[[torch.Tensor], None]) -> None:
-        self.param, self._handle = weakref.ref(param), None
-        frozen = not param.requires_grad
-        with contextlib.suppress(RuntimeError, ValueError), plain_methods():  # step() tries again
-            try:
-                if frozen:  # torch takes hooks only where it may need them; this one waits until the user unfreezes it
-                    param.requires_grad_(True)
-                self._handle = param.register_post_accumulate_grad_hook(function)
-            finally:
-                if frozen:
-                    param.requires_grad_(False)
-
-    def belongs_to(self, param: torch.Tensor) -> bool:
-        return self._handle is not None and self.param() is param
-
-    def remove(self) -> None:
-        if self._handle is not None:
-            self._handle.remove()
-
-
 class _Parts(_Cache):
-    """Each parameter by itself. It holds no parameter."""
+    """Each parameter by itself."""
 
     def __init__(self) -> None:
         super().__init__()
         self.parts: dict[int, Part] = {}  # by the id of the parameter
-        self.hooks: dict[int, _Hook] = {}
-        self.function: Callable[[torch.Tensor], None] | None = None  # the hook; None: parameters have none
-        self.averaged: Averaged | None = None  # the next backward() looks
+        self.order: list[int] = []  # the ids of the parameters of all groups
+        self.hooks: Hooks | None = None  # None: there are none yet, or no longer
+        self.averaged: Averaged | None = None  # None: the next backward() looks
         self.accumulating = 0
-
-    def has_hook(self, param: torch.Tensor) -> bool:
-        hook = self.hooks.get(id(param))
-        return hook is not None and hook.belongs_to(param)
 
     def settle(self) -> None:
         for part in list(self.parts.values()):
@@ -73,27 +43,6 @@ class _Parts(_Cache):
     def forget(self) -> None:
         for part in list(self.parts.values()):
             part.forget()
-
-
-# {id of a parameter: who steps it in backward()}. A parameter with two of these would be stepped twice.
-_OWNERS: weakref.WeakValueDictionary[int, _Parts] = weakref.WeakValueDictionary()
-
-
-def _function(reference: weakref.ref[StepInBackward]) -> Callable[[torch.Tensor], None]:
-    """A hook that does not hold the optimizer."""
-
-    def hook(param: torch.Tensor) -> None:
-        optimizer = reference()
-        if optimizer is not None:
-            optimizer._reached(param)
-
-    return not_compiled(hook)
-
-
-def _remove_all(hooks: dict[int, _Hook]) -> None:
-    for hook in hooks.values():
-        hook.remove()
-    hooks.clear()
 
 
 class StepInBackward(Base):
@@ -158,43 +107,39 @@ class StepInBackward(Base):
 
     def _start(self) -> None:
         cache = self._cache
-        cache.function = _function(weakref.ref(self))
-        weakref.finalize(self, _remove_all, cache.hooks).atexit = False
-        self._hook_all()
+        cache.hooks = Hooks(self, "_reached")
+        self._find_parts()
         cache.averaged = None  # the first backward() looks again
 
-    def _hook_all(self) -> None:
-        """Gives every parameter of the groups a hook, and takes it from those that have left."""
+    def _find_parts(self) -> None:
+        """Gives every parameter of the groups its part and a hook, and takes them from those that have left."""
         cache = self._cache
         everyone = {
             id(param): (number, position, param)
             for number, group in enumerate(self.param_groups)
             for position, param in enumerate(group["params"])
         }
-        new = []
-        if cache.function is not None:
-            new = [param for *_, param in everyone.values() if not cache.has_hook(param)]
-        self._check_new(new, everyone)
+        params = [param for *_, param in everyone.values()]
+        new = [] if cache.hooks is None else cache.hooks.lack(params)
+        self._check_new([everyone[id(param)] for param in new])
         for key in cache.parts.keys() - everyone.keys():
             del cache.parts[key]
         for key, (number, position, _) in everyone.items():
-            part = cache.parts.setdefault(key, Part(number, position))
-            part.number, part.position = number, position
-        for key in cache.hooks.keys() - everyone.keys():
-            cache.hooks.pop(key).remove()
-        for param in new:
-            cache.hooks[id(param)] = _Hook(param, cache.function)
-            _OWNERS[id(param)] = cache
-        cache.overrides.keep_only([*self._state, *(param for *_, param in everyone.values())])
+            if key not in cache.parts:
+                cache.parts[key] = Part()
+            cache.parts[key].number, cache.parts[key].position = number, position
+        if cache.hooks is not None:
+            cache.hooks.keep_only(everyone.keys())
+            cache.hooks.add(new)
+        cache.order = list(map(id, params))
+        cache.overrides.keep_only([*self._state, *params])
 
-    def _check_new(self, params: list[torch.Tensor], everyone: dict[int, Any]) -> None:
-        """Refuses parameters that hooks cannot step rightly."""
+    def _check_new(self, new: list[tuple[int, int, torch.Tensor]]) -> None:
+        """Refuses groups and parameters that hooks cannot step rightly. `new`: (group, place there, parameter)."""
         for number, group in enumerate(self.param_groups):
             _check_clipping(group, f"group {number}: ")
-        for param in params:
-            number, position, _ = everyone[id(param)]
-            other = _OWNERS.get(id(param))
-            if other is not None and other is not self._cache and other.has_hook(param):
+        for number, position, param in new:
+            if self._cache.hooks is not None and self._cache.hooks.are_elsewhere(param):
                 raise ValueError(
                     f"{describe(self.param_groups, number, position)} belongs to another StepInBackward, and would be "
                     "stepped twice in a backward(): call remove() of the other one first"
@@ -205,7 +150,7 @@ class StepInBackward(Base):
                     "which calls no hooks of parameters: shard the model with fully_shard (FSDP2), or step after "
                     "backward()"
                 )
-        if params:
+        if new:
             self._refuse_averaged()
 
     def _refuse_averaged(self) -> None:
@@ -216,20 +161,17 @@ class StepInBackward(Base):
                 if param.requires_grad and param in averaged:
                     raise RuntimeError(
                         f"{describe(self.param_groups, number, position)} belongs to a DistributedDataParallel, which "
-                        "averages its gradient only after StepInBackward would have stepped, and keeps all gradients in "
-                        "its buckets anyway: step after backward(), with the class that you gave to StepInBackward, or "
-                        "shard the model with fully_shard (FSDP2)"
+                        "averages its gradient only after StepInBackward would have stepped, and keeps all gradients "
+                        "in its buckets anyway: step after backward(), with the class that you gave to "
+                        "StepInBackward, or shard the model with fully_shard (FSDP2)"
                     )
         self._cache.averaged = averaged
 
     def remove(self) -> None:
         """Removes the hooks: from now on backward() keeps gradients, and step() steps."""
-        cache = self._cache
-        for key in cache.hooks:
-            if _OWNERS.get(key) is cache:
-                del _OWNERS[key]
-        cache.function = None
-        _remove_all(cache.hooks)
+        hooks, self._cache.hooks = self._cache.hooks, None
+        if hooks is not None:
+            hooks.remove()
 
     # ---- step ----------------------------------------------------------------------------------------------------
 
@@ -254,18 +196,21 @@ class StepInBackward(Base):
             return
         if cache.averaged is None or cache.averaged.outdated():
             self._refuse_averaged()
-        part = cache.parts.get(id(param))
-        if part is None or not self._is_at(part, param):
-            self._hook_all()  # the user has changed the groups
-            part = cache.parts.get(id(param))
+        part = self._part(param)
         if part is not None:
             self._step_part(part, param)
 
-    def _is_at(self, part: Part, param: torch.Tensor) -> bool:
+    def _part(self, param: torch.Tensor) -> Part | None:
+        """The part of a parameter; None if it has left the groups."""
+        parts, groups = self._cache.parts, self.param_groups
+        part = parts.get(id(param))
         try:
-            return self.param_groups[part.number]["params"][part.position] is param
+            if part is not None and groups[part.number]["params"][part.position] is param:
+                return part
         except IndexError:
-            return False
+            pass
+        self._find_parts()
+        return parts.get(id(param))
 
     def _step_part(self, part: Part, param: torch.Tensor) -> None:
         try:
@@ -307,11 +252,13 @@ class StepInBackward(Base):
 
     @exclusive
     def _step_the_rest(self) -> None:
-        self._hook_all()
-        for group in self.param_groups:
-            for param in group["params"]:
-                if param.grad is not None:
-                    self._step_part(self._cache.parts[id(param)], param)
+        cache = self._cache
+        params = in_order(self.param_groups)
+        if list(map(id, params)) != cache.order or not (cache.hooks is None or cache.hooks.are_complete()):
+            self._find_parts()
+        for param in params:
+            if param.grad is not None and (part := self._part(param)) is not None:
+                self._step_part(part, param)
 
     @property
     def _step_supports_amp_scaling(self) -> bool:
@@ -327,9 +274,9 @@ class StepInBackward(Base):
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Adds a group, which may override every option, and hooks to its parameters."""
         super().add_param_group(param_group)
-        if self._cache.function is not None:
+        if self._cache.hooks is not None:
             try:
-                self._hook_all()
+                self._find_parts()
             except BaseException:
                 self.param_groups.pop()
                 raise
@@ -357,12 +304,14 @@ class StepInBackward(Base):
                 _check_clipping(group, f"group {number} of the state dict: ")
         super().load_state_dict(state_dict)
         for param in [param for param, state in self._state.items() if is_blank(state)]:
-            del self._state[param]  # nothing is decided before the first step: frameworks load what they have just saved
+            del self._state[
+                param
+            ]  # nothing is decided before the first step: frameworks load what they have just saved
 
     load_state_dict.__doc__ = Base.load_state_dict.__doc__
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "hooked": self._cache.function is not None}
+        return {**super().__getstate__(), "hooked": self._cache.hooks is not None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         hooked = state.get("hooked")

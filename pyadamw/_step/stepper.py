@@ -75,10 +75,9 @@ class Stepper:
 class Part(Stepper):
     """The plan of one parameter, which is stepped without the others of its optimizer. It does not hold it."""
 
-    def __init__(self, number: int, position: int) -> None:
-        """`number`: of the group that the parameter is in. `position`: its place there."""
+    def __init__(self) -> None:
         super().__init__()
-        self.number, self.position = number, position
+        self.number, self.position = 0, 0  # of the group that the parameter is in; its place there
 
     def step(self, param: torch.Tensor, groups: Any, states: Any, common: Common) -> None:
         """Steps the parameter, which has a gradient, with the options that its group has now."""

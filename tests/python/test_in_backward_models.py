@@ -13,7 +13,6 @@ from torch.utils.checkpoint import checkpoint
 import pyadamw
 
 
-
 class Tied(torch.nn.Module):
     """One weight in two layers."""
 
@@ -255,7 +254,7 @@ def test_two_at_one_parameter_are_refused():
 def test_wrong_arguments():
     net = model()
     for cls in (torch.optim.AdamW, pyadamw.StepInBackward, "AdamW8bit"):
-        with pytest.raises(ValueError, match="cls = .*must be a class of pyadamw"):
+        with pytest.raises(ValueError, match=r"cls = .*must be a class of pyadamw"):
             pyadamw.StepInBackward(net.parameters(), cls)
     with pytest.raises(TypeError, match=r"AdamW8bit.__init__\(\) .*fused"):
         pyadamw.StepInBackward(net.parameters(), fused=True)
