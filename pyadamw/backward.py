@@ -119,7 +119,16 @@ class StepInBackward(Base):
             for number, group in enumerate(self.param_groups)
             for position, param in enumerate(group["params"])
         }
-        params = [param for *_, param in everyone.values()]
+        params = in_order(self.param_groups)
+        if len(everyone) != len(params):
+            number, position = next(
+                (number, position)
+                for number, group in enumerate(self.param_groups)
+                for position, param in enumerate(group["params"])
+                if everyone[id(param)][:2] != (number, position)
+            )
+            what = describe(self.param_groups, number, position)
+            raise ValueError(f"{what} appears more than once in the parameter groups")
         new = [] if cache.hooks is None else cache.hooks.lack(params)
         self._check_new([everyone[id(param)] for param in new])
         for key in cache.parts.keys() - everyone.keys():
@@ -321,7 +330,7 @@ class StepInBackward(Base):
 
 
 def _check_clipping(group: dict[str, Any], where: str) -> None:
-    if group.get("max_grad_norm"):
+    if group.get("max_grad_norm") is not None:
         raise ValueError(
             f"{where}max_grad_norm = {shown(group['max_grad_norm'])}: StepInBackward cannot clip by the norm of all "
             "gradients, which is not known when the first parameter is stepped: leave it out (None), or step after "

@@ -260,5 +260,7 @@ def test_wrong_arguments():
         pyadamw.StepInBackward(net.parameters(), fused=True)
     with pytest.raises(ValueError, match="lr = -1"):
         pyadamw.StepInBackward(net.parameters(), pyadamw.AdamW, lr=-1)
+    with pytest.raises(ValueError, match="appears more than once"), pytest.warns(UserWarning, match="duplicate"):
+        pyadamw.StepInBackward([net[0].weight, net[0].bias, net[0].weight])
     with pytest.raises(ValueError, match="empty parameter list"):
         pyadamw.StepInBackward([])
