@@ -18,36 +18,31 @@ from ._state import load, received
 from ._state.export import converted
 from ._state.report import MemoryReport
 from ._state.weights import TakeOver, float32_weights
-from ._step.clipping import Norms
 from ._step.exclusive import exclusive, new_lock
 from ._step.plan import Plan
-from ._step.rows import collect
+from ._step.stepper import Common, Stepper
 from ._step.torch_hooks import with_hooks
-from .errors import InternalError
 from .paging import PageManager
 
 T = TypeVar("T")
 
 
-class _Cache:
+class _Cache(Stepper, Common):
     """Data of an optimizer beside its state. Shallow copies, such as those of Lightning's wrappers, share it."""
 
     def __init__(self) -> None:
-        self.plan: Plan | None = None
-        self.counts_on_device = False  # True once GradScaler's found_inf was on a device
-        self.pages = PageManager()  # for groups that name none
-        self.overrides = Overrides()
-        self.exposed = False  # the user may hold the state, and may replace or move its tensors
-        self.skipped = Counter()
-        self.norms = Norms()
+        Stepper.__init__(self)
+        Common.__init__(self)
         self.lock = new_lock()
 
 
 class Base(torch.optim.Optimizer):
+    _new_cache: type[_Cache] = _Cache
+
     def __init__(self, params: ParamsT, options: dict[str, Any]) -> None:
         check_options(options)
         library()
-        self._cache = _Cache()
+        self._cache = self._new_cache()
         self._cache.norms.partition = partition_of_caller()
         super().__init__(params, options)
         if any(group["page_manager"] for group in self.param_groups) and not any(
@@ -75,8 +70,8 @@ class Base(torch.optim.Optimizer):
     @exclusive
     def state(self, state: defaultdict[torch.Tensor, Any]) -> None:
         self._settle()
-        self._state = state
-        self._cache.plan, self._cache.exposed = None, True
+        self._state, self._cache.exposed = state, True
+        self._cache.forget()
 
     @exclusive
     def fp32_weights(self) -> dict[str | int, torch.Tensor]:
@@ -108,10 +103,7 @@ class Base(torch.optim.Optimizer):
             manager.wait()
 
     def _settle(self) -> None:
-        """Finishes the cleanup after an interrupted step, if another interrupt had stopped the cleanup."""
-        plan = self._cache.plan
-        if plan is not None and plan.unsettled is not None:
-            plan.settle()
+        self._cache.settle()
 
     @property
     def skipped_elements(self) -> int:
@@ -219,23 +211,7 @@ class Base(torch.optim.Optimizer):
 
     def _current_plan(self, counts_on_device: bool) -> Plan:
         """`counts_on_device`: whether step counts must be on the devices of the parameters; they then stay on them."""
-        cache = self._cache
-        self._settle()
-        if counts_on_device and cache.plan is not None and not cache.plan.counts_on_device:
-            cache.plan = None
-        if cache.plan is None or not cache.plan.refresh(self.param_groups, self._state, cache.exposed):
-            cache.counts_on_device = cache.counts_on_device or counts_on_device
-            plan, cache.plan = cache.plan, None
-            for number, group in enumerate(self.param_groups):
-                check_options(group, f"group {number}: ")
-            grad_dtypes = {} if plan is None else plan.grad_dtypes
-            rows, waiting = collect(self.param_groups, self._state, grad_dtypes, cache.pages, cache.overrides)
-            cache.plan = Plan(
-                self.param_groups, self._state, rows, waiting, cache.skipped, cache.norms, cache.counts_on_device
-            )
-            if not cache.plan.refresh(self.param_groups, self._state, cache.exposed):
-                raise InternalError("pyadamw: a parameter changed while step() was reading it")
-        return cache.plan
+        return self._cache.current(self.param_groups, self._state, self._cache, counts_on_device)
 
     # ---- groups --------------------------------------------------------------------------------------------------
 
@@ -321,7 +297,7 @@ class Base(torch.optim.Optimizer):
         target = self._target()
         for entry in made:
             entry.write(target)
-        self._cache.plan = None
+        self._cache.forget()
 
     def _target(self) -> load.Target:
         """What state is loaded into."""
@@ -346,7 +322,7 @@ class Base(torch.optim.Optimizer):
     @exclusive
     def __setstate__(self, state: dict[str, Any]) -> None:
         state = dict(state)
-        cache, previous = self.__dict__.get("_cache", _Cache()), self.__dict__.get("param_groups")
+        cache, previous = self.__dict__.get("_cache") or self._new_cache(), self.__dict__.get("param_groups")
         if "skipped" in state:
             cache.skipped = Counter(state.pop("skipped"))
         for param, own in state.pop("overrides", ()):
@@ -356,5 +332,6 @@ class Base(torch.optim.Optimizer):
         super().__setstate__(state)
         self.defaults.pop("differentiable", None)  # the base class adds it to every optimizer
         self._state = defaultdict(dict, {param: load.reveal(entry) for param, entry in entries.items()})
-        cache.plan, cache.exposed = None, previous is None  # a copy may share its state with the original
+        cache.exposed = previous is None  # a copy may share its state with the original
+        cache.forget()
         load.restore_options(self.param_groups, previous, self.defaults)

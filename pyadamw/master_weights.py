@@ -19,10 +19,8 @@ from ._native.memory import is_lazy, oddity
 from ._state.formats import REMAINDER
 from ._state.sharding import inner, is_sharded, placed_as, stepped_part
 from ._state.weights import TakeOver, float32_weights, take_over
-from .backward import StepInBackward
-from .optim import _AdamW
 
-Optimizers: TypeAlias = "_AdamW | StepInBackward | Sequence[_AdamW]"
+Optimizers: TypeAlias = "Base | Sequence[Base]"
 
 _WIDENED = (torch.bfloat16, torch.float16)
 
@@ -44,11 +42,10 @@ def _unwrapped(optimizer: Any) -> Any:
 
 def _owners(optimizer: Any) -> dict[int, _Owner]:
     """{id of a parameter: its owner}."""
-    found = list(optimizer.optimizers.values()) if isinstance(optimizer, StepInBackward) else optimizer
-    found = list(map(_unwrapped, found if isinstance(found, (list, tuple)) else [found]))
+    found = list(map(_unwrapped, optimizer if isinstance(optimizer, (list, tuple)) else [optimizer]))
     for one in found:
         if not isinstance(one, Base):
-            need = "an optimizer of pyadamw, a StepInBackward, or a list of optimizers of pyadamw"
+            need = "an optimizer of pyadamw, or a list of them"
             raise ValueError(f"optimizer is {type(one).__name__}: must be {need}")
     return {
         id(param): _Owner(one, number, position)
@@ -99,8 +96,8 @@ def fp32_state_dict(model: torch.nn.Module, optimizer: Optimizers) -> dict[str, 
 
     Args:
         model: the model whose parameters `optimizer` steps.
-        optimizer: of pyadamw, also as Accelerate, Trainer or Lightning wrap it. Or a StepInBackward, or a list of
-            optimizers, each of some parameters of the model.
+        optimizer: of pyadamw, also as Accelerate, Trainer or Lightning wrap it. Or a list of them, each of some
+            parameters of the model.
 
     Raises:
         ValueError: the optimizer steps none of these parameters; or the model has master weights, but its state_dict()

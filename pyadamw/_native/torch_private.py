@@ -54,6 +54,7 @@ PRIVATE = (
     Name("torch._C", "TensorBase", _ONE_BY_ONE),
     Name("torch.Tensor", "_cdata", _CALLED),
     Name("torch.Tensor", "__dlpack_c_exchange_api__", _ONE_BY_ONE),
+    Name("torch._C", "DisableTorchFunctionSubclass", "step() gives lazy parameters their hooks once they have a shape"),
     Name("torch._C", "_cuda_getCurrentRawStream", "torch.cuda.current_stream()"),
     Name("torch.autograd.graph", "increment_version", "an operation in place on no element, tensor by tensor"),
     Name("torch.utils.weak", "TensorWeakRef", "weakref.ref()"),
@@ -162,6 +163,12 @@ def negated_view(tensor: torch.Tensor) -> torch.Tensor:
 def cpp_tensor(tensor: torch.Tensor) -> int:
     """The address of the C++ tensor. AttributeError where torch no longer says it."""
     return tensor._cdata
+
+
+# A context in which a subclass of tensors does not see, or refuse, that its methods are called.
+plain_methods: Callable[[], contextlib.AbstractContextManager[Any]] = getattr(
+    torch._C, "DisableTorchFunctionSubclass", contextlib.nullcontext
+)
 
 
 def exchange_api() -> Any:

@@ -24,8 +24,8 @@ from .remainders import as_bytes, stored_bits
 
 
 def _plain(entry: Any, where: str, number: int) -> Any:
-    """The state of one parameter, from any optimizer, as 32-bit state on the CPU; and `entry` with today's keys if it has
-    our codes of today.
+    """The state of one parameter, from any optimizer, as 32-bit state on the CPU; and `entry` with today's keys if it
+    has our codes of today.
 
     `number`: the format of its group.
     """

@@ -31,10 +31,15 @@ STRUCTURE = (
 )
 
 
-def describe(groups: Sequence[Mapping[str, Any]], group: int, position: int) -> str:
+# The key of (group, position) in a group that stands for one parameter of another group, with its names and options.
+PLACE = object()
+
+
+def describe(groups: Sequence[Mapping[Any, Any]], group: int, position: int) -> str:
     """The name of a parameter in messages: its name in the group if it has one, else its position."""
     options = groups[group]
     param = options["params"][position]
+    group, position = options.get(PLACE, (group, position))
     shape = "not initialized yet" if is_lazy(param) else f"shape {tuple(param.shape)}"
     if "param_names" in options and position < len(options["param_names"]):
         return f"parameter {options['param_names'][position]!r} ({shape})"

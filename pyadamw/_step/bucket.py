@@ -10,7 +10,7 @@ import torch
 
 from .._native.cuda import is_device
 from .._native.step_call import rows_pointer
-from .._state.spec import STRUCTURE
+from .._state.spec import PLACE, STRUCTURE
 
 _get_structure = itemgetter(*STRUCTURE)
 
@@ -18,6 +18,11 @@ _get_structure = itemgetter(*STRUCTURE)
 def in_order(groups: Any) -> list[torch.Tensor]:
     """The parameters of all groups, in a new list."""
     return list(chain.from_iterable(group["params"] for group in groups))
+
+
+def where(group: Any, number: int) -> str:
+    """The beginning of a message about an option of group `number` of a list."""
+    return f"group {group.get(PLACE, (number,))[0]}: "
 
 
 class Group:

@@ -23,7 +23,7 @@ from .._options.options import check_options, plain_betas
 from .._state import formats
 from .._state.sharding import inner, is_sharded
 from .._state.spec import describe
-from .bucket import Bucket, Group, in_order
+from .bucket import Bucket, Group, in_order, where
 from .clipping import Clipping, Norms
 from .gradients import Gradients
 from .run import Run
@@ -194,7 +194,7 @@ class Plan:
     def _set_options(self, groups: Any) -> None:
         for number, group in enumerate(groups):
             if type(group["betas"]) is not tuple:  # a scheduler or the user has set it
-                check_options({"betas": group["betas"]}, f"group {number}: ")
+                check_options({"betas": group["betas"]}, where(group, number))
                 group["betas"] = plain_betas(group["betas"])
             known, values, lr = self.groups[number], get_values(group), group["lr"]
             had_tensor, known.lr_tensor = known.lr_tensor is not None, None
@@ -206,7 +206,7 @@ class Plan:
                     lr = scalar(lr)
             has_tensor = known.lr_tensor is not None
             if values != known.values or lr != known.lr or had_tensor != has_tensor:
-                check_options(group, f"group {number}: ")
+                check_options(group, where(group, number))
                 group["betas"] = plain_betas(group["betas"])
                 known.values = None  # until everything is set
                 for bucket in self.buckets:

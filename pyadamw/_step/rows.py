@@ -85,7 +85,6 @@ def collect(groups: Any, states: Any, grad_dtypes: Any, pages: Any, overrides: A
         for number, group in enumerate(groups)
         for position, param in enumerate(group["params"])
     ]
-    overrides.keep_only([*states, *(param for _, _, param in everyone)])
     rows, waiting, seen = [], [], set()
     for index, (number, position, param) in enumerate(everyone):
         if param.grad is None and not states.get(param):

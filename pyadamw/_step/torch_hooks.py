@@ -31,11 +31,11 @@ Step = TypeVar("Step", bound=Callable[..., Any])
 
 def with_hooks(step: Step) -> Step:
     """`step` as torch.optim.Optimizer.profile_hook_step() makes it, for the class that has it."""
-    return _not_compiled(step) if step_hooks is None else _hooked(step, step_hooks)
+    return not_compiled(step) if step_hooks is None else _hooked(step, step_hooks)
 
 
-def _not_compiled(step: Step) -> Step:
-    """`step` for torch to wrap."""
+def not_compiled(step: Step) -> Step:
+    """`step`, or a hook, for torch to wrap or to call: it runs as it is also where torch compiles its caller."""
 
     @functools.wraps(step)
     def guarded(*args: Any, **kwargs: Any) -> Any:

@@ -200,14 +200,18 @@ def in_backward() -> None:
     stepper = pyadamw.StepInBackward(model.named_parameters(), pyadamw.PagedAdamW8bit, lr=1e-4)
     pyadamw.StepInBackward(model.parameters())
     assert_type(stepper.param_groups, list[dict[str, Any]])
+    torch.optim.lr_scheduler.ExponentialLR(stepper, 0.9)
     stepper.load_state_dict(stepper.state_dict())
-    for parameter, optimizer in stepper.optimizers.items():
-        assert_type(parameter, torch.Tensor)
-        assert_type(optimizer.skipped_elements, int)
+    assert_type(stepper.step(), None)
+    assert_type(stepper.step(lambda: 1.0), float)
+    assert_type(stepper.skipped_elements, int)
+    with stepper.accumulate():
+        pass
+    stepper.add_param_group({"params": [weight]})
     stepper.remove()
 
     pyadamw.StepInBackward(model.parameters(), torch.optim.AdamW)  # type: ignore[arg-type]
-    stepper.step()  # type: ignore[attr-defined]
+    stepper.optimizers  # type: ignore[attr-defined]  # noqa: B018
 
 
 def overrides() -> None:

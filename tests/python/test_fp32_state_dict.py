@@ -71,7 +71,7 @@ def optimizers_of(kind, model):
     options = {"lr": 1e-3, "min_8bit_size": 1000, "master_weight_bits": 32}
     if kind == "in backward":
         stepper = pyadamw.StepInBackward(model.named_parameters(), pyadamw.AdamW8bit, **options)
-        return stepper, list(stepper.optimizers.values()), True
+        return stepper, [stepper], True
     if kind == "two":
         params = [p for p in model.parameters() if p.requires_grad]
         both = [pyadamw.AdamW8bit(params[:2], **options), pyadamw.AdamW16bit(params[2:], **options)]

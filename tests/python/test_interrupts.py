@@ -237,7 +237,7 @@ def test_every_point_of_a_step_in_backward():
         return made, params, lambda: ((point @ params[0]).relu() @ params[1]).square().sum().backward()
 
     def rows(stepper, params):
-        return [(bits(p), state_bits(stepper.optimizers[p], p)) for p in params]
+        return [(bits(p), state_bits(stepper, p)) for p in params]
 
     backward_in, params, backward = stepper()
     backward()

@@ -16,7 +16,8 @@ PACKAGE = ROOT / "pyadamw"
 # Hides a name from pyadamw, or renames it in the source of torch, as a new version might; then steps.
 SCRIPT = r"""
 import hashlib, importlib, re, sys, types, ctypes, multiprocessing.util, multiprocessing.process
-import torch, torch.distributed.optim, torch.distributed.tensor, torch.distributed.tensor.placement_types, torch.utils.dlpack, torch.utils.weak
+import torch, torch.distributed.optim, torch.distributed.tensor, torch.distributed.tensor.placement_types
+import torch.utils.dlpack, torch.utils.weak
 from torch.optim import optimizer as torch_optimizer
 owner, name, how = sys.argv[1:]
 seen = []

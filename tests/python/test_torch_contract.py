@@ -313,4 +313,4 @@ def test_stepping_in_backward_is_stepping(cls):
             assert bits(p) == bits(q)
     nets[1](x).square().sum().backward()
     assert all(p.grad is not None for p in nets[1].parameters())
-    assert len(steppers[1].param_groups) == 4
+    assert len(steppers[1].param_groups) == 1
