@@ -40,14 +40,14 @@ class Norm:
     def __init__(self, device: int) -> None:
         self._options = new_options("adamw_norm_options")
         self._options.device = device
-        self._surroundings = (0, 0)
+        self._surroundings: Any = None
         self._library = library()
         self._call = self._library.lib.adamw_norm
 
     def set_surroundings(self, surroundings: Any) -> None:
         """Takes (number of threads, stream)."""
         if surroundings != self._surroundings:
-            threads, stream = surroundings
+            (threads, stream), self._surroundings = surroundings, None  # until all is set, because of interrupts
             self._options.num_threads, self._options.stream = threads, pointer_to("void *", stream)
             self._surroundings = surroundings
 
@@ -77,6 +77,7 @@ class ClipFactor:
 
     def compute(self, max_norm: float, stream: int) -> None:
         if (max_norm, stream) != self._known:
+            self._known = None  # until both are set, because of interrupts
             self._options.max_norm, self._options.stream = max_norm, pointer_to("void *", stream)
             self._known = (max_norm, stream)
         status = self._call(self._options, *self._arguments)

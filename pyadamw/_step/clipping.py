@@ -28,6 +28,7 @@ from .._native.torch_private import belongs_to_fsdp1
 from .._options.options import CLIPPING, check_clipping
 from .._state.sharding import inner
 from .._state.spec import describe
+from .bucket import in_order
 from .reduction import Reduction
 
 _get_clipping = itemgetter(*CLIPPING)
@@ -57,18 +58,18 @@ def _zeros(count: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor
 
 
 class Clipping:
-    """What a plan does about max_grad_norm."""
+    """What a plan does about max_grad_norm. It does not keep the plan, which keeps it: a cycle would live longer."""
 
-    def __init__(self, plan: Any, norms: Norms) -> None:
-        self._plan, self._norms = plan, norms
+    def __init__(self, norms: Norms) -> None:
+        self._norms = norms
         self._known: Any = None  # the options of the first group when they were last checked
         self._measure: _Measure | None = None
         self.factors: dict[torch.device, int] = {}  # the address of this step's factor on each device
 
-    def prepare(self, groups: Any, everyone: Any, found_inf: Any) -> None:
+    def prepare(self, plan: Any, groups: Any, found_inf: Any) -> None:
         """Measures the norm and computes the factors of a step, before anything of it is written.
 
-        `everyone`: a function that lists the parameters of all groups. `found_inf`: as in Plan.step().
+        `found_inf`: as in Plan.step().
 
         Raises:
             ValueError: the groups have different options, or it is not possible to know the norm.
@@ -85,8 +86,8 @@ class Clipping:
             self._norms.last = None
             return
         if self._measure is None:
-            self._measure = _Measure(self._plan, groups, everyone(), self._norms)
-        self._norms.last = self._measure.norm(float(max_norm), groups)
+            self._measure = _Measure(plan, groups, in_order(groups), self._norms)
+        self._norms.last = self._measure.norm(float(max_norm), plan, groups)
         self.factors = self._measure.factors
         if strict:
             self._check_finite(self._norms.last, found_inf)
@@ -122,16 +123,14 @@ class _Measure:
                 "version of torch does not say which processes have the others: pass max_grad_norm=None, and call "
                 "torch.nn.utils.clip_grad_norm_() before the step"
             )
-        self._plan = plan
         self._reduction = Reduction(everyone, None if norms.partition is None else norms.partition.group)
         rows: dict[torch.device, list[int]] = {}
         for i, row in enumerate(plan.rows):
             rows.setdefault(row.local.device, []).append(i)
-        devices = [inner(everyone[row.index]).device for row in sorted(plan.rows, key=lambda row: row.index)[:1]]
-        devices = [*(devices or [torch.device("cpu")]), *rows]
         kinds, count = self._reduction.kinds, self._reduction.count
         self._devices = [
-            _Device(device, plan, rows.get(device, []), kinds, count, everyone) for device in dict.fromkeys(devices)
+            _Device(device, plan, rows.get(device, []), kinds, count, everyone)
+            for device in dict.fromkeys([self._first_device(plan, everyone), *rows])
         ]
         first, *self._others = self._devices
         self._first, self._memory = first, norms.memory(first.device)
@@ -143,10 +142,18 @@ class _Measure:
             other.device: copy.data_ptr() + 4 for other, copy in zip(self._others, self._copies, strict=True)
         }
 
-    def norm(self, max_norm: float, groups: Any) -> torch.Tensor:
+    @staticmethod
+    def _first_device(plan: Any, everyone: list[torch.Tensor]) -> torch.device:
+        """The device of the first parameter that the plan steps; if it steps none, of any that could be stepped."""
+        stepped = sorted(row.index for row in plan.rows)
+        devices = [inner(everyone[i]).device for i in stepped[:1]] or [inner(param).device for param in everyone]
+        known = [device for device in devices if device.type == "cpu" or is_device(device)]
+        return known[0] if known else torch.device("cpu")
+
+    def norm(self, max_norm: float, plan: Any, groups: Any) -> torch.Tensor:
         """The norm of this step's gradients, on the first device; the factors are in their places then."""
         for device in self._devices:
-            device.sum(self._plan, groups)
+            device.sum(plan, groups)
         first = self._first
         for other in self._others:
             first.squares.add_(other.squares.to(first.device, non_blocking=is_device(first.device)))

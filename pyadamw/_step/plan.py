@@ -68,7 +68,7 @@ class Plan:
         self.state_watch = StateWatch(states, formats.KEYS, self.sharded)
         self.unsettled: Any = None  # the Run of a step that has begun, as long as not everything agrees
         self._make_calls(skipped)
-        self.clipping = Clipping(self, norms)
+        self.clipping = Clipping(norms)
 
     # ---- building ------------------------------------------------------------------------------------------------
 
@@ -186,7 +186,7 @@ class Plan:
         """
         try:
             self._set_options(groups)
-            self.clipping.prepare(groups, lambda: in_order(groups), found_inf)
+            self.clipping.prepare(self, groups, found_inf)
             self._run(groups, found_inf)
         finally:
             self.release()

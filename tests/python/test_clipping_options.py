@@ -3,8 +3,10 @@ by copies and checkpoints. (test_clipping.py: what it does.)
 """
 
 import copy
+import gc
 import io
 import pickle
+import weakref
 
 import numpy as np
 import pytest
@@ -178,3 +180,21 @@ def test_replaced_parameters_and_gradients():
         optimizer.step()
         expected = sum(p.grad.double().square().sum() for p in params if p.grad is not None).sqrt()
         assert optimizer.grad_norm == expected.float()
+
+
+def test_nothing_is_kept_alive():
+    """An optimizer that is deleted frees its pages at once, without a garbage collection."""
+    gc.collect()
+    gc.disable()
+    try:
+        params = parameters([(5000,)])
+        pages = pyadamw.PageManager("host", min_numel=0)
+        optimizer = pyadamw.PagedAdamW8bit(params, max_grad_norm=1.0, page_manager=pages)
+        give_gradients(params, 0)
+        optimizer.step()
+        kept = weakref.ref(optimizer._cache.plan)
+        del optimizer
+        assert kept() is None
+        assert pages.stats()["buffers"] == 0
+    finally:
+        gc.enable()
