@@ -27,7 +27,7 @@ def blank_states(target: Target) -> dict[torch.Tensor, dict[str, Any]]:
                 continue
             options = target.overrides.applied(group, param)
             try:
-                local = stepped_view(param, options)
+                local = stepped_view(param, options, "")
             except ValueError:  # a step will say it
                 continue
             fresh = formats.fresh(state_spec(local, options, target.pages))
