@@ -47,14 +47,18 @@ ADAMW_INLINE void add_squares(double *sums, const void *numbers, adamw_dtype dty
 // Of blocks [first, last) of numel numbers.
 double squares(const void *numbers, adamw_dtype dtype, std::int64_t numel, std::int64_t first, std::int64_t last) {
   constexpr int together = 4;  // the sums are loaded and stored once for so many blocks
-  alignas(64) double sums[position_sums] = {};
+  // Of a tensor of a few elements most are never used.
+  int used = lanes;
+  while (used < position_sums && used < numel) used *= 2;
+  alignas(64) double sums[position_sums];
+  for (int i = 0; i < used; ++i) sums[i] = 0.0;
   const BlockLayout blocks = block_layout(numel, numel);
   std::int64_t block = first;
   for (; block + together <= last && (block + together) * ADAMW_BLOCK_SIZE <= numel; block += together) {
     add_squares<together>(sums, numbers, dtype, blocks.place(block));
   }
   for (; block < last; ++block) add_squares<1>(sums, numbers, dtype, blocks.place(block));
-  return sum_of_positions(sums);
+  return sum_of_positions(sums, used);
 }
 
 // ---- quantization alone ----

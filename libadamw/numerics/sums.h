@@ -48,8 +48,9 @@ ADAMW_INLINE double ordered_sum(std::int64_t count, const Get &get) {
 // elements at a time, gets the same bits.
 constexpr int position_sums = block_size;
 
-ADAMW_INLINE double sum_of_positions(double *sums) {
-  for (int width = position_sums / 2; width > 0; width /= 2) {
+// Only the first `used` of them need be there, a power of two: the others are 0, and adding those changes nothing.
+ADAMW_INLINE double sum_of_positions(double *sums, int used = position_sums) {
+  for (int width = used / 2; width > 0; width /= 2) {
     for (int i = 0; i < width; ++i) sums[i] += sums[i + width];
   }
   return sums[0];

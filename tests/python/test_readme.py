@@ -19,13 +19,13 @@ def blocks(language):
 
 
 def test_python_examples(tmp_path):
-    """The Python examples run, one after the other: 8-bit state, master weights and their way out and in, pages."""
+    """The Python examples run, one after the other: 8-bit state, master weights and their way out and in, clipping, and pages."""
     # The one before the last is a sketch: test_transformers.py has it whole.
-    state, master, float32, _, pages = blocks("python")
+    state, master, float32, clipping, in_backward, _, pages = blocks("python")
     check = "assert {t.dtype for s in optimizer.state.values() for t in s.values()} >= {torch.uint8}\n"
     both = "assert {t.dtype for t in weights.values()} == {torch.float32} != {model.weight.dtype}\n"
     paged = "assert 'file' in str(optimizer.memory_report())\n"
-    (tmp_path / "example.py").write_text(state + check + master + float32 + both + pages + paged)
+    (tmp_path / "example.py").write_text(state + check + master + float32 + both + clipping + in_backward + pages + paged)
     subprocess.run([sys.executable, "example.py"], cwd=tmp_path, check=True)
 
 
