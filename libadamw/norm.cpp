@@ -36,7 +36,7 @@ adamw_status adamw_clip_factor(const adamw_clip_options *options, const double *
                   static_cast<long long>(count));
     }
     if (adamw_status s = check_buffer(clip_name, -1, "squares", squares, count * 8, 8)) return s;
-    if (adamw_status s = check_buffer(clip_name, -1, "norm", norm, 0, 4)) return s;
+    if (adamw_status s = check_buffer(clip_name, -1, "norm", norm, norm != nullptr ? 4 : 0, 4)) return s;
     if (adamw_status s = check_buffer(clip_name, -1, "factor", factor, 4, 4)) return s;
     const Interval written[] = {interval(factor, 4, "factor"), interval(norm, 4, "norm")},
                    read[] = {interval(squares, count * 8, "squares"), interval(o.grad_scale, 4, "options.grad_scale")};
