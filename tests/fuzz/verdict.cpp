@@ -261,14 +261,14 @@ Statuses norm_errors(const NormCall &call) {
     if (errors != 0) break;
     const auto size = static_cast<std::int64_t>(dtype_bytes(g.dtype));
     used.use(g.grad, g.numel, size, false);
-    // Nothing is read there: the header does not say whether it counts.
-    if (g.numel == 0 && reinterpret_cast<std::uintptr_t>(g.grad) % static_cast<std::uintptr_t>(size) != 0)
-      return either | (call.kernel_missing ? unsupported : 0);
+    const bool aligned = reinterpret_cast<std::uintptr_t>(g.grad) % static_cast<std::uintptr_t>(size) == 0;
+    need(aligned);  // even if nothing is read there
     work = work || g.numel > 0;
   }
-  if (call.kernel_missing) errors |= work ? unsupported : unsupported | ok;
   used.judge();
-  return errors | used.errors;
+  errors |= used.errors;
+  if (call.kernel_missing) errors |= work || errors != 0 ? unsupported : unsupported | ok;
+  return errors;
 }
 
 Statuses clip_errors(const ClipCall &call) {
