@@ -4,6 +4,7 @@
 #include <cstdio>
 
 #include "check/sizes.h"
+#include "cpu/float_mode.h"
 #include "cpu/kernels.h"
 #include "cpu/parallel.h"
 #include "guarded.h"
@@ -230,5 +231,8 @@ adamw_status adamw_get_state_layout(adamw_state_format format, int64_t numel, in
 
 adamw_status adamw_step(const adamw_step_options *options, const adamw_tensor *tensors, size_t tensor_size,
                         int64_t count) {
-  return guarded("adamw_step", [&] { return step(options, tensors, tensor_size, count); });
+  return guarded("adamw_step", [&] {
+    const DefaultFloatMode mode;
+    return step(options, tensors, tensor_size, count);
+  });
 }

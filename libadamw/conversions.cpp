@@ -5,6 +5,7 @@
 #include "backend.h"
 #include "check/check.h"
 #include "check/sizes.h"
+#include "cpu/float_mode.h"
 #include "cpu/parallel.h"
 #include "guarded.h"
 #include "numerics/coefficients.h"
@@ -89,6 +90,7 @@ static ScaleArrays scale_arrays(const adamw_quantize_options &o, const float *ab
 adamw_status adamw_quantize(const adamw_quantize_options *options, const float *source, uint8_t *codes, float *absmax,
                             float *floor) {
   return guarded("adamw_quantize", [&] {
+    const DefaultFloatMode mode;
     adamw_quantize_options o;
     if (adamw_status s = check_quantize_options("adamw_quantize", options, o)) return s;
     if (o.numel == 0) return ADAMW_OK;

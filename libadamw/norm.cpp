@@ -3,6 +3,7 @@
 #include "backend.h"
 #include "check/check.h"
 #include "check/sizes.h"
+#include "cpu/float_mode.h"
 #include "cpu/parallel.h"
 #include "guarded.h"
 #include "lease.h"
@@ -13,6 +14,7 @@ using namespace adamw;
 adamw_status adamw_norm(const adamw_norm_options *options, const adamw_gradient *gradients, size_t gradient_size,
                         int64_t count, double *squares) {
   return guarded(norm_name, [&] {
+    const DefaultFloatMode mode;
     adamw_norm_options o;
     if (adamw_status s = check_norm_options(options, o)) return s;
     const Lease<NormMemory> memory;
@@ -29,6 +31,7 @@ adamw_status adamw_norm(const adamw_norm_options *options, const adamw_gradient 
 adamw_status adamw_clip_factor(const adamw_clip_options *options, const double *squares, int64_t count, float *norm,
                                float *factor) {
   return guarded(clip_name, [&] {
+    const DefaultFloatMode mode;
     adamw_clip_options o;
     if (adamw_status s = check_clip_options(options, o)) return s;
     if (count < 1 || count > 4096) {
@@ -36,7 +39,7 @@ adamw_status adamw_clip_factor(const adamw_clip_options *options, const double *
                   static_cast<long long>(count));
     }
     if (adamw_status s = check_buffer(clip_name, -1, "squares", squares, count * 8, 8)) return s;
-    if (adamw_status s = check_buffer(clip_name, -1, "norm", norm, 0, 4)) return s;
+    if (adamw_status s = check_buffer(clip_name, -1, "norm", norm, norm != nullptr ? 4 : 0, 4)) return s;
     if (adamw_status s = check_buffer(clip_name, -1, "factor", factor, 4, 4)) return s;
     const Interval written[] = {interval(factor, 4, "factor"), interval(norm, 4, "norm")},
                    read[] = {interval(squares, count * 8, "squares"), interval(o.grad_scale, 4, "options.grad_scale")};

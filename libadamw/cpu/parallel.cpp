@@ -16,11 +16,7 @@
 #include <thread>
 #include <vector>
 
-#if defined(__x86_64__)
-#include <immintrin.h>
-#else
-#include <cstdint>
-#endif
+#include "float_mode.h"
 
 // What is needed of OpenMP, by the names that each runtime has for gcc's code (libgomp, LLVM's, Intel's).
 //   openmp:  a runtime is linked.
@@ -42,29 +38,6 @@ namespace adamw {
 namespace {
 
 std::atomic<int> chosen_threads{0};
-
-// The caller's rounding mode and flush-to-zero flags are those of one thread: with the defaults on all of them the
-// result depends on none.
-class DefaultFloatMode {
-#if defined(__x86_64__)
- public:
-  DefaultFloatMode() : saved_(_mm_getcsr()) { _mm_setcsr(0x1F80); }
-  ~DefaultFloatMode() { _mm_setcsr(saved_); }
-
- private:
-  unsigned saved_;
-#elif defined(__aarch64__)
- public:
-  DefaultFloatMode() {
-    __asm__ volatile("mrs %0, fpcr" : "=r"(saved_));
-    __asm__ volatile("msr fpcr, %0" : : "r"(std::uint64_t{0}));
-  }
-  ~DefaultFloatMode() { __asm__ volatile("msr fpcr, %0" : : "r"(saved_)); }
-
- private:
-  std::uint64_t saved_;
-#endif
-};
 
 void run_here(void (*function)(void *), void *context) {
   DefaultFloatMode mode;

@@ -67,14 +67,20 @@ static void check_defaults(void) {
   const adamw_quantize_options quantize = ADAMW_QUANTIZE_OPTIONS_INIT;
   const adamw_split_options split = ADAMW_SPLIT_OPTIONS_INIT;
   const adamw_pager_options pager = ADAMW_PAGER_OPTIONS_INIT;
+  const adamw_norm_options norm = ADAMW_NORM_OPTIONS_INIT;
+  const adamw_clip_options clip = ADAMW_CLIP_OPTIONS_INIT;
   adamw_step_options a;
   adamw_quantize_options b;
   adamw_pager_options c;
   adamw_split_options d;
+  adamw_norm_options e;
+  adamw_clip_options f;
   EXPECT(adamw_step_options_init(&a, sizeof a) == ADAMW_OK && memcmp(&a, &step, sizeof a) == 0);
   EXPECT(adamw_quantize_options_init(&b, sizeof b) == ADAMW_OK && memcmp(&b, &quantize, sizeof b) == 0);
   EXPECT(adamw_pager_options_init(&c, sizeof c) == ADAMW_OK && memcmp(&c, &pager, sizeof c) == 0);
   EXPECT(adamw_split_options_init(&d, sizeof d) == ADAMW_OK && memcmp(&d, &split, sizeof d) == 0);
+  EXPECT(adamw_norm_options_init(&e, sizeof e) == ADAMW_OK && memcmp(&e, &norm, sizeof e) == 0);
+  EXPECT(adamw_clip_options_init(&f, sizeof f) == ADAMW_OK && memcmp(&f, &clip, sizeof f) == 0);
 }
 
 static void check_layout_and_step(void) {
@@ -125,6 +131,42 @@ static void check_master_weights(int32_t remainder_bits) {
   EXPECT(adamw_join_weights(&split, param, remainder, weights) == ADAMW_OK);
   for (i = 0; i < count; ++i)
     EXPECT(fabs(weights[i] - ((i % 2 ? 0.875 : 1.125) - 0.0009765625)) < (remainder_bits == 16 ? 1e-6 : 4e-5));
+}
+
+/* Two gradients whose norm is 50, clipped to 5 in the step: their parts of exp_avg are a tenth. */
+static void check_clipping(void) {
+  static float grad[count], param[count], exp_avg[count], exp_avg_sq[count];
+  adamw_norm_options norm_options = ADAMW_NORM_OPTIONS_INIT;
+  adamw_clip_options clip = ADAMW_CLIP_OPTIONS_INIT;
+  adamw_step_options options = ADAMW_STEP_OPTIONS_INIT;
+  adamw_gradient table[2];
+  adamw_tensor row = {0};
+  double squares = -1.0;
+  float norm = -1.0f, factor = -1.0f, scale = 2.0f;
+  int i;
+  memset(table, 0, sizeof table);
+  for (i = 0; i < count; ++i) grad[i] = param[i] = exp_avg[i] = exp_avg_sq[i] = 0.0f;
+  grad[0] = 60.0f;
+  grad[count - 1] = 80.0f;
+  table[0].grad = grad;
+  table[0].numel = 100;
+  table[1].grad = grad + 100;
+  table[1].numel = count - 100;
+  EXPECT(adamw_norm(&norm_options, table, sizeof table[0], 2, &squares) == ADAMW_OK && squares == 10000.0);
+  clip.max_norm = 5.0;
+  clip.grad_scale = &scale;
+  EXPECT(adamw_clip_factor(&clip, &squares, 1, &norm, &factor) == ADAMW_OK);
+  EXPECT(norm == 50.0f && fabs(factor - 0.1) < 1e-6);
+  row.param = param;
+  row.grad = grad;
+  row.exp_avg = exp_avg;
+  row.exp_avg_sq = exp_avg_sq;
+  row.numel = row.row_length = count;
+  row.step = 1;
+  options.grad_scale = &scale;
+  options.grad_factor = &factor;
+  EXPECT(adamw_step(&options, &row, sizeof row, 1) == ADAMW_OK);
+  EXPECT(fabs(exp_avg[0] - 0.3) < 1e-5 && fabs(exp_avg[count - 1] - 0.4) < 1e-5 && exp_avg[1] == 0.0f);
 }
 
 static void check_quantization(void) {
@@ -178,6 +220,7 @@ int main(void) {
   check_layout_and_step();
   check_master_weights(16);
   check_master_weights(8);
+  check_clipping();
   check_quantization();
   check_pager(ADAMW_PLACE_HOST);
   check_pager(ADAMW_PLACE_FILE);

@@ -16,7 +16,8 @@
  *   on a device    with options.device >= 0, on a CUDA device; otherwise the CPU computes
  *   acquired       handed out by adamw_pager_acquire() and not yet released
  *
- * For every element, with gradient g (already unscaled, clipped and negated as the options ask):
+ * For every element, with gradient g (already unscaled, clipped and negated as the options ask; see adamw_norm() for clipping by
+ * the norm of all gradients):
  *
  *     m   = beta1 * m + (1 - beta1) * g                      exp_avg
  *     v   = beta2 * v + (1 - beta2) * g^2                    exp_avg_sq
@@ -368,12 +369,15 @@ typedef struct adamw_step_options {
                                   completely (on a device: queued), however the call ends. Only a call that refuses its
                                   arguments may leave it unchanged. Host memory. Look at it after STORAGE, DEVICE and
                                   OUT_OF_MEMORY */
+  const float *grad_factor;    /* NULL, or one float in [0, infinity), or a NaN: the step multiplies gradients by it, in addition to
+                                  grad_scale. adamw_clip_factor() computes one. On a device: device memory, which is read when
+                                  the step runs */
 } adamw_step_options;
 
 #define ADAMW_STEP_OPTIONS_INIT                                                                          \
   {                                                                                                      \
     sizeof(adamw_step_options), 1e-3, 0.9, 0.999, 1e-8, 1e-2, 0.0, ADAMW_FLOAT32, ADAMW_FLOAT32,         \
-        ADAMW_STATE_FLOAT32, 0u, 100, -1, 0, 0, 0u, NULL, NULL, NULL, NULL, NULL, NULL, NULL             \
+        ADAMW_STATE_FLOAT32, 0u, 100, -1, 0, 0, 0u, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL       \
   }
 
 /* The same as a function, for bindings that cannot use macros. size is the caller's sizeof(adamw_step_options). Allowed:
@@ -420,6 +424,100 @@ ADAMW_API adamw_status adamw_step_options_init(adamw_step_options *options, size
  *     each element, because the pager keeps in memory what it could not write to the file. */
 ADAMW_API adamw_status adamw_step(const adamw_step_options *options, const adamw_tensor *tensors, size_t tensor_size,
                                   int64_t count);
+
+/* ---- the norm of all gradients ------------------------------------------------------------------------------ */
+
+/* To clip gradients by their global norm, call adamw_norm() for the gradients, adamw_clip_factor() for the factor, and adamw_step()
+ * with adamw_step_options.grad_factor. Nothing rounds or writes a gradient, and nothing waits: on a device, all of it is queued on
+ * one stream. If gradients lie in several processes or on several devices, add their sums of squares in between. */
+
+/* One gradient: an entry of the table that adamw_norm() takes. It is dense and contiguous. */
+typedef struct adamw_gradient {
+  const void *grad; /* numel elements, aligned to their element; may be NULL if numel is 0. On a CUDA device: device-accessible */
+  int64_t numel;    /* number of elements, in 0 ... 2^58 */
+  int32_t dtype;    /* adamw_dtype */
+  int32_t reserved; /* 0 */
+} adamw_gradient;
+
+/* Start from ADAMW_NORM_OPTIONS_INIT. */
+typedef struct adamw_norm_options {
+  size_t size;         /* the caller's sizeof(adamw_norm_options), in 24 ... 4096: it includes all fields up to `stream` */
+  int32_t device;      /* as in adamw_step_options */
+  int32_t num_threads; /* as in adamw_step_options, in 0 ... INT32_MAX */
+  void *stream;        /* as in adamw_step_options */
+} adamw_norm_options;
+
+#define ADAMW_NORM_OPTIONS_INIT \
+  { sizeof(adamw_norm_options), -1, 0, NULL }
+
+/* The same as a function, for bindings that cannot use macros. size is the caller's sizeof(adamw_norm_options). Allowed: size
+ * in 24 ... 4096. Writes `size` bytes: the fields that this library knows, as far as they fit, then zeros. Sets options->size
+ * to `size`.
+ * Errors:
+ *   INVALID_ARGUMENT  options is NULL
+ *   VERSION           this library does not know the size; it has written nothing */
+ADAMW_API adamw_status adamw_norm_options_init(adamw_norm_options *options, size_t size);
+
+/* Sets *squares to the sum of the squares of all elements of `count` gradients. The norm is its root.
+ *
+ * `gradients` is a table: an array of adamw_gradient whose entries lie `gradient_size` bytes apart. gradient_size is the caller's
+ * sizeof(adamw_gradient). Allowed: gradient_size in 24 ... 4096, and count in 0 ... 2^54. With count = 0, *squares becomes 0.
+ * `squares` is aligned to 8 bytes; on a device, it is device memory. The gradients stay as they are.
+ *
+ * Squares are exact, and are added in double precision, in an order that only the numbers of elements decide. So the bits do not
+ * depend on threads, instruction set or device. The sum overflows for no finite gradients. It is infinite or a NaN if an element
+ * is.
+ *
+ * On a CUDA device, the call queues its work on options.stream and returns, as adamw_step() does: one launch for about 1300
+ * gradients. Its working memory is 8 bytes for every 4096 elements (at most 32 KiB for a gradient) and 12 for each gradient, from
+ * the library's memory pool.
+ * Errors:
+ *   INVALID_ARGUMENT  a value breaks the rules above; a buffer is NULL, misaligned, or overlaps *squares
+ *   VERSION           this library does not know options.size or gradient_size, or bytes that it does not know are not 0
+ *   UNSUPPORTED       this build, driver or machine does not have the device; the kernel (ADAMW_CPU) cannot run here; a gradient
+ *                     on a device has 2^31 blocks or more; the device has no memory pools
+ *   OUT_OF_MEMORY     memory of the host or the device; nothing has been written
+ *   DEVICE            the CUDA call that failed, by name */
+ADAMW_API adamw_status adamw_norm(const adamw_norm_options *options, const adamw_gradient *gradients, size_t gradient_size,
+                                  int64_t count, double *squares);
+
+/* Start from ADAMW_CLIP_OPTIONS_INIT. */
+typedef struct adamw_clip_options {
+  size_t size;             /* the caller's sizeof(adamw_clip_options), in 40 ... 4096: it includes all fields up to `stream` */
+  double max_norm;         /* in [0, infinity] */
+  const float *grad_scale; /* NULL, or as in adamw_step_options: the gradients are this many times too large */
+  int32_t device;          /* as in adamw_step_options */
+  int32_t reserved;        /* 0 */
+  void *stream;            /* as in adamw_step_options */
+} adamw_clip_options;
+
+#define ADAMW_CLIP_OPTIONS_INIT \
+  { sizeof(adamw_clip_options), 1.0, NULL, -1, 0, NULL }
+
+/* The same as a function, for bindings that cannot use macros. size is the caller's sizeof(adamw_clip_options). Allowed: size
+ * in 40 ... 4096. Writes `size` bytes: the fields that this library knows, as far as they fit, then zeros. Sets options->size
+ * to `size`.
+ * Errors:
+ *   INVALID_ARGUMENT  options is NULL
+ *   VERSION           this library does not know the size; it has written nothing */
+ADAMW_API adamw_status adamw_clip_options_init(adamw_clip_options *options, size_t size);
+
+/* Computes, from `count` sums of squares (which it adds in their order),
+ *
+ *     norm   = sqrt(squares[0] + ... + squares[count - 1]) / grad_scale
+ *     factor = max_norm / (norm + 1e-6), but at most 1; a NaN if norm is a NaN
+ *
+ * in double precision, and rounds both to float. The meaning is that of torch.nn.utils.clip_grad_norm_(): with an infinite norm
+ * the factor is 0, which turns infinite gradients into NaN. Allowed: count in 1 ... 4096. All buffers are host memory, or on a
+ * device device memory, which is read and written when the work that the call queues on options.stream runs. `norm` may be NULL.
+ * Errors:
+ *   INVALID_ARGUMENT  a value breaks the rules above; a buffer is NULL, misaligned, or overlaps one that is written
+ *   VERSION           this library does not know options.size, or bytes that it does not know are not 0
+ *   UNSUPPORTED       this build, driver or machine does not have the device
+ *   OUT_OF_MEMORY     memory of the host or the device; nothing has been written
+ *   DEVICE            the CUDA call that failed, by name */
+ADAMW_API adamw_status adamw_clip_factor(const adamw_clip_options *options, const double *squares, int64_t count, float *norm,
+                                         float *factor);
 
 /* ---- quantization ------------------------------------------------------------------------------------------- */
 
@@ -741,10 +839,12 @@ ADAMW_ASSERT_(sizeof(adamw_status) == 4 && sizeof(adamw_dtype) == 4, adamw_asser
 ADAMW_ASSERT_(sizeof(adamw_state_layout) == 48, adamw_assert_state_layout_size);
 ADAMW_ASSERT_(sizeof(adamw_tensor) == 152 && offsetof(adamw_tensor, numel) == 96, adamw_assert_tensor_size);
 ADAMW_ASSERT_(offsetof(adamw_tensor, step_tensor) == 144, adamw_assert_tensor_tail);
-ADAMW_ASSERT_(sizeof(adamw_step_options) == 152 && offsetof(adamw_step_options, param_dtype) == 56, adamw_assert_step_size);
+ADAMW_ASSERT_(sizeof(adamw_step_options) == 160 && offsetof(adamw_step_options, param_dtype) == 56, adamw_assert_step_size);
 ADAMW_ASSERT_(offsetof(adamw_step_options, seed) == 88 && offsetof(adamw_step_options, lr_tensor) == 128, adamw_assert_step_tail);
 ADAMW_ASSERT_(sizeof(adamw_quantize_options) == 80 && offsetof(adamw_quantize_options, numel) == 32, adamw_assert_quantize_size);
-ADAMW_ASSERT_(offsetof(adamw_step_options, pager) == 136, adamw_assert_step_pager);
+ADAMW_ASSERT_(offsetof(adamw_step_options, pager) == 136 && offsetof(adamw_step_options, grad_factor) == 152, adamw_assert_step_end);
+ADAMW_ASSERT_(sizeof(adamw_gradient) == 24 && sizeof(adamw_norm_options) == 24, adamw_assert_norm_size);
+ADAMW_ASSERT_(sizeof(adamw_clip_options) == 40 && offsetof(adamw_clip_options, device) == 24, adamw_assert_clip_size);
 ADAMW_ASSERT_(sizeof(adamw_split_options) == 64 && offsetof(adamw_split_options, numel) == 24, adamw_assert_split_size);
 ADAMW_ASSERT_(sizeof(adamw_pager_options) == 48 && offsetof(adamw_pager_options, resident_bytes) == 16, adamw_assert_pager_size);
 ADAMW_ASSERT_(sizeof(adamw_pager_statistics) == 96 && offsetof(adamw_pager_statistics, bytes_in) == 64, adamw_assert_statistics);

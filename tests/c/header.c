@@ -50,7 +50,7 @@ static void check_layout(void) {
   OFFSET(adamw_tensor, run_length, 128);
   OFFSET(adamw_tensor, run_stride, 136);
   OFFSET(adamw_tensor, step_tensor, 144);
-  SIZE(adamw_step_options, 152);
+  SIZE(adamw_step_options, 160);
   OFFSET(adamw_step_options, size, 0);
   OFFSET(adamw_step_options, lr, 8);
   OFFSET(adamw_step_options, beta1, 16);
@@ -74,6 +74,24 @@ static void check_layout(void) {
   OFFSET(adamw_step_options, lr_tensor, 128);
   OFFSET(adamw_step_options, pager, 136);
   OFFSET(adamw_step_options, rows_stepped, 144);
+  OFFSET(adamw_step_options, grad_factor, 152);
+  SIZE(adamw_gradient, 24);
+  OFFSET(adamw_gradient, grad, 0);
+  OFFSET(adamw_gradient, numel, 8);
+  OFFSET(adamw_gradient, dtype, 16);
+  OFFSET(adamw_gradient, reserved, 20);
+  SIZE(adamw_norm_options, 24);
+  OFFSET(adamw_norm_options, size, 0);
+  OFFSET(adamw_norm_options, device, 8);
+  OFFSET(adamw_norm_options, num_threads, 12);
+  OFFSET(adamw_norm_options, stream, 16);
+  SIZE(adamw_clip_options, 40);
+  OFFSET(adamw_clip_options, size, 0);
+  OFFSET(adamw_clip_options, max_norm, 8);
+  OFFSET(adamw_clip_options, grad_scale, 16);
+  OFFSET(adamw_clip_options, device, 24);
+  OFFSET(adamw_clip_options, reserved, 28);
+  OFFSET(adamw_clip_options, stream, 32);
   SIZE(adamw_quantize_options, 80);
   OFFSET(adamw_quantize_options, size, 0);
   OFFSET(adamw_quantize_options, moment, 8);
@@ -158,6 +176,8 @@ static void check_values(void) {
 /* The INIT macros set what they say, and the library that is loaded is the header's. */
 static void check_defaults(void) {
   const adamw_step_options s = ADAMW_STEP_OPTIONS_INIT;
+  const adamw_norm_options n = ADAMW_NORM_OPTIONS_INIT;
+  const adamw_clip_options c = ADAMW_CLIP_OPTIONS_INIT;
   const adamw_quantize_options q = ADAMW_QUANTIZE_OPTIONS_INIT;
   const adamw_split_options w = ADAMW_SPLIT_OPTIONS_INIT;
   const adamw_pager_options p = ADAMW_PAGER_OPTIONS_INIT;
@@ -166,18 +186,21 @@ static void check_defaults(void) {
   expect("a pager of the CPU", p.backing == ADAMW_PLACE_HOST && p.device == -1, 1);
   expect("defaults of a pager",
          p.resident_bytes == 0 && p.chunk_bytes == 0 && p.reserve_bytes == 0 && p.directory == NULL, 1);
-  expect("no pager", s.pager == NULL && s.rows_stepped == NULL, 1);
+  expect("no pager", s.pager == NULL && s.rows_stepped == NULL && s.grad_factor == NULL, 1);
   expect("options.size", s.size, sizeof s);
+  expect("options.size", n.size, sizeof n);
+  expect("options.size", c.size, sizeof c);
   expect("options.size", q.size, sizeof q);
   expect("options.size", w.size, sizeof w);
   expect("master weights",
          w.remainder_bits == 16 && w.rounding == ADAMW_ROUND_NEAREST && w.device == -1 && w.numel == 0, 1);
   expect("defaults", s.lr == 1e-3 && s.beta1 == 0.9 && s.beta2 == 0.999 && s.eps == 1e-8 && s.weight_decay == 1e-2, 1);
   expect("off", s.max_unorm == 0.0 && s.percentile_clipping == 100 && s.flags == 0u && s.remainder_bits == 0, 1);
-  expect("the CPU", s.device == -1 && q.device == -1 && w.device == -1, 1);
+  expect("clipping", n.num_threads == 0 && c.max_norm == 1.0 && c.reserved == 0, 1);
+  expect("the CPU", s.device == -1 && n.device == -1 && c.device == -1 && q.device == -1 && w.device == -1, 1);
   expect("pointers",
          s.grad_scale == NULL && s.found_inf == NULL && s.skipped == NULL && s.stream == NULL && s.lr_tensor == NULL &&
-             q.stream == NULL && w.stream == NULL,
+             n.stream == NULL && c.grad_scale == NULL && c.stream == NULL && q.stream == NULL && w.stream == NULL,
          1);
   expect("step of no rows", (size_t)adamw_step(&s, NULL, sizeof(adamw_tensor), 0), ADAMW_OK);
   expect("version", (size_t)adamw_version(),
@@ -208,6 +231,8 @@ static void check_defaults(void) {
 
 static void check_inits(void) {
   CHECK_INIT(adamw_step_options, ADAMW_STEP_OPTIONS_INIT);
+  CHECK_INIT(adamw_norm_options, ADAMW_NORM_OPTIONS_INIT);
+  CHECK_INIT(adamw_clip_options, ADAMW_CLIP_OPTIONS_INIT);
   CHECK_INIT(adamw_quantize_options, ADAMW_QUANTIZE_OPTIONS_INIT);
   CHECK_INIT(adamw_split_options, ADAMW_SPLIT_OPTIONS_INIT);
   CHECK_INIT(adamw_pager_options, ADAMW_PAGER_OPTIONS_INIT);

@@ -181,6 +181,70 @@ Trial split_trial(int bits, bool back) {
           call, b};
 }
 
+// Of `count` gradients, whose table is of the header's version or of a newer one.
+struct Gradients {
+  struct Newer {
+    adamw_gradient gradient;
+    std::int64_t more;
+  };
+  adamw_norm_options o = ADAMW_NORM_OPTIONS_INIT;
+  std::vector<float> values;
+  std::vector<adamw_gradient> table;
+  std::vector<Newer> newer;
+  double squares = -1.0;
+
+  Gradients(std::int64_t count, std::int64_t numel, bool is_newer) : values(static_cast<std::size_t>(numel), 0.5f) {
+    const adamw_gradient g{values.data(), numel, ADAMW_FLOAT32, 0};
+    o.num_threads = ADAMW_TEST_THREADS;
+    if (is_newer) newer.assign(static_cast<std::size_t>(count), {g, 0});
+    if (!is_newer) table.assign(static_cast<std::size_t>(count), g);
+  }
+  std::int64_t count() const { return static_cast<std::int64_t>(table.size() + newer.size()); }
+  double right() const { return 0.25 * static_cast<double>(count()) * static_cast<double>(values.size()); }
+  adamw_status norm() {
+    return newer.empty() ? adamw_norm(&o, table.data(), sizeof table[0], count(), &squares)
+                         : adamw_norm(&o, &newer[0].gradient, sizeof newer[0], count(), &squares);
+  }
+};
+
+Trial norm_trial(std::int64_t count, std::int64_t numel, bool is_newer) {
+  auto g = std::make_shared<Gradients>(count, numel, is_newer);
+  return {[=] { return g->norm(); },
+          [=](adamw_status s) -> std::string {
+            const double must = s == ADAMW_OK ? g->right() : -1.0;
+            return g->squares == must ? "" : "squares is " + std::to_string(g->squares);
+          },
+          [=] { return g->norm() == ADAMW_OK && g->squares == g->right() ? ADAMW_OK : ADAMW_ERROR_INTERNAL; }};
+}
+
+Trial clip_trial() {
+  auto out = std::make_shared<std::pair<float, float>>(-1.0f, -1.0f);
+  return {[=] {
+            const adamw_clip_options o = ADAMW_CLIP_OPTIONS_INIT;
+            const double squares[2] = {4.0, 5.0};
+            return adamw_clip_factor(&o, squares, 2, &out->first, &out->second);
+          },
+          [=](adamw_status s) -> std::string {
+            return out->first == (s == ADAMW_OK ? 3.0f : -1.0f) ? "" : "norm is " + std::to_string(out->first);
+          }};
+}
+
+// Law: the norm of a table as large as one before allocates nothing.
+void check_steady_norms() {
+  if (!ADAMW_FAILING_ALLOCATIONS) return;
+  for (bool is_newer : {false, true}) {
+    Gradients large(300, 9000, is_newer), small(7, 100, is_newer);
+    large.o.num_threads = small.o.num_threads = 1;  // threads are made and end
+    CHECK(large.norm() == ADAMW_OK, "%s", adamw_last_error());
+    allocations::fail_after(0, true);
+    const adamw_status statuses[] = {large.norm(), small.norm(), large.norm()};
+    const bool allocated = allocations::succeed_again();
+    for (adamw_status status : statuses) CHECK(status == ADAMW_OK, "newer %d: status %d", is_newer, status);
+    CHECK(!allocated, "newer %d: a norm of what was measured before allocates", is_newer);
+    CHECK(large.squares == large.right() && small.squares == small.right(), "newer %d: %g", is_newer, small.squares);
+  }
+}
+
 Trial process_trial() {  // what a process asks first
   return {[] {
     const char *name;
@@ -209,8 +273,16 @@ int main() {
     for (bool back : {false, true})
       cases.push_back({std::string(back ? "adamw_join_weights, " : "adamw_split_weights, ") + std::to_string(bits),
                        [=] { return split_trial(bits, back); }});
+  for (bool newer : {false, true}) {
+    const std::string table = newer ? ", newer" : "";
+    cases.push_back({"adamw_norm, 1 gradient" + table, [=] { return norm_trial(1, 5000, newer); }});
+    cases.push_back({"adamw_norm, 400 gradients" + table, [=] { return norm_trial(400, 9000, newer); }});
+  }
+  cases.push_back({"adamw_clip_factor", clip_trial});
   cases.push_back({"kernel, threads, texts, layout", process_trial});
   for (int backing : {ADAMW_PLACE_HOST, ADAMW_PLACE_FILE})
     for (Case &c : pager_cases(backing)) cases.push_back(std::move(c));
-  return try_all(cases);
+  try_all(cases);
+  check_steady_norms();  // after the processes of the others, in which nothing was called before
+  return finish();
 }

@@ -98,6 +98,7 @@ std::string describe_options(const adamw_step_options &o) {
   POINTER(lr_tensor);
   POINTER(pager);
   POINTER(rows_stepped);
+  POINTER(grad_factor);
 #undef REAL
 #undef WHOLE
 #undef POINTER

@@ -32,7 +32,7 @@ std::string describe_row(const adamw_tensor &t, std::int64_t number);
 
 // What was done, so that a run shows that its checks were not empty.
 struct Tally {
-  std::uint64_t calls, steps, accepted, refused, replays, elements, quantized, paged;
+  std::uint64_t calls, steps, accepted, refused, replays, elements, quantized, norms, paged;
 };
 extern Tally tally;
 // Of every byte that calls left behind: the same for every kernel and thread count.

@@ -56,9 +56,9 @@ int main(int count, char **arguments) {
   std::printf(
       "seed %llu: %llu inputs in %.1f s; steps %llu, of which accepted %llu, refused %llu, replayed %llu; %llu "
       "elements "
-      "compared; %llu quantizations, %llu calls of pagers, %llu others; digest %016llx\n",
+      "compared; %llu quantizations, %llu norms and factors, %llu calls of pagers, %llu others; digest %016llx\n",
       whole(current_seed), whole(n), passed(), whole(tally.steps), whole(tally.accepted), whole(tally.refused),
-      whole(tally.replays), whole(tally.elements), whole(tally.quantized), whole(tally.paged), whole(tally.calls),
-      whole(digest));
+      whole(tally.replays), whole(tally.elements), whole(tally.quantized), whole(tally.norms), whole(tally.paged),
+      whole(tally.calls), whole(digest));
   return 0;
 }

@@ -87,11 +87,15 @@ void fuzz_init(const char *name, adamw_status (*init)(Options *, std::size_t), O
 
 void fuzz_inits(Choices &choices, Memory &memory) {
   const adamw_step_options step = ADAMW_STEP_OPTIONS_INIT;
+  const adamw_norm_options norm = ADAMW_NORM_OPTIONS_INIT;
+  const adamw_clip_options clip = ADAMW_CLIP_OPTIONS_INIT;
   const adamw_quantize_options quantize = ADAMW_QUANTIZE_OPTIONS_INIT;
   const adamw_split_options split = ADAMW_SPLIT_OPTIONS_INIT;
   const adamw_pager_options pager = ADAMW_PAGER_OPTIONS_INIT;
   const adamw_describe_options describe = ADAMW_DESCRIBE_OPTIONS_INIT;
   fuzz_init("adamw_step_options_init", adamw_step_options_init, step, true, 128, choices, memory);
+  fuzz_init("adamw_norm_options_init", adamw_norm_options_init, norm, true, 24, choices, memory);
+  fuzz_init("adamw_clip_options_init", adamw_clip_options_init, clip, true, 40, choices, memory);
   fuzz_init("adamw_quantize_options_init", adamw_quantize_options_init, quantize, true, 72, choices, memory);
   fuzz_init("adamw_split_options_init", adamw_split_options_init, split, true, 56, choices, memory);
   fuzz_init("adamw_pager_options_init", adamw_pager_options_init, pager, true, 32, choices, memory);

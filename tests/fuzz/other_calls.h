@@ -1,5 +1,5 @@
-// Owns the fuzzed calls beside adamw_step(): layouts, quantization, master weights, threads, texts, descriptions of
-// tensors, pagers.
+// Owns the fuzzed calls beside adamw_step(): layouts, quantization, master weights, norms, threads, texts, descriptions
+// of tensors, pagers.
 #pragma once
 
 #include "choices.h"
@@ -8,6 +8,8 @@
 void fuzz_layout(Choices &choices, Memory &memory);
 void fuzz_quantize(Choices &choices, Memory &memory);
 void fuzz_split(Choices &choices, Memory &memory);
+void fuzz_norm(Choices &choices, Memory &memory);
+void fuzz_clip(Choices &choices, Memory &memory);
 void fuzz_process(Choices &choices);  // threads, kernels, versions, texts
 void fuzz_inits(Choices &choices, Memory &memory);
 void fuzz_describe(Choices &choices, Memory &memory);

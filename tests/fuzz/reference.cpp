@@ -103,16 +103,20 @@ bool clip_gradient(Row &r) {
   return true;
 }
 
+// Zero before it is multiplied or after, but not both, which only factors of 0 and NaN make: the header does not say
+// which of them ADAMW_STEP_SKIP_ZEROS means.
+bool is_unclear(const Row &r, const Element &e) { return r.skip_zeros && (e.g == 0) != (e.g * r.scale == 0); }
+
 void step_element(const Row &r, Element &e) {
   const adamw_step_options &o = r.o;
   const double g = e.g * r.scale;
   e.new_m = o.beta1 * e.m + (1 - o.beta1) * g;
   e.new_v = o.beta2 * e.v + (1 - o.beta2) * g * g;
-  const bool overflows = r.eight && !(e.new_v < 1.01 * largest), bad = r.eight && !std::isfinite(e.g);
+  const bool overflows = r.eight && !(e.new_v < 1.01 * largest), bad = r.eight && !std::isfinite(g);
   e.skipped = (r.skip_zeros && e.g == 0) || bad || (overflows && std::fabs(g) > 1e19);
   e.sure = everyday(e.m, 0x1p-60) && everyday(e.p) && (e.v == 0 || (e.v > 0x1p-90 && e.v < 0x1p100)) &&
            (e.x == 0 || (e.x > 0x1p-90 && e.x < 0x1p100)) && (e.skipped || (everyday(e.g) && everyday(g)));
-  if (overflows && !bad && e.new_v < 2 * largest) e.sure = false;
+  if ((overflows && !bad && e.new_v < 2 * largest) || is_unclear(r, e)) e.sure = false;
   if (e.skipped) e.new_m = e.m, e.new_v = e.v;
   e.new_x = r.amsgrad && !e.skipped ? std::max(e.x, e.new_v) : e.x;
   const double root = std::sqrt(r.amsgrad ? e.new_x : e.new_v) / std::sqrt(r.bc2);
@@ -233,12 +237,15 @@ void compare_step(const adamw_step_options &o, const adamw_tensor &t, std::int64
                                 o.beta2 < 0.999999 && (o.eps == 0 || (o.eps > 1e-20 && o.eps < 1e4)) &&
                                 o.weight_decay < 1e4 && (o.max_unorm == 0 || (o.max_unorm > 1e-8 && o.max_unorm < 1e8));
   const double gs = o.grad_scale != nullptr ? double{*o.grad_scale} : 1.0;
+  const double factor = o.grad_factor != nullptr ? double{*o.grad_factor} : 1.0;
   const auto unknown = [&] { skipped.max += r.eight ? t.numel : 0; };
   if (!everyday_options || gs < 1e-6 || gs > 1e6) return unknown();
+  if ((factor != 0 && factor < 1e-6) || factor > 1e6) return unknown();
   const bool block_rows = t.row_length >= 64 && t.row_length % ADAMW_BLOCK_SIZE != 0 && t.row_length < t.numel;
   r.row_length = block_rows ? t.row_length : t.numel;
   r.per_row = block_rows ? (t.row_length + ADAMW_BLOCK_SIZE - 1) / ADAMW_BLOCK_SIZE : 0;
-  r.scale = ((o.flags & ADAMW_STEP_MAXIMIZE) != 0 ? -1 : 1) / gs;
+  r.scale = ((o.flags & ADAMW_STEP_MAXIMIZE) != 0 ? -1 : 1) / gs * factor;
+  if (o.grad_factor != nullptr) r.norms = u;  // it is one rounding more
   const double step = static_cast<double>(t.step);
   r.bc1 = 1 - std::pow(o.beta1, step), r.bc2 = 1 - std::pow(o.beta2, step);
   elements.resize(static_cast<std::size_t>(t.numel));
@@ -268,12 +275,14 @@ void compare_step(const adamw_step_options &o, const adamw_tensor &t, std::int64
   }
   for (std::int64_t i = 0; i < t.numel; ++i) {
     const Element &e = elements[static_cast<std::size_t>(i)];
-    if (r.eight && !(std::isfinite(e.g) && everyday(e.g * r.scale) && e.sure)) {
+    const double g = e.g * r.scale;
+    const bool unclear = is_unclear(r, e);
+    if (r.eight && !(std::isfinite(g) && everyday(g) && e.sure)) {
       ++skipped.max;  // its square may overflow or not
-      if (!std::isfinite(e.g)) ++skipped.min;
+      if (!std::isfinite(g) && !unclear) ++skipped.min;
     }
-    if (!r.eight && !std::isfinite(e.g) && everyday(e.m) && everyday(e.p)) compare_propagation(r, e, i);
-    if (e.skipped && (r.skip_zeros || !std::isfinite(e.g))) compare_param(r, e, i, lr);
+    if (!r.eight && !unclear && !std::isfinite(g) && everyday(e.m) && everyday(e.p)) compare_propagation(r, e, i);
+    if (e.skipped && !unclear && (r.skip_zeros || !std::isfinite(g))) compare_param(r, e, i, lr);
     if (!e.sure || e.skipped || (o.max_unorm > 0 && !all_sure)) continue;
     compare_param(r, e, i, lr);
     if (!r.eight) compare_moments(r, e, i);

@@ -42,7 +42,7 @@ void spoil_options(adamw_step_options &o, Choices &choices, Memory &memory) {
       o.size = choices.of<std::size_t>({0, sizeof o - 1, sizeof o + 1, 120, 4104, SIZE_MAX, 8});
       break;
     case 7:
-      scalar(choices.of({&o.grad_scale, &o.found_inf, &o.lr_tensor})[0]);
+      scalar(choices.of({&o.grad_scale, &o.found_inf, &o.lr_tensor, &o.grad_factor})[0]);
       break;
     case 8: {
       std::int64_t *&counter = choices.of({&o.skipped, &o.rows_stepped})[0];

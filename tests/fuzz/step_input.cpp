@@ -170,6 +170,11 @@ StepInput make_step(Choices &choices, Memory &memory, const StateMemory &state) 
   o.num_threads = choices.of({1, 1, 0, 2, 3, 7});
   if (choices.one_in(64)) o.num_threads = choices.of({64, 1000, 100000, 1 << 27, INT32_MAX});
   if (choices.one_in(8)) o.grad_scale = making.scalar(choices.of({1.0f, 1024.0f, 3.0f, 0x1p-10f}));
+  if (choices.one_in(8)) {
+    const auto factor = choices.of({0.25f, 1.0f, 0.7f, 0.0f, 0x1p-10f, 3.0f, std::nanf("")});
+    o.grad_factor = making.scalar(factor);
+    input.comparable = input.comparable && !std::isnan(factor);
+  }
   if (choices.one_in(16)) o.found_inf = making.scalar(choices.of({0.0f, 1.0f, -0.0f, std::nanf("")}));
   if (choices.one_in(16)) o.lr_tensor = making.scalar(choices.of({1e-3f, 0.0f, 0.5f}));
   if (choices.below(4) == 3) o.skipped = static_cast<std::int64_t *>(making.take(8));

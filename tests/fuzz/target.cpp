@@ -17,21 +17,25 @@ void run_input(const std::uint8_t *data, std::size_t size) {
   Choices choices(data, size);
   memory.clear();
   const int what = choices.below(64);
-  if (what < 44) {
+  if (what < 42) {
     StepInput input = make_step(choices, memory, nullptr);
     if (choices.below(16) >= 9) spoil(input, choices, memory);
     run_step(input, choices, memory);
-  } else if (what < 46) {
+  } else if (what < 44) {
     fuzz_table(choices, memory);
-  } else if (what < 51) {
+  } else if (what < 48) {
     fuzz_quantize(choices, memory);
-  } else if (what < 54) {
+  } else if (what < 51) {
     fuzz_split(choices, memory);
-  } else if (what < 57) {
-    fuzz_layout(choices, memory);
+  } else if (what < 54) {
+    fuzz_norm(choices, memory);
+  } else if (what < 56) {
+    fuzz_clip(choices, memory);
   } else if (what < 58) {
-    fuzz_process(choices);
+    fuzz_layout(choices, memory);
   } else if (what < 59) {
+    fuzz_process(choices);
+  } else if (what < 60) {
     fuzz_inits(choices, memory);
   } else if (what < 62) {
     fuzz_describe(choices, memory);

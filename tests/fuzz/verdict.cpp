@@ -6,6 +6,8 @@
 
 namespace {
 
+// A scalar of a call that is there, and can be read.
+bool readable(const float *p) { return p != nullptr && reinterpret_cast<std::uintptr_t>(p) % alignof(float) == 0; }
 bool at_least_zero(double x) { return std::isfinite(x) && x >= 0; }
 
 // Collects what a call uses, and what is wrong with each.
@@ -74,11 +76,9 @@ Statuses option_errors(const adamw_step_options &o) {
   need(o.remainder_bits == 0 || ((o.remainder_bits == 8 || o.remainder_bits == 16) && o.param_dtype == ADAMW_BFLOAT16));
   if (o.device >= 0) errors |= unsupported | (o.pager != nullptr ? invalid : 0);
   const auto read = [](const float *pointer) { return static_cast<double>(*pointer); };
-  const auto readable = [](const float *p) {
-    return p != nullptr && reinterpret_cast<std::uintptr_t>(p) % alignof(float) == 0;
-  };
   if (readable(o.lr_tensor)) need(at_least_zero(read(o.lr_tensor)));
   if (readable(o.grad_scale)) need(std::isfinite(read(o.grad_scale)) && read(o.grad_scale) > 0);
+  if (readable(o.grad_factor)) need(std::isnan(*o.grad_factor) || at_least_zero(read(o.grad_factor)));
   return errors;
 }
 
@@ -163,6 +163,7 @@ Statuses step_errors(const StepCall &call, std::vector<Stretch> *stretches) {
   used.use_if_given(o.grad_scale, 4, false);
   used.use_if_given(o.found_inf, 4, false);
   used.use_if_given(o.lr_tensor, 4, false);
+  used.use_if_given(o.grad_factor, 4, false);
   used.use_if_given(o.skipped, 8, true);
   used.use_if_given(o.rows_stepped, 8, true);
   if (errors == 0) {  // else the table may be anything
@@ -235,6 +236,58 @@ Statuses split_errors(const SplitCall &call) {
   used.use(call.weights, o.numel, 4, call.weights_written);
   used.use(call.param, o.numel, 2, !call.weights_written);
   used.use(call.remainder, o.numel, o.remainder_bits / 8, !call.weights_written);
+  used.judge();
+  return errors | used.errors;
+}
+
+Statuses norm_errors(const NormCall &call) {
+  Statuses errors = size_errors(call.gradient_size, 24) | (call.unknown ? version : 0);
+  if (call.options == nullptr) return errors | invalid;
+  const adamw_norm_options &o = *call.options;
+  if (o.size != sizeof o) return errors | version;
+  const auto need = [&](bool right) { errors |= right ? 0 : invalid; };
+  need(o.device >= -1);
+  if (o.device >= 0) errors |= unsupported;
+  need(o.num_threads >= 0);
+  need(call.count >= 0 && call.count <= std::int64_t{1} << 54 && (call.count == 0 || call.gradients != nullptr));
+  Stretches used;
+  used.use(call.squares, 1, 8, true);
+  bool work = false;
+  for (std::int64_t i = 0; errors == 0 && i < call.count; ++i) {
+    const adamw_gradient &g = call.gradients[i];
+    need(g.numel >= 0 && g.numel <= max_numel);
+    need(g.dtype >= 0 && g.dtype <= 2);
+    need(g.reserved == 0);
+    if (errors != 0) break;
+    const auto size = static_cast<std::int64_t>(dtype_bytes(g.dtype));
+    used.use(g.grad, g.numel, size, false);
+    const bool aligned = reinterpret_cast<std::uintptr_t>(g.grad) % static_cast<std::uintptr_t>(size) == 0;
+    need(aligned);  // even if nothing is read there
+    work = work || g.numel > 0;
+  }
+  used.judge();
+  errors |= used.errors;
+  if (call.kernel_missing) errors |= work || errors != 0 ? unsupported : unsupported | ok;
+  return errors;
+}
+
+Statuses clip_errors(const ClipCall &call) {
+  if (call.options == nullptr) return invalid;
+  const adamw_clip_options &o = *call.options;
+  if (o.size != sizeof o) return version;
+  Statuses errors = call.unknown ? version : 0;
+  const auto need = [&](bool right) { errors |= right ? 0 : invalid; };
+  need(o.max_norm >= 0);
+  need(o.reserved == 0);
+  need(o.device >= -1);
+  if (o.device >= 0) errors |= unsupported;
+  need(call.count >= 1 && call.count <= 4096);
+  if (readable(o.grad_scale)) need(std::isfinite(*o.grad_scale) && *o.grad_scale > 0);
+  Stretches used;
+  used.use(call.squares, std::clamp<std::int64_t>(call.count, 1, 4096), 8, false);
+  used.use_if_given(o.grad_scale, 4, false);
+  used.use_if_given(call.norm, 4, true);
+  used.use(call.factor, 1, 4, true);
   used.judge();
   return errors | used.errors;
 }

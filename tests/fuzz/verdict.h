@@ -69,6 +69,27 @@ struct SplitCall {
 };
 Statuses split_errors(const SplitCall &call);
 
+// Of adamw_norm(). gradient_size: as passed; gradients: as today's header has them.
+struct NormCall {
+  const adamw_norm_options *options;
+  const adamw_gradient *gradients;
+  std::size_t gradient_size;
+  std::int64_t count;
+  const void *squares;
+  bool kernel_missing = false, unknown = false;
+};
+Statuses norm_errors(const NormCall &call);
+
+// Of adamw_clip_factor().
+struct ClipCall {
+  const adamw_clip_options *options;
+  const void *squares;
+  std::int64_t count;
+  const void *norm, *factor;
+  bool unknown = false;
+};
+Statuses clip_errors(const ClipCall &call);
+
 // Of a struct or row of which a caller has `size` bytes, and must have `least`.
 Statuses size_errors(std::size_t size, std::size_t least);
 
