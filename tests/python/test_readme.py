@@ -25,7 +25,9 @@ def test_python_examples(tmp_path):
     check = "assert {t.dtype for s in optimizer.state.values() for t in s.values()} >= {torch.uint8}\n"
     both = "assert {t.dtype for t in weights.values()} == {torch.float32} != {model.weight.dtype}\n"
     paged = "assert 'file' in str(optimizer.memory_report())\n"
-    (tmp_path / "example.py").write_text(state + check + master + float32 + both + clipping + in_backward + pages + paged)
+    (tmp_path / "example.py").write_text(
+        state + check + master + float32 + both + clipping + in_backward + pages + paged
+    )
     subprocess.run([sys.executable, "example.py"], cwd=tmp_path, check=True)
 
 
