@@ -19,7 +19,7 @@ def blocks(language):
 
 
 def test_python_examples(tmp_path):
-    """The Python examples run, one after the other: 8-bit state, master weights and their way out and in, clipping, and pages."""
+    """The Python examples run, one after the other: 8-bit state, master weights, float32, clipping, pages."""
     # The one before the last is a sketch: test_transformers.py has it whole.
     state, master, float32, clipping, in_backward, _, pages = blocks("python")
     check = "assert {t.dtype for s in optimizer.state.values() for t in s.values()} >= {torch.uint8}\n"
