@@ -260,6 +260,7 @@ void check_refused_factors() {
     refused(call(squares, count, out, out + 1), ADAMW_ERROR_INVALID_ARGUMENT, "count");
   refused(call(nullptr, 2, out, out + 1), ADAMW_ERROR_INVALID_ARGUMENT, "squares is NULL");
   refused(call(squares, 2, out, nullptr), ADAMW_ERROR_INVALID_ARGUMENT, "factor is NULL");
+  refused(call(squares, 2, reinterpret_cast<float *>(~std::uintptr_t{3}), out), ADAMW_ERROR_INVALID_ARGUMENT, "norm");
   refused(call(squares, 2, out, out), ADAMW_ERROR_INVALID_ARGUMENT, "overlaps");
   refused(call(squares, 2, reinterpret_cast<float *>(squares), out), ADAMW_ERROR_INVALID_ARGUMENT, "overlaps");
   CHECK(out[0] == -1.0f && squares[0] == 4.0, "something was written");
