@@ -312,10 +312,9 @@ class StepInBackward(Base):
             if isinstance(group, dict):
                 _check_clipping(group, f"group {number} of the state dict: ")
         super().load_state_dict(state_dict)
+        # Nothing is decided before the first step: frameworks load what they have just saved.
         for param in [param for param, state in self._state.items() if is_blank(state)]:
-            del self._state[
-                param
-            ]  # nothing is decided before the first step: frameworks load what they have just saved
+            del self._state[param]
 
     load_state_dict.__doc__ = Base.load_state_dict.__doc__
 
@@ -332,7 +331,7 @@ class StepInBackward(Base):
 def _check_clipping(group: dict[str, Any], where: str) -> None:
     if group.get("max_grad_norm") is not None:
         raise ValueError(
-            f"{where}max_grad_norm = {shown(group['max_grad_norm'])}: StepInBackward cannot clip by the norm of all "
-            "gradients, which is not known when the first parameter is stepped: leave it out (None), or step after "
-            "backward(), with the class that you gave to StepInBackward"
+            f"{where}max_grad_norm = {shown(group['max_grad_norm'])}: must be None for StepInBackward: the norm of all "
+            "gradients is not known when the first parameter is stepped. To clip, step after backward(), with the "
+            "class that you gave to StepInBackward"
         )
