@@ -99,14 +99,11 @@ adamw_status norm(const NormPlan &plan, double *squares) {
   sums.resize(static_cast<std::size_t>(offsets.back()));
   const auto run = [&](std::int64_t number, std::int64_t first, std::int64_t last) {
     const adamw_gradient &g = plan.gradients[number];
-    const Segments segments = segments_of(blocks_in(g.numel));
-    double *out = sums.data() + offsets[static_cast<std::size_t>(number)];
-    for (std::int64_t s = first; s < last; ++s) {
-      out[s] = kernels->squares(g.grad, static_cast<adamw_dtype>(g.dtype), g.numel, segments.begin(s),
-                                segments.begin(s + 1));
-    }
+    kernels->squares(g.grad, static_cast<adamw_dtype>(g.dtype), g.numel, first, last,
+                     sums.data() + offsets[static_cast<std::size_t>(number)] + first);
   };
-  SharedLoop<decltype(run)>(offsets, 1, run).go(useful_threads(plan.threads, blocks));
+  constexpr std::int64_t together = 4;  // as kernels read them
+  SharedLoop<decltype(run)>(offsets, together, run).go(useful_threads(plan.threads, blocks));
   *squares = ordered_sum(plan.count, [&](std::int64_t i) {
     const auto k = static_cast<std::size_t>(i);
     const double *part = sums.data() + offsets[k];

@@ -24,41 +24,59 @@ double gradient_squares(const StepKind &kind, const Row &row, std::int64_t first
   return sum;
 }
 
-// Of `Blocks` blocks from one on, all of which are whole where there are several.
-template <int Blocks>
-ADAMW_INLINE void add_squares(double *sums, const void *numbers, adamw_dtype dtype, const BlockLayout::Place &first) {
-  const int n = first.length, padded = (n + lanes - 1) & ~(lanes - 1), size = traits(dtype).bytes;
-  Elements x;
-  x.load(numbers, dtype, first.begin, n, padded);
-  x.dispatch([&](auto type) ADAMW_ALWAYS {
+// Of segments of one gradient at the same time, block by block: a processor reads some stretches of memory side by side
+// faster than one alone. All of these blocks are whole, unless there is one only.
+template <int Streams>
+ADAMW_INLINE void add_squares(double (*sums)[position_sums], const void *numbers, adamw_dtype dtype,
+                              const BlockLayout::Place (&places)[Streams]) {
+  const int n = places[0].length, padded = (n + lanes - 1) & ~(lanes - 1);
+  Elements x[Streams];
+  for (int k = 0; k < Streams; ++k) x[k].load(numbers, dtype, places[k].begin, n, padded);
+  x[0].dispatch([&](auto type) ADAMW_ALWAYS {
     for (int i = 0; i < padded; i += lanes) {
-      Sums own;
-      own.load(sums + i);
-      for (int block = 0; block < Blocks; ++block) own.add(x.floats(type, block * ADAMW_BLOCK_SIZE + i));
-      own.store(sums + i);
-      for (int k = 0; k < Blocks; ++k) {  // those of the blocks after these
-        const int line = (i * Blocks + k * lanes) * size / 64 * 64;
-        __builtin_prefetch(x.at + (Blocks * ADAMW_BLOCK_SIZE * size + line));
+      for (int k = 0; k < Streams; ++k) {
+        Sums own;
+        own.load(sums[k] + i);
+        own.add(x[k].floats(type, i));
+        own.store(sums[k] + i);
       }
     }
   });
 }
 
-// Of blocks [first, last) of numel numbers.
-double squares(const void *numbers, adamw_dtype dtype, std::int64_t numel, std::int64_t first, std::int64_t last) {
-  constexpr int together = 4;  // the sums are loaded and stored once for so many blocks
-  // Of a tensor of a few elements most are never used.
+// Sets out[s] to those of segment first + s.
+void squares(const void *numbers, adamw_dtype dtype, std::int64_t numel, std::int64_t first, std::int64_t last,
+             double *out) {
+  constexpr int streams = 4;
+  const BlockLayout blocks = block_layout(numel, numel);
+  const Segments segments = segments_of(blocks.count);
+  // Of a tensor of a few elements most sums are never used.
   int used = lanes;
   while (used < position_sums && used < numel) used *= 2;
-  alignas(64) double sums[position_sums];
-  for (int i = 0; i < used; ++i) sums[i] = 0.0;
-  const BlockLayout blocks = block_layout(numel, numel);
-  std::int64_t block = first;
-  for (; block + together <= last && (block + together) * ADAMW_BLOCK_SIZE <= numel; block += together) {
-    add_squares<together>(sums, numbers, dtype, blocks.place(block));
+  alignas(64) double sums[streams][position_sums];
+  for (std::int64_t s = first; s < last;) {
+    const int together = last - s >= streams ? streams : 1;
+    for (int k = 0; k < together; ++k)
+      for (int i = 0; i < used; ++i) sums[k][i] = 0.0;
+    std::int64_t common = 0;  // so many blocks of each, all of them whole: the last segment is the shortest
+    if (together == streams) {
+      common = (numel / block_size < segments.begin(s + streams) ? numel / block_size : segments.begin(s + streams)) -
+               segments.begin(s + streams - 1);
+    }
+    for (std::int64_t b = 0; b < common; ++b) {
+      BlockLayout::Place places[streams];
+      for (int k = 0; k < streams; ++k) places[k] = blocks.place(segments.begin(s + k) + b);
+      add_squares<streams>(sums, numbers, dtype, places);
+    }
+    for (int k = 0; k < together; ++k) {
+      for (std::int64_t b = segments.begin(s + k) + common; b < segments.begin(s + k + 1); ++b) {
+        const BlockLayout::Place place[1] = {blocks.place(b)};
+        add_squares<1>(sums + k, numbers, dtype, place);
+      }
+      out[s - first + k] = sum_of_positions(sums[k], used);
+    }
+    s += together;
   }
-  for (; block < last; ++block) add_squares<1>(sums, numbers, dtype, blocks.place(block));
-  return sum_of_positions(sums, used);
 }
 
 // ---- quantization alone ----

@@ -20,8 +20,10 @@ struct Kernels {
   Measures (*measure)(const StepKind &, const Row &, std::int64_t first, std::int64_t last);
   // Sum of squares of the scaled gradient.
   double (*gradient_squares)(const StepKind &, const Row &, std::int64_t first, std::int64_t last);
-  // The same of blocks of flat numbers, in double precision and unscaled (sums.h, position_sums).
-  double (*squares)(const void *numbers, adamw_dtype, std::int64_t numel, std::int64_t first, std::int64_t last);
+  // The same of segments [first, last) of flat numbers, each by itself, in double precision and unscaled (sums.h,
+  // position_sums).
+  void (*squares)(const void *numbers, adamw_dtype, std::int64_t numel, std::int64_t first, std::int64_t last,
+                  double *out);
   // `scale` is null for block-wise state.
   void (*quantize)(const QuantizePlan &, const float *source, std::uint8_t *codes, const ScaleArrays &scales,
                    const Scale *scale, std::int64_t first, std::int64_t last);

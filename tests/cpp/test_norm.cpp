@@ -83,13 +83,16 @@ void check_sums() {
   }
   const Gradients all({100'003, 100'003, 100'003}, 3);
   for (const adamw_gradient &g : all.table) {
-    double first = 0.0;
-    for (const Kernels *kernels : adamw::usable_kernels()) {
-      const double sum =
-          kernels->squares(g.grad, static_cast<adamw_dtype>(g.dtype), g.numel, 0, adamw::blocks_in(g.numel));
-      if (first == 0.0) first = sum;
-      CHECK(std::memcmp(&sum, &first, 8) == 0, "%s: %.17g, not %.17g", kernels->name, sum, first);
-    }
+    const std::int64_t count = adamw::segments_of(adamw::blocks_in(g.numel)).count;
+    const auto sums_of = [&](const Kernels &kernels, std::int64_t first, std::int64_t last) {
+      std::vector<double> sums(static_cast<std::size_t>(last - first), -1.0);
+      kernels.squares(g.grad, static_cast<adamw_dtype>(g.dtype), g.numel, first, last, sums.data());
+      return sums;
+    };
+    std::vector<double> alone;  // each segment by itself
+    for (std::int64_t s = 0; s < count; ++s) alone.push_back(sums_of(*adamw::usable_kernels().back(), s, s + 1)[0]);
+    for (const Kernels *kernels : adamw::usable_kernels())
+      CHECK(sums_of(*kernels, 0, count) == alone, "%s: segments side by side differ from each alone", kernels->name);
   }
 }
 
