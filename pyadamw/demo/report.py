@@ -34,7 +34,7 @@ def print_table(results: list[Result], title: str, console: Console) -> None:
     table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
     table.add_column("optimizer", no_wrap=True)
     for heading in (
-        "validation\nbits/char",
+        "loss\nbits/char",
         "weights",
         "state",
         "both",

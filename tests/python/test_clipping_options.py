@@ -70,7 +70,7 @@ def test_not_for_single_parameters(manager):
 
 
 def test_not_in_backward():
-    with pytest.raises(ValueError, match=r"max_grad_norm = 1\.0: StepInBackward cannot clip"):
+    with pytest.raises(ValueError, match=r"max_grad_norm = 1\.0: must be None for StepInBackward"):
         pyadamw.StepInBackward(torch.nn.Linear(2, 2).parameters(), max_grad_norm=1.0)
 
 

@@ -208,7 +208,8 @@ def test_files_of_distributed_checkpoints(flat, tmp_path):
     }
     options = state_dict.StateDictOptions(flatten_optimizer_state_dict=flat)
     for group in nested["param_groups"]:
-        group["master_weight_bits"] = None  # an option that came later: torch's flat checkpoints must have it
+        # Options that came later: torch's flat checkpoints must have them.
+        group.update(master_weight_bits=None, max_grad_norm=None, error_if_nonfinite=False)
     stored = flattened(nested) if flat else nested
     dcp.save({"optimizer": stored}, checkpoint_id=tmp_path, no_dist=True)
     wanted = state_dict.get_optimizer_state_dict(net, optimizer, options=options)

@@ -2,6 +2,7 @@
 step, or all are those after it; and what has not been stepped can be stepped, with the bits of an undisturbed run.
 """
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -23,7 +24,9 @@ SHAPES = ((40, 100), (300,), (70, 100), (5,), (3, 200))
 
 
 class Interrupt:
-    """Raises KeyboardInterrupt at the event number `at` of what runs in the package in the meantime."""
+    """Raises KeyboardInterrupt at the event number `at` of what runs in the package in the meantime. No garbage is
+    collected then: Python drops what is raised in the callback of an object that it collects.
+    """
 
     def __init__(self, at):
         self.left, self.came = at, False
@@ -41,12 +44,15 @@ class Interrupt:
         return self.see
 
     def __enter__(self):
-        self._before = sys.gettrace()
+        self._before, self._collects = sys.gettrace(), gc.isenabled()
+        gc.disable()
         sys.settrace(self.see)
         return self
 
     def __exit__(self, kind, error, _traceback):
         sys.settrace(self._before)
+        if self._collects:
+            gc.enable()
         assert (kind is KeyboardInterrupt) == self.came
         return self.came
 
