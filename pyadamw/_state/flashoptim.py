@@ -104,10 +104,11 @@ def _moment(entry: Any, moment: str, signed: bool, where: str) -> Any:
     return _like(values.view(codes.shape), stored)
 
 
-def _remainder(stored: Any, param: Any, master_bytes: Any, where: str) -> Any:
+def _remainder(given: Any, param: Any, master_bytes: Any, where: str) -> Any:
     """The upper 8 or all 16 bits that a bfloat16 parameter lacks of its master weight (adamw_split_weights())."""
-    if not isinstance(stored, torch.Tensor) or oddity(inner(stored)):
+    if not isinstance(given, torch.Tensor) or oddity(inner(given)):
         raise ValueError(f"{where}: {ERROR_BITS} is no dense tensor")
+    stored: Any = given
     if param is None:
         raise ValueError(
             f"{where}: the state has {ERROR_BITS}, which say nothing without the parameter: load the state into an "
