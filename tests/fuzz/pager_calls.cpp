@@ -158,6 +158,13 @@ class Life {
     if (!meets_loan(p)) scribble(buffers_[p.buffer].at + p.offset, p);
   }
 
+  // Of a window: 0 stands for 16 MiB, or less of a small budget, of which windows get half.
+  std::int64_t chunk_bytes() const {
+    if (options_.chunk_bytes != 0) return options_.chunk_bytes;
+    if (options_.resident_bytes == 0) return 16 << 20;
+    return std::clamp<std::int64_t>(options_.resident_bytes / 8 / 4096 * 4096, 65536, 16 << 20);
+  }
+
   void acquire() {
     if (buffers_.empty()) return;
     Part p = some_part();
@@ -185,7 +192,7 @@ class Life {
     const auto moving =
         std::count_if(loans_.begin(), loans_.end(), [&](const Loan &l) { return buffers_[l.buffer].moves; });
     // Of what is used where it lies the header does not say that it counts.
-    if (p.bytes > (options_.chunk_bytes == 0 ? 16 << 20 : options_.chunk_bytes) || loans_.size() >= 3 || meets_loan(p))
+    if (p.bytes > chunk_bytes() || loans_.size() >= 3 || meets_loan(p))
       errors |= b.moves && (p.bytes > 65536 || moving >= 3 || meets_loan(p)) ? invalid : either;
     const adamw_status status = adamw_pager_acquire(pager_, address, p.bytes, nullptr, where);
     story_ += " [" + std::to_string(p.buffer) + "+" + std::to_string(p.offset) + ", " + std::to_string(p.bytes) + "]";
