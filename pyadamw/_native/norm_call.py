@@ -9,19 +9,9 @@ from typing import Any
 import numpy as np
 
 from .library import ffi, library, new_options
-from .step_call import pointer_to
+from .step_call import pointer_to, table_dtype
 
-GRADIENT = np.dtype(
-    {
-        "names": [name for name, _ in ffi.typeof("adamw_gradient").fields],
-        "formats": [
-            "u8" if field.type.kind == "pointer" else f"i{ffi.sizeof(field.type)}"
-            for _, field in ffi.typeof("adamw_gradient").fields
-        ],
-        "offsets": [field.offset for _, field in ffi.typeof("adamw_gradient").fields],
-        "itemsize": ffi.sizeof("adamw_gradient"),
-    }
-)
+GRADIENT = table_dtype("adamw_gradient")
 
 
 def new_gradients(count: int) -> Any:

@@ -12,23 +12,22 @@ import numpy as np
 from .constants import FLAGS
 from .library import ffi, library, new_options
 
-ROW_SIZE = ffi.sizeof("adamw_tensor")
-_POINTER, _INTEGER = np.dtype("u8"), np.dtype("i8")
 
-
-def _row_dtype() -> Any:
-    fields = ffi.typeof("adamw_tensor").fields
+def table_dtype(struct: str) -> Any:
+    """The numpy dtype of a table of a C struct, an address or an integer a column."""
+    fields = ffi.typeof(struct).fields
     return np.dtype(
         {
             "names": [name for name, _ in fields],
-            "formats": [_POINTER if field.type.kind == "pointer" else _INTEGER for _, field in fields],
+            "formats": ["u8" if field.type.kind == "pointer" else f"i{ffi.sizeof(field.type)}" for _, field in fields],
             "offsets": [field.offset for _, field in fields],
-            "itemsize": ROW_SIZE,
+            "itemsize": ffi.sizeof(struct),
         }
     )
 
 
-ROW = _row_dtype()
+ROW = table_dtype("adamw_tensor")
+ROW_SIZE = ROW.itemsize
 
 # The options of a group that a call needs, apart from lr.
 VALUES = ("betas", "eps", "weight_decay", "max_unorm", "percentile_clipping", "seed", *FLAGS)
