@@ -3,7 +3,7 @@
 .NOTPARALLEL:
 
 help:
-	@echo 'make demo    trains a small GPT three times and compares optimizer memory, time and loss'
+	@echo 'make demo    trains a small GPT four times and compares optimizer memory, time and loss'
 	@echo 'make test    runs the whole test suite'
 	@echo 'make lint    checks formatting, static rules and file lengths'
 	@echo 'make bench   measures speed, relative to torch and to the limit of the memory'

@@ -81,6 +81,7 @@ PYTHON_FLOORS = [
     ["pyadamw.master_weights"],
     ["pyadamw"],
     ["pyadamw.integrations", "pyadamw.integrations.*", "pyadamw.demo", "pyadamw.demo.*"],
+    ["pyadamw._commands", "pyadamw._commands.*"],
     ["pyadamw.cli", "pyadamw.__main__"],
 ]
 

@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def main(arguments: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> int:
     """Runs the demo. Returns 0, 2 if something the user gave cannot be used, 1 if a run failed, 130 after Ctrl-C."""
     try:
         _check_extras()

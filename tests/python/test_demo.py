@@ -119,7 +119,7 @@ def test_a_missing_extra_names_the_command_that_installs_it(monkeypatch, capsys)
 def refused(arguments, message, capsys):
     parser = argparse.ArgumentParser()
     app.add_arguments(parser)
-    status = app.main(parser.parse_args(arguments))
+    status = app.run(parser.parse_args(arguments))
     output = capsys.readouterr()
     assert (status, output.out) == (2, "")
     assert output.err.startswith("pyadamw demo: ")

@@ -1,0 +1,62 @@
+"""Owns `python -m pyadamw convert`: files of optimizer state for other optimizers. Must not know how state is converted."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from .._native.memory import is_out_of_memory
+from .._optional import optional
+from .._state import export, files
+from .._state.received import check_structure
+from ..errors import AdamWError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Two files, and what the first one is to become."""
+    parser.add_argument("input", metavar="IN", help="a file of torch.save() or safetensors; no code in it is run")
+    parser.add_argument("output", metavar="OUT", help="a file to replace as a whole, or a new name")
+    parser.add_argument("--to", required=True, choices=["torch", "bitsandbytes", "pyadamw", "safetensors"])
+    parser.add_argument("--weights", metavar="FILE", help="the model's weights, for FlashOptim's master weights")
+    parser.add_argument("--key", help="the key of the optimizer's state in a larger checkpoint")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Writes the optimizer state in one file to another, in the format of another optimizer."""
+    try:
+        state_dict = files.read(arguments.input)
+        if arguments.key is not None:
+            if not isinstance(state_dict, dict) or arguments.key not in state_dict:
+                raise ValueError(f"{arguments.input} has no {arguments.key!r}: {_keys(state_dict)}")
+            state_dict = state_dict[arguments.key]
+        elif isinstance(state_dict, dict) and "state" not in state_dict:
+            raise ValueError(f"{arguments.input} is not the state of an optimizer; choose --key: {_keys(state_dict)}")
+        to = "pyadamw" if arguments.to == "safetensors" else arguments.to
+        weights = None
+        if arguments.weights is not None:
+            check_structure(state_dict)
+            weights = files.read_weights(arguments.weights, state_dict)
+        result = export.converted(state_dict, to, _with_progress, finite=True, weights=weights)
+        files.write(result, arguments.output, arguments.to == "safetensors")
+    except (ValueError, OSError, AdamWError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        print("error: out of memory", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _keys(state_dict: Any) -> Any:
+    return f"it has {', '.join(map(repr, state_dict))}" if isinstance(state_dict, dict) else "it is not a dict"
+
+
+def _with_progress(entries: Any) -> Any:
+    progress = optional("rich.progress") if sys.stderr.isatty() else None
+    if progress is None:
+        return entries
+    console = optional("rich.console").Console(stderr=True)
+    return progress.track(list(entries), description="converting", console=console)
