@@ -91,8 +91,9 @@ extern "C" {
 
 /* ---- status ------------------------------------------------------------------------------------------------- */
 
+/* What a call returns. */
 typedef enum adamw_status {
-  ADAMW_OK = 0,
+  ADAMW_OK = 0,                     /* the call succeeded (on a device: its work is queued) */
   ADAMW_ERROR_INVALID_ARGUMENT = 1, /* a value is out of range, NULL, misaligned, overlapping, ... */
   ADAMW_ERROR_VERSION = 2,          /* this library does not know the size of a struct, or a field that the caller uses */
   ADAMW_ERROR_UNSUPPORTED = 3,      /* valid, but not possible with this build, device or processor */
@@ -149,8 +150,9 @@ ADAMW_API adamw_status adamw_cpu_kernel(const char **name);
 
 /* ---- types -------------------------------------------------------------------------------------------------- */
 
+/* The type of the elements of a parameter or gradient. */
 typedef enum adamw_dtype {
-  ADAMW_FLOAT32 = 0,
+  ADAMW_FLOAT32 = 0,  /* IEEE binary32, float in C */
   ADAMW_BFLOAT16 = 1, /* the upper half of a float32 */
   ADAMW_FLOAT16 = 2   /* IEEE binary16 */
 } adamw_dtype;
@@ -241,10 +243,10 @@ typedef enum adamw_dtype {
  * less exact and needs two passes.
  */
 typedef enum adamw_state_format {
-  ADAMW_STATE_FLOAT32 = 0,
-  ADAMW_STATE_BLOCK8 = 1,
-  ADAMW_STATE_TENSOR8 = 2,
-  ADAMW_STATE_BFLOAT16 = 3
+  ADAMW_STATE_FLOAT32 = 0, /* 32 bits: one float per element */
+  ADAMW_STATE_BLOCK8 = 1,  /* 8 bits: one code per element; one scale, and a floor for exp_avg_sq, per block */
+  ADAMW_STATE_TENSOR8 = 2, /* 8 bits: likewise, but per tensor */
+  ADAMW_STATE_BFLOAT16 = 3 /* 16 bits: one bfloat16 per element */
 } adamw_state_format;
 
 /* Elements in a block of ADAMW_STATE_BLOCK8. */
@@ -258,6 +260,7 @@ typedef enum adamw_state_format {
 
 /* ---- the size of the state ---------------------------------------------------------------------------------- */
 
+/* The sizes of the buffers of one tensor's state, from adamw_get_state_layout(). */
 typedef struct adamw_state_layout {
   int64_t moment_bytes;   /* bytes of exp_avg; exp_avg_sq and max_exp_avg_sq need the same number each */
   int64_t absmax_count;   /* floats of exp_avg_absmax, and of each other *_absmax; 0 if the format is not an 8-bit one */
@@ -522,10 +525,14 @@ ADAMW_API adamw_status adamw_clip_factor(const adamw_clip_options *options, cons
 /* ---- quantization ------------------------------------------------------------------------------------------- */
 
 /* The two kinds of codes of 8-bit state, see adamw_state_format. max_exp_avg_sq has those of exp_avg_sq. */
-typedef enum adamw_moment { ADAMW_MOMENT_EXP_AVG = 0, ADAMW_MOMENT_EXP_AVG_SQ = 1 } adamw_moment;
+typedef enum adamw_moment {
+  ADAMW_MOMENT_EXP_AVG = 0,   /* numbers of both signs */
+  ADAMW_MOMENT_EXP_AVG_SQ = 1 /* numbers that are not negative */
+} adamw_moment;
 
+/* How a number between two codes, or between two numbers of 24 bits, is rounded. */
 typedef enum adamw_rounding {
-  ADAMW_ROUND_NEAREST = 0,
+  ADAMW_ROUND_NEAREST = 0,   /* to the nearest */
   ADAMW_ROUND_STOCHASTIC = 1 /* as a step with the same key rounds this moment */
 } adamw_rounding;
 
@@ -711,11 +718,11 @@ ADAMW_API adamw_status adamw_pager_options_init(adamw_pager_options *options, si
 /* The contents of a pager, and its work since its creation. Bytes, unless a comment says otherwise. */
 typedef struct adamw_pager_statistics {
   int64_t buffers;             /* number of buffers that are allocated now */
-  int64_t host_bytes;          /* bytes of these buffers in each place */
-  int64_t file_bytes;
-  int64_t pinned_bytes;
-  int64_t managed_bytes;
-  int64_t device_bytes;
+  int64_t host_bytes;          /* bytes of these buffers in HOST */
+  int64_t file_bytes;          /* likewise, in FILE */
+  int64_t pinned_bytes;        /* likewise, in PINNED */
+  int64_t managed_bytes;       /* likewise, in MANAGED */
+  int64_t device_bytes;        /* likewise, in DEVICE */
   int64_t resident_bytes;      /* fast memory in use now: windows and resident buffers (MANAGED: as the last step found it) */
   int64_t resident_peak_bytes; /* the largest value so far */
   int64_t bytes_in;            /* brought in by steps (MANAGED: only bytes that they prefetched) */

@@ -37,6 +37,8 @@ class _Cache(Stepper, Common):
 
 
 class Base(torch.optim.Optimizer):
+    """What all optimizers of pyadamw have in common: steps, state, checkpoints and reports."""
+
     _new_cache: type[_Cache] = _Cache
 
     def __init__(self, params: ParamsT, options: dict[str, Any]) -> None:
@@ -56,7 +58,11 @@ class Base(torch.optim.Optimizer):
     @property
     @exclusive
     def state(self) -> defaultdict[torch.Tensor, Any]:
-        """The state of each parameter, a dict of plain tensors. It is empty before the first step of the parameter.
+        """The state of each parameter, a dict of plain tensors that is empty before the first step of the parameter.
+
+        The moments have the shape of the parameter. They are exp_avg and exp_avg_sq (float32 or bfloat16), and with
+        amsgrad max_exp_avg_sq. With 8 bits they are exp_avg_codes and so on (uint8), with scales in exp_avg_absmax and
+        so on (float32). `step` is the number of steps so far.
 
         You may edit it, move it or share it with other processes at any time. After the first access, every step
         compares it with the state that the last step saw. Tensors in the pages of a PageManager("pinned") are up to
@@ -75,14 +81,15 @@ class Base(torch.optim.Optimizer):
 
     @exclusive
     def fp32_weights(self) -> dict[str | int, torch.Tensor]:
-        """The weights of all parameters as float32 tensors in new memory, by name.
+        """Returns the weights of all parameters as float32 tensors in new memory, by name.
 
-        Where the optimizer keeps master weights, these are they: exactly with master_weight_bits=32, the upper 24 bits
+        They are the master weights where the optimizer keeps them: exact with master_weight_bits=32, the upper 24 bits
         with 24. Other parameters are converted. Sharded parameters (DTensors) have sharded weights.
 
         Returns:
-            {name: weights}. The name is that of the (name, parameter) pairs that the optimizer was made from, or else
-            the number of the parameter in state_dict(). Parameters that are not initialized yet are left out.
+            A dict of the weights by name. The name is that of the (name, parameter) pairs that the optimizer was made
+            from, or else the number of the parameter in state_dict(). Parameters that are not initialized yet are left
+            out.
         """
         self._settle_pages()
         names = [
@@ -107,17 +114,21 @@ class Base(torch.optim.Optimizer):
 
     @property
     def skipped_elements(self) -> int:
-        """The number of elements that 8-bit state has skipped since construction: their gradient was not finite."""
+        """The number of elements that 8-bit state has skipped since the optimizer was made.
+
+        The gradients of these elements were NaN or infinite, or so large that the second moment would have overflowed.
+        On a CUDA device, reading it waits for the device.
+        """
         return self._cache.skipped.total
 
     @property
     @exclusive
     def grad_norm(self) -> torch.Tensor | None:
-        """The norm of all gradients in the last step, before clipping: a copy, float32, without dimensions.
+        """The norm of all gradients in the last step, before clipping, as a float32 tensor without dimensions.
 
-        It is on the device of the first parameter, and nothing waits for it before you call its item(). With capturable
-        and a GradScaler, it is the norm of the unscaled gradients. None before the first step, and if the last one had
-        max_grad_norm=None. A step that GradScaler skips may leave it as it was.
+        It is a copy on the device of the first parameter, and nothing waits for it before you call its item(). With
+        capturable and a GradScaler, it is the norm of the unscaled gradients. None before the first step, and if the
+        last one had max_grad_norm=None. A step that GradScaler skips may leave it as it was.
         """
         last = self._cache.norms.last
         return None if last is None else last.clone()
@@ -129,7 +140,7 @@ class Base(torch.optim.Optimizer):
 
     @property
     def overrides(self) -> Overrides:
-        """The options of single parameters; see GlobalOptimManager."""
+        """The options of single parameters that this optimizer has taken over from the GlobalOptimManager."""
         return self._cache.overrides
 
     def _managers(self) -> list[PageManager]:
@@ -138,7 +149,23 @@ class Base(torch.optim.Optimizer):
 
     @exclusive
     def memory_report(self) -> MemoryReport:
-        """How many bytes the state of each parameter takes, and where it is: a MemoryReport. str() makes a table."""
+        """Returns how many bytes the state of each parameter takes, and where it is.
+
+        Returns:
+            A MemoryReport, of which str() makes a table.
+
+        Example:
+            >>> import torch, pyadamw
+            >>> model = torch.nn.Linear(256, 256)
+            >>> optimizer = pyadamw.AdamW8bit(model.named_parameters())
+            >>> model(torch.ones(8, 256)).square().mean().backward()
+            >>> optimizer.step()
+            >>> print(optimizer.memory_report())  # doctest: +NORMALIZE_WHITESPACE, +ELLIPSIS
+            bits master   bytes  place    parameter
+               8        134,144  cpu      parameter 'weight' (shape (256, 256))
+              32          2,048  cpu      parameter 'bias' (shape (256,)): 32 bits because ...
+                        136,192  cpu 136,192
+        """
         return MemoryReport(self.param_groups, self._state, self.default_pages, self.overrides)
 
     # ---- step ----------------------------------------------------------------------------------------------------
@@ -164,13 +191,21 @@ class Base(torch.optim.Optimizer):
         """Steps every parameter that has a gradient, and returns the result of `closure`.
 
         Args:
-            closure: is called first, with gradients enabled, to compute the loss and the gradients again.
+            closure: None, or a function that is called first, with gradients enabled. It computes the loss and the
+                gradients again, and returns the loss.
+
+        Returns:
+            The result of `closure`. None without one.
 
         Raises:
             ValueError: a parameter, gradient, option or state is wrong; nothing has been changed.
-            StorageError: the file of a PageManager cannot be read or written. Parameters and state agree, and `stepped`
-                of the exception lists the parameters that have been stepped.
-            RuntimeError: the norm is not finite, and error_if_nonfinite=True; nothing has been changed.
+            UnsupportedError: the library cannot step parameters on their device.
+            OutOfMemoryError: there is no memory. `stepped` of the exception has the parameters that have been stepped.
+            DeviceError: a CUDA call failed. `stepped` as above.
+            StorageError: the file of a PageManager cannot be read or written. Parameters and state agree. `stepped` as
+                above.
+            RuntimeError: the norm is not finite, and error_if_nonfinite=True; nothing has been changed. Or a CUDA graph
+                captures the step, and capturable=False.
             KeyboardInterrupt: Ctrl-C. Each parameter has been stepped completely, including its count, or not at all.
         """
         loss = None
@@ -217,7 +252,17 @@ class Base(torch.optim.Optimizer):
 
     @exclusive
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Adds a group, which may override every option, including optim_bits and min_8bit_size."""
+        """Adds a group of parameters, which may override every option, including optim_bits and min_8bit_size.
+
+        Args:
+            param_group: a dict with "params" (tensors, or (name, tensor) pairs if the other groups have names), and
+                values for any options of the class. The others get the defaults of the optimizer.
+
+        Raises:
+            ValueError: an option has a wrong value, a parameter is in another group, or max_grad_norm differs from that
+                of the other groups.
+            TypeError: it is no dict, or has something else than tensors.
+        """
         if isinstance(param_group, dict):
             check_options(param_group, f"group {len(self.param_groups)}: ")
             check_clipping([*self.param_groups, {**self.defaults, **param_group}])
@@ -229,9 +274,12 @@ class Base(torch.optim.Optimizer):
 
     @exclusive
     def state_dict(self) -> dict[str, Any]:
-        """The state of all parameters and the options of all groups; see torch.optim.Optimizer.
+        """Returns the state of all parameters and the options of all groups, as torch.optim.Optimizer does.
 
         The tensors share memory with the optimizer: they change with its steps until you copy or save them.
+
+        Returns:
+            A dict with "state", which has the state of each parameter under its number, and "param_groups".
         """
 
         # This hook runs before the user's hooks.
@@ -242,18 +290,24 @@ class Base(torch.optim.Optimizer):
             handle.remove()
 
     def to_torch_state_dict(self) -> dict[str, Any]:
-        """A state dict for torch.optim.AdamW, on the CPU: 8-bit and 16-bit state is converted to 32 bits.
+        """Returns a state dict for torch.optim.AdamW, on the CPU: 8-bit and 16-bit state is converted to 32 bits.
 
         It leaves out the history of percentile clipping and the remainders of master weights. Give torch float32
-        parameters with the weights of pyadamw.fp32_state_dict().
+        parameters with the weights of `pyadamw.fp32_state_dict`.
+
+        Returns:
+            A dict that load_state_dict() of torch.optim.AdamW takes.
         """
         return converted(self.state_dict(), "torch")
 
     def to_bitsandbytes_state_dict(self) -> dict[str, Any]:
-        """A state dict for bitsandbytes' AdamW classes, on the CPU. 8-bit state keeps its width; other state has 32
-        bits there.
+        """Returns a state dict for the AdamW classes of bitsandbytes, on the CPU.
 
-        It leaves out the history of percentile clipping and the remainders of master weights, as to_torch_state_dict().
+        8-bit state keeps its width; other state has 32 bits there. It leaves out the history of percentile clipping and
+        the remainders of master weights, as to_torch_state_dict() does.
+
+        Returns:
+            A dict that load_state_dict() of a class of bitsandbytes takes.
 
         Raises:
             ValueError: the state has amsgrad, which bitsandbytes does not support.
@@ -269,7 +323,7 @@ class Base(torch.optim.Optimizer):
         master_weight_bits) stay as they are. Every other option comes from `state_dict`. Unknown keys are kept.
 
         With master_weight_bits, a state without remainders makes the parameters the master weights. To give this
-        optimizer float32 weights, first load its state, and then call pyadamw.load_fp32_state_dict().
+        optimizer float32 weights, first load its state, and then call `pyadamw.load_fp32_state_dict`.
 
         Args:
             state_dict: from state_dict() of these classes, of torch.optim.AdamW, of bitsandbytes' AdamW classes (any

@@ -64,6 +64,11 @@ def integer(minimum: Any, maximum: Any, need: str) -> Any:
     return check
 
 
+# The key of stochastic rounding.
+check_seed = integer(0, 2**64 - 1, "an integer in [0, 2^64)")
+check_step = integer(0, 2**63 - 1, "an integer in [0, 2^63)")
+
+
 def kind_of_file(mode: int) -> Any:
     """The kind of something that is not a regular file, in words. `mode`: from os.stat()."""
     kinds = {

@@ -50,7 +50,7 @@ class StepInBackward(Base):
 
     The gradients of all parameters therefore never exist at once. It is a torch optimizer like the class `cls`, with
     the same parameter groups, state dicts and results: a run may change between the two at any checkpoint. The usual
-    loop does not change:
+    loop does not change::
 
         optimizer = pyadamw.StepInBackward(model.parameters(), pyadamw.AdamW8bit, lr=1e-4)
         scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 1000)
@@ -60,7 +60,7 @@ class StepInBackward(Base):
             scheduler.step()
 
     Each backward() is a step, also without step(). To accumulate the gradients of several backward() calls, keep them
-    until the last one:
+    until the last one::
 
         with optimizer.accumulate():
             loss(model(x1), y1).backward()
@@ -75,22 +75,35 @@ class StepInBackward(Base):
     and then make another optimizer. With activation checkpointing, pass use_reentrant=False if parts of the model share
     a parameter: each reentrant part runs a backward() of its own, and would step it.
 
-    It does not work with GradScaler, or with clipping by the norm of all gradients (max_grad_norm, clip_grad_norm_):
+    It does not work with GradScaler, or with clipping by the norm of all gradients (max_grad_norm, clip_grad_norm_()):
     when the first parameter is stepped, the last gradient does not exist yet. It refuses DistributedDataParallel, which
     averages gradients later and keeps all of them in its buckets, so that there is nothing to save.
 
     Args:
         params: as for `cls`: tensors, (name, tensor) pairs, or dicts.
         cls: one of the classes of pyadamw. It decides which options there are, and their defaults.
-        options: keyword arguments of `cls`.
+        **options: keyword arguments of `cls`.
 
     Raises:
+        TypeError: `cls` does not have an argument of this name.
         ValueError: an argument is wrong; a parameter belongs to FullyShardedDataParallel (FSDP1), which calls no hooks,
             or to another StepInBackward.
         RuntimeError: a parameter belongs to DistributedDataParallel. backward() raises it too, and then steps nothing.
 
     backward() raises what step() of `cls` would raise for the parameter, and names it. This parameter and those after
     it are not stepped then, and its gradient is dropped.
+
+    Source: Lv et al., "Full Parameter Fine-tuning for Large Language Models with Limited Resources", ACL 2024, fuse
+    the step with backward() in the same way.
+
+    Example:
+        >>> import torch, pyadamw
+        >>> model = torch.nn.Linear(64, 64)
+        >>> optimizer = pyadamw.StepInBackward(model.parameters(), pyadamw.AdamW8bit, lr=1e-3)
+        >>> before = model.weight.detach().clone()
+        >>> model(torch.ones(8, 64)).square().mean().backward()
+        >>> torch.equal(model.weight, before), model.weight.grad
+        (False, None)
     """
 
     _cache: _Parts
@@ -177,7 +190,7 @@ class StepInBackward(Base):
         self._cache.averaged = averaged
 
     def remove(self) -> None:
-        """Removes the hooks: from now on backward() keeps gradients, and step() steps."""
+        """Removes the hooks, so that from now on backward() keeps gradients, and step() steps."""
         hooks, self._cache.hooks = self._cache.hooks, None
         if hooks is not None:
             hooks.remove()
@@ -186,7 +199,7 @@ class StepInBackward(Base):
 
     @contextlib.contextmanager
     def accumulate(self) -> Iterator[None]:
-        """backward() calls in this context keep their gradients, and step nothing.
+        """Returns a context in which backward() calls keep their gradients, and step nothing.
 
         The next backward() outside of it adds its gradients, as in torch, and steps. step() steps parameters that this
         backward() does not reach. All gradients exist at once then.
@@ -243,14 +256,19 @@ class StepInBackward(Base):
     def step(self, closure: Callable[[], T] | None = None) -> T | None:
         """Steps the parameters that have a gradient left, drops these gradients, and returns the result of `closure`.
 
-        A gradient is left where no hook has stepped: after accumulate(), or if it did not come from backward().
+        Each backward() has already stepped the parameters that it reached. A gradient is left where no hook has
+        stepped: after accumulate(), or if it did not come from backward().
 
         Args:
-            closure: is called first, with gradients enabled. Its backward() steps, as any other.
+            closure: None, or a function that is called first, with gradients enabled. Its backward() steps, as any
+                other.
+
+        Returns:
+            The result of `closure`. None without one.
 
         Raises:
-            as step() of `cls`, but for one parameter after the other: those before it have been stepped, and those
-                after it keep their gradients.
+            Exception: what step() of `cls` raises, but for one parameter after the other: those before it have been
+                stepped, and those after it keep their gradients.
         """
         loss = None
         if closure is not None:
@@ -281,7 +299,16 @@ class StepInBackward(Base):
 
     @exclusive
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Adds a group, which may override every option, and hooks to its parameters."""
+        """Adds a group of parameters, which may override every option, and gives its parameters their hooks.
+
+        Args:
+            param_group: as for add_param_group() of `cls`.
+
+        Raises:
+            ValueError: as from add_param_group() of `cls`; also for the parameters that the constructor refuses.
+            TypeError: it is no dict, or has something else than tensors.
+            RuntimeError: a parameter belongs to DistributedDataParallel.
+        """
         super().add_param_group(param_group)
         if self._cache.hooks is not None:
             try:
@@ -292,10 +319,13 @@ class StepInBackward(Base):
 
     @exclusive
     def state_dict(self) -> dict[str, Any]:
-        """The state of all parameters and the options of all groups, as state_dict() of `cls`.
+        """Returns the state of all parameters and the options of all groups, as state_dict() of `cls` does.
 
         Parameters that have not been stepped yet have the state there that the first step will make (step 0, zeros), so
         that torch.distributed.checkpoint.load() can fill it. The optimizer does not keep it.
+
+        Returns:
+            A dict with "state", which has the state of each parameter under its number, and "param_groups".
         """
         blank = blank_states(self._target())
         try:

@@ -1,13 +1,22 @@
-"""Owns the public functions on torch tensors: quantize, dequantize, split_weights, join_weights. Must not know of
-optimizers.
+"""Owns the public functions on torch tensors: 8-bit codes and master weights. Must not know of optimizers.
 
-    quantized = quantize(x, "exp_avg_sq")          # codes, absmax, floor
-    y = dequantize(*quantized, "exp_avg_sq")       # is about x
-    w = join_weights(*split_weights(x))            # is x, bit for bit, if that is float32
+quantize() and dequantize() convert tensors to 8 bits and back. split_weights() and join_weights() do so with float32
+weights and their bfloat16 parameters. The other functions say how a tensor is cut into blocks.
 
 Blocks are the same as in 8-bit optimizer state. A block has 256 elements; if rows of dimension 0 have at least 64
 elements, each row begins a new block. The codes are root codes, as in the state: equidistant on a fourth root of the
 magnitude for "exp_avg", and for "exp_avg_sq" on an eighth root, from that of the block's smallest number to 1.
+
+Example:
+    >>> import torch
+    >>> from pyadamw.functional import dequantize, join_weights, quantize, split_weights
+    >>> x = torch.rand(4, 300)
+    >>> codes, absmax, floor = quantize(x, "exp_avg_sq")
+    >>> y = dequantize(codes, absmax, floor, "exp_avg_sq")
+    >>> torch.allclose(x, y, rtol=0.05, atol=1e-6)
+    True
+    >>> torch.equal(join_weights(*split_weights(x)), x)
+    True
 """
 
 from __future__ import annotations
@@ -16,7 +25,7 @@ from typing import Any, Literal
 
 import torch
 
-from ._checks import shown
+from ._checks import check_seed, check_step, shown
 from ._native import master_weights as _master_weights
 from ._native import quantize as _calls
 from ._native.constants import BLOCK8, MOMENTS, ROUNDINGS, TENSOR8
@@ -49,6 +58,12 @@ def _check_choice(name: str, value: Any, allowed: Any) -> None:
         raise ValueError(f"{name} = {value!r}: must be {' or '.join(map(repr, allowed))}")
 
 
+def _check_key(rounding: Any, step: Any, seed: Any) -> None:
+    _check_choice("rounding", rounding, ROUNDINGS)
+    check_step("step", step)
+    check_seed("seed", seed)
+
+
 def _check_moment(value: Any) -> None:
     if isinstance(value, str) and value in _EARLIER:
         raise ValueError(
@@ -79,7 +94,10 @@ def quantize(
     step: int = 0,
     seed: int = 0,
 ) -> Quantized:
-    """Quantizes a tensor to 8 bits, as 8-bit state stores this moment: (codes, absmax, floor).
+    """Quantizes a tensor to 8 bits, as 8-bit state stores this moment.
+
+    dequantize() has the formula of the codes. They are this project's own "root codes", with block-wise scales as in
+    Dettmers et al., "8-bit Optimizers via Block-wise Quantization", ICLR 2022.
 
     Args:
         tensor: real numbers of any floating dtype and shape, converted to float32. NaN, infinities and, for
@@ -90,18 +108,31 @@ def quantize(
         rounding: "nearest" or "stochastic". "stochastic" rounds as a step does, and is right on average; for "exp_avg"
             only below a sixteenth of the scale, because from there up it rounds to the nearest code. The random bits
             depend only on `step`, `seed` and the index of the element.
-        step: the number of the step, for "stochastic".
-        seed: the seed, for "stochastic".
+        step: the number of the step, for "stochastic": an integer in [0, 2**63).
+        seed: the seed, for "stochastic": an integer in [0, 2**64).
 
     Returns:
-        codes: uint8, with the shape of `tensor`.
-        absmax: float32, the largest magnitude of each block, of shape absmax_shape(tensor.shape, block_wise).
-        floor: float32, of the same shape: the eighth root of the block's smallest number divided by its largest, where
-            its codes begin. None for "exp_avg".
+        The named tuple (codes, absmax, floor), a Quantized, on the device of `tensor`.
+
+        - codes: uint8, with the shape of `tensor`.
+        - absmax: float32, the largest magnitude of each block, of shape absmax_shape(tensor.shape, block_wise).
+        - floor: float32, of the same shape: the eighth root of the block's smallest number divided by its largest,
+          where its codes begin. None for "exp_avg".
+
+    Raises:
+        ValueError: an argument is wrong. The message has its value and what is allowed.
+        UnsupportedError: the library cannot compute on the device of `tensor`.
+
+    Example:
+        >>> import torch, pyadamw
+        >>> x = torch.tensor([0.0, 0.5, -1.0])
+        >>> codes, absmax, floor = pyadamw.quantize(x, "exp_avg")
+        >>> codes.tolist(), absmax.tolist(), floor
+        ([128, 239, 1], [1.0], None)
     """
     _check_real("tensor", tensor)
     _check_moment(moment)
-    _check_choice("rounding", rounding, ROUNDINGS)
+    _check_key(rounding, step, seed)
     return _calls.quantize(
         tensor, moment, state_format=BLOCK8 if block_wise else TENSOR8, rounding=rounding, step=step, seed=seed
     )
@@ -115,7 +146,7 @@ def dequantize(
     *,
     block_wise: bool = True,
 ) -> torch.Tensor:
-    """The float32 tensor that quantize() has stored, with the shape of `codes`: dequantize(*quantize(x, m), m).
+    """Returns the float32 tensor that quantize() has stored, with the shape of `codes`.
 
     With the scale and the floor of an element's block, the element is::
 
@@ -127,9 +158,25 @@ def dequantize(
     0 if bits(t) < z.
 
     Args:
-        codes, absmax, floor: from quantize(). `floor` is None for "exp_avg".
-        moment: as it was given to quantize().
+        codes: uint8, from quantize(). Every byte is a valid code.
+        absmax: float32, from quantize(): the scales.
+        floor: float32, from quantize(). None for "exp_avg".
+        moment: as it was given to quantize(): "exp_avg" or "exp_avg_sq".
         block_wise: as it was given to quantize().
+
+    Returns:
+        float32, with the shape and on the device of `codes`.
+
+    Raises:
+        ValueError: an argument is wrong, or absmax or floor is not what these codes need. The message says what is
+            allowed.
+        UnsupportedError: the library cannot compute on the device of `codes`.
+
+    Example:
+        >>> import torch, pyadamw
+        >>> x = torch.tensor([0.0, 0.5, -1.0])
+        >>> pyadamw.dequantize(*pyadamw.quantize(x, "exp_avg"), "exp_avg")
+        tensor([ 0.0000,  0.4980, -1.0000])
     """
     _check_dense("codes", codes)
     _check_dense("absmax", absmax)
@@ -149,7 +196,7 @@ def split_weights(
     step: int = 0,
     seed: int = 0,
 ) -> Split:
-    """Splits float32 weights into bfloat16 parameters and what these lack, as an optimizer with master weights does.
+    """Splits float32 weights into bfloat16 parameters and remainders, as an optimizer with master weights does.
 
     With bits() for the pattern of a number as an integer::
 
@@ -157,36 +204,58 @@ def split_weights(
         remainder  bits(weights) - (bits(param) << 16)              int16, with 32 bits
                    (bits(weights) - (bits(param) << 16)) >> 8       int8, with 24 bits
 
-    So 32 bits lose nothing. With 24 bits, weights are first rounded to their upper 24 bits. A NaN becomes the NaN with
-    the bits 0x7FC0, and remainder 0. Source: the integer split of TransformerEngine's FusedAdam.
+    A remainder is what the parameter lacks of the weight. So 32 bits lose nothing. With 24 bits, weights are first
+    rounded to their upper 24 bits. A NaN becomes the NaN with the bits 0x7FC0, and remainder 0. Source: the integer
+    split of TransformerEngine's FusedAdam.
 
     Args:
         weights: real numbers of any floating dtype and shape, converted to float32.
         master_weight_bits: 32 or 24.
         rounding: to 24 bits: "nearest" (half a unit away from zero), or "stochastic" as in a step, right on average. No
             effect with 32 bits.
-        step, seed: for "stochastic", as in quantize().
+        step: the number of the step, for "stochastic": an integer in [0, 2**63).
+        seed: the seed, for "stochastic": an integer in [0, 2**64).
 
     Returns:
-        param: bfloat16, with the shape of `weights`.
-        remainder: int16 or int8, of the same shape.
+        The named tuple (param, remainder), a Split, on the device of `weights`.
+
+        - param: bfloat16, with the shape of `weights`.
+        - remainder: int16 (with 32 bits) or int8 (with 24), of the same shape.
+
+    Raises:
+        ValueError: an argument is wrong. The message has its value and what is allowed.
+        UnsupportedError: the library cannot compute on the device of `weights`.
+
+    Example:
+        >>> import torch
+        >>> from pyadamw.functional import split_weights
+        >>> split_weights(torch.tensor([1.0, 1.0 + 2**-20]))
+        Split(param=tensor([1., 1.], dtype=torch.bfloat16), remainder=tensor([0, 8], dtype=torch.int16))
     """
     _check_real("weights", weights)
     if master_weight_bits not in (24, 32):
         raise ValueError(f"master_weight_bits = {shown(master_weight_bits)}: must be 24 or 32")
-    _check_choice("rounding", rounding, ROUNDINGS)
+    _check_key(rounding, step, seed)
     return _master_weights.split(weights, int(master_weight_bits) - 16, rounding=rounding, step=step, seed=seed)
 
 
 def join_weights(param: torch.Tensor, remainder: torch.Tensor) -> torch.Tensor:
-    """The float32 weights that split_weights() has split: join_weights(*split_weights(x)) is x, if x is float32.
+    """Returns the float32 weights that split_weights() has split.
 
     A weight has the bits (bits(param) << 16) + remainder (int16), or (bits(param) << 16) + remainder * 256 (int8).
     Where that is a NaN, the weight is `param`. Any bfloat16 `param` and any `remainder` are valid.
 
     Args:
-        param: bfloat16.
+        param: bfloat16, of any shape.
         remainder: int16 or int8, of the same shape and on the same device.
+
+    Returns:
+        float32, of the same shape and on the same device. It is x, bit for bit, for the parts of a float32 tensor x
+        with 32 bits.
+
+    Raises:
+        ValueError: an argument is wrong. The message says what is allowed.
+        UnsupportedError: the library cannot compute on the device of `param`.
     """
     _check_dense("param", param)
     _check_dense("remainder", remainder)

@@ -1,10 +1,4 @@
-"""Owns float32 state dicts of models whose optimizer keeps master weights. Must not know how a weight is kept.
-
-optimizer = pyadamw.AdamW8bit(model.parameters(), master_weight_bits=32)       # the model is bfloat16
-pyadamw.load_fp32_state_dict(model, optimizer, torch.load("float32.pt"))       # no bit is lost
-...
-torch.save(pyadamw.fp32_state_dict(model, optimizer), "float32.pt")
-"""
+"""Owns float32 state dicts of models whose optimizer keeps master weights. Must not know how a weight is kept."""
 
 from __future__ import annotations
 
@@ -87,7 +81,7 @@ def _is_ordinary(value: Any) -> bool:
 
 
 def fp32_state_dict(model: torch.nn.Module, optimizer: Optimizers) -> dict[str, Any]:
-    """model.state_dict() with every parameter as float32: the master weights where the optimizer keeps them.
+    """Returns model.state_dict() with every parameter as float32: the master weights where the optimizer keeps them.
 
     The parameters are in new memory. A parameter with several names is one tensor under all of them. bfloat16 and
     float16 parameters without master weights are converted. Buffers, and parameters of other dtypes, are as they are in
@@ -96,12 +90,25 @@ def fp32_state_dict(model: torch.nn.Module, optimizer: Optimizers) -> dict[str, 
 
     Args:
         model: the model whose parameters `optimizer` steps.
-        optimizer: of pyadamw, also as Accelerate, Trainer or Lightning wrap it. Or a list of them, each of some
-            parameters of the model.
+        optimizer: an optimizer of pyadamw, also as Accelerate, Trainer or Lightning wrap it. Or a list of them, each of
+            some parameters of the model.
+
+    Returns:
+        A dict of tensors, with the names of model.state_dict().
 
     Raises:
-        ValueError: the optimizer steps none of these parameters; or the model has master weights, but its state_dict()
-            does not show the parameters (FSDP1).
+        ValueError: the optimizer is not of pyadamw, or steps none of these parameters. Or the optimizer has master
+            weights of a parameter that model.state_dict() does not show (FSDP1).
+
+    Example:
+        >>> import torch, pyadamw
+        >>> model = torch.nn.Linear(64, 64, dtype=torch.bfloat16)
+        >>> optimizer = pyadamw.AdamW8bit(model.parameters(), lr=1e-3, master_weight_bits=32)
+        >>> model(torch.ones(8, 64, dtype=torch.bfloat16)).square().mean().backward()
+        >>> optimizer.step()
+        >>> weights = pyadamw.fp32_state_dict(model, optimizer)
+        >>> weights["weight"].dtype, torch.equal(weights["weight"].to(torch.bfloat16), weights["weight"])
+        (torch.float32, False)
     """
     owners = _owners(optimizer)
     entries, made = _entries(model, owners), {}
@@ -125,10 +132,10 @@ def load_fp32_state_dict(
 ) -> Any:
     """Loads float32 weights into a model, and what its bfloat16 parameters lack of them into the optimizer.
 
-    The inverse of fp32_state_dict(): with master_weight_bits=32 no bit is lost, with 24 the weights are rounded to the
-    nearest number of 24 bits. Parameters without master weights, and buffers, are loaded as model.load_state_dict()
-    does. Moments and step counts stay as they are; before the first step they are made (zeros, step 0). Everything is
-    checked before anything is written.
+    It is the inverse of fp32_state_dict(): with master_weight_bits=32 no bit is lost. With 24, the weights are rounded
+    to the nearest number of 24 bits. Parameters without master weights, and buffers, are loaded as
+    model.load_state_dict() does. Moments and step counts stay as they are; before the first step they are made (zeros,
+    step 0). Everything is checked before anything is written.
 
     If you also load the state of the optimizer, do that before: load_state_dict() of a state without master weights
     makes the parameters the master weights.
@@ -136,15 +143,26 @@ def load_fp32_state_dict(
     Args:
         model: the model whose parameters `optimizer` steps.
         optimizer: as in fp32_state_dict().
-        state_dict: {name: tensor}, with the names of model.state_dict(). Tensors may be whole for sharded parameters.
-        strict: refuse missing and unexpected names. False: names that the two do not share are left as they are.
+        state_dict: {name: tensor}, with the names and shapes of model.state_dict(). Tensors may have any floating
+            dtype, and may be whole for sharded parameters.
+        strict: True: refuse missing and unexpected names. False: names that the two do not share are left as they are.
 
     Returns:
-        the lists missing_keys and unexpected_keys, as model.load_state_dict().
+        A named tuple of the lists missing_keys and unexpected_keys, as from model.load_state_dict().
 
     Raises:
         ValueError: a name is missing or unexpected; a tensor has a wrong shape or dtype; the cases of
             fp32_state_dict(). Nothing has changed then.
+
+    Example:
+        >>> import torch, pyadamw
+        >>> model = torch.nn.Linear(64, 64, dtype=torch.bfloat16)
+        >>> optimizer = pyadamw.AdamW8bit(model.parameters(), lr=1e-3, master_weight_bits=32)
+        >>> pretrained = {"weight": torch.randn(64, 64), "bias": torch.zeros(64)}
+        >>> pyadamw.load_fp32_state_dict(model, optimizer, pretrained)
+        <All keys matched successfully>
+        >>> torch.equal(optimizer.fp32_weights()[0], pretrained["weight"])
+        True
     """
     if not isinstance(state_dict, Mapping):
         raise ValueError(f"state_dict is {type(state_dict).__name__}: must be a dict of tensors")

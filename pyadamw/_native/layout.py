@@ -37,20 +37,33 @@ def kind(state_format: int) -> Kind:
 
 
 def row_length(shape: Sequence[int]) -> int:
-    """adamw_tensor.row_length: the elements of a row of dimension 0; of a tensor with one dimension, all elements."""
+    """Returns the number of elements in a row of dimension 0.
+
+    Of a tensor with one dimension or none, these are all elements. It is the row_length of adamw_tensor in C.
+
+    Args:
+        shape: the shape of a tensor.
+    """
     return math.prod(shape[1:]) if len(shape) > 1 else math.prod(shape)
 
 
 def follows_rows(shape: Sequence[int]) -> bool:
-    """Whether each row of dimension 0 begins a new block."""
+    """Returns whether each row of dimension 0 begins a new block, as rows of at least 64 elements do.
+
+    Args:
+        shape: the shape of a tensor.
+    """
     return len(shape) > 1 and row_length(shape) >= SHORTEST_BLOCK_ROW
 
 
 def block_dim(shape: Sequence[int]) -> int:
-    """The dimension that blocks cut. The scales also have the dimensions before it.
+    """Returns the dimension that blocks cut. The scales also have the dimensions before it.
 
-    It is 0 if blocks are flat. Else it is the last dimension that, together with all later ones, consists of whole
+    It is 0 if blocks are flat. Otherwise it is the last dimension that, together with all later ones, consists of whole
     blocks; 1 if no dimension does.
+
+    Args:
+        shape: the shape of a tensor.
     """
     if not follows_rows(shape):
         return 0
@@ -59,10 +72,19 @@ def block_dim(shape: Sequence[int]) -> int:
 
 
 def absmax_shape(shape: Sequence[int], block_wise: bool = True, dim: int | None = None) -> tuple[int, ...]:
-    """The shape of the scales for 8-bit codes of shape `shape`: the dimensions before `dim`, then the number of blocks.
+    """Returns the shape of the scales for 8-bit codes: the dimensions before `dim`, then the number of blocks.
 
-    For two dimensions it is (rows, blocks per row), or (blocks,) if blocks are flat. If this tensor is a part of a
-    larger one, `dim` is block_dim() of the larger one; None means block_dim() of this tensor.
+    For two dimensions it is (rows, blocks per row), or (blocks,) if blocks are flat.
+
+    Args:
+        shape: the shape of the tensor, and so of the codes.
+        block_wise: True: a scale for each block of 256 elements. False: one scale, or none for an empty tensor.
+        dim: block_dim() of the tensor that this one is a part of. None: block_dim() of this tensor.
+
+    Example:
+        >>> from pyadamw.functional import absmax_shape
+        >>> absmax_shape((10, 300)), absmax_shape((1000,))
+        ((10, 2), (4,))
     """
     if not block_wise:
         return (min(math.prod(shape), 1),)

@@ -19,10 +19,15 @@ REMAINDER_DTYPES = {8: torch.int8, 16: torch.int16}
 
 
 class Split(NamedTuple):
-    """Master weights in two parts of the same shape."""
+    """Master weights in two parts of the same shape: the result of split_weights().
 
-    param: torch.Tensor  # bfloat16
-    remainder: torch.Tensor  # int16 for weights of 32 bits, int8 for weights of 24
+    Attributes:
+        param: bfloat16.
+        remainder: int16 for master weights of 32 bits, int8 for those of 24.
+    """
+
+    param: torch.Tensor
+    remainder: torch.Tensor
 
 
 def _options(tensor: torch.Tensor, remainder_bits: int, rounding: str = "nearest", step: int = 0, seed: int = 0) -> Any:

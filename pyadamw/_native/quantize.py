@@ -20,11 +20,17 @@ WITH_FLOOR = "exp_avg_sq"  # the moment whose blocks have a floor
 
 
 class Quantized(NamedTuple):
-    """A tensor in 8 bits."""
+    """A tensor in 8 bits: the result of quantize().
 
-    codes: torch.Tensor  # uint8, in the shape of the tensor
-    absmax: torch.Tensor  # float32, the largest magnitude of each block
-    floor: torch.Tensor | None  # float32, where the codes of each block begin; None for exp_avg, which has none
+    Attributes:
+        codes: uint8, in the shape of the tensor.
+        absmax: float32, the largest magnitude of each block, of shape absmax_shape(codes.shape).
+        floor: float32, of the same shape: where the codes of each block begin. None for "exp_avg", which has none.
+    """
+
+    codes: torch.Tensor
+    absmax: torch.Tensor
+    floor: torch.Tensor | None
 
 
 def _options(

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from .._checks import finite_at_least_zero, flag, integer, is_finite, is_integer, is_real, refuse, shown
+from .._checks import check_seed, finite_at_least_zero, flag, integer, is_finite, is_integer, is_real, refuse, shown
 from .._native.cuda import is_on_device
 from .._native.memory import oddity
 from ..paging import PageManager
@@ -89,7 +89,7 @@ OPTIONS = {
     "maximize": flag,
     "stochastic_rounding": flag,
     "capturable": flag,
-    "seed": integer(0, 2**64 - 1, "an integer in [0, 2^64)"),
+    "seed": check_seed,
     "percentile_clipping": integer(1, 100, "an integer in [1, 100] (100 is off)"),
     "max_unorm": finite_at_least_zero,
     "skip_zeros": flag,

@@ -104,13 +104,14 @@ class _Configs:
 
 
 class GlobalOptimManager:
-    """Options of single parameters, under bitsandbytes' names.
+    """Holds options of single parameters, which win over the options of the group; the names are bitsandbytes'.
 
-        manager = pyadamw.GlobalOptimManager.get_instance()
-        manager.register_module_override(model.embedding, "weight", {"optim_bits": 32})
+    A separate parameter group does the same, and is the recommended way::
 
-    A separate parameter group does the same, and is the recommended way:
-    `[{"params": [model.embedding.weight], "optim_bits": 32}, {"params": others}]`.
+        pyadamw.AdamW8bit([{"params": [model.embedding.weight], "optim_bits": 32}, {"params": others}])
+
+    The options can be optim_bits, min_8bit_size, block_wise, master_weight_bits, is_paged, percentile_clipping, lr,
+    betas, eps, weight_decay, max_unorm and skip_zeros.
 
     An optimizer asks the manager when it first steps a parameter or loads state for it, and keeps the answer. Options
     that you set later do not change it. initialize() forgets all options.
@@ -121,6 +122,18 @@ class GlobalOptimManager:
     Attributes:
         optimizer: None. It, index2config and uses_config_override exist because bitsandbytes has them.
         index2config: {(group, position): options} of the parameters with options in register_parameters().
+
+    Example:
+        >>> import torch, pyadamw
+        >>> model = torch.nn.Sequential(torch.nn.Embedding(100, 64), torch.nn.Linear(64, 100))
+        >>> manager = pyadamw.GlobalOptimManager.get_instance()
+        >>> manager.register_module_override(model[0], "weight", {"optim_bits": 32})
+        >>> optimizer = pyadamw.AdamW8bit(model.parameters())
+        >>> model(torch.arange(100)).logsumexp(1).mean().backward()
+        >>> optimizer.step()
+        >>> [entry.bits for entry in optimizer.memory_report().entries[:2]]
+        [32, 8]
+        >>> manager.initialize()
     """
 
     _instance: GlobalOptimManager | None = None
@@ -132,7 +145,7 @@ class GlobalOptimManager:
 
     @classmethod
     def get_instance(cls) -> GlobalOptimManager:
-        """The one manager of the process."""
+        """Returns the one manager of the process, which the first call makes."""
         if cls._instance is None:
             cls._instance = cls()
         return cls._instance
@@ -146,7 +159,7 @@ class GlobalOptimManager:
 
     @property
     def pid2config(self) -> dict[int, dict[str, Any]]:
-        """{id of a parameter: its options} from override_config(); a copy."""
+        """A copy of the options from override_config(), as a dict with the id() of each parameter as the key."""
         return {id(param): dict(config) for param, config in self._configs.items()}
 
     @property
@@ -156,14 +169,21 @@ class GlobalOptimManager:
 
     @property
     def module_weight_config_triple(self) -> list[tuple[torch.nn.Module, str, dict[str, Any]]]:
-        """[(module, name of the parameter, options)] from register_module_override(); a copy."""
+        """A copy of the options from register_module_override(), as (module, name of the parameter, options)."""
         found = [(module(), name, config) for module, name, config in self._modules]
         return [(module, name, dict(config)) for module, name, config in found if module is not None]
 
     def register_parameters(self, params: ParamsT) -> None:
-        """Not needed here: parameters are recognised by identity, wherever they are moved.
+        """Checks that `params` is what an optimizer takes, and fills index2config.
 
-        It only checks that `params` is a list of tensors or groups, as an optimizer takes it.
+        bitsandbytes needs this call before parameters are moved. Here nothing needs it: parameters are recognised by
+        identity, wherever they are moved.
+
+        Args:
+            params: tensors, (name, tensor) pairs, or dicts with "params".
+
+        Raises:
+            ValueError: something in `params` is not a tensor.
         """
         entries = list(params)
         grouped = any(isinstance(entry, dict) for entry in entries)
@@ -190,8 +210,14 @@ class GlobalOptimManager:
     ) -> None:
         """Sets options of one parameter or several: either one option (`key` and `value`), or the options of a dict.
 
+        Args:
+            parameters: a tensor, or several.
+            key: the name of an option, or None.
+            value: the value of the option `key`.
+            key_value_dict: {name of an option: its value}, or None.
+
         Raises:
-            ValueError: an option is unknown, or its value is wrong.
+            ValueError: an option is unknown, its value is wrong, both key and key_value_dict are given, or neither is.
         """
         if (key is None) == (key_value_dict is None):
             raise ValueError("override_config() takes either key and value or key_value_dict")
@@ -203,7 +229,16 @@ class GlobalOptimManager:
             self._configs.update(param, config)
 
     def register_module_override(self, module: torch.nn.Module, param_name: str, config: Mapping[str, Any]) -> None:
-        """Sets options for the parameter `param_name` of `module`: the one it has when an optimizer first steps it."""
+        """Sets options for the parameter `param_name` of `module`: the one it has when an optimizer first steps it.
+
+        Args:
+            module: the module, of which only a weak reference is kept.
+            param_name: the name of an attribute of the module, such as "weight".
+            config: {name of an option: its value}.
+
+        Raises:
+            ValueError: the module has no such parameter, an option is unknown, or its value is wrong.
+        """
         if not isinstance(getattr(module, param_name, None), torch.Tensor):
             raise ValueError(f"{type(module).__name__} has no parameter {param_name!r}")
         added = (weakref.ref(module), param_name, _checked(config))
@@ -211,7 +246,11 @@ class GlobalOptimManager:
         self._modules = [entry for entry in self._modules if entry[0]() is not None and entry != added] + [added]
 
     def config_of(self, param: torch.Tensor) -> dict[str, Any]:
-        """The options of a parameter, as a dict."""
+        """Returns the options of a parameter, as a new dict {name of an option: its value}.
+
+        Args:
+            param: the parameter. Without options it has an empty dict.
+        """
         result = dict(self._configs.get(param))
         for module, name, config in self._modules:
             owner = module()
@@ -230,6 +269,7 @@ class Overrides:
         self._taken: dict[torch.Tensor, dict[str, Any]] = {}
 
     def of(self, param: torch.Tensor, has_state: bool = False) -> dict[str, Any]:
+        """Returns the options of a parameter: those that have been taken over, or else those of the manager."""
         if param in self._taken:
             return self._taken[param]
         manager = GlobalOptimManager._instance
@@ -240,6 +280,7 @@ class Overrides:
         return self.set(param, self.of(param, has_state))
 
     def set(self, param: torch.Tensor, own: dict[str, Any]) -> dict[str, Any]:
+        """Keeps options of a parameter, whatever the manager has, and returns them."""
         if own:
             self._taken[param] = own
         return own

@@ -17,27 +17,51 @@ from .spec import describe, state_spec, stepped_view
 
 
 class Entry(NamedTuple):
-    """The state of one parameter."""
+    """The state of one parameter, in a MemoryReport.
 
-    name: str  # "parameter 'layer.weight' (shape (10, 20))", or its number and group
+    Attributes:
+        name: such as "parameter 'layer.weight' (shape (10, 20))", or the number and the group of the parameter.
+        numel: the number of elements of the parameter. Of a sharded parameter, these are the elements of all shards.
+        bits: bits of an element of exp_avg: 8, 16 or 32.
+        why: why it has 32 bits or is not paged although the options ask for it, or is whole in every process. Else "".
+        places: {place: bytes}. "host", "file", "pinned", "managed" and "device" are pages, others torch devices.
+        master_weight_bits: 24 or 32: the state also has what the parameter lacks of a master weight. Otherwise None.
+    """
+
+    name: str
     numel: int
-    bits: int  # of an element of exp_avg: 8, 16 or 32
-    why: str  # why it has 32 bits or is not paged although the options ask for it, or is whole in every process
-    places: dict[str, int]  # bytes; "host", "file", "pinned", "managed" and "device" are pages, others torch devices
-    master_weight_bits: int | None = None  # 24 or 32: the state also has what the parameter lacks of these
+    bits: int
+    why: str
+    places: dict[str, int]
+    master_weight_bits: int | None = None
 
     @property
     def bytes(self) -> int:
+        """The bytes of the state of the parameter in this process, in all places."""
         return sum(self.places.values())
 
 
 class MemoryReport:
-    """The result of optimizer.memory_report(); str() makes a table.
+    """The result of optimizer.memory_report(), of which str() makes a table.
+
+    It describes the state at the time of the call, in this process. Step counts are not counted.
 
     Attributes:
         entries: an Entry for each parameter, in the order of the groups. A parameter without state has 0 bytes.
         places: {place: bytes} of all state.
         managers: [(PageManager, its stats())] of the page managers that the groups use.
+
+    Example:
+        >>> import torch, pyadamw
+        >>> model = torch.nn.Linear(256, 256)
+        >>> optimizer = pyadamw.AdamW8bit(model.named_parameters())
+        >>> model(torch.ones(8, 256)).square().mean().backward()
+        >>> optimizer.step()
+        >>> report = optimizer.memory_report()
+        >>> report.places
+        {'cpu': 136192}
+        >>> report.entries[1].why
+        '32 bits because it has fewer than min_8bit_size = 4096 elements'
     """
 
     def __init__(
@@ -47,6 +71,14 @@ class MemoryReport:
         default: PageManager,
         overrides: Overrides,
     ) -> None:
+        """Makes the report; memory_report() of an optimizer calls it.
+
+        Args:
+            groups: the parameter groups.
+            states: the state of each parameter.
+            default: the page manager of groups whose page_manager is None.
+            overrides: the options of single parameters.
+        """
         self.entries: list[Entry] = [
             _entry(
                 describe(groups, number, position),
@@ -67,6 +99,7 @@ class MemoryReport:
 
     @property
     def bytes(self) -> int:
+        """The bytes of all state in this process, in all places."""
         return sum(self.places.values())
 
     def __str__(self) -> str:

@@ -19,6 +19,11 @@ DEFAULT_STEPS = 500
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of the demo to a parser: --text, --steps, --seed and --out.
+
+    Args:
+        parser: the parser of `python -m pyadamw demo`.
+    """
     parser.add_argument("--text", metavar="FILE", help="train on this UTF-8 text (default: Python's own help texts)")
     parser.add_argument("--steps", type=_count, default=DEFAULT_STEPS, metavar="N", help="default: %(default)s")
     parser.add_argument("--seed", type=_seed, default=0, metavar="N", help="weights and batches (default: %(default)s)")
@@ -28,7 +33,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Runs the demo. Returns 0, 2 if something the user gave cannot be used, 1 if a run failed, 130 after Ctrl-C."""
+    """Runs the demo, and prints errors on stderr.
+
+    Args:
+        arguments: what the parser of add_arguments() has read.
+
+    Returns:
+        The exit status. 0; 2 if something the user gave cannot be used; 1 if a run failed; 130 after Ctrl-C.
+    """
     try:
         _check_extras()
         library()

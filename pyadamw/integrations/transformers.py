@@ -1,5 +1,7 @@
 """Owns the ways into Hugging Face's Trainer. Must not know how a step is done.
 
+Usage::
+
     from pyadamw.integrations import transformers as hf
 
     Trainer(model, args, optimizer_cls_and_kwargs=hf.optimizer_cls_and_kwargs(args))       # or
@@ -15,12 +17,12 @@ sets these options, for any optimizer of these classes. Use it with trainers tha
 
 With clip_in_step=True, the optimizer clips (max_grad_norm of pyadamw's classes) instead of Trainer: the functions hand
 args.max_grad_norm over to it and set args.max_grad_norm = 0, so that nobody clips twice. Trainer's log has the same
-grad_norm as before, for which Trainer still goes through the gradients once; the optimizer's costs nothing more.
+grad_norm as before, for which Trainer still goes through the gradients once; the optimizer's costs nothing more::
 
     Trainer(model, args, optimizer_cls_and_kwargs=hf.optimizer_cls_and_kwargs(args, clip_in_step=True))
 
 Some functions, such as create_loraplus_optimizer() of peft, import bitsandbytes if a class is named AdamW8bit or
-PagedAdamW8bit. Give them AdamW or PagedAdamW with optim_bits=8, which are the same optimizers:
+PagedAdamW8bit. Give them AdamW or PagedAdamW with optim_bits=8, which are the same optimizers::
 
     hf.keep_embeddings(model)
     create_loraplus_optimizer(model, pyadamw.AdamW, lr=1e-4, loraplus_lr_ratio=16, optim_bits=8)
@@ -57,16 +59,27 @@ def optimizer_cls_and_kwargs(
     clip_in_step: bool = False,
     **options: Any,
 ) -> tuple[type[optim._AdamW], dict[str, Any]]:
-    """(class, keyword arguments): a value for the argument optimizer_cls_and_kwargs of Trainer.
+    """Returns a value for the argument optimizer_cls_and_kwargs of Trainer: a class and its keyword arguments.
 
     Args:
-        args: TrainingArguments.
+        args: the TrainingArguments of the Trainer. lr, betas and eps come from them; Trainer adds weight_decay.
         cls: one of the optimizer classes of pyadamw.
-        clip_in_step: whether the optimizer clips instead of Trainer. This sets args.max_grad_norm to 0.
-        options: more arguments of `cls`; they win over the values in `args`.
+        clip_in_step: True: the optimizer clips instead of Trainer. This sets args.max_grad_norm to 0.
+        **options: more arguments of `cls`; they win over the values in `args`.
+
+    Returns:
+        The pair (cls, keyword arguments).
 
     Raises:
         ValueError: `options` has max_grad_norm and Trainer would clip, too.
+
+    Example:
+        >>> import pyadamw
+        >>> from pyadamw.integrations import transformers as hf
+        >>> from transformers import TrainingArguments
+        >>> args = TrainingArguments(output_dir="out", learning_rate=1e-4, use_cpu=True)
+        >>> hf.optimizer_cls_and_kwargs(args, pyadamw.AdamW8bit, seed=1)
+        (<class 'pyadamw.optim.AdamW8bit'>, {'lr': 0.0001, 'betas': (0.9, 0.999), 'eps': 1e-08, 'seed': 1})
     """
     from_args = {"lr": args.learning_rate, "betas": (args.adam_beta1, args.adam_beta2), "eps": args.adam_epsilon}
     if clip_in_step:
@@ -94,6 +107,9 @@ def keep_embeddings(model: torch.nn.Module) -> None:
     time; with 32 bits their state is not rounded.
 
     For each nn.Embedding it calls GlobalOptimManager.register_module_override(embedding, "weight", {"optim_bits": 32}).
+
+    Args:
+        model: the model, whose embeddings are found among its modules().
     """
     manager = optim.GlobalOptimManager.get_instance()
     for module in model.modules():
@@ -108,22 +124,44 @@ def with_32bit_embeddings(
     clip_in_step: bool = False,
     **options: Any,
 ) -> tuple[type[Factory], dict[str, Any]]:
-    """Like optimizer_cls_and_kwargs(), but embeddings keep 32 bits.
+    """Returns a value for the argument optimizer_cls_and_kwargs of Trainer, with which embeddings keep 32 bits.
 
     The first value is a factory instead of a class: it gets the model, calls keep_embeddings(model), and makes an
     optimizer with Trainer's groups.
+
+    Args:
+        args: as in optimizer_cls_and_kwargs().
+        cls: as in optimizer_cls_and_kwargs().
+        clip_in_step: as in optimizer_cls_and_kwargs().
+        **options: as in optimizer_cls_and_kwargs().
+
+    Returns:
+        The pair (Factory, keyword arguments).
+
+    Raises:
+        ValueError: `options` has max_grad_norm and Trainer would clip, too.
     """
     _, keywords = optimizer_cls_and_kwargs(args, cls, clip_in_step=clip_in_step, **options)
     return Factory, {"cls": cls, "weight_decay": args.weight_decay, **keywords}
 
 
 class Factory:
-    """Makes an optimizer: Trainer calls Factory()(model, **keywords)."""
+    """Makes an optimizer for a model: the factory of with_32bit_embeddings().
+
+    Trainer makes one without arguments, and calls it with the model and the keyword arguments.
+    """
 
     def __call__(
         self, model: torch.nn.Module, *, cls: type[optim._AdamW], weight_decay: float, **keywords: Any
     ) -> optim._AdamW:
-        """An optimizer of class `cls` with Trainer's groups."""
+        """Returns an optimizer of class `cls` with Trainer's groups, after keep_embeddings(model).
+
+        Args:
+            model: the model to train.
+            cls: one of the optimizer classes of pyadamw.
+            weight_decay: of the group that Trainer decays; the other group has 0.
+            **keywords: more arguments of `cls`.
+        """
         keep_embeddings(model)
         # Trainer makes the groups: their number and order may differ between its versions.
         trainer = SimpleNamespace(
@@ -147,9 +185,19 @@ def enable(*, clip_in_step: bool = False) -> contextlib.closing[_Switch]:
     With 8-bit classes, embeddings keep 32-bit state. This holds for the model that is passed to
     get_optimizer_cls_and_kwargs(), and for the model that Trainer.create_optimizer() makes an optimizer for.
 
-    `clip_in_step`: as in optimizer_cls_and_kwargs(); the last call of enable() decides.
+    Args:
+        clip_in_step: as in optimizer_cls_and_kwargs(); the last call of enable() decides.
 
-    Returns a context manager that calls disable() at its end.
+    Returns:
+        A context manager that calls disable() at its end.
+
+    Example:
+        >>> from pyadamw.integrations import transformers as hf
+        >>> from transformers import Trainer, TrainingArguments
+        >>> args = TrainingArguments(output_dir="out", optim="adamw_bnb_8bit", use_cpu=True)
+        >>> with hf.enable():
+        ...     Trainer.get_optimizer_cls_and_kwargs(args)[0]
+        <class 'pyadamw.optim.AdamW8bit'>
     """
     _clipping["in step"] = clip_in_step
     if not _originals:

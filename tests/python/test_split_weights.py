@@ -64,6 +64,8 @@ def test_wrong_arguments_are_refused():
         (lambda: split_weights(weights, rounding="up"), "rounding = 'up'"),
         (lambda: split_weights(weights.to(torch.complex64)), "complex64: must be real"),
         (lambda: split_weights([1.0]), "weights is list"),
+        (lambda: split_weights(weights, step=-1), "step = -1: must be an integer"),
+        (lambda: split_weights(weights, seed=2**64), "seed = 18446744073709551616: must be an integer"),
         (lambda: join_weights(weights, remainder), "param has dtype float32: must be bfloat16"),
         (lambda: join_weights(param, remainder.int()), "remainder is torch.int32.*int8 or int16"),
         (lambda: join_weights(param, remainder[:-1]), r"shape \(29,\)"),
