@@ -69,7 +69,7 @@ CPP_NEVER = [
 ]
 
 PYTHON_FLOORS = [
-    ["pyadamw._checks", "pyadamw.errors", "pyadamw._optional"],
+    ["pyadamw._checks", "pyadamw.errors", "pyadamw._findings", "pyadamw._optional"],
     ["pyadamw._native", "pyadamw._native.*"],
     ["pyadamw.paging"],
     ["pyadamw._options", "pyadamw._options.*"],
@@ -79,8 +79,10 @@ PYTHON_FLOORS = [
     ["pyadamw.optim", "pyadamw.functional"],
     ["pyadamw.backward"],
     ["pyadamw.master_weights"],
+    ["pyadamw._plan", "pyadamw._plan.*"],
     ["pyadamw"],
     ["pyadamw.integrations", "pyadamw.integrations.*", "pyadamw.demo", "pyadamw.demo.*"],
+    ["pyadamw._diagnosis", "pyadamw._diagnosis.*"],
     ["pyadamw._commands", "pyadamw._commands.*"],
     ["pyadamw.cli", "pyadamw.__main__"],
 ]

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 # {command: (its module in this package, what it does)}
 _COMMANDS = {
     "info": ("_commands.info", "versions, library, kernel and threads"),
+    "inspect": ("_commands.inspect", "what is in a checkpoint of an optimizer, and what is wrong with it"),
+    "plan": ("_commands.plan", "what weights, gradients and state take, and which choice fits a GPU"),
     "convert": ("_commands.convert", "rewrite a file of optimizer state for another optimizer"),
     "demo": ("demo", "train a small GPT with torch, 32-bit and 8-bit AdamW and compare"),
 }

@@ -174,8 +174,12 @@ def zeros(part: Part, spec: Spec) -> Any:
     return part.placing(spec).zeros(part.shape(spec), part.dtype(spec))
 
 
+def wanted(spec: Spec) -> list[Part]:
+    """The parts of this kind of state, without `step`, in the order in which they are made."""
+    parts = [part for moment in spec.moments() for part in parts_of(moment, spec.format)]
+    return parts + [part for part in PARTS.values() if not part.moment and part.wanted(spec)]
+
+
 def fresh(spec: Spec) -> dict[str, Any]:
     """The state before the first step, without `step`: zeros."""
-    parts = [part for moment in spec.moments() for part in parts_of(moment, spec.format)]
-    parts += [part for part in PARTS.values() if not part.moment and part.wanted(spec)]
-    return {part.key: zeros(part, spec) for part in parts}
+    return {part.key: zeros(part, spec) for part in wanted(spec)}
