@@ -12,6 +12,7 @@ import json
 import os
 import stat
 import tempfile
+import zipfile
 from typing import Any
 
 import torch
@@ -31,13 +32,17 @@ def _safetensors() -> Any:
 # ---- reading ---------------------------------------------------------------------------------------------------------
 
 
-def read(path: Any) -> Any:
-    """The state dict in a file of torch.save() or safetensors. Runs no code from the file."""
+def read(path: Any, mapped: bool = False) -> Any:
+    """The state dict in a file of torch.save() or safetensors. Runs no code from the file.
+
+    `mapped`: its tensors are in the file until somebody reads them, where its form permits that. (Those in a file of
+    safetensors always are.)
+    """
     with open(path, "rb", opener=_open_regular) as file:
         start = file.read(9)
         if start[:4] == b"PK\x03\x04" or start[8:9] != b"{":
             file.seek(0)
-            return _naming(path, "torch.load(weights_only=True) cannot read it", _read_torch, file)
+            return _naming(path, "torch.load(weights_only=True) cannot read it", _read_torch, file, mapped)
     return _naming(path, "not a safetensors file with optimizer state", _read_safetensors, path, _safetensors())
 
 
@@ -59,7 +64,11 @@ def _naming(path: Any, what: str, function: Any, *arguments: Any) -> Any:
         raise ValueError(f"{path}: {what}: {_first_line(error)}") from error
 
 
-def _read_torch(file: Any) -> Any:
+def _read_torch(file: Any, mapped: bool = False) -> Any:
+    if mapped and zipfile.is_zipfile(file):  # what torch.save() wrote before 1.6 is none, and cannot be mapped
+        file = f"/proc/self/fd/{file.fileno()}"  # torch maps only what has a name: this file, whatever has it by now
+        return torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    file.seek(0)
     return torch.load(file, map_location="cpu", weights_only=True)
 
 
