@@ -1,4 +1,4 @@
-"""Owns `python -m pyadamw convert`: files of optimizer state for other optimizers. Must not know how state is converted."""
+"""Owns `python -m pyadamw convert`: files of optimizer state for others. Must not know how state is converted."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from .._optional import optional
-from .._state.files import _naming, _open_regular, _read_torch, _safetensors
+from .._state.files import naming, open_regular, read_torch, safetensors_package
 from .modules import of_module
 from .weights import Form, Model, Weight, module_unit
 
@@ -38,7 +38,7 @@ def of_path(path: str) -> Model:
     """The model in a file or folder. ValueError if there is none; OSError if something cannot be read."""
     if os.path.isdir(path):
         return _folder(path)
-    with open(path, "rb", opener=_open_regular) as file:
+    with open(path, "rb", opener=open_regular) as file:
         start = file.read(9)
     if start[:1] == b"{":
         return _json(path)
@@ -65,11 +65,11 @@ def _listed(what: str, found: Iterable[tuple[str, tuple[int, ...], torch.dtype]]
 
 
 def _headers(paths: Iterable[str]) -> Iterator[tuple[str, tuple[int, ...], torch.dtype]]:
-    package, seen = _safetensors(), set()
+    package, seen = safetensors_package(), set()
     for path in paths:
-        with open(path, "rb", opener=_open_regular):
+        with open(path, "rb", opener=open_regular):
             pass
-        for name, shape, dtype in _naming(path, "not a safetensors file", _header, package, path):
+        for name, shape, dtype in naming(path, "not a safetensors file", _header, package, path):
             if name in seen:
                 raise ValueError(f"{path} has {name}, and so has another file of the model")
             seen.add(name)
@@ -127,8 +127,8 @@ def _folder(path: str) -> Model:
 
 
 def _json(path: str) -> Model:
-    with open(path, "rb", opener=_open_regular) as file:
-        content = _naming(path, "not JSON", json.load, file)
+    with open(path, "rb", opener=open_regular) as file:
+        content = naming(path, "not JSON", json.load, file)
     if "weight_map" in content:
         return _indexed(path, content["weight_map"])
     if "architectures" in content or "model_type" in content:
@@ -152,7 +152,7 @@ def _configured(path: str, content: Mapping[str, Any]) -> Model:
     if not (isinstance(cls, type) and issubclass(cls, torch.nn.Module)):
         more = " The code of the model is not run." if "auto_map" in content else ""
         raise ValueError(f"{path}: transformers {transformers.__version__} has no {architectures[0]}.{more}")
-    module, dtype = _naming(path, f"{architectures[0]} cannot be made from it", _made, transformers, cls, path)
+    module, dtype = naming(path, f"{architectures[0]} cannot be made from it", _made, transformers, cls, path)
     model = of_module(module)
     weights = [
         weight._replace(form=weight.form._replace(dtype=dtype))
@@ -178,8 +178,8 @@ def _made(transformers: Any, cls: Any, path: str) -> tuple[torch.nn.Module, torc
 def _checkpoint(path: str) -> Model:
     """A file of torch.save(). Its data stay on the disk, unless it is of the format before torch 1.6."""
     what = "neither safetensors nor JSON, and torch.load(weights_only=True) cannot read it"
-    with open(path, "rb", opener=_open_regular) as file:
-        content = _naming(path, what, _read_torch, file, True)
+    with open(path, "rb", opener=open_regular) as file:
+        content = naming(path, what, read_torch, file, True)
     state_dict = _state_dict(path, content)
     first: dict[Any, str] = {}
     entries, shared = [], []

@@ -4,13 +4,11 @@ after the other. Must not know what the state of a parameter consists of.
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from .._checks import is_integer, shown
-from .._optional import optional
 from . import files
 from .flashoptim import MASTER_BYTES
 from .folders import METADATA, Folder
@@ -67,7 +65,7 @@ def opened(path: Any, key: str | None = None) -> Checkpoint:
 def _tree(path: Any) -> tuple[Any, Callable[[Any], Any]]:
     """(what is in a file or folder, a function that reads what of it is still there)."""
     if not os.path.isdir(path):
-        return _file(path), lambda value: value
+        return files.read(path, mapped=True), lambda value: value
     if os.path.exists(os.path.join(path, METADATA)):
         folder = Folder(path)
         return folder.tree, folder.load
@@ -75,23 +73,6 @@ def _tree(path: Any) -> tuple[Any, Callable[[Any], Any]]:
     inside += sorted(name for name in os.listdir(path) if os.path.exists(os.path.join(path, name, METADATA)))
     hint = f": choose {' or '.join(os.path.join(path, name) for name in inside)}" if inside else ""
     raise ValueError(f"{path} is a folder without a file {METADATA}, so not one of torch.distributed.checkpoint{hint}")
-
-
-def _file(path: Any) -> Any:
-    try:
-        return files.read(path, mapped=True)
-    except ValueError as error:
-        if "torchao" not in str(error.__cause__):
-            raise
-        # torch reads its tensors once the package has told torch that they are harmless. It logs what it lacks of CUDA.
-        logging.disable(logging.WARNING)
-        try:
-            found = optional("torchao.optim")
-        finally:
-            logging.disable(logging.NOTSET)
-        if found is None:
-            raise ValueError(f"{path} has tensors of torchao: pip install torchao") from error
-        return files.read(path, mapped=True)
 
 
 def _options(group: Any) -> Any:

@@ -12,6 +12,7 @@ import torch
 
 from .._checks import shown
 from .._native.constants import BLOCK8, FLOAT32, FORMAT_OF_BITS
+from .._native.memory import address
 from .._options.options import check_options, plain_betas
 from . import earlier, flashoptim, formats
 from .conform import conform, step_count
@@ -106,7 +107,9 @@ _WRITERS = {
 
 def _apart(made: Any, source: Any) -> Any:
     """`made` without memory of `source`, because its owner may step it."""
-    taken = {value.untyped_storage().data_ptr() for value in source.values() if isinstance(value, torch.Tensor)}
+    tensors = [value for value in source.values() if isinstance(value, torch.Tensor)]
+    # Tensors of torchao consist of others, which no number is taken over from.
+    taken = {value.untyped_storage().data_ptr() for value in tensors if address(value)}
 
     def own(value: Any) -> Any:
         if isinstance(value, dict):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import stat
 import tempfile
@@ -22,7 +23,7 @@ from .._native.memory import is_out_of_memory
 from .._optional import optional
 
 
-def _safetensors() -> Any:
+def safetensors_package() -> Any:
     safetensors = optional("safetensors")
     if safetensors is None or optional("safetensors.torch") is None:
         raise ValueError("files of safetensors need the package safetensors: pip install safetensors")
@@ -38,15 +39,32 @@ def read(path: Any, mapped: bool = False) -> Any:
     `mapped`: its tensors are in the file until somebody reads them, where its form permits that. (Those in a file of
     safetensors always are.)
     """
-    with open(path, "rb", opener=_open_regular) as file:
+    try:
+        return _read(path, mapped)
+    except ValueError as error:
+        if "torchao" not in str(error.__cause__):
+            raise
+        # torch reads its tensors once the package has told torch that they are harmless. It logs what it lacks of CUDA.
+        logging.disable(logging.WARNING)
+        try:
+            found = optional("torchao.optim")
+        finally:
+            logging.disable(logging.NOTSET)
+        if found is None:
+            raise ValueError(f"{path} has tensors of torchao: pip install torchao") from error
+        return _read(path, mapped)
+
+
+def _read(path: Any, mapped: bool) -> Any:
+    with open(path, "rb", opener=open_regular) as file:
         start = file.read(9)
         if start[:4] == b"PK\x03\x04" or start[8:9] != b"{":
             file.seek(0)
-            return _naming(path, "torch.load(weights_only=True) cannot read it", _read_torch, file, mapped)
-    return _naming(path, "not a safetensors file with optimizer state", _read_safetensors, path, _safetensors())
+            return naming(path, "torch.load(weights_only=True) cannot read it", read_torch, file, mapped)
+    return naming(path, "not a safetensors file with optimizer state", _read_safetensors, path, safetensors_package())
 
 
-def _open_regular(path: Any, flags: Any) -> Any:
+def open_regular(path: Any, flags: Any) -> Any:
     """Opens only regular files: open() would wait on a FIFO, and a device may have no end."""
     file = os.open(path, flags | os.O_NONBLOCK)
     if not stat.S_ISREG(os.fstat(file).st_mode):
@@ -55,7 +73,7 @@ def _open_regular(path: Any, flags: Any) -> Any:
     return file
 
 
-def _naming(path: Any, what: str, function: Any, *arguments: Any) -> Any:
+def naming(path: Any, what: str, function: Any, *arguments: Any) -> Any:
     try:
         return function(*arguments)
     except Exception as error:  # a damaged file may raise any error
@@ -64,7 +82,7 @@ def _naming(path: Any, what: str, function: Any, *arguments: Any) -> Any:
         raise ValueError(f"{path}: {what}: {_first_line(error)}") from error
 
 
-def _read_torch(file: Any, mapped: bool = False) -> Any:
+def read_torch(file: Any, mapped: bool = False) -> Any:
     if mapped and zipfile.is_zipfile(file):  # what torch.save() wrote before 1.6 is none, and cannot be mapped
         file = f"/proc/self/fd/{file.fileno()}"  # torch maps only what has a name: this file, whatever has it by now
         return torch.load(file, map_location="cpu", weights_only=True, mmap=True)
@@ -77,11 +95,13 @@ def read_weights(path: Any, wanted: Any) -> Any:
 
     By the names of parameters, if `wanted` has them; otherwise in order.
     """
-    with open(path, "rb", opener=_open_regular) as file:
+    with open(path, "rb", opener=open_regular) as file:
         is_safetensors = file.read(9)[8:9] == b"{"
         file.seek(0)
         what = "not a file with the weights of a model"
-        found = _naming(path, what, *((_tensors_of, path, _safetensors()) if is_safetensors else (_read_torch, file)))
+        found = naming(
+            path, what, *((_tensors_of, path, safetensors_package()) if is_safetensors else (read_torch, file))
+        )
     tensors = found[0] if is_safetensors else found
     if not isinstance(tensors, dict) or not all(isinstance(value, torch.Tensor) for value in tensors.values()):
         raise ValueError(f"{path}: {what}: must be a state_dict(), of names and tensors")
@@ -207,5 +227,5 @@ def _saver_of_safetensors(state_dict: Any) -> Any:
             except Exception as error:
                 raise ValueError(f"group {number}: {name} cannot be stored in a file of safetensors") from error
             groups[-1][name] = plain
-    metadata, save = {"param_groups": json.dumps(groups)}, _safetensors().torch.save_file
+    metadata, save = {"param_groups": json.dumps(groups)}, safetensors_package().torch.save_file
     return lambda _file, path: save(tensors, path, metadata=metadata)

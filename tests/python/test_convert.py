@@ -11,6 +11,7 @@ import struct
 import subprocess
 import sys
 
+import foreign
 import forked
 import pytest
 import torch
@@ -67,6 +68,19 @@ def is_one_line(error):
 
 def loaded(path):
     return torch.load(path, weights_only=True)["state"][0]["exp_avg"]
+
+
+def test_torchao(folder):
+    """A file of torchao, which torch reads only once torchao is imported, becomes the numbers that it stands for."""
+    pytest.importorskip("torchao")
+    state_dict, moments, _ = foreign.SOURCES["torchao 8"]()
+    torch.save(state_dict, "torchao.pt")
+    done = forked.run_command("-m", "pyadamw", "convert", folder / "torchao.pt", folder / "out.pt", "--to", "torch")
+    assert done.returncode == 0, done.stderr
+    state = torch.load("out.pt", weights_only=True)["state"]
+    for number, (exp_avg, exp_avg_sq, _) in enumerate(moments):
+        assert torch.equal(state[number]["exp_avg"], exp_avg)
+        assert torch.equal(state[number]["exp_avg_sq"], exp_avg_sq)
 
 
 # ---- OUT -----------------------------------------------------------------------------------------------------------
