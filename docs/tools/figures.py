@@ -18,14 +18,27 @@ from records import RESULTS, ROOT
 # ---- the laws ----
 
 
-def laws_record():
-    return sorted(RESULTS.glob("*-laws.json"))[-1]
-
-
 def laws(folder):
-    """The pictures of the laws, drawn by the program that measured them."""
-    name = laws_record()
-    subprocess.run([sys.executable, ROOT / "tests" / "laws", "--plots", folder, name], check=True)
+    """The page of the laws with its pictures, and the table of the page on bfloat16 weights."""
+    sys.path.append(str(ROOT / "tests" / "laws"))
+    import record
+    import tables
+
+    path = sorted(RESULTS.glob("*-laws.json"))[-1]
+    content = record.read(path)
+    subprocess.run([sys.executable, ROOT / "tests" / "laws", "--plots", folder, path], check=True)
+    versions = ", ".join(f"{name} {version}" for name, version in content["versions"].items() if version)
+    made = [f"Measured with {versions}, on {content['machine']['cpu']}. Source: `{path.relative_to(ROOT)}`.", ""]
+    for name, law in content["laws"].items():
+        made += [f"## {law['title']}", "", law["promise"], "", f"![{law['title']}]({name}.svg)", ""]
+        made += [*tables.table(name, law), ""]
+        made += [f"Not measured: {who} ({why}).\n" for who, why in law["missing"].items()]
+    made += ["## What to know of these figures", ""]
+    made += [f"- {note}" for note in content["notes"]]
+    made += ["- What was not FlashOptim's own:", *(f"  - {change}" for change in content["changes"])]
+    (folder / "laws.md").write_text("\n".join(made) + "\n", encoding="utf-8")
+    weights = tables.table("weights", content["laws"]["weights"])
+    (folder / "master_weights.md").write_text("\n".join(weights) + "\n", encoding="utf-8")
 
 
 # ---- the command line ----
