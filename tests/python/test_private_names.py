@@ -164,7 +164,7 @@ def test_a_step_does_without(entry, usual):
 
 # Documented by Python, though they begin with an underscore.
 DOCUMENTED = {"_asdict", "_replace", "_fields_", "_handle", "_make"}
-# What a folder of torch.distributed.checkpoint names: compared with, not looked up. A later torch may write other names.
+# What a folder of torch.distributed.checkpoint names: compared with, not looked up. A later torch may write others.
 IN_FILES = {"_StorageInfo", "_get_layout"}
 KEYS = {"_absmax", "_codes", "_floor", "_init"}  # ends of names, in strings
 
