@@ -26,11 +26,21 @@ def laws(folder):
 
     path = sorted(RESULTS.glob("*-laws.json"))[-1]
     content = record.read(path)
-    subprocess.run([sys.executable, ROOT / "tests" / "laws", "--plots", folder, path], check=True)
+    subprocess.run(
+        [sys.executable, ROOT / "tests" / "laws", "--plots", folder, path], check=True, stdout=subprocess.DEVNULL
+    )
     versions = ", ".join(f"{name} {version}" for name, version in content["versions"].items() if version)
     made = [f"Measured with {versions}, on {content['machine']['cpu']}. Source: `{path.relative_to(ROOT)}`.", ""]
     for name, law in content["laws"].items():
-        made += [f"## {law['title']}", "", law["promise"], "", f"![{law['title']}]({name}.svg)", ""]
+        picture = f"law-{name.replace('_', '-')}.svg"
+        made += [
+            f"## {law['title']}",
+            "",
+            law["promise"],
+            "",
+            f"![{law['title']}](_generated/{picture})",
+            "",
+        ]
         made += [*tables.table(name, law), ""]
         made += [f"Not measured: {who} ({why}).\n" for who, why in law["missing"].items()]
     made += ["## What to know of these figures", ""]
