@@ -54,21 +54,23 @@ def laws(folder):
 # ---- the command line ----
 
 
+def printed(*arguments):
+    """What `python -m pyadamw` prints with these arguments."""
+    environment = {"COLUMNS": "100", "PATH": "/usr/bin:/bin", "NO_COLOR": "1"}
+    command = [sys.executable, "-m", "pyadamw", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    return f"```text\n{done.stdout.rstrip()}\n```\n"
+
+
 def command_line():
     """The help of each command, as it prints it."""
     from pyadamw import cli
 
-    made = []
-    for name in cli._COMMANDS:
-        text = subprocess.run(
-            [sys.executable, "-m", "pyadamw", name, "--help"],
-            capture_output=True,
-            text=True,
-            check=True,
-            env={"COLUMNS": "100", "PATH": "/usr/bin:/bin", "NO_COLOR": "1"},
-        ).stdout
-        made.append(f"## {name}\n\n```text\n{text.rstrip()}\n```\n")
-    return "\n".join(made)
+    return "\n".join(f"## {name}\n\n{printed(name, '--help')}" for name in cli._COMMANDS)
+
+
+def plan():
+    return printed("plan", "7B", "--gpu", "24GiB")
 
 
 TABLES = {
@@ -80,6 +82,7 @@ TABLES = {
     "cpu_pages": speed.cpu_pages,
     "bytes": choices.bytes_table,
     "command_line": command_line,
+    "plan": plan,
     "recipes": recipes.page,
 }
 
@@ -94,6 +97,7 @@ def main(arguments):
     for name, make in TABLES.items():
         (folder / f"{name}.md").write_text(make(), encoding="utf-8")
     choices.bytes_picture(folder / "bytes.svg")
+    printed("plan", "7B", "--gpu", "24GiB", "--plot", str(folder / "plan.svg"))
     shutil.copy(RESULTS / "demo.png", folder)
     laws(folder)
     return 0
