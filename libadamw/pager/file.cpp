@@ -13,6 +13,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "../platform.h"
 #include "../status.h"
 #include "pager.h"
 
