@@ -12,7 +12,7 @@
 namespace adamw {
 namespace {
 
-constexpr std::int64_t page = 4096, huge_page = std::int64_t{2} << 20;
+constexpr std::int64_t page = 4096;
 
 std::size_t whole_pages(std::int64_t bytes) { return static_cast<std::size_t>((bytes + page - 1) / page * page); }
 
@@ -23,6 +23,7 @@ void *map_memory(std::int64_t bytes) {
   void *memory = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (memory == MAP_FAILED) return nullptr;
 #ifdef MADV_HUGEPAGE
+  constexpr std::int64_t huge_page = std::int64_t{2} << 20;
   if (bytes >= huge_page) madvise(memory, size, MADV_HUGEPAGE);  // a wish: refused where there are none
 #endif
   return memory;

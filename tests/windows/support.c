@@ -7,10 +7,12 @@
 static void ended(void) { fputs("-- ended\n", stderr); }
 __attribute__((constructor)) static void begin(void) { atexit(ended); }
 
-/* mingw-w64's own rounds twice (x * y + z in long double). The tests take it for the definition of what is rounded once; the
- * library calls none. */
+/* mingw-w64's own rounds twice (x * y + z in long double). The tests take it for the definition of what is rounded
+ * once; the library calls none. */
 __attribute__((target("fma"))) float fmaf(float x, float y, float z) {
   float result = x;
-  __asm__("vfmadd213ss %2, %1, %0" : "+x"(result) : "x"(y), "x"(z)); /* not __builtin_fmaf(): it may become a call of this */
+  __asm__("vfmadd213ss %2, %1, %0"
+          : "+x"(result)
+          : "x"(y), "x"(z)); /* not __builtin_fmaf(): it may become a call of this */
   return result;
 }

@@ -1,4 +1,5 @@
-/* Owns the question what the system's loader says of a library: prints the library's description, or why it is not loaded. */
+/* Owns the question what the system's loader says of a library: prints the library's description, or why it is not
+ * loaded. */
 #include <dlfcn.h>
 #include <stdio.h>
 
