@@ -11,19 +11,32 @@ namespace adamw {
 
 namespace {
 
-// clang 14 does not know "f16c" as a name for __builtin_cpu_supports().
-bool has_f16c() {
-  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
-  return __get_cpuid(1, &eax, &ebx, &ecx, &edx) && (ecx & bit_F16C);
+// By the instructions themselves: __builtin_cpu_supports() is the compiler's runtime library, and that of some knows
+// nothing.
+struct Processor {
+  bool avx2 = false, avx512 = false;
+
+  Processor() {
+    unsigned eax = 0, ebx = 0, features = 0, extended = 0, unused = 0;
+    if (!__get_cpuid(1, &eax, &ebx, &features, &unused)) return;
+    if ((features & bit_OSXSAVE) == 0 || !__get_cpuid_count(7, 0, &eax, &extended, &unused, &ebx)) return;
+    unsigned saved = 0;  // the registers that the system keeps for each thread
+    __asm__ volatile("xgetbv" : "=a"(saved), "=d"(unused) : "c"(0));
+    const auto all = [](unsigned bits, unsigned wanted) { return (bits & wanted) == wanted; };
+    avx2 = all(saved, 0x06) && all(features, bit_AVX | bit_FMA | bit_F16C) && all(extended, bit_AVX2);
+    avx512 = avx2 && all(saved, 0xE6) && all(extended, bit_AVX512F | bit_AVX512BW | bit_AVX512DQ | bit_AVX512VL);
+  }
+};
+
+const Processor &processor() {
+  static const Processor here;
+  return here;
 }
 
 }  // namespace
 
-bool cpu_has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c(); }
-bool cpu_has_avx512() {
-  return cpu_has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-}
+bool cpu_has_avx2() { return processor().avx2; }
+bool cpu_has_avx512() { return processor().avx512; }
 
 std::uint64_t float_mode() { return __builtin_ia32_stmxcsr(); }
 void set_float_mode(std::uint64_t mode) { __builtin_ia32_ldmxcsr(static_cast<unsigned>(mode)); }

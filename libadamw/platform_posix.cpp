@@ -37,10 +37,13 @@ void free_aligned(void *memory) { std::free(memory); }
 long process_number() { return getpid(); }
 
 bool has_other_threads() {
-#ifdef STATX_NLINK
+  // Links of the folder: itself, its parent folder, one thread.
+#if defined(__GLIBC__)  // before 2.33 it has no function stat()
   struct statx tasks = {};
-  return statx(AT_FDCWD, "/proc/self/task", 0, STATX_NLINK, &tasks) != 0 ||
-         tasks.stx_nlink != 3;  // itself, its parent folder, one thread
+  return statx(AT_FDCWD, "/proc/self/task", 0, STATX_NLINK, &tasks) != 0 || tasks.stx_nlink != 3;
+#elif defined(__linux__)  // before 1.2.4 musl has no statx()
+  struct stat tasks = {};
+  return stat("/proc/self/task", &tasks) != 0 || tasks.st_nlink != 3;
 #else
   return true;
 #endif
