@@ -43,6 +43,21 @@ def version(wheel):
     return wheel.name.split("-")[1]
 
 
+@pytest.mark.parametrize(
+    ("platform", "taken"),
+    [("manylinux_2_28_x86_64", True), ("manylinux_2_27_x86_64", False), ("musllinux_1_2_x86_64", False)],
+)
+def test_only_systems_that_can_load_it_get_it(wheel, tmp_path, platform, taken):
+    """pip takes the wheel where there is glibc 2.28, and not where it is older or the C library is musl."""
+    where = ["--no-index", "--find-links", wheel.parent, "--dest", tmp_path]
+    kind = ["--only-binary=:all:", "--no-deps", "--python-version=3.12", f"--platform={platform}"]
+    command = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check", *where, *kind]
+    done = subprocess.run([*command, f"pyadamw=={version(wheel)}"], capture_output=True, text=True, check=False)
+    assert (done.returncode == 0) == taken, done.stderr
+    assert taken or "No matching distribution" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ([wheel.name] if taken else [])
+
+
 def test_contents(wheel):
     """One wheel for every Python: three libraries, type hints, licence; 15 MB at most. The tag says glibc 2.28. Kernels
     for every architecture, however few a build for tests has."""
