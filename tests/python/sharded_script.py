@@ -15,11 +15,10 @@ import torch
 import torch._dynamo  # or each process would import it in its first step
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
+from distributed_names import CPUOffloadPolicy, MixedPrecisionPolicy, Replicate, Shard, distribute_tensor, fully_shard
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_optimizer_state_dict, set_optimizer_state_dict
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, fully_shard
 from torch.distributed.optim import ZeroRedundancyOptimizer
-from torch.distributed.tensor import Replicate, Shard, distribute_tensor
 
 import pyadamw
 
