@@ -2,6 +2,8 @@
 law.
 """
 
+import inspect
+
 try:
     from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
 except ImportError:
@@ -12,7 +14,11 @@ try:
 except ImportError:
     from torch.distributed._composable.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, fully_shard
 
+# For distribute_tensor() of what every process has whole. Before torch 2.6 the first process sends it to the others.
+WITHOUT_SOURCE = {"src_data_rank": None} if "src_data_rank" in inspect.signature(distribute_tensor).parameters else {}
+
 __all__ = (
+    "WITHOUT_SOURCE",
     "CPUOffloadPolicy",
     "DTensor",
     "MixedPrecisionPolicy",
