@@ -12,6 +12,7 @@ from ._native.cuda import Counter, is_capturing, is_device
 from ._native.library import library
 from ._native.memory import is_lazy
 from ._native.torch_private import ParamsT, multiply, partition_of_caller
+from ._options.names import separate_names
 from ._options.options import check_clipping, check_options, plain_betas
 from ._options.overrides import Overrides
 from ._state import load, received
@@ -268,6 +269,7 @@ class Base(torch.optim.Optimizer):
             check_clipping([*self.param_groups, {**self.defaults, **param_group}])
             if "betas" in param_group:
                 param_group["betas"] = plain_betas(param_group["betas"])
+            separate_names(param_group, self.param_groups)
         super().add_param_group(param_group)
 
     # ---- checkpoints and copies ----------------------------------------------------------------------------------

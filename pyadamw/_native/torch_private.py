@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import importlib
 import inspect
 import sys
 import weakref
@@ -58,6 +59,8 @@ PRIVATE = (
     Name("torch._C", "_cuda_getCurrentRawStream", "torch.cuda.current_stream()"),
     Name("torch.autograd.graph", "increment_version", "an operation in place on no element, tensor by tensor"),
     Name("torch.utils.weak", "TensorWeakRef", "weakref.ref()"),
+    Name("torch.distributed.tensor", "DTensor", "torch.distributed._tensor has it, before torch 2.5"),
+    Name("torch.distributed.fsdp", "FSDPModule", "torch.distributed._composable.fsdp has it, before torch 2.6"),
     Name("torch.distributed.tensor.DTensor", "_local_tensor", "to_local()"),
     Name("torch.nn.Parameter", "_fsdp_flattened", "8-bit state of FSDP1 is not refused; it cannot be saved"),
     Name("torch.nn.Parameter", "_is_flat_param", "8-bit state of FSDP1 is not refused; it cannot be saved"),
@@ -221,6 +224,19 @@ except ImportError:
 # ---- distributed -------------------------------------------------------------------------------------------------
 
 STRIDED_SHARD = "_StridedShard"  # the class that places parts of tensor parallelism under FSDP2
+
+
+def dtensors() -> Any:
+    """The module of DTensors, which is large."""
+    from torch.distributed import tensor
+
+    return tensor if hasattr(tensor, "DTensor") else importlib.import_module("torch.distributed._tensor")
+
+
+def fsdp2_modules() -> tuple[type, ...]:
+    """The class that fully_shard() gives to modules, if it has been imported."""
+    modules = map(sys.modules.get, ("torch.distributed.fsdp", "torch.distributed._composable.fsdp"))
+    return tuple(module.FSDPModule for module in modules if hasattr(module, "FSDPModule"))
 
 
 def local_tensor(dtensor: Any) -> torch.Tensor:

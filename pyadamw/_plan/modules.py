@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from .._native.memory import is_lazy
+from .._native.torch_private import fsdp2_modules
 from .._state.sharding import inner, is_sharded
 from .weights import Form, Model, Placed, Weight, module_unit
 
@@ -46,8 +46,8 @@ def _form(name: str, tensor: Any) -> Form:
 
 def _fsdp2_units(module: torch.nn.Module) -> list[str] | None:
     """The names of the modules that fully_shard() was called for; None if there is none."""
-    cls = getattr(sys.modules.get("torch.distributed.fsdp"), "FSDPModule", None)
-    found = [] if cls is None else [name for name, part in module.named_modules() if isinstance(part, cls)]
+    classes = fsdp2_modules()
+    found = [name for name, part in module.named_modules() if isinstance(part, classes)] if classes else []
     return found or None
 
 

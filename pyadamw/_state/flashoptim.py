@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from .._native.memory import oddity
+from .._native.torch_private import dtensors
 from .sharding import inner, is_sharded
 
 ERROR_BITS = "error_bits"
@@ -75,10 +76,8 @@ def _like(values: torch.Tensor, source: Any) -> Any:
     """`values`, sharded as `source` is."""
     if not is_sharded(source):
         return values
-    from torch.distributed.tensor import DTensor
-
     placed = source.device_mesh, source.placements
-    return DTensor.from_local(values, *placed, run_check=False, shape=source.shape, stride=source.stride())
+    return dtensors().DTensor.from_local(values, *placed, run_check=False, shape=source.shape, stride=source.stride())
 
 
 def _moment(entry: Any, moment: str, signed: bool, where: str) -> Any:

@@ -10,6 +10,7 @@ import torch
 
 from .._checks import is_integer, shown
 from .._native.memory import oddity
+from .._options.names import keep_names
 from .._options.options import OPTIONS, check_clipping, check_options, plain_betas
 from .._options.overrides import Overrides
 from ..paging import PageManager
@@ -80,6 +81,8 @@ def restore_options(groups: Any, previous: Any, defaults: Any) -> None:
             else:
                 group.setdefault(name, before.get(name))  # None: it came after a pickle was written
         group["betas"] = plain_betas(group["betas"])
+        if previous is not None:
+            keep_names(group, before)
 
 
 def prepare(target: Target, state_dict: Any) -> Any:

@@ -21,7 +21,7 @@ import torch
 from .._native.cdef import BLOCK_SIZE, SHORTEST_BLOCK_ROW
 from .._native.layout import absmax_shape, block_dim, follows_rows, row_length
 from .._native.memory import plain
-from .._native.torch_private import local_tensor
+from .._native.torch_private import dtensors, local_tensor
 from .cuts import Cuts
 
 
@@ -149,10 +149,8 @@ def gathered(param: Any) -> torch.Tensor:
 
 def own_part(whole: Any, param: Any) -> torch.Tensor:
     """The part of a whole tensor, on the device of `param`, that belongs to this process."""
-    from torch.distributed.tensor import DTensor, Replicate
-
-    mesh = param.device_mesh
-    everywhere = DTensor.from_local(whole, mesh, [Replicate()] * mesh.ndim, run_check=False)
+    known, mesh = dtensors(), param.device_mesh
+    everywhere = known.DTensor.from_local(whole, mesh, [known.Replicate()] * mesh.ndim, run_check=False)
     return local_tensor(everywhere.redistribute(placements=param.placements))
 
 
@@ -189,11 +187,10 @@ def placed_as(local: torch.Tensor, param: Any, shape: torch.Size | None = None) 
     tensor; None: that of `param`."""
     if not is_sharded(param):
         return local
-    from torch.distributed.tensor import DTensor
-
     shape = param.shape if shape is None else shape
     stride = torch.empty(shape, dtype=torch.uint8, device="meta").stride()
-    return DTensor.from_local(local, param.device_mesh, param.placements, run_check=False, shape=shape, stride=stride)
+    placed = param.device_mesh, param.placements
+    return dtensors().DTensor.from_local(local, *placed, run_check=False, shape=shape, stride=stride)
 
 
 def wrapped(state: Any, param: Any, local: Any, by_element: Any, by_block: Any) -> Any:

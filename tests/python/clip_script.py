@@ -5,12 +5,11 @@ python clip_script.py FOLDER MODE:PROCESSES ..., as sharded_script.py.
 import sharded_script
 import torch
 import torch.distributed as dist
+from distributed_names import CPUOffloadPolicy, DTensor, Partial, Replicate, Shard
 from mesh_script import distribute_like, made, plain_net
 from sharded_script import distribute, full, model, numbers, sharded_model
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import CPUOffloadPolicy
 from torch.distributed.optim import ZeroRedundancyOptimizer
-from torch.distributed.tensor import DTensor, Partial, Replicate, Shard
 from torch.nn.utils import clip_grad_norm_
 
 import pyadamw

@@ -7,11 +7,11 @@ from itertools import product
 import sharded_script
 import torch
 import torch.distributed.checkpoint as dcp
+from distributed_names import fully_shard
 from sharded_script import KINDS, MASTERS, assert_equal, distribute, full, model, sharded_model
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
 import pyadamw

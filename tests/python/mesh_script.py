@@ -8,12 +8,11 @@ import sharded_script
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
+from distributed_names import DTensor, Replicate, Shard, distribute_tensor, fully_shard
 from sharded_script import assert_equal, assert_weights, distribute, load, numbers
 from torch.distributed._functional_collectives import all_reduce
 from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
 import pyadamw

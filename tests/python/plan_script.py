@@ -3,11 +3,10 @@
 import sharded_script
 import torch
 import torch.distributed as dist
+from distributed_names import Replicate, Shard, fully_shard
 from plan_models import Awkward, Live, Taken, bytes_of, code_of, inner, taken
 from sharded_script import SHAPES, distribute, numbers
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import Replicate, Shard
 
 import pyadamw
 

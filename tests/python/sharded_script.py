@@ -15,11 +15,18 @@ import torch
 import torch._dynamo  # or each process would import it in its first step
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
+from distributed_names import (
+    WITHOUT_SOURCE,
+    CPUOffloadPolicy,
+    MixedPrecisionPolicy,
+    Replicate,
+    Shard,
+    distribute_tensor,
+    fully_shard,
+)
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_optimizer_state_dict, set_optimizer_state_dict
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, fully_shard
 from torch.distributed.optim import ZeroRedundancyOptimizer
-from torch.distributed.tensor import Replicate, Shard, distribute_tensor
 
 import pyadamw
 
@@ -41,7 +48,7 @@ def numbers(shapes, seed):
 
 def distribute(whole, mesh, placements):
     """What every process has whole, cut without asking the others; the memory is the process's own."""
-    return distribute_tensor(whole, mesh, placements, src_data_rank=None).clone()
+    return distribute_tensor(whole, mesh, placements, **WITHOUT_SOURCE).clone()
 
 
 def assert_equal(sharded, plain, what):

@@ -6,6 +6,7 @@ from functools import partial
 
 import pytest
 from forked import run_processes
+from versions import needs_fsdp2
 
 run = partial(run_processes, "clip_script")
 
@@ -16,8 +17,14 @@ def test_shards_have_the_norm_of_the_whole(tmp_path):
 
 
 def test_models(tmp_path):
-    """FSDP2, tensor parallelism, both, HSDP; real gradients, also on the CPU while the mesh may be elsewhere."""
-    run(tmp_path, ("models", 1), ("models", 2), ("models", 4), ("backward", 2))
+    """FSDP2, tensor parallelism, both, HSDP."""
+    run(tmp_path, ("models", 1), ("models", 2), ("models", 4))
+
+
+@needs_fsdp2
+def test_real_gradients(tmp_path):
+    """Those of FSDP2, also on the CPU while the mesh may be elsewhere."""
+    run(tmp_path, ("backward", 2))
 
 
 @pytest.mark.parametrize("mode", ["missing", "placed_otherwise", "scaled", "refused", "replicated"])

@@ -8,6 +8,7 @@ import forked
 import pytest
 import torch
 from harness import bits
+from versions import needs_fsdp2
 
 import pyadamw
 
@@ -137,6 +138,7 @@ for use_orig_params in (True, False):
     )
 
 
+@needs_fsdp2
 def test_fully_shard(tmp_path):
     """The bits of the plain class in one process. A checkpoint of two processes fills a fresh optimizer in one and in
     two, and the plain class in one and in three, whose checkpoints fill it again. A model that is moved loses no hooks

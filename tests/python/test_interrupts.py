@@ -295,7 +295,7 @@ def test_every_point_of_a_step_of_gathered_parameters(tmp_path):
 
 GATHERED = """
 import sys, torch, torch.distributed as dist, pyadamw
-from torch.distributed.tensor import Shard, distribute_tensor
+from distributed_names import Shard, distribute_tensor
 from test_interrupts import every_point_of_a_step, give, parameters
 dist.init_process_group("gloo", init_method=f"file://{sys.argv[1]}", rank=0, world_size=1)
 mesh = dist.init_device_mesh("cpu", (1,))

@@ -4,19 +4,20 @@ at most.
 
 import ast
 import re
+from pathlib import Path
 
 import forked
 import pytest
-from harness import ROOT
 
+import pyadamw
 from pyadamw._native.torch_private import PRIVATE
 
-PACKAGE = ROOT / "pyadamw"
+PACKAGE = Path(pyadamw.__file__).parent
 
 # Hides a name from pyadamw, or renames it in the source of torch, as a new version might; then steps.
 SCRIPT = r"""
 import hashlib, importlib, re, sys, types, ctypes, multiprocessing.util, multiprocessing.process
-import torch, torch.distributed.optim, torch.distributed.tensor, torch.distributed.tensor.placement_types
+import torch, torch.distributed.optim, torch.distributed.tensor, torch.distributed._composable.fsdp
 import torch.utils.dlpack, torch.utils.weak
 from torch.optim import optimizer as torch_optimizer
 owner, name, how = sys.argv[1:]
@@ -30,6 +31,9 @@ def asked_by_pyadamw():
     return found
 
 def resolved(path):
+    if path.startswith("torch.distributed.tensor.") and not hasattr(torch.distributed.tensor, "DTensor"):
+        import torch.distributed._tensor
+        path = path.replace(".tensor.", "._tensor.", 1)  # before torch 2.5
     for stop in range(path.count(".") + 1, 0, -1):
         module = sys.modules.get(".".join(path.split(".")[:stop]))
         if module is not None:
@@ -120,13 +124,15 @@ assert torch_private.uncompiled(lambda number: number + 1)(2) == 3
 
 torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
 mesh = torch.distributed.init_device_mesh("cpu", (1,))
-from torch.distributed.tensor import Shard, distribute_tensor
+from distributed_names import Shard, distribute_tensor, fully_shard
 param = torch.nn.Parameter(distribute_tensor(torch.ones(512, 4), mesh, [Shard(0)]))
 optimizer = pyadamw.AdamW8bit([param], lr=0.1, min_8bit_size=0)
 for _ in range(3):
     param.grad = distribute_tensor(torch.ones(512, 4), mesh, [Shard(0)])
     optimizer.step()
 digest.update(param.detach().full_tensor().numpy().tobytes())
+from pyadamw._plan import modules
+assert modules._fsdp2_units(fully_shard(torch.nn.Linear(2, 2), mesh=mesh)) == [""], "no units"
 torch.distributed.destroy_process_group()
 
 pager = pyadamw.PageManager("file")  # asks for what is called in workers
@@ -137,7 +143,7 @@ print("asked" if seen or how != "hide" else "never asked", digest.hexdigest())
 
 
 def digest(owner, name, how):
-    done = forked.run(SCRIPT, owner, name, how, modules=("torch", "torch._dynamo", "torch.distributed.tensor"))
+    done = forked.run(SCRIPT, owner, name, how, modules=("torch", "torch._dynamo", "torch.distributed.fsdp"))
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout.split()[-1], done.stdout
 

@@ -4,8 +4,8 @@ whole, bit for bit, and a checkpoint goes on with any number of processes.
 
 from functools import partial
 
-import pytest
 from forked import run_processes
+from versions import needs_accelerate_fsdp2, needs_fsdp2
 
 run = partial(run_processes, "sharded_script")
 
@@ -21,11 +21,16 @@ def test_a_checkpoint_of_two_goes_on_with_any_number(tmp_path):
     run(tmp_path, ("save", 2), *((mode, processes) for processes in (3, 1, 2, 4) for mode in ("resume", "float32")))
 
 
+@needs_fsdp2
 def test_fully_shard_trains(tmp_path):
     run(tmp_path, ("train", 2))
 
 
-@pytest.mark.parametrize("mode", ["replicated", "accelerated"])
-def test_two_processes(mode, tmp_path):
-    """DistributedDataParallel and ZeroRedundancyOptimizer; accelerate with FSDP2."""
-    run(tmp_path, (mode, 2))
+def test_data_parallel(tmp_path):
+    """DistributedDataParallel and ZeroRedundancyOptimizer."""
+    run(tmp_path, ("replicated", 2))
+
+
+@needs_accelerate_fsdp2
+def test_accelerate_with_fsdp2(tmp_path):
+    run(tmp_path, ("accelerated", 2))

@@ -1,0 +1,20 @@
+"""Owns what older versions of torch and of other packages lack of what a test needs. Must not know any law."""
+
+from importlib import metadata
+
+import pytest
+from packaging.version import Version
+
+
+def older(package, version):
+    return Version(metadata.version(package)) < Version(version)
+
+
+needs_fsdp2 = pytest.mark.skipif(older("torch", "2.6"), reason="FSDP2 runs on GPUs alone before torch 2.6")
+needs_accelerate_fsdp2 = pytest.mark.skipif(
+    older("torch", "2.6") or older("accelerate", "1.6"),
+    reason="accelerate has FSDP2 since its version 1.6, for torch 2.6 and later",
+)
+needs_named_parameters = pytest.mark.skipif(
+    older("torch", "2.6"), reason="optimizers take named parameters since torch 2.6"
+)
