@@ -18,34 +18,59 @@ from records import RESULTS, ROOT
 # ---- the laws ----
 
 
-def laws_record():
-    return sorted(RESULTS.glob("*-laws.json"))[-1]
-
-
 def laws(folder):
-    """The pictures of the laws, drawn by the program that measured them."""
-    name = laws_record()
-    subprocess.run([sys.executable, ROOT / "tests" / "laws", "--plots", folder, name], check=True)
+    """The page of the laws with its pictures, and the table of the page on bfloat16 weights."""
+    sys.path.append(str(ROOT / "tests" / "laws"))
+    import record
+    import tables
+
+    path = sorted(RESULTS.glob("*-laws.json"))[-1]
+    content = record.read(path)
+    subprocess.run(
+        [sys.executable, ROOT / "tests" / "laws", "--plots", folder, path], check=True, stdout=subprocess.DEVNULL
+    )
+    versions = ", ".join(f"{name} {version}" for name, version in content["versions"].items() if version)
+    made = [f"Measured with {versions}, on {content['machine']['cpu']}. Source: `{path.relative_to(ROOT)}`.", ""]
+    for name, law in content["laws"].items():
+        picture = f"law-{name.replace('_', '-')}.svg"
+        made += [
+            f"## {law['title']}",
+            "",
+            law["promise"],
+            "",
+            f"![{law['title']}](_generated/{picture})",
+            "",
+        ]
+        made += [*tables.table(name, law), ""]
+        made += [f"Not measured: {who} ({why}).\n" for who, why in law["missing"].items()]
+    made += ["## What to know of these figures", ""]
+    made += [f"- {note}" for note in content["notes"]]
+    made += ["- What was not FlashOptim's own:", *(f"  - {change}" for change in content["changes"])]
+    (folder / "laws.md").write_text("\n".join(made) + "\n", encoding="utf-8")
+    weights = tables.table("weights", content["laws"]["weights"])
+    (folder / "master_weights.md").write_text("\n".join(weights) + "\n", encoding="utf-8")
 
 
 # ---- the command line ----
+
+
+def printed(*arguments):
+    """What `python -m pyadamw` prints with these arguments."""
+    environment = {"COLUMNS": "100", "PATH": "/usr/bin:/bin", "NO_COLOR": "1"}
+    command = [sys.executable, "-m", "pyadamw", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    return f"```text\n{done.stdout.rstrip()}\n```\n"
 
 
 def command_line():
     """The help of each command, as it prints it."""
     from pyadamw import cli
 
-    made = []
-    for name in cli._COMMANDS:
-        text = subprocess.run(
-            [sys.executable, "-m", "pyadamw", name, "--help"],
-            capture_output=True,
-            text=True,
-            check=True,
-            env={"COLUMNS": "100", "PATH": "/usr/bin:/bin", "NO_COLOR": "1"},
-        ).stdout
-        made.append(f"## {name}\n\n```text\n{text.rstrip()}\n```\n")
-    return "\n".join(made)
+    return "\n".join(f"## {name}\n\n{printed(name, '--help')}" for name in cli._COMMANDS)
+
+
+def plan():
+    return printed("plan", "7B", "--gpu", "24GiB")
 
 
 TABLES = {
@@ -57,6 +82,7 @@ TABLES = {
     "cpu_pages": speed.cpu_pages,
     "bytes": choices.bytes_table,
     "command_line": command_line,
+    "plan": plan,
     "recipes": recipes.page,
 }
 
@@ -71,6 +97,7 @@ def main(arguments):
     for name, make in TABLES.items():
         (folder / f"{name}.md").write_text(make(), encoding="utf-8")
     choices.bytes_picture(folder / "bytes.svg")
+    printed("plan", "7B", "--gpu", "24GiB", "--plot", str(folder / "plan.svg"))
     shutil.copy(RESULTS / "demo.png", folder)
     laws(folder)
     return 0
