@@ -61,7 +61,7 @@ FIRST_WHEELS = {
 }
 # What the tests below are about; a name is test_NAME.py.
 GROUPS = {
-    "import": "lazy library defaults errors",
+    "import": "lazy library errors",
     "state": """formats accuracy8 properties quantize bfloat16_laws master_weights split_weights against_torch reference
         betas paging threads free_threaded forks addresses""",
     "checkpoints": """state_dict earlier_state fp32_state_dict convert flashoptim damaged mutated widths inspect

@@ -16,7 +16,8 @@ _is_neg = torch.Tensor.is_neg
 
 def is_lazy(value: Any) -> bool:
     """Whether it is a parameter or buffer that has no shape yet."""
-    return isinstance(value, (torch.nn.UninitializedParameter, torch.nn.UninitializedBuffer))
+    # Not isinstance(): to torch before 2.5, every parameter that is a DTensor is one of any class of parameters.
+    return issubclass(type(value), (torch.nn.UninitializedParameter, torch.nn.UninitializedBuffer))
 
 
 def address(tensor: torch.Tensor) -> int:

@@ -6,7 +6,7 @@ import sharded_script
 import torch
 import torch.distributed as dist
 from distributed_names import CPUOffloadPolicy, DTensor, Partial, Replicate, Shard
-from mesh_script import distribute_like, made, plain_net
+from mesh_script import KINDS, distribute_like, made, plain_net
 from sharded_script import distribute, full, model, numbers, sharded_model
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.optim import ZeroRedundancyOptimizer
@@ -85,7 +85,7 @@ def models(world, _folder):
 
     torch's function sums these million squares in single precision: its norm is 1e-5 off.
     """
-    for kind in ("FSDP2", "TP", "FSDP2 + TP", "HSDP"):
+    for kind in KINDS:
         (net, _), alone, outside = made(kind, world), plain_net(), plain_net()
         ours, reference = (
             pyadamw.AdamW32bit(n.parameters(), lr=1e-2, max_grad_norm=LIMIT, error_if_nonfinite=True)

@@ -3,12 +3,23 @@
 Each source returns (state_dict, [(exp_avg, exp_avg_sq, max_exp_avg_sq or None)], params after these steps).
 """
 
+import pytest
 import torch
 from harness import Late, decoded, parameters, train
 
 import pyadamw
 
-bitsandbytes, bnb, torchao_optim = map(Late, ("bitsandbytes", "bitsandbytes.functional", "torchao.optim"))
+
+class Peer(Late):
+    """A module of another package, without which a test is skipped."""
+
+    def __getattr__(self, attribute):
+        if not attribute.startswith(("_", "pytest")):
+            pytest.importorskip(self._name.split(".")[0])
+        return super().__getattr__(attribute)
+
+
+bitsandbytes, bnb, torchao_optim = map(Peer, ("bitsandbytes", "bitsandbytes.functional", "torchao.optim"))
 SHAPES = ((40, 320), (7,), (70, 100), (9000,))
 STEPS, LR = 3, 1e-2
 WRAPPER = "__bnb_optimizer_quant_state__"
@@ -80,6 +91,7 @@ def _bitsandbytes_tensor_wise():
 
 
 def _torchao():
+    pytest.importorskip("torchao")
     with torch.compiler.set_stance("force_eager"):  # compiling its step takes half a minute, and the state is the same
         params, optimizer = _trained(torchao_optim.AdamW8bit)
     state = [optimizer.state[p] for p in params]

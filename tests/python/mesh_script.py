@@ -8,7 +8,7 @@ import sharded_script
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
-from distributed_names import DTensor, Replicate, Shard, distribute_tensor, fully_shard
+from distributed_names import HAS_STRIDED_SHARDS, DTensor, Replicate, Shard, distribute_tensor, fully_shard
 from sharded_script import assert_equal, assert_weights, distribute, load, numbers
 from torch.distributed._functional_collectives import all_reduce
 from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
@@ -118,7 +118,7 @@ def made(kind, world, masters=None):
     return net, 1
 
 
-KINDS = ("FSDP2", "TP", "FSDP2 + TP", "HSDP")
+KINDS = ("FSDP2", "TP", *(["FSDP2 + TP"] if HAS_STRIDED_SHARDS else []), "HSDP")
 
 
 def train(net, optimizer, first, count):

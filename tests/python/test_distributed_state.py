@@ -53,6 +53,6 @@ def test_a_checkpoint_takes_two_bytes_a_parameter(cls, tmp_path):
     net = torch.nn.Sequential(*(torch.nn.Linear(1024, 1024) for _ in range(4)))
     optimizer = cls(net.parameters())
     step(torch.nn.Sequential(torch.nn.Linear(100, 1024), net), optimizer, 0)
-    dcp.save({"optimizer": state_dict.get_optimizer_state_dict(net, optimizer)}, checkpoint_id=tmp_path, no_dist=True)
+    dcp.save({"optimizer": state_dict.get_optimizer_state_dict(net, optimizer)}, checkpoint_id=tmp_path)
     size = sum(file.stat().st_size for file in tmp_path.iterdir())
     assert size / sum(p.numel() for p in net.parameters()) <= 2.1

@@ -211,16 +211,16 @@ def test_files_of_distributed_checkpoints(flat, tmp_path):
         # Options that came later: torch's flat checkpoints must have them.
         group.update(master_weight_bits=None, max_grad_norm=None, error_if_nonfinite=False)
     stored = flattened(nested) if flat else nested
-    dcp.save({"optimizer": stored}, checkpoint_id=tmp_path, no_dist=True)
+    dcp.save({"optimizer": stored}, checkpoint_id=tmp_path)
     wanted = state_dict.get_optimizer_state_dict(net, optimizer, options=options)
     with pytest.raises(BaseException, match=r"Missing key .*exp_avg_sq_floor"):
-        dcp.load({"optimizer": copy.deepcopy(wanted)}, checkpoint_id=tmp_path, no_dist=True)
+        dcp.load({"optimizer": copy.deepcopy(wanted)}, checkpoint_id=tmp_path)
     if flat:
         with pytest.raises((KeyError, ValueError), match="exp_avg_sq_floor"):  # the same without files
             state_dict.set_optimizer_state_dict(net, optimizer, stored, options=options)
         return
     partly = planner.DefaultLoadPlanner(allow_partial_load=True)
-    dcp.load({"optimizer": wanted}, checkpoint_id=tmp_path, planner=partly, no_dist=True)
+    dcp.load({"optimizer": wanted}, checkpoint_id=tmp_path, planner=partly)
     state_dict.set_optimizer_state_dict(net, optimizer, wanted, options=options)
     assert_numbers(list(net), optimizer, numbers)
 

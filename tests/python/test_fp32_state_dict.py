@@ -280,7 +280,9 @@ def test_a_state_dict_without_the_parameters_is_refused():
     """As of FSDP1: the weights would come without what the optimizer keeps of them."""
     model = torch.nn.Linear(30, 20).bfloat16()
     optimizer = pyadamw.AdamW8bit(model.parameters(), master_weight_bits=32)
-    model.register_state_dict_post_hook(lambda m, found, prefix, _: found.update(weight=found["weight"].clone()))
+    # Public since torch 2.5, and the same.
+    register = getattr(model, "register_state_dict_post_hook", model._register_state_dict_hook)
+    register(lambda m, found, prefix, _: found.update(weight=found["weight"].clone()))
     for call in (
         lambda: pyadamw.fp32_state_dict(model, optimizer),
         lambda: pyadamw.load_fp32_state_dict(model, optimizer, {"weight": torch.ones(20, 30), "bias": torch.ones(20)}),

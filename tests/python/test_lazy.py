@@ -53,3 +53,23 @@ def test_an_override_of_a_lazy_parameter(manager):
     lazy(torch.ones(4, 30)).square().sum().backward()
     optimizer.step()
     assert moment_of(optimizer.state[lazy[1].weight]).dtype == torch.float32
+
+
+class Flagged(torch.Tensor):
+    pass
+
+
+def test_parameters_of_other_classes_are_not_lazy(monkeypatch):
+    """Those of tensors such as DTensors, which an older torch takes for instances of every class of parameters."""
+
+    def is_instance(cls, value):
+        return type.__instancecheck__(cls, value) or getattr(value, "_is_param", False)
+
+    monkeypatch.setattr(type(torch.nn.UninitializedParameter), "__instancecheck__", is_instance)
+    param = torch.nn.Parameter(torch.ones(70, 100).as_subclass(Flagged))
+    assert isinstance(param, torch.nn.UninitializedParameter)
+    optimizer = pyadamw.AdamW8bit([param])
+    param.grad = torch.ones_like(param)
+    optimizer.step()
+    (entry,) = optimizer.memory_report().entries
+    assert entry.numel == 7000 and entry.bytes > 0 and not entry.why

@@ -279,6 +279,7 @@ def test_another_struct_layout_is_refused(monkeypatch):
         library.Library()
 
 
+@pytest.mark.skipif(not (ROOT / "pyadamw").is_dir(), reason="the package's source is not here")
 def test_declarations_are_the_headers():
     """pyadamw/_native/cdef.py is what ci/generate_cdef.py makes of the header, and the check notices a difference."""
     script = ROOT / "ci" / "generate_cdef.py"

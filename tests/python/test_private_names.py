@@ -32,7 +32,7 @@ def asked_by_pyadamw():
 
 def resolved(path):
     if path.startswith("torch.distributed.tensor.") and not hasattr(torch.distributed.tensor, "DTensor"):
-        import torch.distributed._tensor
+        importlib.import_module("torch.distributed._tensor")
         path = path.replace(".tensor.", "._tensor.", 1)  # before torch 2.5
     for stop in range(path.count(".") + 1, 0, -1):
         module = sys.modules.get(".".join(path.split(".")[:stop]))

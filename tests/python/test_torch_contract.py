@@ -13,6 +13,7 @@ import pytest
 import torch
 from harness import CLASSES, Late, assert_same_bits, bits, clones, parameters, point_problem, train
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from versions import older
 
 import pyadamw
 
@@ -130,7 +131,7 @@ def test_errors_are_torchs(cls):
             with pytest.raises(entry.error_type, match=message):
                 optimizer.step()
         count += 1
-    assert count >= 8
+    assert count >= (5 if older("torch", "2.13") else 8)  # torch 2.4 has 5
 
 
 # ---- nothing to do ---------------------------------------------------------------------------------------------------

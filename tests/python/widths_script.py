@@ -13,6 +13,7 @@ import torch.distributed.checkpoint as dcp
 from distributed_names import fully_shard
 from harness import decoded
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_optimizer_state_dict, set_optimizer_state_dict
+from torch.distributed.device_mesh import init_device_mesh
 
 import pyadamw
 
@@ -22,7 +23,7 @@ warnings.simplefilter("ignore")
 def net(sharded):
     torch.manual_seed(0)
     made = torch.nn.Sequential(torch.nn.Linear(300, 400), torch.nn.Linear(400, 20))
-    return fully_shard(made) if sharded else made
+    return fully_shard(made, mesh=init_device_mesh("cpu", (1,))) if sharded else made
 
 
 def train(model, optimizer, steps):
