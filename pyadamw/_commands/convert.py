@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import Any
 
 from .._native.memory import is_out_of_memory
-from .._optional import optional
 from .._state import export, files
 from .._state.received import check_structure
 from ..errors import AdamWError
+from . import output
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,13 +39,11 @@ def run(arguments: argparse.Namespace) -> int:
         result = export.converted(state_dict, to, _with_progress, finite=True, weights=weights)
         files.write(result, arguments.output, arguments.to == "safetensors")
     except (ValueError, OSError, AdamWError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 1
+        return output.error(error)
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        print("error: out of memory", file=sys.stderr)
-        return 1
+        return output.error("out of memory")
     return 0
 
 
@@ -55,8 +52,4 @@ def _keys(state_dict: Any) -> Any:
 
 
 def _with_progress(entries: Any) -> Any:
-    progress = optional("rich.progress") if sys.stderr.isatty() else None
-    if progress is None:
-        return entries
-    console = optional("rich.console").Console(stderr=True)
-    return progress.track(list(entries), description="converting", console=console)
+    return output.with_progress(list(entries), "converting", transient=False)

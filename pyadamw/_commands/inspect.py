@@ -6,7 +6,6 @@ import argparse
 import json
 import math
 import os
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,7 +18,7 @@ from .._state.noteworthy import noteworthy
 from .._state.statistics import Statistics, statistics
 from ..errors import AdamWError
 from . import inspect_table
-from .output import error, print_facts, print_findings, share, size, until_closed
+from .output import error, print_facts, print_findings, share, size, until_closed, with_progress
 
 PICTURES = (".png", ".svg", ".pdf")
 
@@ -52,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         _check_picture(arguments.plot)
         checkpoint = checkpoints.opened(arguments.checkpoint, arguments.key)
-        found = [statistics(parameter) for parameter in _with_progress(checkpoint.parameters)]
+        found = [statistics(parameter) for parameter in with_progress(checkpoint.parameters, "reading", transient=True)]
         findings = by_gravity(noteworthy(checkpoint.groups, found))
         if arguments.plot is not None:
             _draw(arguments, found)
@@ -75,15 +74,6 @@ def _failed(arguments: argparse.Namespace, fault: object) -> int:
     if arguments.json:
         print(json.dumps({**_as_dict(arguments, arguments.key, [], []), "error": " ".join(str(fault).split())}))
     return error(fault)
-
-
-def _with_progress(parameters: Sequence[Any]) -> Any:
-    progress = optional("rich.progress") if sys.stderr.isatty() else None
-    if progress is None:
-        return parameters
-    return progress.track(
-        parameters, description="reading", console=optional("rich.console").Console(stderr=True), transient=True
-    )
 
 
 # ---- the picture -----------------------------------------------------------------------------------------------------

@@ -95,6 +95,15 @@ def _aligned(row: Sequence[str], widths: Sequence[int], left: set[int]) -> str:
     return "  ".join(cells).rstrip()
 
 
+def with_progress(entries: Sequence[Any], description: str, transient: bool) -> Any:
+    """The entries, with a progress bar on stderr if that is a terminal and rich is there. `transient`: it then goes."""
+    progress = optional("rich.progress") if sys.stderr.isatty() else None
+    if progress is None:
+        return entries
+    screen = optional("rich.console").Console(stderr=True)
+    return progress.track(entries, description=description, console=screen, transient=transient)
+
+
 def size(count: float) -> str:
     """Bytes in words: 17.2 MiB."""
     units = ["bytes", "KiB", "MiB", "GiB", "TiB"]

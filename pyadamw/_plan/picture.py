@@ -54,7 +54,7 @@ def draw(plan: Planned, path: str) -> None:
     panels[0].set_xlim(0, 1.16 * shown / unit.bytes)  # with room for the numbers beside the bars
     _legend(figure, panels[0], plan, unit)
     figure.supxlabel(f"{unit.name} on the device, a process", fontsize=10, color=_INK, x=0.01, ha="left")
-    figure.suptitle(headline(plan), fontsize=12, color=_INK, x=0.01, ha="left")
+    figure.suptitle(headline(plan), fontsize=12, color=_INK, x=0.01, ha="left", parse_math=False)
     figure.savefig(path, dpi=150)
 
 

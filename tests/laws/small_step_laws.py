@@ -3,7 +3,6 @@
 Each function takes a contestant and the law's sizes, and returns numbers. It must not know who is measured.
 """
 
-import math
 from unittest import mock
 
 import contestants  # noqa: F401  (which makes tests/python and tests/bench importable)
@@ -78,19 +77,7 @@ def digits(contestant, sizes):
     """
     curves, largest, task = [], [], tasks.TASKS["digits"]
     for seed in range(sizes["seeds"]):
-        torch.manual_seed(seed)
-        model, loss, metric = task.setup()
-        optimizer = contestant.make()(list(model.parameters()), lr=task.lr)
-        cosine = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda t: 0.5 + 0.5 * math.cos(math.pi * t / task.steps))
-        generator, checkpoints, curve = torch.Generator().manual_seed(seed), task.checkpoints(), []
-        for step in range(1, sizes["steps"] + 1):
-            optimizer.zero_grad()
-            loss(generator).backward()
-            optimizer.step()
-            cosine.step()
-            if step in checkpoints:
-                with torch.no_grad():
-                    curve.append([step, finite(metric())])
-        curves.append(curve)
+        model, _, curve = tasks.trained(task, contestant.make(), seed, sizes["steps"])
+        curves.append([[step, finite(value)] for step, value in curve])
         largest.append(finite(max(param.abs().max().item() for param in model.parameters())))
     return {"losses": [curve[-1][1] for curve in curves], "largest": largest, "curves": curves}

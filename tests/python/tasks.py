@@ -239,26 +239,32 @@ OPTIMIZERS = {
 # ---- runs -----------------------------------------------------------------------------------------------------------
 
 
-def run(name, optimizer_name, seed):
-    """One training run, in this process."""
-    torch.set_num_threads(1)
-    task = TASKS[name]
+def trained(task, make, seed, steps):
+    """(model, optimizer, [(step, metric)]) after steps of a task; `make` makes the optimizer, of parameters and lr."""
     torch.manual_seed(seed)
     model, loss, metric = task.setup()
-    optimizer = OPTIMIZERS[optimizer_name](model.parameters(), lr=task.lr)
+    optimizer = make(list(model.parameters()), lr=task.lr)
     cosine = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda t: 0.5 + 0.5 * math.cos(math.pi * t / task.steps))
     generator, checkpoints, curve = torch.Generator().manual_seed(seed), task.checkpoints(), []
-    for step in range(1, task.steps + 1):
+    for step in range(1, steps + 1):
         optimizer.zero_grad()
         loss(generator).backward()
         optimizer.step()
         cosine.step()
         if step in checkpoints:
             with torch.no_grad():
-                curve.append(metric())
+                curve.append((step, metric()))
+    return model, optimizer, curve
+
+
+def run(name, optimizer_name, seed):
+    """One training run, in this process."""
+    torch.set_num_threads(1)
+    task = TASKS[name]
+    _, optimizer, curve = trained(task, OPTIMIZERS[optimizer_name], seed, task.steps)
     moments = [state.get("exp_avg_codes", state.get("exp_avg")) for state in optimizer.state.values()]
     narrow = sum(moment.numel() for moment in moments if moment.dtype == torch.uint8)
-    return Result(curve, narrow / sum(moment.numel() for moment in moments))
+    return Result([value for _, value in curve], narrow / sum(moment.numel() for moment in moments))
 
 
 def run_all(jobs):
