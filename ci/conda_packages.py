@@ -54,7 +54,6 @@ def build(channel, stand_ins, target):
             channel=[channel.as_uri(), stand_ins.as_uri()],
             output_dir=channel,
             target_platform=target,
-            noarch_build_platform=SUBDIR,
             variant_overrides={"toolchain": ["system"]},
             no_build_id=True,  # or each build has another path in it
             test="skip",  # not yet: they need each other
