@@ -1,6 +1,7 @@
 """Owns building the conda packages of recipe/ with the system's compilers, and running the tests that they carry.
 
-usage: conda_packages.py FOLDER   writes FOLDER/channel (the packages) and FOLDER/stand-ins (conda_stand_ins.py)
+usage: conda_packages.py FOLDER [PLATFORM...]   writes FOLDER/channel (the packages) and FOLDER/stand-ins
+(conda_stand_ins.py), for this platform and for others, such as linux-aarch64, whose cross compiler is here
 It must not know which packages a solver chooses: conda_environments.py does.
 """
 
@@ -14,36 +15,37 @@ from pathlib import Path
 
 import conda_stand_ins
 import rattler_build
+from conda_stand_ins import SUBDIR
 from rattler.index import index_fs
 
 RECIPE = Path(__file__).resolve().parents[1] / "recipe" / "recipe.yaml"
 VARIANTS = RECIPE.with_name("variants.yaml")
 # What every package of the conda-forge variant must ask of its build environment.
-CONDA_FORGE = {
-    "cpu": {"gxx_linux-64", "sysroot_linux-64", "cmake", "ninja"},
-    "cuda12": {"gxx_linux-64", "sysroot_linux-64", "cmake", "ninja", "python", "cuda-nvcc_linux-64"},
-    "cuda13": {"gxx_linux-64", "sysroot_linux-64", "cmake", "ninja", "python", "cuda-nvcc_linux-64"},
-}
+COMPILERS = ("gxx_{0}", "sysroot_{0}", "cmake", "ninja")
+CUDA_COMPILERS = (*COMPILERS, "python", "cuda-nvcc_{0}")
+CONDA_FORGE = {"cpu": COMPILERS, "cuda12": CUDA_COMPILERS, "cuda13": CUDA_COMPILERS}
 
 
-def render_for_conda_forge():
+def render_for_conda_forge(target):
     """The variant that conda-forge would build: it cannot be built offline, but it must be what it would have to be."""
     variants = rattler_build.VariantConfig.from_file(VARIANTS)
-    platform = rattler_build.PlatformConfig(target_platform="linux-64", experimental=True)
+    platform = rattler_build.PlatformConfig(target_platform=target, experimental=True)
     rendered = rattler_build.Stage0Recipe.from_file(RECIPE).render(variants, rattler_build.RenderConfig(platform))
     backends = []
     for recipe in (variant.recipe.to_dict() for variant in rendered):
         name, backend = recipe["package"]["name"], recipe["context"]["backend"]
         if "staging_caches" in recipe:
             found = {spec.split()[0] for spec in recipe["staging_caches"][0]["requirements"]["build"]}
-            assert found == CONDA_FORGE[backend], f"{name} for {backend} would be built with {found}"
+            wanted = {name.format(target) for name in CONDA_FORGE[backend]}
+            assert found == wanted, f"{name} for {backend} would be built with {found}"
         if name == "libadamw":
             backends.append(backend)
-        print(f"  {name} {recipe['build']['string']}")
+        print(f"  {target}: {name} {recipe['build']['string']}")
     assert sorted(backends) == sorted(CONDA_FORGE), f"libadamw is rendered for {backends}"
 
 
-def build(channel, stand_ins):
+def build(channel, stand_ins, target):
+    """The packages for a platform; those for every platform come with the first, this machine's."""
     # The interface by single packages would compile once more for each package of a variant.
     warnings.simplefilter("ignore", DeprecationWarning)
     try:
@@ -51,6 +53,7 @@ def build(channel, stand_ins):
             [RECIPE],
             channel=[channel.as_uri(), stand_ins.as_uri()],
             output_dir=channel,
+            target_platform=target,
             variant_overrides={"toolchain": ["system"]},
             no_build_id=True,  # or each build has another path in it
             test="skip",  # not yet: they need each other
@@ -59,7 +62,8 @@ def build(channel, stand_ins):
         for log in channel.glob("bld/*/work/conda_build.log"):
             print(f"{log}:\n{log.read_text(errors='replace')}")
         sys.exit(f"FAILED: {error}")
-    return sorted(channel.glob("*/*.conda"))
+    subdirs = [target, "noarch"] if target == SUBDIR else [target]
+    return sorted(path for subdir in subdirs for path in channel.glob(f"{subdir}/*.conda"))
 
 
 def test(path, channels):
@@ -78,28 +82,33 @@ def test(path, channels):
     return not failed
 
 
-def main(folder):
+def main(folder, others):
     shutil.rmtree(folder, ignore_errors=True)
     channel, stand_ins = folder / "channel", folder / "stand-ins"
     channel.mkdir(parents=True)
     os.environ["RATTLER_CACHE_DIR"] = str(folder / "cache")
 
     print("-- what conda-forge would build")
-    render_for_conda_forge()
+    for target in ("linux-64", "linux-aarch64"):
+        render_for_conda_forge(target)
     print("-- stand-ins for packages that cannot be had offline: they run this Python and show it what lies beside it")
-    conda_stand_ins.write(stand_ins, folder / "stand-in-files")
+    conda_stand_ins.write(stand_ins, folder / "stand-in-files", others)
     asyncio.run(index_fs(stand_ins))
     print("-- building with the system's compilers: libgomp is the system's, and no package depends on it")
-    start = time.monotonic()
-    packages = build(channel, stand_ins)
-    print(f"  {len(packages)} packages in {time.monotonic() - start:.0f} s")
+    packages = {}
+    for target in (SUBDIR, *others):
+        start = time.monotonic()
+        packages[target] = build(channel, stand_ins, target)
+        print(f"  {target}: {len(packages[target])} packages in {time.monotonic() - start:.0f} s")
     asyncio.run(index_fs(channel))
     print("-- the tests in the packages")
-    passed = [test(path, [channel.as_uri(), stand_ins.as_uri()]) for path in packages]
+    passed = [test(path, [channel.as_uri(), stand_ins.as_uri()]) for path in packages[SUBDIR]]
+    for path in (path for target in others for path in packages[target]):
+        print(f"  {path.name}: {path.stat().st_size / 1e6:.1f} MB, for {path.parent.name}: its tests do not run here")
     return all(passed)
 
 
 if __name__ == "__main__":
-    status = 0 if main(Path(sys.argv[1]).resolve()) else 1
+    status = 0 if main(Path(sys.argv[1]).resolve(), sys.argv[2:]) else 1
     sys.stdout.flush()
     os._exit(status)  # rattler's threads can crash an interpreter that ends in the ordinary way

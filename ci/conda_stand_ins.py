@@ -48,15 +48,16 @@ def _show(folder, name):
         (folder / entry).symlink_to(site / entry)
 
 
-def _package(channel, files, name, version, **options):
-    place = channel / SUBDIR
-    assemble_package(name, version, SUBDIR, "stand_in_0", place, files_dir=files, detect_prefix=False, **options)
-    print(f"  stand-in for {name} {version}")
+def _package(channel, files, name, version, subdir=SUBDIR, **options):
+    place = channel / subdir
+    place.mkdir(parents=True, exist_ok=True)
+    assemble_package(name, version, subdir, "stand_in_0", place, files_dir=files, detect_prefix=False, **options)
+    print(f"  {subdir}: stand-in for {name} {version}")
 
 
-def write(channel, work):
-    """Writes the stand-ins into a channel. They point into the folder `work`, which must stay."""
-    (channel / SUBDIR).mkdir(parents=True)
+def write(channel, work, others=()):
+    """Writes the stand-ins into a channel. They point into the folder `work`, which must stay. Those for other
+    platforms have the names and versions, and no files: a solver is asked about them, and nothing runs."""
     files = work / "python"
     (files / "bin").mkdir(parents=True)
     base = Path(sys._base_executable).resolve()
@@ -75,8 +76,13 @@ def write(channel, work):
         version = distribution(python_name).version.partition("+")[0]
         _package(channel, files, name, version, depends=[f"python {PYTHON}.*"])
 
-    empty = work / "cuda-version"
+    empty = work / "empty"
     empty.mkdir()
+    for subdir in others:
+        _package(channel, empty, "python", sys.version.split()[0], subdir)
+        for name, python_name in DISTRIBUTIONS.items():
+            version = distribution(python_name).version.partition("+")[0]
+            _package(channel, empty, name, version, subdir, depends=[f"python {PYTHON}.*"])
     for version in CUDA_VERSIONS:
         major = version.partition(".")[0]
-        _package(channel, empty, "cuda-version", version, constrains=[f"__cuda >={major}"])
+        _package(channel, empty, "cuda-version", version, "noarch", constrains=[f"__cuda >={major}"])

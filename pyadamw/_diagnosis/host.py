@@ -15,8 +15,8 @@ from typing import Any
 import torch
 
 from .._findings import Finding
+from .._native import openmp
 
-_POOL = re.compile(r"lib(gomp|omp|iomp)\d*[-.].*\bso\b")
 LITTLE = 1 << 30  # bytes of free memory
 
 
@@ -36,7 +36,7 @@ def facts(loaded_threads: int | None, root: str = "/") -> dict[str, Any]:
             "libadamw": loaded_threads,
             "omp_num_threads": os.environ.get("OMP_NUM_THREADS"),
         },
-        "openmp": _pools(files),
+        "openmp": openmp.loaded(_text(files / "proc/self/maps")),
         "memory": _memory(files),
         "limits": {
             "locked_memory_bytes": _limit(resource.RLIMIT_MEMLOCK),
@@ -55,12 +55,6 @@ def _text(path: Path) -> str:
         return path.read_text(errors="replace")
     except OSError:
         return ""
-
-
-def _pools(root: Path) -> list[str]:
-    """The OpenMP libraries in this process."""
-    paths = (line.split(maxsplit=5)[5] for line in _text(root / "proc/self/maps").splitlines() if line.count("/"))
-    return sorted({path.strip() for path in paths if _POOL.match(os.path.basename(path.strip()))})
 
 
 # ---- control groups --------------------------------------------------------------------------------------------------

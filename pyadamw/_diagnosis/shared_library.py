@@ -114,8 +114,8 @@ def findings(found: dict[str, Any]) -> Iterator[Finding]:
         text = f"The environment variable {loading.ENVIRONMENT} = {environment} chose the library."
         yield Finding("note", "library", text, "Unset it to use the library that belongs to this pyadamw.")
     if facts_["build"] and "OpenMP" not in facts_["build"]:
-        text = "libadamw was built without OpenMP: a step on the CPU uses one thread."
-        yield Finding("warning", "library", text, "Build it with a compiler that has OpenMP.")
+        text = "libadamw has no OpenMP here: a step on the CPU starts threads of its own, which takes time."
+        yield Finding("warning", "library", text, "Take a torch with it, or build libadamw with a compiler that does.")
     yield from _of_kernel(facts_)
 
 

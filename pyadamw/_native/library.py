@@ -24,7 +24,7 @@ from ..errors import (
     UnsupportedError,
     VersionError,
 )
-from . import cdef, load_errors
+from . import cdef, load_errors, openmp
 from .constants import BY_STATUS, DTYPE_NAMES, DTYPES
 from .messages import in_python
 
@@ -79,6 +79,8 @@ def _open() -> Any:
     problem = load_errors.before(path)
     if problem is not None:
         raise LibraryNotFoundError(f"{where} cannot be loaded: {problem}")
+    torch_folder = Path(torch.__file__).resolve().parent
+    openmp.share(torch_folder, torch_folder.with_name("torch.libs"))
     try:
         # ctypes opens it, because cffi refuses paths that the locale cannot encode. An absolute path prevents a search.
         return path, ffi.dlopen(ffi.cast("void *", ctypes.CDLL(os.path.abspath(path))._handle))

@@ -53,6 +53,7 @@ if __name__ == "__main__":
     library = pyadamw._native.library.library()
     for file in (pyadamw.__file__, library.path):
         assert Path(file).is_relative_to(sys.argv[1]), file
+    assert "threads: OpenMP" in library.build_info()  # torch's
     print(f"torch {torch.__version__}, {library.path}: {library.build_info()}", file=sys.stderr)
     for paged, name, dtype, amsgrad in itertools.product(
         ("", "Paged"), CLASSES, (torch.float32, torch.bfloat16), (False, True)

@@ -101,7 +101,7 @@ ON_THE_CPU = {
     "chosen": ({"library.chosen_by_environment": "/x.so"}, "note", "PYADAMW_LIBRARY = /x.so", "Unset it"),
     "other version": ({"library.version": "1.1.0"}, "note", "1.1.0", "equal"),
     "no step": ({"library.step_problem": "InternalError: x"}, "error", "InternalError: x", "one build"),
-    "no OpenMP": ({"library.build": "threads: none"}, "warning", "without OpenMP", "compiler"),
+    "no OpenMP": ({"library.build": "threads: none"}, "warning", "no OpenMP", "compiler"),
     "unknown kernel": ({"library.kernel": None, "library.problem": "ADAMW_CPU=mmx"}, "error", "mmx", "Unset ADAMW_CPU"),
     "slow kernel": (
         {"library.kernel": "scalar", "library.kernel_chosen_by_environment": "scalar"},
