@@ -10,7 +10,7 @@ help:
 	@echo 'make bench   measures speed, relative to torch and to the limit of the memory'
 	@echo 'make laws    measures what 8-bit state does to training, here and in bitsandbytes, torchao and FlashOptim'
 	@echo 'make cuda    builds the libraries for CUDA 12 and 13; needs no toolkit and no GPU'
-	@echo 'make wheel   builds the sdist and the wheel in dist/, and tests them as users get them'
+	@echo 'make wheel   builds the sdist and the wheels in dist/, and tests them as users get them'
 	@echo 'make conda   builds the conda packages in dist/, and tests them as users get them'
 	@echo 'make release VERSION=1.2.3   checks and builds all files to publish; publishes nothing'
 	@echo 'make gpu     runs tests and benchmark on the CUDA device of this machine; works offline'

@@ -6,6 +6,7 @@ compiler says (-M), what Python files import is what their syntax says, imports 
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +19,7 @@ OWN = ("include/", "libadamw/")
 # Lowest first: a file may include those of its own floor and of the floors below it. A file is on the first floor that
 # names it exactly, else on the first of which a pattern matches it ("*" matches "/" too).
 CPP_FLOORS = [
-    ["include/adamw.h"],
+    ["include/adamw.h", "libadamw/platform*"],
     ["libadamw/numerics/*"],
     ["libadamw/formats.h", "libadamw/status.*", "libadamw/guarded.h", "libadamw/lease.*"],
     ["libadamw/devices.h", "libadamw/backend.h"],
@@ -67,6 +68,36 @@ CPP_NEVER = [
     Never([CHECK], [CPU, GPU], "devices.h has what they are asked"),
     Never(["*"], FOREIGN, "libadamw is for programs that have none of it"),
 ]
+
+# What is an operating system's is in platform.h and its files, and in pages in files, which only Linux has. What is a
+# processor's or a compiler's is there and in the kernels.
+PLATFORM = "libadamw/platform*"
+FILE_PAGES = ("file*", "arenas.*", "snapshot.cpp")
+OLD_GLIBC = "libadamw/packaging/old_glibc.cpp"
+SYSTEM = ["unistd.h", "sys/*", "linux/*", "pthread.h", "dlfcn.h", "fcntl.h", "poll.h", "sched.h", "signal.h", "csignal"]
+SYSTEM += ["link.h", "elf.h", "malloc.h", "windows.h", "io.h", "process.h", "mach/*", "libproc.h"]
+PROCESSOR = ["cpuid.h", "*intrin.h", "arm_neon.h", "fenv.h", "cfenv"]
+CPP_NEVER += [
+    Never(
+        ["*"],
+        SYSTEM,
+        "platform.h has what is an operating system's",
+        who_may=(PLATFORM, OLD_GLIBC, *(f"libadamw/pager/{name}" for name in FILE_PAGES)),
+    ),
+    Never(
+        ["*"],
+        PROCESSOR,
+        "platform.h and the kernels have what is a processor's",
+        who_may=(PLATFORM, "libadamw/cpu/registers_*.h", "libadamw/cpu/kernels_*.cpp"),
+    ),
+]
+
+# Words that only these files may have: those of a compiler or a system, which no #include tells of.
+PLATFORM_WORDS = re.compile(
+    r"\b__attribute__|\b__declspec|\b__builtin_\w+|\b(?:__)?asm(?:__)?\b|#\s*pragma (?!once)"
+    r"|\b_WIN32\b|\b__(?:linux|APPLE|MINGW32|MINGW64|x86_64|aarch64|GNUC|clang|GLIBC)__\b|\[\[gnu::"
+)
+HAVE_PLATFORM_WORDS = [PLATFORM, OLD_GLIBC, HEADER, KERNELS, "libadamw/cpu/registers_*.h"]
 
 PYTHON_FLOORS = [
     ["pyadamw._checks", "pyadamw.errors", "pyadamw._findings", "pyadamw._optional"],
@@ -171,6 +202,19 @@ def check_cpp(root):
             return matches(a, rule.who) and named and not matches(a, rule.who_may) and b not in rule.what_may
 
         yield from (f"{a} must not include {b}: {rule.why}" for a, b in culprits(reached, breaks))
+    yield from check_words(root, files)
+
+
+def without_comments(text):
+    return re.sub(r"//[^\n]*|/\*.*?\*/", lambda comment: "\n" * comment[0].count("\n"), text, flags=re.DOTALL)
+
+
+def check_words(root, files):
+    for file in files:
+        if matches(file, HAVE_PLATFORM_WORDS):
+            continue
+        words = PLATFORM_WORDS.findall(without_comments((root / file).read_text(encoding="utf-8")))
+        yield from (f"{file} must not say {word}: platform.h does" for word in sorted(set(words)))
 
 
 # ---- Python ----

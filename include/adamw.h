@@ -79,6 +79,8 @@
 
 #if defined(ADAMW_STATIC)
 #define ADAMW_API
+#elif defined(_WIN32) && defined(ADAMW_BUILDING)
+#define ADAMW_API __declspec(dllexport)
 #elif defined(_WIN32)
 #define ADAMW_API __declspec(dllimport)
 #else
@@ -735,7 +737,8 @@ typedef struct adamw_pager_statistics {
  * Errors:
  *   INVALID_ARGUMENT  a value breaks the rules of adamw_pager_options; options or pager is NULL
  *   VERSION           this library does not know options.size, or bytes that it does not know are not 0
- *   UNSUPPORTED       this build, driver or machine does not have the device, or the device does not support the backing
+ *   UNSUPPORTED       this build, driver or machine does not have the device; the device, or this build (FILE, except on
+ *                     Linux), does not support the backing
  *   OUT_OF_MEMORY     memory of the host or the device
  *   DEVICE            the CUDA call that failed, by name
  *   STORAGE           the directory is missing or read-only, or the disk is full; the message names the directory */

@@ -41,7 +41,7 @@ ADAMW_INLINE decltype(auto) dispatch_dtype(adamw_dtype dtype, const Body &body) 
     ADAMW_DTYPE_TABLE(ADAMW_CASE)
 #undef ADAMW_CASE
   }
-  __builtin_unreachable();  // check/ has let no other value through
+  ADAMW_UNREACHABLE();  // check/ has let no other value through
 }
 
 constexpr DtypeTraits traits(adamw_dtype dtype) {
@@ -157,7 +157,7 @@ ADAMW_INLINE decltype(auto) dispatch_format(adamw_state_format format, const Bod
     ADAMW_STATE_FORMAT_TABLE(ADAMW_CASE)
 #undef ADAMW_CASE
   }
-  __builtin_unreachable();  // check/ has let no other value through
+  ADAMW_UNREACHABLE();  // check/ has let no other value through
 }
 
 // The same of a format that has scales.
@@ -171,7 +171,7 @@ ADAMW_INLINE decltype(auto) dispatch_scaled_format(adamw_state_format format, co
     ADAMW_STATE_FORMAT_TABLE(ADAMW_CASE)
 #undef ADAMW_CASE
   }
-  __builtin_unreachable();  // whoever asks has seen to it that it has some
+  ADAMW_UNREACHABLE();  // whoever asks has seen to it that it has some
 }
 
 inline bool is_state_format(std::int32_t raw) {

@@ -1,9 +1,9 @@
 // Owns the lists of objects that nobody has, see lease.h.
 #include "lease.h"
 
-#include <pthread.h>
-
 #include <mutex>
+
+#include "platform.h"
 
 namespace adamw {
 namespace {
@@ -12,7 +12,7 @@ std::mutex mutex;  // of all lists
 constexpr int max_idle = 16;
 
 [[maybe_unused]] const int watches_forks =
-    pthread_atfork([] { mutex.lock(); }, [] { mutex.unlock(); }, [] { mutex.unlock(); });
+    at_fork([] { mutex.lock(); }, [] { mutex.unlock(); }, [] { mutex.unlock(); });
 
 thread_local char this_thread;  // its address tells threads apart
 

@@ -15,8 +15,8 @@ namespace {
 // any address may be asked for. The processor's own prefetching stops at pages, and it begins anew with each buffer.
 // Asked for in between the arithmetic of a block, a line a few operations: all at once, they only stand in a queue.
 ADAMW_INLINE void prefetch_ahead(const void *block, int i, int size) {
-  __builtin_prefetch(reinterpret_cast<const void *>(reinterpret_cast<std::uintptr_t>(block) +
-                                                    static_cast<std::uintptr_t>((2 * ADAMW_BLOCK_SIZE + i) * size)));
+  ADAMW_PREFETCH(reinterpret_cast<const void *>(reinterpret_cast<std::uintptr_t>(block) +
+                                                static_cast<std::uintptr_t>((2 * ADAMW_BLOCK_SIZE + i) * size)));
 }
 
 // `padded` elements at `at`: the memory itself where n is a multiple of the vector, else a copy that commit() takes

@@ -1,13 +1,10 @@
-// Owns the choice of an instruction set. The only file that asks what the processor can do.
-#if defined(__x86_64__)
-#include <cpuid.h>
-#endif
-
+// Owns the choice of an instruction set.
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <iterator>
 
+#include "../platform.h"
 #include "kernels.h"
 
 namespace adamw {
@@ -18,28 +15,15 @@ namespace {
 
 bool always() { return true; }
 
-#if defined(__x86_64__)
-// clang 14 does not know "f16c" as a name for __builtin_cpu_supports().
-bool has_f16c() {
-  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
-  return __get_cpuid(1, &eax, &ebx, &ecx, &edx) && (ecx & bit_F16C);
-}
-bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c(); }
-bool has_avx512() {
-  return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-}
-#endif
-
 // One line per instruction set, best first.
 constexpr struct {
   const Kernels *kernels;
   bool (*supported)();
 } table[] = {
-#if defined(__x86_64__)
-    {&avx512_kernels, has_avx512},
-    {&avx2_kernels, has_avx2},
-#elif defined(__aarch64__)
+#ifdef ADAMW_X86_64
+    {&avx512_kernels, cpu_has_avx512},
+    {&avx2_kernels, cpu_has_avx2},
+#elif defined(ADAMW_AARCH64)
     {&neon_kernels, always},
 #endif
     {&scalar_kernels, always},

@@ -1,35 +1,21 @@
 // Owns the floating-point modes of a thread, rounding and flushing to zero, while it computes.
 #pragma once
 
-#if defined(__x86_64__)
-#include <immintrin.h>
-#else
-#include <cstdint>
-#endif
+#include "../platform.h"
 
 namespace adamw {
 
 // The defaults on this thread while it lives. An entry point that computes has one before it reads its arguments, and
 // each thread that computes has one: the result then depends on no caller's modes.
 class DefaultFloatMode {
-#if defined(__x86_64__)
  public:
-  DefaultFloatMode() : saved_(_mm_getcsr()) { _mm_setcsr(0x1F80); }
-  ~DefaultFloatMode() { _mm_setcsr(saved_); }
+  DefaultFloatMode() : saved_(float_mode()) { set_float_mode(default_float_mode()); }
+  ~DefaultFloatMode() { set_float_mode(saved_); }
+  DefaultFloatMode(const DefaultFloatMode &) = delete;
+  DefaultFloatMode &operator=(const DefaultFloatMode &) = delete;
 
  private:
-  unsigned saved_;
-#elif defined(__aarch64__)
- public:
-  DefaultFloatMode() {
-    __asm__ volatile("mrs %0, fpcr" : "=r"(saved_));
-    __asm__ volatile("msr fpcr, %0" : : "r"(std::uint64_t{0}));
-  }
-  ~DefaultFloatMode() { __asm__ volatile("msr fpcr, %0" : : "r"(saved_)); }
-
- private:
-  std::uint64_t saved_;
-#endif
+  const std::uint64_t saved_;
 };
 
 }  // namespace adamw

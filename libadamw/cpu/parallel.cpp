@@ -2,10 +2,6 @@
 // ADAMW_THREADS says which. Knows nothing of what the threads do.
 #include "parallel.h"
 
-#include <fcntl.h>
-#include <pthread.h>
-#include <sys/stat.h>
-
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
@@ -16,6 +12,7 @@
 #include <thread>
 #include <vector>
 
+#include "../platform.h"
 #include "float_mode.h"
 
 // What is needed of OpenMP, by the names that each runtime has for gcc's code (libgomp, LLVM's, Intel's).
@@ -24,7 +21,7 @@
 //            any, and can do without.
 //   std:     none, because ThreadSanitizer cannot see libgomp's synchronisation.
 #if defined(ADAMW_THREADS_PROCESS)
-#define ADAMW_OPENMP_LINKAGE __attribute__((weak))
+#define ADAMW_OPENMP_LINKAGE ADAMW_WEAK
 #else
 #define ADAMW_OPENMP_LINKAGE
 #endif
@@ -72,14 +69,8 @@ int clamped(int threads) {
 std::atomic<bool> pool_is_gone{false};
 bool forks_with_threads = false;
 
-bool has_other_threads() {
-  struct statx tasks = {};
-  return statx(AT_FDCWD, "/proc/self/task", 0, STATX_NLINK, &tasks) != 0 ||
-         tasks.stx_nlink != 3;  // itself, its parent folder, one thread
-}
-
-[[maybe_unused]] const int watches_forks = pthread_atfork([] { forks_with_threads = has_other_threads(); }, [] {},
-                                                          [] { pool_is_gone = pool_is_gone || forks_with_threads; });
+[[maybe_unused]] const int watches_forks = at_fork([] { forks_with_threads = has_other_threads(); }, [] {},
+                                                   [] { pool_is_gone = pool_is_gone || forks_with_threads; });
 
 // Starts threads and runs function(context) on them, and here. Those that the system does not give are done without.
 template <class Meanwhile>

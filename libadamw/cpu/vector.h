@@ -6,7 +6,7 @@
 #include "../numerics/math.h"
 
 // What stands in the file once for every target, because it is not on the common path.
-#define ADAMW_RARE [[maybe_unused]] __attribute__((noinline))
+#define ADAMW_RARE [[maybe_unused]] ADAMW_NEVER_INLINE
 
 #define ADAMW_REGISTERS for (int i = 0; i < registers; ++i)
 

@@ -4,10 +4,11 @@
 #include <map>
 #include <memory>
 
+#include "../platform.h"
 #include "../status.h"
 #include "table.h"
 
-extern "C" __attribute__((visibility("hidden"))) const unsigned char adamw_fatbin[];
+extern "C" ADAMW_NOT_EXPORTED const unsigned char adamw_fatbin[];
 
 namespace adamw {
 namespace gpu {

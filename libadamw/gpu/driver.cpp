@@ -1,9 +1,9 @@
 // Owns finding the CUDA driver at run time.
 #include "driver.h"
 
-#include <dlfcn.h>
-
 #include <cstdio>
+
+#include "../platform.h"
 
 namespace adamw {
 namespace gpu {
@@ -15,15 +15,15 @@ struct Search {
   char error[256] = "";
 
   Search() {
-    void *library = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
+    const char *reason = nullptr;
+    void *library = load_library(cuda_driver_name, &reason);
     if (library == nullptr) {
-      const char *reason = dlerror();
-      std::snprintf(error, sizeof error, "no CUDA driver: %s",
-                    reason != nullptr ? reason : "libcuda.so.1 cannot be loaded");
+      std::snprintf(error, sizeof error, "no CUDA driver: %s%s", reason != nullptr ? reason : cuda_driver_name,
+                    reason != nullptr ? "" : " cannot be loaded");
       return;
     }
 #define ADAMW_FIND(name, arguments)                                                                              \
-  driver.name = reinterpret_cast<Result(*) arguments>(dlsym(library, #name));                                    \
+  driver.name = reinterpret_cast<Result(*) arguments>(find_function(library, #name));                            \
   if (driver.name == nullptr) {                                                                                  \
     std::snprintf(error, sizeof error,                                                                           \
                   "the CUDA driver is too old: it does not have %s; 530 (CUDA 12.1) or later is needed", #name); \
@@ -31,7 +31,7 @@ struct Search {
   }
     ADAMW_DRIVER_FUNCTIONS(ADAMW_FIND)
 #undef ADAMW_FIND
-#define ADAMW_LOOK(name, arguments) driver.name = reinterpret_cast<Result(*) arguments>(dlsym(library, #name));
+#define ADAMW_LOOK(name, arguments) driver.name = reinterpret_cast<Result(*) arguments>(find_function(library, #name));
     ADAMW_OPTIONAL_DRIVER_FUNCTIONS(ADAMW_LOOK)
 #undef ADAMW_LOOK
     complete = true;

@@ -2,6 +2,10 @@
 // same code on the host and, where the step number or lr lie in a GPU's memory, on the GPU.
 #pragma once
 
+#if !defined(__CUDACC__)
+#include <cmath>
+#endif
+
 #include "math.h"
 
 namespace adamw {
@@ -26,7 +30,7 @@ ADAMW_INLINE double square_root(double x) {
 #if defined(__CUDACC__)
   return ::sqrt(x);
 #else
-  return __builtin_sqrt(x);
+  return std::sqrt(x);
 #endif
 }
 

@@ -20,15 +20,15 @@ using uintptr_t = unsigned long long;
 
 #if !defined(__CUDACC__)
 #include <cstring>
+
+#include "../platform.h"
 #endif
 
 #if defined(__CUDACC__)
 #define ADAMW_INLINE __forceinline__ __host__ __device__
 #define ADAMW_TABLE __device__ constexpr
 #else
-#define ADAMW_INLINE inline __attribute__((always_inline))
 #define ADAMW_TABLE constexpr
-#define ADAMW_ALWAYS __attribute__((always_inline))
 #endif
 
 namespace adamw {

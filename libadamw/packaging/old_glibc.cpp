@@ -1,5 +1,5 @@
-// Lets a binary that is linked on a newer glibc load on glibc 2.28, as a wheel for manylinux_2_28 must; x86-64 only.
-// Built where CMake's ADAMW_OLD_GLIBC asks for it. Knows nothing of the library.
+// Lets a binary that is linked on a newer glibc load on glibc 2.28, as a wheel for manylinux_2_28 must; x86-64 and
+// AArch64 only. Built where CMake's ADAMW_OLD_GLIBC asks for it. Knows nothing of the library.
 //
 // glibc 2.34 moved the functions of libpthread and libdl into libc under new versions, and keeps the old ones for
 // binaries that ask for them; gcc's static runtime wants a few that are newer still. A hidden definition here takes
@@ -12,11 +12,20 @@
 
 #include <cstdlib>
 
-// The function `name` as every glibc for x86-64 has it; ADAMW_HIDDEN gives the definition that the rest of the binary
-// sees.
+// The first glibc of this architecture.
+#if defined(__x86_64__)
+#define ADAMW_FIRST_GLIBC "GLIBC_2.2.5"
+#elif defined(__aarch64__)
+#define ADAMW_FIRST_GLIBC "GLIBC_2.17"
+#else
+#error "ADAMW_OLD_GLIBC is for x86-64 and AArch64"
+#endif
+
+// The function `name` as every glibc for this architecture has it; ADAMW_HIDDEN gives the definition that the rest of
+// the binary sees.
 #define ADAMW_OLD_SYMBOL(name)          \
   extern "C" decltype(name) old_##name; \
-  __asm__(".symver old_" #name "," #name "@GLIBC_2.2.5");
+  __asm__(".symver old_" #name "," #name "@" ADAMW_FIRST_GLIBC);
 #define ADAMW_HIDDEN extern "C" __attribute__((visibility("hidden")))
 
 extern "C" int __pthread_key_create(pthread_key_t *, void (*)(void *)) noexcept;

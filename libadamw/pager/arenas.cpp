@@ -8,6 +8,7 @@
 #include <cinttypes>
 #include <cstring>
 
+#include "../platform.h"
 #include "../status.h"
 #include "pager.h"
 

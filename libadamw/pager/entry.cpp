@@ -1,11 +1,11 @@
 // Owns the entry points adamw_pager_*: checks what callers pass, and lets no exception out.
 #include <algorithm>
 #include <cinttypes>
-#include <cstdlib>
 
 #include "../check/check.h"
 #include "../check/sizes.h"
 #include "../guarded.h"
+#include "../platform.h"
 #include "pager.h"
 
 namespace adamw {
@@ -36,6 +36,10 @@ adamw_status create(const char *function, const adamw_pager_options *options, ad
                "a CUDA device number for the backings " + backings_with(on_cpu, "and", false) + ": the CPU takes " +
                    backings_with(on_cpu, "or"));
   if (adamw_status s = check_device(function, o.device)) return s;
+  if (traits.make == nullptr)
+    return fail(ADAMW_ERROR_UNSUPPORTED,
+                "%s: options.backing = %" PRId32 ": this build of the library has no backing ADAMW_PLACE_%s", function,
+                o.backing, traits.name);
   if (o.resident_bytes < 0) return bad("resident_bytes", o.resident_bytes, "0 (the default) or above");
   if (o.chunk_bytes != 0 && (o.chunk_bytes < smallest_chunk || o.chunk_bytes > largest_chunk))
     return bad("chunk_bytes", o.chunk_bytes, "0 (the default) or in 65536 ... 2^40");
@@ -62,10 +66,7 @@ adamw_status create(const char *function, const adamw_pager_options *options, ad
                 function, o.resident_bytes, page_windows, decided.chunk_bytes, page_windows * decided.chunk_bytes);
   }
   if (traits.is(in_files)) {
-    const char *temporary = std::getenv("TMPDIR");
-    decided.directory = o.directory != nullptr                         ? o.directory
-                        : temporary != nullptr && temporary[0] != '\0' ? temporary
-                                                                       : "/var/tmp";
+    decided.directory = o.directory != nullptr ? o.directory : temporary_directory();
   }
   auto fresh = std::make_unique<adamw_pager>(decided);
   if (adamw_status s = fresh->open(function, traits.make)) return s;

@@ -13,8 +13,13 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "../platform.h"
 #include "../status.h"
 #include "pager.h"
+
+#ifndef FALLOC_FL_ZERO_RANGE
+#define FALLOC_FL_ZERO_RANGE 0x10  // linux/falloc.h, which musl's fcntl.h does not have whole
+#endif
 
 namespace adamw {
 

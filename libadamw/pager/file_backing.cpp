@@ -16,6 +16,7 @@
 #include <thread>
 #include <utility>
 
+#include "../platform.h"
 #include "../status.h"
 #include "file_windows.h"
 

@@ -1,27 +1,11 @@
-// Owns ordinary memory: whole pages of zeros, and the backing that leaves everything where it lies.
-#include <sys/mman.h>
-
-#include <cstdlib>
+// Owns buffers in ordinary memory, and the backing that leaves everything where it lies.
 #include <cstring>
 
+#include "../platform.h"
 #include "../status.h"
 #include "pager.h"
 
 namespace adamw {
-
-constexpr std::int64_t huge_page = std::int64_t{2} << 20;
-
-void *map_memory(std::int64_t bytes) {
-  const auto size = static_cast<std::size_t>(round_up(bytes, page_bytes));
-  void *memory = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (memory == MAP_FAILED) return nullptr;
-  if (bytes >= huge_page) madvise(memory, size, MADV_HUGEPAGE);  // a wish: refused where there are none
-  return memory;
-}
-
-void unmap_memory(void *memory, std::int64_t bytes) {
-  munmap(memory, static_cast<std::size_t>(round_up(bytes, page_bytes)));
-}
 
 // Mappings of their own are for what is large: a process has a limited number of them, and each is whole pages.
 constexpr std::int64_t least_mapped = std::int64_t{1} << 20, host_unit = 64;
@@ -32,7 +16,7 @@ adamw_status allocate_host(const char *function, Buffer *buffer) {
     buffer->memory = map_memory(buffer->bytes);
   } else {
     const auto size = static_cast<std::size_t>(round_up(buffer->bytes, host_unit));
-    buffer->memory = std::aligned_alloc(host_unit, size);
+    buffer->memory = allocate_aligned(host_unit, size);
     if (buffer->memory != nullptr) std::memset(buffer->memory, 0, size);
   }
   if (buffer->memory != nullptr) return ADAMW_OK;
@@ -44,7 +28,7 @@ void free_host(const Buffer &buffer) {
   if (buffer.bytes >= least_mapped) {
     unmap_memory(buffer.memory, buffer.bytes);
   } else {
-    std::free(buffer.memory);
+    free_aligned(buffer.memory);
   }
 }
 

@@ -2,13 +2,11 @@
 // moving bytes.
 #include "pager.h"
 
-#include <pthread.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <cinttypes>
 #include <limits>
 
+#include "../platform.h"
 #include "../status.h"
 
 namespace adamw {
@@ -19,14 +17,14 @@ std::mutex all_mutex;
 Pager *first_pager = nullptr;
 
 [[maybe_unused]] const int watches_forks =
-    pthread_atfork(Pager::before_fork, [] { Pager::after_fork(false); }, [] { Pager::after_fork(true); });
+    at_fork(Pager::before_fork, [] { Pager::after_fork(false); }, [] { Pager::after_fork(true); });
 
 }  // namespace
 
 // ---- life ----
 
 adamw_status Pager::open(const char *function, MakesBacking *make) {
-  process_ = getpid();
+  process_ = process_number();
   if (adamw_status s = make(function, options_, counts_, &backing_)) return s;
   limited_ = !traits_.is(unlimited_budget) || options_.resident_bytes != 0;
   budget_ = limited_ ? std::max<std::int64_t>(0, options_.resident_bytes - backing_->windows_bytes())
@@ -68,7 +66,7 @@ void Pager::after_fork(bool in_child) {
   all_mutex.unlock();
 }
 
-bool Pager::is_forked() const { return pages() && getpid() != process_; }
+bool Pager::is_forked() const { return pages() && process_number() != process_; }
 
 adamw_status Pager::refuse_fork(const char *function) const {
   if (!is_forked()) return ADAMW_OK;

@@ -218,10 +218,6 @@ class Pager {
 adamw_status allocate_host(const char *function, Buffer *buffer);
 void free_host(const Buffer &buffer);
 
-// Anonymous memory, zeros, on huge pages where it is large; null if there is none. Whole pages.
-void *map_memory(std::int64_t bytes);
-void unmap_memory(void *memory, std::int64_t bytes);
-
 }  // namespace adamw
 
 struct adamw_pager final : adamw::Pager {

@@ -1,12 +1,19 @@
 // Owns the table of places, see places.h.
 #include "places.h"
 
+#include "../platform.h"
+
 namespace adamw {
 namespace {
 
 // Windows of unified memory take no memory, but a launch each.
 constexpr std::int64_t default_chunk = std::int64_t{16} << 20, managed_chunk = std::int64_t{1} << 30;
 
+#ifdef ADAMW_HAS_FILE_PAGES
+constexpr MakesBacking *file = file_backing;
+#else
+constexpr MakesBacking *file = nullptr;
+#endif
 #ifdef ADAMW_CUDA_MAJOR
 constexpr MakesBacking *pinned = gpu::pinned_backing, *managed = gpu::managed_backing;
 #else
@@ -23,7 +30,7 @@ PlaceTraits traits_of(adamw_place place) {
       return {"HOST", is_backing | on_cpu, &Statistics::host_bytes, default_chunk, host_backing};
     case ADAMW_PLACE_FILE:
       return {"FILE", is_backing | on_cpu | brought_in | windows_in_budget | in_files, &Statistics::file_bytes,
-              default_chunk, file_backing};
+              default_chunk, file};
     case ADAMW_PLACE_PINNED:
       return {"PINNED", is_backing | brought_in | windows_in_budget, &Statistics::pinned_bytes, default_chunk, pinned};
     case ADAMW_PLACE_MANAGED:

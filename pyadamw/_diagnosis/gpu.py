@@ -19,6 +19,7 @@ from .._findings import Finding
 OLDEST_DRIVER, OLDEST_CUDA = 530, 12010  # as libadamw/gpu/driver.cpp says
 DRIVER_OF_CUDA = {13: 580}  # the oldest driver for a torch of this major, where OLDEST_DRIVER is too old
 OLDEST_CAPABILITY = (7, 5)
+JETSON_ORIN = (8, 7)
 # Of CUdevice_attribute
 _MAJOR, _MINOR, _CONCURRENT_MANAGED = 75, 76, 89
 _SAID = {
@@ -168,9 +169,9 @@ def _of_devices(found: dict[str, Any]) -> Iterator[Finding]:
         how = _code(capability, found["library"]["architectures"] or [])
         if how == "none":
             text = f"libadamw has no code for {who} with compute capability {gpu['compute_capability']}."
-            yield Finding(
-                "error", "gpu", text, f"Build it for this GPU: ADAMW_CUDA={found['library']['cuda']} pip install ."
-            )
+            build = f"ADAMW_CUDA={found['library']['cuda']} pip install ."
+            option = f"-C cmake.define.ADAMW_CUDA_ARCHITECTURES={''.join(map(str, capability))}"
+            yield Finding("error", "gpu", text, f"Build it for this GPU: {build} {option}")
             continue
         if how == "ptx":
             text = f"libadamw has no machine code for {who} with compute capability {gpu['compute_capability']}."
@@ -203,9 +204,13 @@ def _capability(gpu: dict[str, Any]) -> tuple[int, ...]:
 
 
 def _code(capability: tuple[int, ...], architectures: list[str]) -> str:
-    """Which code of the library such a device runs: "machine", which is for one major version, "ptx" or "none"."""
+    """Which code of the library such a device runs: "machine", which is for one major version, "ptx" or "none".
+
+    Jetson Orin is of a version that others have, and runs no other code than its own."""
     real = [divmod(int(name), 10) for name in architectures if name.isdecimal()]
-    if not real or any(major == capability[0] and minor <= capability[1] for major, minor in real):
+    same = [minor for major, minor in real if major == capability[0]]
+    fits = capability in real if capability == JETSON_ORIN else any(minor <= capability[1] for minor in same)
+    if not real or fits:
         return "machine"
     virtual = [divmod(int(name[3:]), 10) for name in architectures if re.fullmatch(r"ptx\d+", name)]
     return "ptx" if any(one <= capability for one in virtual) else "none"

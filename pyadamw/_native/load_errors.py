@@ -82,4 +82,10 @@ def after(error: BaseException) -> str:
             f"it is built for a newer system (here: {' '.join(platform.libc_ver())}): install a pyadamw that is built "
             f"for this one, or build it here with `pip install .`: {error}"
         )
+    # musl's loader takes libc.so.6 for itself. It has no ld-linux-*, and not all of glibc's functions.
+    if "ld-linux" in str(error) or str(error).startswith("Error relocating"):
+        return (
+            f"it is built for glibc, and this system has another C library (Alpine: musl): build pyadamw here with "
+            f"`pip install .`: {error}"
+        )
     return f"{error}: install pyadamw again, or give another path"

@@ -236,7 +236,7 @@ def dtensors() -> Any:
 def fsdp2_modules() -> tuple[type, ...]:
     """The class that fully_shard() gives to modules, if it has been imported."""
     modules = map(sys.modules.get, ("torch.distributed.fsdp", "torch.distributed._composable.fsdp"))
-    return tuple(module.FSDPModule for module in modules if hasattr(module, "FSDPModule"))
+    return tuple(module.FSDPModule for module in modules if module is not None and hasattr(module, "FSDPModule"))
 
 
 def local_tensor(dtensor: Any) -> torch.Tensor:

@@ -5,6 +5,7 @@
 
 #include <atomic>
 #include <cstdlib>
+#include <cstring>
 #include <thread>
 
 #include "children.h"
@@ -221,7 +222,8 @@ void check_busy(bool file) {
   CHECK(adamw_pager_free(pager, mine) == ADAMW_OK && adamw_pager_destroy(pager) == ADAMW_OK, "%s", adamw_last_error());
 }
 
-// Law: a large step in the child, after one on several threads in the parent, steps; on one thread.
+// Law: a large step in the child, after one on several threads in the parent, steps; on one thread, if the parent's are
+// a pool that the child does not have (std::thread's have ended).
 void check_threads_of_a_child() {
   Model parent(step_options(ADAMW_STATE_BLOCK8), {{1, 1000000, 0}}), plain(parent.options, {{1, 1000000, 0}});
   parent.options.num_threads = plain.options.num_threads = 2;
@@ -230,7 +232,8 @@ void check_threads_of_a_child() {
   CHECK(in_child([&] {
           parent.new_gradients(2);
           if (parent.call(2) != ADAMW_OK || parent.contents() != plain.contents()) return 1;
-          return adamw_get_num_threads() == 1 ? 0 : 2;
+          const bool pool = std::strstr(adamw_build_info(), "OpenMP") != nullptr;
+          return !pool || adamw_get_num_threads() == 1 ? 0 : 2;
         }) == "",
         "the child");
 }

@@ -7,6 +7,7 @@
 #include <deque>
 
 #include "../../libadamw/pager/pager.h"
+#include "../../libadamw/platform.h"
 #include "paged_model.h"
 
 namespace {

@@ -25,6 +25,20 @@ def wheel():
     return Path(path).resolve()
 
 
+@pytest.fixture(scope="session")
+def aarch64_wheel():
+    path = os.environ.get("ADAMW_WHEEL_AARCH64")
+    if not path:
+        pytest.skip("ADAMW_WHEEL_AARCH64 names no wheel for AArch64: ci/wheel says why none is built")
+    return Path(path).resolve()
+
+
+@pytest.fixture(params=("x86_64", "aarch64"))
+def each_wheel(request):
+    """The wheels by their processors, one after the other: (processor, path)."""
+    return request.param, request.getfixturevalue({"x86_64": "wheel", "aarch64": "aarch64_wheel"}[request.param])
+
+
 class Place:
     """A virtual environment with the wheel and nothing else of the project, and no compiler on PATH.
 

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import statistics
+import struct
 import subprocess
 import sys
 import time
@@ -14,9 +15,15 @@ from pathlib import Path
 import pytest
 from conftest import FIGURES, Place
 
-MOST_BYTES = 15 << 20
+MOST_BYTES = 15_000_000
 LIBRARIES = ("cpu", "cuda12", "cuda13")
-ARCHITECTURES = b"architectures 75 80 86 89 90 100 120 ptx90"
+ARCHITECTURES = {  # of the kernels, by the processor: those of the GPUs beside it
+    ("x86_64", "cuda12"): "75 80 86 89 90 100 120",
+    ("x86_64", "cuda13"): "75 80 86 89 90 100 120",
+    ("aarch64", "cuda12"): "80 87 90 100 120 121",
+    ("aarch64", "cuda13"): "80 87 90 100 110 120 121",
+}
+FATBIN = struct.pack("<IHH", 0xBA55ED50, 1, 16)  # how one begins: its mark, its version, the size of its header
 STEPS = Path(__file__).parents[2] / "recipe" / "test" / "step.py"  # of the conda package, too
 # What an environment without torch can do with the library: its declarations are read, and it steps a C array.
 WITHOUT_TORCH = """
@@ -43,25 +50,81 @@ def version(wheel):
     return wheel.name.split("-")[1]
 
 
-def test_contents(wheel):
-    """One wheel for every Python: three libraries, type hints, licence; 15 MB at most. The tag says glibc 2.28. Kernels
-    for every architecture, however few a build for tests has."""
-    assert wheel.name.endswith("-py3-none-manylinux_2_28_x86_64.whl")
+@pytest.mark.parametrize(
+    ("platform", "taken"),
+    [("manylinux_2_28_x86_64", True), ("manylinux_2_27_x86_64", False), ("musllinux_1_2_x86_64", False)],
+)
+def test_only_systems_that_can_load_it_get_it(wheel, tmp_path, platform, taken):
+    """pip takes the wheel where there is glibc 2.28, and not where it is older or the C library is musl."""
+    where = ["--no-index", "--find-links", wheel.parent, "--dest", tmp_path]
+    kind = ["--only-binary=:all:", "--no-deps", "--python-version=3.12", f"--platform={platform}"]
+    command = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check", *where, *kind]
+    done = subprocess.run([*command, f"pyadamw=={version(wheel)}"], capture_output=True, text=True, check=False)
+    assert (done.returncode == 0) == taken, done.stderr
+    assert taken or "No matching distribution" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ([wheel.name] if taken else [])
+
+
+def images(library):
+    """What the kernels of a library are: the architectures of its real code, and those of its PTX."""
+    start = library.index(FATBIN)
+    assert library.find(FATBIN, start + 1) == -1
+    found = {1: [], 2: []}  # PTX, real code
+    at = start + 16
+    end = at + struct.unpack_from("<Q", library, start + 8)[0]
+    while at < end:
+        kind, _, header, payload = struct.unpack_from("<HHIQ", library, at)
+        found[kind].append(struct.unpack_from("<I", library, at + 28)[0])
+        at += header + payload
+    return found[2], found[1]
+
+
+def test_contents(each_wheel):
+    """One wheel for every Python: three libraries, type hints, licence; 15 MB at most. The tag says glibc 2.28."""
+    processor, wheel = each_wheel
+    assert wheel.name.endswith(f"-py3-none-manylinux_2_28_{processor}.whl")
     with zipfile.ZipFile(wheel) as file:
         names = file.namelist()
-        kernels = [name for name in LIBRARIES if ARCHITECTURES in file.read(f"pyadamw/lib/libadamw_{name}.so")]
-    assert kernels == ["cuda12", "cuda13"]
+        (tags,) = [file.read(n).decode() for n in names if n.endswith(".dist-info/WHEEL")]
+    assert re.findall(r"^Tag: (.*)$", tags, flags=re.M) == [f"py3-none-manylinux_2_28_{processor}"]
     libraries = [n for n in names if ".so" in n]
     assert sorted(libraries) == [f"pyadamw/lib/libadamw_{name}.so" for name in LIBRARIES]
     assert "pyadamw/py.typed" in names
     assert any(n.endswith(".dist-info/licenses/LICENSE") for n in names)
     assert not [n for n in names if not re.match(r"pyadamw(-[\d.]+\.dist-info)?/", n)]
-    FIGURES.append(f"{wheel.name}: {wheel.stat().st_size / 2**20:.2f} MiB")
+    FIGURES.append(f"{wheel.name}: {wheel.stat().st_size / 1e6:.2f} MB")
     assert wheel.stat().st_size <= MOST_BYTES
 
 
-def test_bill_of_materials(wheel):
+def test_kernels(each_wheel):
+    """Kernels for every architecture of the GPUs that are beside this processor, however few a build for tests has, and
+    PTX for those to come; the library tells the same."""
+    processor, wheel = each_wheel
+    with zipfile.ZipFile(wheel) as file:
+        libraries = {name: file.read(f"pyadamw/lib/libadamw_{name}.so") for name in LIBRARIES}
+    assert FATBIN not in libraries["cpu"]
+    for name in ("cuda12", "cuda13"):
+        wanted = ARCHITECTURES[processor, name]
+        assert images(libraries[name]) == ([int(n) for n in wanted.split()], [90])
+        assert f"architectures {wanted} ptx90".encode() in libraries[name]
+
+
+def test_both_wheels_have_the_same_files(wheel, aarch64_wheel):
+    """But for the libraries, what compiled them, and what tells which they are, the two wheels are the same."""
+    contents = []
+    for path in (wheel, aarch64_wheel):
+        with zipfile.ZipFile(path) as file:
+            contents.append({n: file.read(n) for n in file.namelist()})
+    x86, arm = contents
+    assert x86.keys() == arm.keys()
+    different = {n for n in x86 if x86[n] != arm[n] and "/sboms/" not in n}
+    metadata = {f"pyadamw-{version(wheel)}.dist-info/{name}" for name in ("WHEEL", "RECORD")}
+    assert different == {f"pyadamw/lib/libadamw_{name}.so" for name in LIBRARIES} | metadata
+
+
+def test_bill_of_materials(each_wheel):
     """It names what is linked into the libraries and what compiled them, with versions, in CycloneDX (PEP 770)."""
+    _, wheel = each_wheel
     with zipfile.ZipFile(wheel) as file:
         (name,) = [n for n in file.namelist() if n.endswith(".cdx.json")]
         bill = json.loads(file.read(name))

@@ -171,7 +171,11 @@ ON_A_GPU = {
     "new GPU": ({"gpus": [{**H200, "compute_capability": "12.0"}]}, "note", "no machine code", "first used"),
     "no code": (
         {"library.architectures": ["90", "ptx90"], "gpus": [{**H200, "compute_capability": "8.6"}]},
-        *("error", "no code for GPU 0", "ADAMW_CUDA=13 pip install ."),
+        *("error", "no code for GPU 0", "ADAMW_CUDA=13 pip install . -C cmake.define.ADAMW_CUDA_ARCHITECTURES=86"),
+    ),
+    "no code of its own": (  # Jetson Orin's GPU runs no other, though it is of the same generation
+        {"library.architectures": ["80", "90", "ptx90"], "gpus": [{**H200, "compute_capability": "8.7"}]},
+        *("error", "no code for GPU 0", "ADAMW_CUDA_ARCHITECTURES=87"),
     ),
     "locked memory": (
         {"gpus": [{**H200, "concurrent_managed_access": False, "default_pages": "pinned"}]},

@@ -10,7 +10,13 @@ sys.path.append(str(ROOT / "ci"))
 import layers  # noqa: E402
 
 COPIED = ["include", *(f"libadamw/{name}" for name in ("numerics", "check", "formats.h", "backend.h", "devices.h"))]
-COPIED += ["libadamw/status.h", "libadamw/pager/places.h", "libadamw/pager/pager.h", "libadamw/cpu/registers_scalar.h"]
+COPIED += [
+    "libadamw/platform.h",
+    "libadamw/status.h",
+    "libadamw/pager/places.h",
+    "libadamw/pager/pager.h",
+    "libadamw/cpu/registers_scalar.h",
+]
 
 # File -> what it includes, and what is said of that.
 FORBIDDEN = {
@@ -23,6 +29,10 @@ FORBIDDEN = {
     "libadamw/numerics/new.h": ('"../../include/adamw.h"', "must not include include/adamw.h: "),
     "libadamw/python/new.cpp": ("<Python.h>", "must not include Python.h: "),
     "libadamw/cpu/torch.cpp": ("<torch/extension.h>", "must not include torch/extension.h: "),
+    "libadamw/check/system.cpp": ("<unistd.h>", "must not include unistd.h: platform.h has"),
+    "libadamw/pager/places.cpp": ("<sys/mman.h>", "must not include sys/mman.h: platform.h has"),
+    "libadamw/gpu/library.cpp": ("<dlfcn.h>", "must not include dlfcn.h: platform.h has"),
+    "libadamw/cpu/wide.h": ("<immintrin.h>", "must not include immintrin.h: platform.h and the kernels have"),
     "libadamw/new.h": ("<cstdint>", "is on no floor: "),
     "libadamw/check/one.h": ('"other.h"', "and libadamw/check/other.h include each other"),
     "libadamw/check/other.h": ('"one.h"', None),
@@ -32,6 +42,18 @@ ALLOWED = {
     "libadamw/gpu/kernels/new.h": '"../../cpu/registers_scalar.h"',
     "libadamw/gpu/pages/new.h": '"../../pager/pager.h"',
     "libadamw/check/new.h": '"../pager/pager.h"',
+    "libadamw/platform_new.cpp": "<sys/mman.h>",
+    "libadamw/pager/snapshot.cpp": "<sys/mman.h>",
+    "libadamw/cpu/registers_new.h": "<immintrin.h>",
+}
+# File -> what it says, and what is said of that (None: nothing).
+WORDS = {
+    "libadamw/check/hot.h": ("inline __attribute__((cold)) void f();", "must not say __attribute__: platform.h does"),
+    "libadamw/pager/windows.h": ("#ifdef _WIN32\n#endif", "must not say _WIN32: platform.h does"),
+    "libadamw/cpu/ahead.h": ("inline int f(unsigned x) { return __builtin_ctz(x); }", "must not say __builtin_ctz: "),
+    "libadamw/gpu/wait.h": ('inline void f() { asm("nop"); }', "must not say asm: "),
+    "libadamw/check/said.h": ("// An __attribute__, in words.\n/* _WIN32,\n   asm */", None),
+    "libadamw/platform_other.cpp": ("__attribute__((unused)) static int x;", None),
 }
 IMPORTS = {
     "_native/new.py": ("def late():\n    from .. import optim\n", "must not import pyadamw.optim, which is on a floor"),
@@ -68,11 +90,13 @@ def test_who_includes_what_it_may_not_is_named(tmp_path, capsys):
     for name, what in {**{name: what for name, (what, _) in FORBIDDEN.items()}, **ALLOWED}.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(f"#pragma once\n#include {what}\n")
+    for name, (text, _) in WORDS.items():
+        (tmp_path / name).write_text(f"{text}\n" if name.endswith(".cpp") else f"#pragma once\n{text}\n")
     header = tmp_path / "include" / "adamw.h"
     header.write_text(header.read_text().replace("#include <stddef.h>", "#include <stddef.h>\n#include <stdlib.h>"))
     status, lines = said(capsys, tmp_path)
     assert status == 1
-    must = {name: sentence for name, (_, sentence) in FORBIDDEN.items() if sentence is not None}
+    must = {name: sentence for name, (_, sentence) in {**FORBIDDEN, **WORDS}.items() if sentence is not None}
     assert_said(lines, {**must, "include/adamw.h": "must not include stdlib.h: "})
 
 

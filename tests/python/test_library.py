@@ -133,6 +133,19 @@ def test_a_newer_system_is_named(tmp_path):
     assert "GLIBC_2.99" in said
 
 
+@pytest.mark.parametrize(
+    "of_musl",
+    [
+        "Error loading shared library ld-linux-x86-64.so.2: No such file or directory (needed by /x/libadamw_cpu.so)",
+        "Error relocating /x/libadamw_cpu.so: __memcpy_chk: symbol not found",
+    ],
+)
+def test_a_system_without_glibc_is_named(of_musl):
+    """What musl's loader says of a library for glibc (ci/musl asks it) becomes what is wrong and what to do."""
+    said = load_errors.after(OSError(of_musl))
+    assert "built for glibc" in said and "musl" in said and "pip install ." in said and of_musl in said
+
+
 def test_a_wrong_path_is_named_at_the_first_use():
     """Constructing an optimizer does not hide why there is no library."""
     output = forked.run(CONSTRUCT, PYADAMW_LIBRARY="/nowhere.so").stdout

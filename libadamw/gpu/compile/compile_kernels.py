@@ -7,6 +7,7 @@ nvcc. Neither needs a GPU or a driver. `--describe` only says what would be used
 import argparse
 import hashlib
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -18,9 +19,14 @@ from pathlib import Path
 
 from nvrtc import WHEELS, Failed, Nvrtc
 
-REAL = (75, 80, 86, 89, 90, 100, 120)
+# The architectures of real code, by the processor that the library is for. AArch64: 87 (Jetson Orin) and 110 (Jetson
+# Thor) run no other code, 121 is GB10; 80 runs on 86 and 89, too, which are as rare there as 75, for which torch has no
+# wheel either.
+REAL = {"x86_64": (75, 80, 86, 89, 90, 100, 120), "aarch64": (80, 87, 90, 100, 110, 120, 121)}
+PROCESSORS = {"amd64": "x86_64", "arm64": "aarch64"}  # other names
 PTX = 90
-MAJORS = {"12": (12, 8), "13": (13, 0)}  # the first release of each that knows every architecture above
+MAJORS = {"12": (12, 8), "13": (13, 0)}  # the first release of each that knows every architecture above, but for these:
+SINCE = {110: (13, 0), 121: (12, 9)}
 # The bits are those of the CPU: no contraction, IEEE division and square root, denormals kept.
 FLAGS = ("--std=c++17", "--fmad=false", "--prec-div=true", "--prec-sqrt=true", "--ftz=false")
 PACKAGES = {
@@ -159,6 +165,13 @@ def site_folders(first):
     return [Path(p).resolve() for p in dict.fromkeys(folders) if p]
 
 
+def real_for(processor, version):
+    """The architectures of real code in a library for this processor, as far as this release of CUDA knows them."""
+    processor = processor.lower()
+    wanted = REAL.get(PROCESSORS.get(processor, processor), REAL["x86_64"])
+    return tuple(n for n in wanted if version >= SINCE.get(n, (0, 0)))
+
+
 def toolkits():
     homes = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH")]
     places = [Path(home) / "bin" / "nvcc" for home in homes if home]
@@ -208,7 +221,8 @@ def main(arguments=None):
     parser.add_argument("--major", required=True, help="CUDA major: 12 or 13")
     parser.add_argument("--nvcc", type=Path, help="this nvcc before all else, if it is of that major")
     parser.add_argument("--wheels", help="a folder with the wheels, looked at before Python's own")
-    parser.add_argument("--architectures", help=f"of real code, instead of all: {' '.join(map(str, REAL))}")
+    parser.add_argument("--processor", default=platform.machine(), help=f"that the library is for: {', '.join(REAL)}")
+    parser.add_argument("--architectures", help="of real code, instead of all for that processor: 80 90")
     parser.add_argument("--cache", type=Path, help="folder in which compiled architectures are kept")
     parser.add_argument("--define", action="append", default=[], metavar="NAME=VALUE")
     parser.add_argument("--output", type=Path, help="the fatbin")
@@ -217,9 +231,10 @@ def main(arguments=None):
     o = parser.parse_args(arguments)
     if not o.describe and not o.output:
         parser.error("--output is missing")
-    real = tuple(map(int, o.architectures.split())) if o.architectures else REAL
     try:
         compiler = find(o.major, o.nvcc, o.wheels)
+        asked = o.architectures and tuple(map(int, o.architectures.split()))
+        real = asked or real_for(o.processor, compiler.version)
         if o.describe:
             names = " ".join([*map(str, real), f"ptx{PTX}"])
             print("{}.{};{};{}".format(*compiler.version, names, compiler.argument))

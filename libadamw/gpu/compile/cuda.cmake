@@ -1,7 +1,7 @@
 # Owns the CUDA builds of the library, each with everything that the CPU library has: libadamw_cuda12 and libadamw_cuda13
 # (ADAMW_CUDA), or one of the two under the name libadamw (ADAMW_BACKEND).
 # The host side is plain C++ (driver.h); only the kernels take a CUDA compiler, which compile_kernels.py finds and runs.
-set(gpu_sources driver.cpp device_state.cpp apart.cpp backend.cpp pages/slabs.cpp pages/prefetch.cpp pages/pinned.cpp pages/managed.cpp)
+set(gpu_sources ../platform_loader.cpp driver.cpp device_state.cpp apart.cpp backend.cpp pages/slabs.cpp pages/prefetch.cpp pages/pinned.cpp pages/managed.cpp)
 
 # The compiler runs two processes by itself: one after the other is enough for a machine.
 set_property(GLOBAL APPEND PROPERTY JOB_POOLS adamw_kernels=1)
@@ -15,7 +15,7 @@ function(adamw_cuda_objects major asked)
     return()
   endif()
   set(name adamw_cuda${major})
-  set(compile ${Python3_EXECUTABLE} ${gpu_dir}/compile/compile_kernels.py --major=${major})
+  set(compile ${Python3_EXECUTABLE} ${gpu_dir}/compile/compile_kernels.py --major=${major} --processor=${CMAKE_SYSTEM_PROCESSOR})
   set(where)
   if(ADAMW_NVCC)
     list(APPEND where --nvcc=${ADAMW_NVCC})
