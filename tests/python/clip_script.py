@@ -145,7 +145,8 @@ def missing(world, _folder):
             param.grad = None
         for _ in range(2):
             mine = dist.get_rank() == 0
-            param.grad = distribute(whole[0], mesh, (Shard(0),)) if mine else None
+            grad = distribute(whole[0], mesh, (Shard(0),))
+            param.grad = grad if mine else None
             before = param.detach().to_local().clone()
             optimizer.step()
             first = whole[0].chunk(world)[0]  # the gradient that there is

@@ -5,10 +5,12 @@ import warnings
 import pytest
 import torch
 from harness import Late, bits
+from versions import older
 
 import pyadamw
 
 lightning, fabric = Late("pytorch_lightning"), Late("lightning_fabric")
+WEIGHTS_ONLY = {} if older("pytorch-lightning", "2.6") else {"weights_only": True}
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +53,7 @@ def test_lightning_trains_and_resumes(Module, cls, tmp_path):
         )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            trainer.fit(module, data, ckpt_path=resume, weights_only=True if resume else None)
+            trainer.fit(module, data, ckpt_path=resume, **(WEIGHTS_ONLY if resume else {}))
         return trainer, [bits(p) for p in module.parameters()]
 
     half, _ = fit(2)
