@@ -43,9 +43,13 @@ class Row(NamedTuple):
     python: str
     torch: str  # "oldest", "newest", or a requirement
     libraries: str  # "oldest", "newest"
+    without: tuple = ()  # libraries that have no wheel for this Python
 
 
-# Every Python that pyproject.toml names. torch 2.6 is the first with named parameters, 2.13 that of ci/constraints.txt.
+# safetensors has no wheel for a Python without a lock, and the trainers need it.
+TRAINERS = ("safetensors", "transformers", "accelerate", "pytorch-lightning")
+# Every Python that pyproject.toml names, and the one without a lock. torch 2.6 is the first with named parameters, 2.13
+# that of ci/constraints.txt.
 ROWS = (
     Row("3.10-oldest", "3.10", "oldest", "oldest"),
     Row("3.10-newest", "3.10", "oldest", "newest"),
@@ -53,12 +57,15 @@ ROWS = (
     Row("3.12", "3.12", "torch==2.6.*", "newest"),
     Row("3.13", "3.13", "newest", "oldest"),
     Row("3.14", "3.14", "newest", "newest"),
+    Row("3.14t", "3.14t", "newest", "newest", TRAINERS),
 )
 # The first release that has a wheel for a Python, where pyproject.toml allows older ones. (What has no compiled code or
 # one wheel for every Python, is not here.)
 FIRST_WHEELS = {
     "3.13": {"numpy": "2.1.0", "cffi": "1.17.1", "matplotlib": "3.9.2"},
 }
+# The newest releases that work with the oldest torch: transformers has given up torch 2.4 in 5.15.
+LAST_FOR_THE_OLDEST_TORCH = {"transformers": "transformers<5.15"}
 # What the tests below are about; a name is test_NAME.py.
 GROUPS = {
     "import": "lazy library errors",
@@ -92,7 +99,12 @@ def requirements(row, floor):
     """What pip is told of torch and the libraries."""
     oldest = floor | FIRST_WHEELS.get(row.python, {})
     given = {"oldest": f"torch=={floor['torch']}", "newest": "torch"}
-    libraries = [f"{name}=={oldest[name]}" if row.libraries == "oldest" else name for name in LIBRARIES]
+    newest = LAST_FOR_THE_OLDEST_TORCH if row.torch == "oldest" else {}
+    libraries = [
+        f"{name}=={oldest[name]}" if row.libraries == "oldest" else newest.get(name, name)
+        for name in LIBRARIES
+        if name not in row.without
+    ]
     return [given.get(row.torch, row.torch), *libraries]
 
 
@@ -104,11 +116,11 @@ def run(*command, **options):
 
 
 def find_python(version):
-    """The path of a Python of this version ("3.10"), or None."""
+    """The path of a Python of this version ("3.10", "3.14t" without a lock), or None."""
     named = [path for path in os.environ.get("ADAMW_PYTHONS", "").split(os.pathsep) if path]
     pyenv = sorted(Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")).glob(f"versions/{version}.*/bin/python"))
     for path in (*named, *pyenv, shutil.which(f"python{version}"), sys.executable):
-        code = "import sys, venv, ensurepip; print('%d.%d' % sys.version_info[:2])"
+        code = "import sys, venv, ensurepip; print('%d.%d' % sys.version_info[:2], end=sys.abiflags)"
         if path and run(path, "-c", code, capture_output=True).stdout.strip() == version:
             return path
     return None
@@ -158,8 +170,11 @@ def run_tests(row, python, tree, log):
     """The file with the results."""
     results = WORK / f"{row.name}.xml"
     results.unlink(missing_ok=True)
-    files = [f"tests/python/test_{name}.py" for names in GROUPS.values() for name in names.split()]
+    groups = [names for group, names in GROUPS.items() if group != "trainers" or not row.without]
+    files = [f"tests/python/test_{name}.py" for names in groups for name in names.split()]
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "PYADAMW"))}
+    # Without it, torch's triton brings the lock back where Python has none.
+    environment |= {"PYTHON_GIL": "0"} if row.python.endswith("t") else {}
     environment["PATH"] = f"{Path(python).parent}{os.pathsep}{environment['PATH']}"
     options = (
         "-q",
@@ -191,9 +206,9 @@ class Outcome(NamedTuple):
     failures: list  # names of tests
     skips: Counter  # reasons
 
-    @property
-    def holds(self):
-        return not self.failures and all(count["passed"] for count in self.counts.values())
+    def holds(self, row):
+        tested = [count for group, count in self.counts.items() if group != "trainers" or not row.without]
+        return not self.failures and all(count["passed"] for count in tested)
 
 
 def read_results(path):
@@ -273,7 +288,7 @@ def main():
     parser.add_argument("--keep", action="store_true")
     parser.add_argument("--record", type=Path, default=WORK / "range.md")
     parser.add_argument("names", nargs="*", metavar="NAME")
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()  # rows may follow options
     unknown = set(options.names) - {row.name for row in ROWS}
     if unknown:
         sys.exit(f"error: no row {', '.join(sorted(unknown))}; there are: {' '.join(row.name for row in ROWS)}")
@@ -289,7 +304,7 @@ def main():
     text = "\n".join(table(outcomes)) + "\n"
     options.record.write_text(text, encoding="utf-8")
     print(text)
-    return not all(isinstance(outcome, Outcome) and outcome.holds for _, outcome in outcomes.values())
+    return not all(isinstance(outcome, Outcome) and outcome.holds(row) for row, (_, outcome) in outcomes.items())
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from .._native.memory import is_out_of_memory
-from .._state import export, files
+from .._state import checkpoints, export, files
 from .._state.received import check_structure
 from ..errors import AdamWError
 from . import output
@@ -18,19 +18,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("output", metavar="OUT", help="a file to replace as a whole, or a new name")
     parser.add_argument("--to", required=True, choices=["torch", "bitsandbytes", "pyadamw", "safetensors"])
     parser.add_argument("--weights", metavar="FILE", help="the model's weights, for FlashOptim's master weights")
-    parser.add_argument("--key", help="the key of the optimizer's state in a larger checkpoint")
+    parser.add_argument("--key", help=checkpoints.KEY)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Writes the optimizer state in one file to another, in the format of another optimizer."""
     try:
-        state_dict = files.read(arguments.input)
-        if arguments.key is not None:
-            if not isinstance(state_dict, dict) or arguments.key not in state_dict:
-                raise ValueError(f"{arguments.input} has no {arguments.key!r}: {_keys(state_dict)}")
-            state_dict = state_dict[arguments.key]
-        elif isinstance(state_dict, dict) and "state" not in state_dict:
-            raise ValueError(f"{arguments.input} is not the state of an optimizer; choose --key: {_keys(state_dict)}")
+        _, state_dict = checkpoints.chosen(files.read(arguments.input), arguments.key, arguments.input)
         to = "pyadamw" if arguments.to == "safetensors" else arguments.to
         weights = None
         if arguments.weights is not None:
@@ -45,10 +39,6 @@ def run(arguments: argparse.Namespace) -> int:
             raise
         return output.error("out of memory")
     return 0
-
-
-def _keys(state_dict: Any) -> Any:
-    return f"it has {', '.join(map(repr, state_dict))}" if isinstance(state_dict, dict) else "it is not a dict"
 
 
 def _with_progress(entries: Any) -> Any:

@@ -30,9 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="CHECKPOINT",
         help="a file of torch.save() or safetensors, or a folder of torch.distributed.checkpoint; no code in it is run",
     )
-    parser.add_argument(
-        "--key", help="the key of the optimizer's state in a larger checkpoint, such as optimizer_states.0"
-    )
+    parser.add_argument("--key", help=checkpoints.KEY)
     parser.add_argument("--json", action="store_true", help="print everything as one JSON object")
     parser.add_argument("--plot", metavar="FILE", help=f"also draw the scales and codes ({', '.join(PICTURES)})")
     parser.add_argument(

@@ -17,6 +17,7 @@ from .received import check_structure
 
 # The options of groups that say something about their state.
 OPTIONS = ("params", "param_names", "amsgrad", "optim_bits", FORMAT_KEY, MASTER_BYTES)
+KEY = "the key of the optimizer's state in a larger checkpoint, such as optimizer_states.0"  # what --key is
 # Files that other programs give the state of an optimizer in their folders.
 _USUAL = ("optimizer.pt", "optimizer.bin", "optimizer.pth")
 
@@ -49,7 +50,7 @@ def opened(path: Any, key: str | None = None) -> Checkpoint:
     Raises ValueError or OSError if it cannot be read, or has not the state of just one optimizer.
     """
     tree, load = _tree(path)
-    found, tree = _chosen(tree, key, path)
+    found, tree = chosen(tree, key, path)
     tree = _from_flat(tree) if _is_flat(tree) else tree
     groups = tree["param_groups"] if isinstance(tree, Mapping) and "param_groups" in tree else None
     if isinstance(groups, (list, tuple)):
@@ -104,8 +105,11 @@ def _states(tree: Any) -> dict[str, Any]:
     return found
 
 
-def _chosen(tree: Any, key: str | None, path: Any) -> tuple[str | None, Any]:
-    """(the key, what is there): `tree` itself, or what is under `key`, or the only state of an optimizer in that."""
+def chosen(tree: Any, key: str | None, path: Any) -> tuple[str | None, Any]:
+    """(the key, what is there): `tree` itself, or what is under `key`, or the only state of an optimizer in that.
+
+    Raises ValueError with the keys that there are; `path` is named in it.
+    """
     if key is not None:
         tree = _at(tree, key, path)
     where = path if key is None else f"{path}, {key!r},"

@@ -36,7 +36,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+import transformers
 from transformers import Trainer, TrainingArguments
+from transformers import trainer as trainer_module
 
 from .. import optim
 
@@ -140,7 +142,13 @@ def with_32bit_embeddings(
 
     Raises:
         ValueError: `options` has max_grad_norm and Trainer would clip, too.
+        RuntimeError: this version of transformers takes no factories; it must be 5.2 or newer.
     """
+    if not hasattr(trainer_module, "is_optimizer_factory"):
+        raise RuntimeError(
+            f"transformers {transformers.__version__} takes no factories of optimizers, and with_32bit_embeddings() "
+            "returns one: update it to 5.2 or newer, or use enable() or keep_embeddings(model)"
+        )
     _, keywords = optimizer_cls_and_kwargs(args, cls, clip_in_step=clip_in_step, **options)
     return Factory, {"cls": cls, "weight_decay": args.weight_decay, **keywords}
 

@@ -178,7 +178,7 @@ def placed_otherwise(world, _folder):
 
 def scaled(world, _folder):
     """Infinity in one process: GradScaler, which asks all processes about sharded gradients, skips the step in all of
-    them, whoever unscales. Without one, infinity or NaN in one process is what torch's function makes of it."""
+    them, whoever unscales."""
     mesh = init_device_mesh("cpu", (world,))
     start, last = numbers([(8, 64), (16, 32)], 0), dist.get_rank() == world - 1
     for capturable in (False, True):
@@ -199,6 +199,12 @@ def scaled(world, _folder):
             if step != 1:
                 whole = torch.cat([g.reshape(-1) for g in numbers([p.shape for p in params], step)])
                 assert abs(optimizer.grad_norm / whole.norm() - 1) <= 1e-6
+
+
+def nonfinite(world, _folder):
+    """Infinity or NaN in one process is what torch's function makes of it."""
+    mesh = init_device_mesh("cpu", (world,))
+    start, last = numbers([(8, 64), (16, 32)], 0), dist.get_rank() == world - 1
     for bad in (float("inf"), float("nan")):
         made_ = []
         for inside in (True, False):
@@ -289,7 +295,7 @@ def submesh(world, _folder):
             assert "does not belong to" in str(error)
 
 
-JOBS = (steps, models, backward, missing, placed_otherwise, scaled, refused, replicated, submesh)
+JOBS = (steps, models, backward, missing, placed_otherwise, scaled, nonfinite, refused, replicated, submesh)
 sharded_script.MODES.update({f.__name__: f for f in JOBS})
 
 if __name__ == "__main__":

@@ -348,18 +348,18 @@ MODES = {f.__name__: f for f in (steps, save, resume, float32, train, replicated
 
 
 def run_process(mode, rank, world, folder):
+    # Here, too: a fork has no pool of threads, and torch's threads of a backward pass make it side by side, wrongly.
+    torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/store-{mode}-{world}", rank=rank, world_size=world)
     MODES[mode](world, folder)
     dist.barrier()
-    dist.destroy_process_group()
     print(f"{mode}: holds", flush=True)
-    # Threads of gloo may outlive the group with tensors in hand, and abort an interpreter that ends meanwhile
-    # (pytorch/pytorch#179291).
+    # Threads of gloo may have tensors in hand for a while. Destroying the group then deadlocks with torch 2.4, which
+    # waits for them with Python's lock; and they abort an interpreter that ends meanwhile (pytorch/pytorch#179291).
     os._exit(0)
 
 
 def main():
-    torch.set_num_threads(1)
     fork, folder = multiprocessing.get_context("fork"), Path(sys.argv[1])
     for job in sys.argv[2:]:
         mode, world = job.split(":")[0], int(job.split(":")[1])

@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 from forked import run_processes
-from versions import needs_fsdp2
+from versions import needs_fsdp2, older
 
 run = partial(run_processes, "clip_script")
 
@@ -27,9 +27,17 @@ def test_real_gradients(tmp_path):
     run(tmp_path, ("backward", 2))
 
 
-@pytest.mark.parametrize("mode", ["missing", "placed_otherwise", "scaled", "refused", "replicated"])
+@pytest.mark.parametrize("mode", ["missing", "placed_otherwise", "nonfinite", "refused", "replicated"])
 def test_processes_agree(mode, tmp_path):
     run(tmp_path, (mode, 2), (mode, 3))
+
+
+@pytest.mark.skipif(
+    older("torch", "2.5"), reason="the GradScaler of torch 2.4 unscales no DTensors: its dispatch recurses"
+)
+def test_gradscaler(tmp_path):
+    """All processes skip the step that is not finite in one."""
+    run(tmp_path, ("scaled", 2), ("scaled", 3))
 
 
 def test_a_mesh_of_some_processes(tmp_path):

@@ -16,6 +16,7 @@ import forked
 import pytest
 import torch
 from harness import changed_environment, run_python
+from versions import needs_safetensors
 
 from pyadamw import cli
 
@@ -23,7 +24,7 @@ Z, NAN = torch.zeros(5), torch.full((5,), float("nan"))
 CODES = torch.zeros(5, dtype=torch.uint8)
 MOMENTS = ("exp_avg", "exp_avg_sq")
 GROUP = {"params": [0], "lr": 0.1, "betas": (0.9, 0.99), "eps": 1e-8, "weight_decay": 0.0}
-FORMATS = ["torch", "bitsandbytes", "pyadamw", "safetensors"]
+FORMATS = ["torch", "bitsandbytes", "pyadamw", pytest.param("safetensors", marks=needs_safetensors)]
 
 
 def state(**entry):
@@ -325,6 +326,7 @@ def test_infinite_moments_are_kept(folder, convert):
 # ---- what lies in the current folder ---------------------------------------------------------------------------------
 
 
+@needs_safetensors
 @pytest.mark.parametrize("terminal", [False, True])
 def test_packages_in_the_current_folder_are_not_imported(folder, terminal):
     """Not even those that draw progress at a terminal, or that read safetensors."""

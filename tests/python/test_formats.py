@@ -10,6 +10,7 @@ import torch
 from foreign import LR, SHAPES, SOURCES, STEPS, WRAPPER, bitsandbytes
 from harness import CLASSES, assert_same_bits, clones, decoded, parameters, state_bits, train
 from reference import codes_away, dynamic_map
+from versions import needs_safetensors
 
 import pyadamw
 from pyadamw import cli
@@ -233,6 +234,7 @@ def test_the_command_itself(tmp_path):
     assert done.stderr.count("\n") == 1
 
 
+@needs_safetensors
 @pytest.mark.parametrize("name", ["torch amsgrad", "bitsandbytes 8", "own 8", "own 32"])
 def test_convert_there_and_back(source, name, tmp_path, convert):
     """Through every format that can hold it: what comes back has the numbers that went in."""
@@ -256,6 +258,7 @@ def test_convert_there_and_back(source, name, tmp_path, convert):
             assert (one[key] - other[key]).abs().max() <= tolerance * one[key].abs().max()
 
 
+@needs_safetensors
 def test_safetensors_keep_every_bit(tmp_path, convert):
     params = parameters(SHAPES)
     optimizer = pyadamw.AdamW8bit(params, lr=LR, percentile_clipping=50, amsgrad=True)
@@ -277,18 +280,36 @@ def test_convert_says_what_is_wrong(tmp_path, convert):
     (tmp_path / "text").write_text("no state at all")
     torch.save({"model": 1, "optimizer": 2}, tmp_path / "larger")
     torch.save([1, 2], tmp_path / "list")
+    empty = {"state": {}, "param_groups": []}
+    torch.save({"one": empty, "other": [2, empty]}, tmp_path / "two")
     for name, word in (
         ("missing", "missing"),
         ("empty", "cannot read"),
         ("text", "cannot read"),
         ("larger", "'model', 'optimizer'"),
-        ("list", "not the state dict"),
+        ("list", "a list of 2"),
+        ("two", "choose --key: 'one', 'other.1'"),
     ):
         status, error = convert(tmp_path / name, tmp_path / "out", "--to", "torch")
         assert status == 1
         assert error.count("\n") == 1
         assert word in error
         assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("key", [(), ("--key", "optimizer_states"), ("--key", "optimizer_states.0")])
+def test_convert_finds_the_state_as_inspect_does(key, tmp_path, convert):
+    """In a checkpoint of Lightning, say: by what `inspect` prints, or alone where there is just one."""
+    params = parameters(SHAPES)
+    optimizer = pyadamw.AdamW8bit(params)
+    train(optimizer, params, 1)
+    torch.save(optimizer.state_dict(), tmp_path / "state")
+    torch.save({"epoch": 1, "optimizer_states": [optimizer.state_dict()]}, tmp_path / "larger")
+    assert convert(tmp_path / "state", tmp_path / "wanted", "--to", "torch") == (0, "")
+    assert convert(tmp_path / "larger", tmp_path / "out", "--to", "torch", *key) == (0, "")
+    wanted, got = (torch.load(tmp_path / name, weights_only=True)["state"] for name in ("wanted", "out"))
+    for place, state in wanted.items():
+        assert all(torch.equal(value, got[place][key]) for key, value in state.items())
 
 
 def test_code_in_a_file_is_not_run(tmp_path, convert):

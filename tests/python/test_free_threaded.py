@@ -5,6 +5,7 @@ of them one after the other. Where Python has the lock, what the package does wi
 import inspect
 
 import forked
+import pytest
 
 import pyadamw
 from pyadamw._native import torch_private
@@ -107,6 +108,7 @@ def test_without_the_lock_it_fails():
     assert done.returncode != 0 and "Error" in done.stderr, done
 
 
+@pytest.mark.skipif(not torch_private.has_gil(), reason="this Python has no lock")
 def test_nothing_is_locked_where_python_locks():
     """Methods are those that are written in the source, and optimizers have no lock."""
     assert torch_private.has_gil() and not exclusive.FREE_THREADED

@@ -10,6 +10,7 @@ import pytest
 import torch
 from commands import GROUP, ZEROS, figures, inspect, saved, saved_8bit, subjects, trained
 from harness import Late
+from versions import needs_safetensors
 
 import pyadamw
 from pyadamw import cli
@@ -81,6 +82,7 @@ def test_no_code_is_run(where, tmp_path, monkeypatch):
     assert not os.path.exists("harm")
 
 
+@needs_safetensors
 def test_safetensors(tmp_path):
     """A file of safetensors has the figures of the file that it was converted from."""
     saved_8bit(tmp_path / "c.pt")
@@ -254,6 +256,7 @@ def wrong_inputs(folder):
     }
 
 
+@needs_safetensors
 def test_wrong_inputs(tmp_path):
     """What is no checkpoint is one line on stderr and status 1; with --json, stdout is valid JSON with the error."""
     for name, said in wrong_inputs(tmp_path).items():

@@ -8,12 +8,12 @@ import pytest
 import torch
 from harness import Late
 from plan_models import Awkward, save_in_three, trained
-from safetensors.torch import save_file
 from torch import nn
 
 import pyadamw
 
 transformers = Late("transformers")
+save_file = pytest.importorskip("safetensors.torch").save_file
 
 
 class Bag(nn.Module):

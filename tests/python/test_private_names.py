@@ -156,8 +156,10 @@ def usual():
 
 # Not asked for by what one process on a CPU does.
 ELSEWHERE = {"_cuda_getCurrentRawStream", "_delay_all_reduce_params", "_StridedShard", "_target", "process_group"}
-if torch_private.exchange_api() is None:  # tensors are looked at one by one, without what that does not need
-    ELSEWHERE |= {"_neg_view", "_cdata", "PyType_GetSlot", "PyList_SetItem", "PyCapsule_GetPointer"}
+# Without the exchange API, or Python's lock, tensors are looked at one by one: that does not need these.
+if torch_private.exchange_api() is None or not torch_private.has_gil():
+    ELSEWHERE |= {"_neg_view", "_cdata", "PyType_GetSlot", "PyList_GetItem", "PyList_SetItem", "PyCapsule_GetPointer"}
+    ELSEWHERE |= {"__dlpack_c_exchange_api__"}
 
 
 @pytest.mark.parametrize("entry", PRIVATE, ids=lambda entry: f"{entry.owner}.{entry.name}")

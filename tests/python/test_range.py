@@ -16,16 +16,19 @@ import version_range  # noqa: E402
 
 PROJECT = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
 FLOOR = version_range.floors(PROJECT)
+ROW = version_range.ROWS[0]
+RECORDS = sorted((ROOT / "tests" / "bench" / "results").glob("*-range.md"))
 
 
 def numbers(version):
     return tuple(map(int, re.findall(r"\d+", version)))
 
 
-def test_the_oldest_python_has_a_row():
-    """The first Python of the rows is the oldest that pip accepts."""
-    oldest = min((row.python for row in version_range.ROWS), key=numbers)
-    assert re.search(r'requires-python = ">=(.*)"', PROJECT)[1] == oldest
+def test_every_python_of_the_range_has_a_row():
+    """The classifiers are the Pythons of the rows, and the first of them is the oldest that pip accepts."""
+    classifiers = re.findall(r'"Programming Language :: Python :: (3\.\d+)"', PROJECT)
+    assert classifiers == sorted({row.python.rstrip("t") for row in version_range.ROWS}, key=numbers)
+    assert re.search(r'requires-python = ">=(.*)"', PROJECT)[1] == classifiers[0]
 
 
 def test_both_ends_have_a_row():
@@ -45,6 +48,24 @@ def test_start_says_the_range():
     text = (ROOT / "docs" / "start.md").read_text(encoding="utf-8")
     said = re.search(r"requires Python >= ([\d.]+), torch >= ([\d.]+), cffi >= ([\d.]+) and numpy >= ([\d.]+)\.", text)
     assert said.groups() == (version_range.ROWS[0].python, FLOOR["torch"], FLOOR["cffi"], FLOOR["numpy"])
+
+
+def test_the_record_has_every_row():
+    """The last record names every row, with versions within the range, and no test that failed."""
+    text = RECORDS[-1].read_text(encoding="utf-8")
+    _, _, *lines = text[text.index("| row | python |") :].split("\n\n")[0].splitlines()
+    cells = {name: values for name, *values in ([c.strip() for c in line.strip("|").split("|")] for line in lines)}
+    assert cells.keys() == {row.name for row in version_range.ROWS}
+    for row in version_range.ROWS:
+        versions = dict(zip(version_range.COLUMNS, cells[row.name], strict=True))
+        assert versions["python"].startswith(f"{row.python.rstrip('t')}.")
+        missing = {name for name, version in versions.items() if version == "-"}
+        assert missing == set(row.without)
+        for name in versions.keys() - missing - {"python"}:
+            assert numbers(versions[name]) >= numbers(FLOOR[name]), (row.name, name)
+        if row.torch == "oldest":
+            assert numbers(versions["torch"])[:2] == numbers(FLOOR["torch"])
+    assert "not run" not in text and "- failed: " not in text
 
 
 RESULTS = """<testsuites><testsuite>
@@ -74,15 +95,15 @@ def outcome(folder, b="", more=""):
 def test_a_failure_is_one(b, more, failure, tmp_path):
     """Also of a file that could not be imported; it is in the table by name."""
     found = outcome(tmp_path, b, more)
-    assert not found.holds and sum(counts["failed"] for counts in found.counts.values()) == 1
-    assert any(failure in line for line in version_range.table({version_range.ROWS[0]: ({}, found)}))
+    assert not found.holds(ROW) and sum(counts["failed"] for counts in found.counts.values()) == 1
+    assert any(failure in line for line in version_range.table({ROW: ({}, found)}))
 
 
 def test_only_what_passed_holds(tmp_path):
     """A group in which all is skipped does not; without results there is no outcome."""
-    assert outcome(tmp_path).holds
+    assert outcome(tmp_path).holds(ROW)
     found = outcome(tmp_path, SKIPPED)
-    assert found.skips == Counter({"needs a compiler": 1}) and not found.holds
+    assert found.skips == Counter({"needs a compiler": 1}) and not found.holds(ROW)
     assert version_range.read_results(tmp_path / "none.xml") is None
 
 

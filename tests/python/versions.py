@@ -7,7 +7,11 @@ from packaging.version import Version
 
 
 def older(package, version):
-    return Version(metadata.version(package)) < Version(version)
+    """Also where it is not installed."""
+    try:
+        return Version(metadata.version(package)) < Version(version)
+    except metadata.PackageNotFoundError:
+        return True
 
 
 needs_fsdp2 = pytest.mark.skipif(older("torch", "2.6"), reason="FSDP2 runs on GPUs alone before torch 2.6")
@@ -18,3 +22,5 @@ needs_accelerate_fsdp2 = pytest.mark.skipif(
 needs_named_parameters = pytest.mark.skipif(
     older("torch", "2.6"), reason="optimizers take named parameters since torch 2.6"
 )
+# It has no wheel for free-threaded builds of Python.
+needs_safetensors = pytest.mark.skipif(older("safetensors", "0"), reason="safetensors is not installed")
