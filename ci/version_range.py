@@ -62,7 +62,7 @@ ROWS = (
 # The first release that has a wheel for a Python, where pyproject.toml allows older ones. (What has no compiled code or
 # one wheel for every Python, is not here.)
 FIRST_WHEELS = {
-    "3.13": {"numpy": "2.1.0", "cffi": "1.17.1", "matplotlib": "3.9.2"},
+    "3.13": {"numpy": "2.1.0", "safetensors": "0.4.4", "cffi": "1.17.1", "matplotlib": "3.9.2"},
 }
 # The newest releases that work with the oldest torch: transformers has given up torch 2.4 in 5.15.
 LAST_FOR_THE_OLDEST_TORCH = {"transformers": "transformers<5.15"}

@@ -26,7 +26,7 @@ FOREIGN = """
     hf manager model optimizer options params _init _options_init _INIT
     CPUOffloadOptimizer TrainingArguments bf16_stochastic_round map_location mmap inf import
     accelerator prepare scaler unscale_ clip_grad_norm_ configure_optimizers config.json config json --optimizer_type
-    --optimizer_args optimizers
+    --optimizer_args optimizers PYTHON_GIL
 """
 
 GONE = {"CHANGELOG.md": {"codebook"}}  # what a text names because it is no longer there

@@ -14,10 +14,11 @@ def older(package, version):
         return True
 
 
-needs_fsdp2 = pytest.mark.skipif(older("torch", "2.6"), reason="FSDP2 runs on GPUs alone before torch 2.6")
+FSDP2_RUNS_ON_CPUS = not older("torch", "2.7")
+needs_fsdp2 = pytest.mark.skipif(not FSDP2_RUNS_ON_CPUS, reason="FSDP2 runs on GPUs alone before torch 2.7")
 needs_accelerate_fsdp2 = pytest.mark.skipif(
-    older("torch", "2.6") or older("accelerate", "1.6"),
-    reason="accelerate has FSDP2 since its version 1.6, for torch 2.6 and later",
+    not FSDP2_RUNS_ON_CPUS or older("accelerate", "1.6"),
+    reason="accelerate has FSDP2 since its version 1.6, and FSDP2 runs on CPUs since torch 2.7",
 )
 needs_named_parameters = pytest.mark.skipif(
     older("torch", "2.6"), reason="optimizers take named parameters since torch 2.6"
