@@ -9,6 +9,7 @@ unset PYTHONHOME PYTHONPATH PIP_USER PIP_TARGET PIP_PREFIX
 unset PYTHONDONTWRITEBYTECODE # what ci/venv installs is compiled when it is first imported, and once is enough
 python=$root/.venv/bin/python
 jobs=$(nproc 2>/dev/null || echo 2)
+test_jobs=$((jobs + 1)) # tests wait now and then, for a disk or another process
 # use_ccache: what is built after it takes from the other builds of this clone what they have compiled already: build/release,
 # .venv's and build/cuda have most files in common. Without ccache (ci/test installs it where it can) each compiles its own.
 use_ccache() {

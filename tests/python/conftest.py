@@ -18,17 +18,23 @@ defaults.apply()
 # Files that take longest, those first, so that no processor has nothing to do at the end (ci/pytest).
 LONGEST = (
     "tasks",
-    "interrupts",
-    "meshes",
     "recipes",
     "sharded",
-    "plan_bytes",
-    "forks",
-    "defaults",
-    "paging_memory",
+    "meshes",
+    "private_names",
+    "interrupts",
+    "clipping_sharded",
+    "gpu_rehearsal",
     "demo",
     "in_backward",
-    "gpu_rehearsal",
+    "widths",
+    "plan_bytes",
+    "paging",
+    "forks",
+    "budgets",
+    "defaults",
+    "paging_memory",
+    "transformers",
 )
 
 
