@@ -59,13 +59,20 @@ ROWS = (
     Row("3.14", "3.14", "newest", "newest"),
     Row("3.14t", "3.14t", "newest", "newest", TRAINERS),
 )
-# The first release that has a wheel for a Python, where pyproject.toml allows older ones. (What has no compiled code or
-# one wheel for every Python, is not here.)
-FIRST_WHEELS = {
-    "3.13": {"numpy": "2.1.0", "safetensors": "0.4.4", "cffi": "1.17.1", "matplotlib": "3.9.2"},
+# The first release that works with a Python, where pyproject.toml allows older ones: there is a wheel, and Lightning no
+# longer asks for pkg_resources.
+FIRST_FOR = {
+    "3.13": {
+        "numpy": "2.1.0",
+        "safetensors": "0.4.4",
+        "cffi": "1.17.1",
+        "matplotlib": "3.9.2",
+        "pytorch-lightning": "2.4.0",
+    },
 }
-# The newest releases that work with the oldest torch: transformers has given up torch 2.4 in 5.15.
-LAST_FOR_THE_OLDEST_TORCH = {"transformers": "transformers<5.15"}
+# The newest releases that work with the oldest torch: transformers 5.14 says so, but looks for DTensors where torch 2.5
+# has them.
+LAST_FOR_THE_OLDEST_TORCH = {"transformers": "transformers<5.14"}
 # What the tests below are about; a name is test_NAME.py.
 GROUPS = {
     "import": "lazy library errors",
@@ -97,7 +104,7 @@ def floors(text):
 
 def requirements(row, floor):
     """What pip is told of torch and the libraries."""
-    oldest = floor | FIRST_WHEELS.get(row.python, {})
+    oldest = floor | FIRST_FOR.get(row.python, {})
     given = {"oldest": f"torch=={floor['torch']}", "newest": "torch"}
     newest = LAST_FOR_THE_OLDEST_TORCH if row.torch == "oldest" else {}
     libraries = [

@@ -16,8 +16,9 @@ Embeddings keep 32 bits by options of single parameters (GlobalOptimManager), wh
 sets these options, for any optimizer of these classes. Use it with trainers that make other groups.
 
 With clip_in_step=True, the optimizer clips (max_grad_norm of pyadamw's classes) instead of Trainer: the functions hand
-args.max_grad_norm over to it and set args.max_grad_norm = 0, so that nobody clips twice. Trainer's log has the same
-grad_norm as before, for which Trainer still goes through the gradients once; the optimizer's costs nothing more::
+args.max_grad_norm over to it and set args.max_grad_norm = 0, so that nobody clips twice. Since
+transformers 5.3, Trainer's log has the same grad_norm as before, for which Trainer still goes through the gradients
+once; the optimizer's costs nothing more::
 
     Trainer(model, args, optimizer_cls_and_kwargs=hf.optimizer_cls_and_kwargs(args, clip_in_step=True))
 

@@ -3,6 +3,7 @@ of them one after the other. Where Python has the lock, what the package does wi
 """
 
 import inspect
+import signal
 
 import forked
 import pytest
@@ -103,9 +104,11 @@ def test_threads_step_what_one_thread_steps():
 
 
 def test_without_the_lock_it_fails():
-    """The test notices steps of one optimizer that are not kept apart."""
+    """The test notices steps of one optimizer that are not kept apart: an error, or a heap that is no longer one."""
     done = forked.run(SCRIPT.replace("import pyadamw\n", UNLOCKED, 1))
-    assert done.returncode != 0 and "Error" in done.stderr, done
+    assert "Error" in done.stderr if done.returncode > 0 else done.returncode in (-signal.SIGABRT, -signal.SIGSEGV), (
+        done
+    )
 
 
 @pytest.mark.skipif(not torch_private.has_gil(), reason="this Python has no lock")

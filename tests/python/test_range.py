@@ -39,7 +39,7 @@ def test_both_ends_have_a_row():
     assert FLOOR.keys() >= {"torch", *version_range.LIBRARIES}
     for floor in version_range.requirements(rows[0], FLOOR):
         assert re.fullmatch(r"[\w-]+==[\d.]+", floor)
-    for first in version_range.FIRST_WHEELS.values():
+    for first in version_range.FIRST_FOR.values():
         assert all(numbers(version) > numbers(FLOOR[name]) for name, version in first.items())
 
 
