@@ -106,9 +106,8 @@ def test_threads_step_what_one_thread_steps():
 def test_without_the_lock_it_fails():
     """The test notices steps of one optimizer that are not kept apart: an error, or a heap that is no longer one."""
     done = forked.run(SCRIPT.replace("import pyadamw\n", UNLOCKED, 1))
-    assert "Error" in done.stderr if done.returncode > 0 else done.returncode in (-signal.SIGABRT, -signal.SIGSEGV), (
-        done
-    )
+    crashed = done.returncode in (-signal.SIGABRT, -signal.SIGSEGV)
+    assert crashed or (done.returncode > 0 and "Error" in done.stderr), done
 
 
 @pytest.mark.skipif(not torch_private.has_gil(), reason="this Python has no lock")
