@@ -41,7 +41,7 @@ _CALLED = "is_neg() is called for each tensor"
 
 PRIVATE = (
     Name("torch", "_disable_dynamo", "torch.compiler.disable(), at the first call in a compiled program"),
-    Name("torch._C._dynamo.eval_frame", "get_eval_frame_callback", "what a step calls may be compiled for nothing"),
+    Name("torch._C._dynamo.eval_frame", "get_eval_frame_callback", "every step is kept from the compiler"),
     Name("torch._C", "_profiler", "the profiler's label is torch.autograd.profiler.record_function()"),
     Name("torch._C._profiler", "_RecordFunctionFast", "the label is torch.autograd.profiler.record_function()"),
     Name("torch.optim.optimizer", "_global_optimizer_pre_hooks", _WRAPPER),
@@ -92,10 +92,13 @@ def _uncompiled(function: F) -> F:
 
 uncompiled: Callable[[F], F] = getattr(torch, "_disable_dynamo", _uncompiled)
 
-# Whether torch.compile() looks at the functions that are called now; something false where it does not, or where that
-# is not known. is_compiling() says only whether the caller itself has been compiled.
+# Whether torch.compile() looks at the functions that are called now; something false where it does not. is_compiling()
+# says only whether the caller itself has been compiled. Before torch 2.5 there is no way to ask: it may as soon as it is
+# imported, and fails with what a step does in numpy.
 is_tracing: Callable[[], Any] = getattr(
-    getattr(getattr(torch._C, "_dynamo", None), "eval_frame", None), "get_eval_frame_callback", lambda: None
+    getattr(getattr(torch._C, "_dynamo", None), "eval_frame", None),
+    "get_eval_frame_callback",
+    lambda: "torch._dynamo" in sys.modules,
 )
 
 # A label that costs less than that of torch.autograd.profiler where nobody profiles.

@@ -50,8 +50,10 @@ def _hooked(step: Step, hooks: StepHooks) -> Step:
 
     @functools.wraps(step)
     def hooked(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if _is_compiling() or is_tracing():  # raw addresses are nothing that a graph could hold
-            return uncompiled(self, *args, **kwargs)
+        # Raw addresses are nothing that a graph could hold.
+        return (uncompiled if _is_compiling() or is_tracing() else run)(self, *args, **kwargs)
+
+    def run(self: Any, *args: Any, **kwargs: Any) -> Any:
         if type(self).step is not hooked:  # called by the step() of a subclass, which torch has wrapped
             return step(self, *args, **kwargs)
         with profiler_label(f"Optimizer.step#{type(self).__name__}.step"):
@@ -68,6 +70,6 @@ def _hooked(step: Step, hooks: StepHooks) -> Step:
             return out
 
     # Unlike torch.compiler.disable(), this imports the compiler no earlier than it is called.
-    uncompiled = make_uncompiled(hooked)
+    uncompiled = make_uncompiled(run)
     hooked.hooked = True  # type: ignore[attr-defined]  # torch leaves it alone
     return cast(Step, hooked)
