@@ -93,8 +93,8 @@ def _uncompiled(function: F) -> F:
 uncompiled: Callable[[F], F] = getattr(torch, "_disable_dynamo", _uncompiled)
 
 # Whether torch.compile() looks at the functions that are called now; something false where it does not. is_compiling()
-# says only whether the caller itself has been compiled. Before torch 2.5 there is no way to ask: it may as soon as it is
-# imported, and fails with what a step does in numpy.
+# says only whether the caller itself has been compiled. Before torch 2.5 there is no way to ask: it may, once it has
+# been imported, and fails with what a step does in numpy.
 is_tracing: Callable[[], Any] = getattr(
     getattr(getattr(torch._C, "_dynamo", None), "eval_frame", None),
     "get_eval_frame_callback",

@@ -6,6 +6,7 @@ import copy
 import gc
 import io
 import pickle
+import sys
 import weakref
 
 import numpy as np
@@ -16,6 +17,7 @@ from test_clipping import SHAPES, assert_close, clip
 
 import pyadamw
 from pyadamw._native.torch_private import Partition
+from pyadamw._step import torch_hooks
 
 
 def test_groups_must_agree():
@@ -143,7 +145,11 @@ def test_a_checkpoint_without_it_leaves_the_limit():
     assert optimizer.param_groups[0]["max_grad_norm"] == 0.5
 
 
-def test_in_a_compiled_program():
+@pytest.mark.parametrize("asked", [True, False])
+def test_in_a_compiled_program(asked, monkeypatch):
+    """Also where the compiler cannot be asked whether it looks, as before torch 2.5."""
+    if not asked:
+        monkeypatch.setattr(torch_hooks, "is_tracing", lambda: "torch._dynamo" in sys.modules)
     params = parameters([(300,), (20,)])
     others = clones(params)
     inside, outside = pyadamw.AdamW32bit(params, max_grad_norm=0.5), pyadamw.AdamW32bit(others)
