@@ -173,12 +173,16 @@ def installed(python):
 # ---- tests -----------------------------------------------------------------------------------------------------------
 
 
+def groups_of(row):
+    """The groups of tests that a row runs."""
+    return [group for group in GROUPS if group != "trainers" or not row.without]
+
+
 def run_tests(row, python, tree, log):
     """The file with the results."""
     results = WORK / f"{row.name}.xml"
     results.unlink(missing_ok=True)
-    groups = [names for group, names in GROUPS.items() if group != "trainers" or not row.without]
-    files = [f"tests/python/test_{name}.py" for names in groups for name in names.split()]
+    files = [f"tests/python/test_{name}.py" for group in groups_of(row) for name in GROUPS[group].split()]
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "PYADAMW"))}
     # Without it, torch's triton brings the lock back where Python has none.
     environment |= {"PYTHON_GIL": "0"} if row.python.endswith("t") else {}
@@ -214,8 +218,7 @@ class Outcome(NamedTuple):
     skips: Counter  # reasons
 
     def holds(self, row):
-        tested = [count for group, count in self.counts.items() if group != "trainers" or not row.without]
-        return not self.failures and all(count["passed"] for count in tested)
+        return not self.failures and all(self.counts[group]["passed"] for group in groups_of(row))
 
 
 def read_results(path):

@@ -41,6 +41,7 @@ def not_compiled(step: Step) -> Step:
     def guarded(*args: Any, **kwargs: Any) -> Any:
         return (uncompiled if _is_compiling() or is_tracing() else step)(*args, **kwargs)
 
+    # Unlike torch.compiler.disable(), this imports the compiler no earlier than it is called.
     uncompiled = make_uncompiled(step)
     return cast(Step, guarded)
 
@@ -49,10 +50,6 @@ def _hooked(step: Step, hooks: StepHooks) -> Step:
     before, after = hooks
 
     @functools.wraps(step)
-    def hooked(self: Any, *args: Any, **kwargs: Any) -> Any:
-        # Raw addresses are nothing that a graph could hold.
-        return (uncompiled if _is_compiling() or is_tracing() else run)(self, *args, **kwargs)
-
     def run(self: Any, *args: Any, **kwargs: Any) -> Any:
         if type(self).step is not hooked:  # called by the step() of a subclass, which torch has wrapped
             return step(self, *args, **kwargs)
@@ -69,7 +66,6 @@ def _hooked(step: Step, hooks: StepHooks) -> Step:
                 hook(self, (self, *args), kwargs)
             return out
 
-    # Unlike torch.compiler.disable(), this imports the compiler no earlier than it is called.
-    uncompiled = make_uncompiled(run)
+    hooked = not_compiled(run)  # raw addresses are nothing that a graph could hold
     hooked.hooked = True  # type: ignore[attr-defined]  # torch leaves it alone
     return cast(Step, hooked)

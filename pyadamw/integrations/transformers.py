@@ -16,9 +16,9 @@ Embeddings keep 32 bits by options of single parameters (GlobalOptimManager), wh
 sets these options, for any optimizer of these classes. Use it with trainers that make other groups.
 
 With clip_in_step=True, the optimizer clips (max_grad_norm of pyadamw's classes) instead of Trainer: the functions hand
-args.max_grad_norm over to it and set args.max_grad_norm = 0, so that nobody clips twice. Since
-transformers 5.3, Trainer's log has the same grad_norm as before, for which Trainer still goes through the gradients
-once; the optimizer's costs nothing more::
+args.max_grad_norm over to it and set args.max_grad_norm = 0, so that nobody clips twice. Since transformers 5.3,
+Trainer's log has the same grad_norm as before, for which Trainer still goes through the gradients once; the
+optimizer's costs nothing more::
 
     Trainer(model, args, optimizer_cls_and_kwargs=hf.optimizer_cls_and_kwargs(args, clip_in_step=True))
 
@@ -39,7 +39,6 @@ from typing import Any
 import torch
 import transformers
 from transformers import Trainer, TrainingArguments
-from transformers import trainer as trainer_module
 
 from .. import optim
 
@@ -145,7 +144,7 @@ def with_32bit_embeddings(
         ValueError: `options` has max_grad_norm and Trainer would clip, too.
         RuntimeError: this version of transformers takes no factories; it must be 5.2 or newer.
     """
-    if not hasattr(trainer_module, "is_optimizer_factory"):
+    if not hasattr(transformers.trainer, "is_optimizer_factory"):
         raise RuntimeError(
             f"transformers {transformers.__version__} takes no factories of optimizers, and with_32bit_embeddings() "
             "returns one: update it to 5.2 or newer, or use enable() or keep_embeddings(model)"

@@ -348,7 +348,7 @@ MODES = {f.__name__: f for f in (steps, save, resume, float32, train, replicated
 
 
 def run_process(mode, rank, world, folder):
-    # Here, too: a fork has no pool of threads, and torch's threads of a backward pass make it side by side, wrongly.
+    # Not before the fork, which has no pool of threads: torch's threads of a backward pass would make it side by side.
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/store-{mode}-{world}", rank=rank, world_size=world)
     MODES[mode](world, folder)

@@ -47,7 +47,7 @@ def test_start_says_the_range():
     """docs/start.md names the floors of pyproject.toml."""
     text = (ROOT / "docs" / "start.md").read_text(encoding="utf-8")
     said = re.search(r"requires Python >= ([\d.]+), torch >= ([\d.]+), cffi >= ([\d.]+) and numpy >= ([\d.]+)\.", text)
-    assert said.groups() == (version_range.ROWS[0].python, FLOOR["torch"], FLOOR["cffi"], FLOOR["numpy"])
+    assert said.groups() == (ROW.python, FLOOR["torch"], FLOOR["cffi"], FLOOR["numpy"])
 
 
 def test_the_record_has_every_row():

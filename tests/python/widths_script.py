@@ -14,7 +14,7 @@ from distributed_names import fully_shard
 from harness import decoded
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_optimizer_state_dict, set_optimizer_state_dict
 from torch.distributed.device_mesh import init_device_mesh
-from versions import FSDP2_RUNS_ON_CPUS
+from versions import FSDP2_RUNS_ON_CPUS, older
 
 import pyadamw
 
@@ -107,6 +107,12 @@ WAYS = {
 CONVERTS = ("load_state_dict", "full", "on the CPU", "from rank 0")
 
 
+# What refuses state: torch's own, about options and keys that one side has and the other has not, or ours.
+SAID = ("has no exp_avg", "has neither exp_avg nor", "Missing key", "param_groups.")
+if older("torch", "2.5"):  # its error is the key alone
+    SAID += ("'state.",)
+
+
 def judge(one, other, way, sharded):
     source, target = net(sharded), net(sharded)
     source, target = (source, OPTIMIZERS[one](source.parameters())), (target, OPTIMIZERS[other](target.parameters()))
@@ -119,11 +125,7 @@ def judge(one, other, way, sharded):
         if isinstance(error, KeyboardInterrupt):
             raise
         text = str(error).strip().splitlines()[-1]
-        # torch's own, about options and keys that one side has and the other has not, or ours.
-        said = any(
-            word in text
-            for word in ("has no exp_avg", "has neither exp_avg nor", "Missing key", "param_groups.", "'state.")
-        )
+        said = any(word in text for word in SAID)
         train(*target, 1)  # as it was
         return said and way not in CONVERTS and one != other, f"refused: {text}"
     got = momentum(target[1], target[0][0].weight)
