@@ -1,10 +1,11 @@
 # Names the commands; each is a script in ci/ and does all of its set-up. Arguments: make test ARGS="python digests"
-.PHONY: help demo test lint docs bench laws cuda gpu wheel conda release
+.PHONY: help demo test test-more lint docs bench laws cuda gpu wheel conda release
 .NOTPARALLEL:
 
 help:
 	@echo 'make demo    trains a small GPT four times and compares optimizer memory, time and loss'
-	@echo 'make test    runs the whole test suite'
+	@echo 'make test    runs the tests'
+	@echo 'make test-more   runs those that take longest: under sanitizers, on emulated processors, of the CUDA libraries, the fuzzer'
 	@echo 'make lint    checks formatting, static rules and file lengths'
 	@echo 'make docs    builds the site in build/docs/html; works offline'
 	@echo 'make bench   measures speed, relative to torch and to the limit of the memory'
@@ -17,6 +18,9 @@ help:
 
 demo test lint docs bench laws cuda gpu wheel conda:
 	@ci/$@ $(ARGS)
+
+test-more:
+	@ci/test --more
 
 release:
 	@ci/release $(VERSION)

@@ -250,28 +250,6 @@ def test_device_numbers(packaged, monkeypatch):
     assert loaded.device_number(torch.device("cpu"), "a parameter") == -1
 
 
-@pytest.mark.parametrize("major", (12, 13))
-def test_cuda_libraries(major):
-    """The CUDA libraries are chosen by path, load without a driver, and step tensors on the CPU to the same bits."""
-    path = ROOT / "build" / "cuda" / f"libadamw_cuda{major}.so"
-    if not path.exists():
-        pytest.skip(f"{path.name} is not built: make cuda")
-    script = """
-import hashlib, torch, pyadamw
-torch.manual_seed(0)
-p = torch.nn.Parameter(torch.randn(5000))
-optimizer = pyadamw.AdamW8bit([p])
-for _ in range(3):
-    p.grad = torch.randn(5000)
-    optimizer.step()
-print(pyadamw._native.library.library().cuda, hashlib.sha256(p.detach().numpy().tobytes()).hexdigest())
-"""
-    done = forked.run(script, PYADAMW_LIBRARY=str(path))
-    assert done.returncode == 0, done.stderr
-    expected = forked.run(script, PYADAMW_LIBRARY=str(CPU)).stdout
-    assert done.stdout == expected.replace("None", str(major))
-
-
 def test_another_struct_layout_is_refused(monkeypatch):
     """Declarations whose struct size differs from the header's are refused."""
     monkeypatch.setitem(cdef.SIZES, "adamw_tensor", 96)
