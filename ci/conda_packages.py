@@ -2,12 +2,14 @@
 
 usage: conda_packages.py FOLDER [PLATFORM...]   writes FOLDER/channel (the packages) and FOLDER/stand-ins
 (conda_stand_ins.py), for this platform and for others, such as linux-aarch64, whose cross compiler is here
+conda_packages.py FOLDER --only PLATFORM   builds those of another platform in FOLDER/channel-PLATFORM
 It must not know which packages a solver chooses: conda_environments.py does.
 """
 
 import asyncio
 import os
 import shutil
+import subprocess
 import sys
 import time
 import warnings
@@ -45,7 +47,7 @@ def render_for_conda_forge(target):
 
 
 def build(channel, stand_ins, target):
-    """The packages for a platform; those for every platform come with the first, this machine's."""
+    """The packages for a platform; those for every platform come with this machine's."""
     # The interface by single packages would compile once more for each package of a variant.
     warnings.simplefilter("ignore", DeprecationWarning)
     try:
@@ -62,8 +64,20 @@ def build(channel, stand_ins, target):
         for log in channel.glob("bld/*/work/conda_build.log"):
             print(f"{log}:\n{log.read_text(errors='replace')}")
         sys.exit(f"FAILED: {error}")
-    subdirs = [target, "noarch"] if target == SUBDIR else [target]
-    return sorted(path for subdir in subdirs for path in channel.glob(f"{subdir}/*.conda"))
+
+
+def build_all(folder, channel, stand_ins, others):
+    """{platform: its packages}. Platforms are built side by side, each by a process, as rattler_build keeps Python's
+    global lock, and much of what it does takes one processor."""
+    command = [sys.executable, __file__, folder, "--only"]
+    running = {target: subprocess.Popen([*command, target]) for target in others}
+    build(channel, stand_ins, SUBDIR)
+    for target, process in running.items():
+        if process.wait():
+            sys.exit(f"FAILED: the packages for {target}")
+        shutil.copytree(folder / f"channel-{target}" / target, channel / target)
+    subdirs = {target: [target, "noarch"] if target == SUBDIR else [target] for target in (SUBDIR, *others)}
+    return {t: sorted(path for s in names for path in channel.glob(f"{s}/*.conda")) for t, names in subdirs.items()}
 
 
 def test(path, channels):
@@ -82,6 +96,13 @@ def test(path, channels):
     return not failed
 
 
+def build_only(folder, target):
+    os.environ["RATTLER_CACHE_DIR"] = str(folder / f"cache-{target}")
+    channel = folder / f"channel-{target}"
+    channel.mkdir()
+    build(channel, folder / "stand-ins", target)
+
+
 def main(folder, others):
     shutil.rmtree(folder, ignore_errors=True)
     channel, stand_ins = folder / "channel", folder / "stand-ins"
@@ -95,11 +116,10 @@ def main(folder, others):
     conda_stand_ins.write(stand_ins, folder / "stand-in-files", others)
     asyncio.run(index_fs(stand_ins))
     print("-- building with the system's compilers: libgomp is the system's, and no package depends on it")
-    packages = {}
-    for target in (SUBDIR, *others):
-        start = time.monotonic()
-        packages[target] = build(channel, stand_ins, target)
-        print(f"  {target}: {len(packages[target])} packages in {time.monotonic() - start:.0f} s")
+    start = time.monotonic()
+    packages = build_all(folder, channel, stand_ins, others)
+    count = sum(map(len, packages.values()))
+    print(f"  {', '.join(packages)}: {count} packages in {time.monotonic() - start:.0f} s")
     asyncio.run(index_fs(channel))
     print("-- the tests in the packages")
     passed = [test(path, [channel.as_uri(), stand_ins.as_uri()]) for path in packages[SUBDIR]]
@@ -109,6 +129,11 @@ def main(folder, others):
 
 
 if __name__ == "__main__":
-    status = 0 if main(Path(sys.argv[1]).resolve(), sys.argv[2:]) else 1
+    place, arguments = Path(sys.argv[1]).resolve(), sys.argv[2:]
+    if arguments[:1] == ["--only"]:
+        build_only(place, arguments[1])
+        status = 0
+    else:
+        status = 0 if main(place, arguments) else 1
     sys.stdout.flush()
     os._exit(status)  # rattler's threads can crash an interpreter that ends in the ordinary way
