@@ -113,8 +113,25 @@ struct Model : TensorBuffers {
   // Everything that a step may write, and the gradients.
   std::vector<std::uint8_t> contents() const {
     std::vector<std::uint8_t> all;
+    all.reserve(bytes());
     for (const auto &buffers : memory)
       for (const Bytes &b : buffers) all.insert(all.end(), b.memory.begin(), b.memory.end());
     return all;
+  }
+  std::size_t bytes() const {
+    std::size_t all = 0;
+    for (const auto &buffers : memory)
+      for (const Bytes &b : buffers) all += b.memory.size();
+    return all;
+  }
+  // Whether contents() is this, without a copy.
+  bool holds(const std::vector<std::uint8_t> &must) const {
+    const std::uint8_t *at = must.data();
+    for (const auto &buffers : memory)
+      for (const Bytes &b : buffers) {
+        if (!b.memory.empty() && std::memcmp(b.memory.data(), at, b.memory.size()) != 0) return false;
+        at += b.memory.size();
+      }
+    return at == must.data() + must.size();
   }
 };

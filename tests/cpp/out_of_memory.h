@@ -31,18 +31,21 @@ struct Trial {
   std::shared_ptr<void> kept = nullptr;
 };
 
+// make() is called in each process. What they share is made once, by prepare(), which then says how to make the rest;
+// that must not be anything that a process knows to be its own, such as a pager, nor a step.
 struct Case {
   std::string name;
   std::function<Trial()> make;
+  std::function<std::function<Trial()>()> prepare = nullptr;
 };
 
 enum Outcome { succeeded, out_of_memory, wrong, no_more };
 // By the child, for the parent.
 char *const said = static_cast<char *>(mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0));
 
-[[noreturn]] void be_child(const Case &c, long number, bool all_later) {
+[[noreturn]] void be_child(const std::function<Trial()> &make, long number, bool all_later) {
   alarm(20);
-  const Trial trial = c.make();
+  const Trial trial = make();
   if (failures() != 0) _exit(wrong);
   allocations::fail_after(number, all_later);
   const adamw_status status = trial.call();
@@ -60,7 +63,7 @@ char *const said = static_cast<char *>(mmap(nullptr, 4096, PROT_READ | PROT_WRIT
   _exit(status == ADAMW_OK ? succeeded : out_of_memory);
 }
 
-void try_case(const Case &c, bool all_later) {
+void try_case(const std::string &name, const std::function<Trial()> &make, bool all_later) {
   int counts[4] = {}, crashes = 0, hangs = 0;
   std::string first;
   // Each fails alone; where the others of its kind are tested so, every third will do.
@@ -69,7 +72,7 @@ void try_case(const Case &c, bool all_later) {
     said[0] = '\0';
     std::fflush(stdout);
     const pid_t child = fork();
-    if (child == 0) be_child(c, number, all_later);
+    if (child == 0) be_child(make, number, all_later);
     int status = 0;
     waitpid(child, &status, 0);
     std::string text = said;
@@ -85,7 +88,7 @@ void try_case(const Case &c, bool all_later) {
   const bool right = counts[wrong] == 0 && crashes == 0 && hangs == 0;
   failures() += !right;
   std::printf("%-6s %-44s %-9s OK %3d, OUT_OF_MEMORY %3d, wrong %3d, ends %3d, hangs %d%s%s\n",
-              right ? "passed" : "FAILED", c.name.c_str(), all_later ? "all later" : "one", counts[succeeded],
+              right ? "passed" : "FAILED", name.c_str(), all_later ? "all later" : "one", counts[succeeded],
               counts[out_of_memory], counts[wrong], crashes, hangs, first.empty() ? "" : "\n       ", first.c_str());
 }
 
@@ -94,8 +97,10 @@ inline int try_all(const std::vector<Case> &cases) {
     std::printf("the allocator of this build cannot be replaced\n");
     return 0;
   }
-  for (const Case &c : cases)
-    for (bool all_later : {false, true}) try_case(c, all_later);
+  for (const Case &c : cases) {
+    const std::function<Trial()> make = c.prepare ? c.prepare() : c.make;
+    for (bool all_later : {false, true}) try_case(c.name, make, all_later);
+  }
   return finish();
 }
 

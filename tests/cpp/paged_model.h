@@ -42,7 +42,9 @@ struct PagedModel : Model {
 
   PagedModel(adamw_pager *p, const adamw_step_options &o, const std::vector<TensorShape> &shapes,
              std::uint64_t seed = 1)
-      : Model(o, shapes, seed), pager(p) {
+      : PagedModel(p, Model(o, shapes, seed)) {}
+  // Of the parameters and gradients of a model that has not been stepped.
+  PagedModel(adamw_pager *p, Model &&model) : Model(std::move(model)), pager(p) {
     options.pager = p;
     for (std::size_t i = 0; i < rows.size(); ++i) {
       adamw_tensor &row = rows[i];
@@ -64,12 +66,19 @@ struct PagedModel : Model {
 
   // What the buffers hold now, as their programs see it, in the order of Model.
   std::vector<std::uint8_t> paged_contents() {
-    CHECK(adamw_pager_wait(pager) == ADAMW_OK, "%s", adamw_last_error());
-    for (auto &[from, to] : buffers) std::memcpy(to->memory.data(), from, to->memory.size());
+    fetch();
     return contents();
+  }
+  bool paged_holds(const std::vector<std::uint8_t> &must) {
+    fetch();
+    return holds(must);
   }
 
  private:
+  void fetch() {
+    CHECK(adamw_pager_wait(pager) == ADAMW_OK, "%s", adamw_last_error());
+    for (auto &[from, to] : buffers) std::memcpy(to->memory.data(), from, to->memory.size());
+  }
   void take(Bytes &bytes, void **pointer) {
     if (bytes.memory.empty()) return;
     void *buffer = nullptr;
@@ -78,7 +87,7 @@ struct PagedModel : Model {
     CHECK(adamw_pager_alloc(pager, size, &buffer, &place) == ADAMW_OK, "alloc: %s", adamw_last_error());
     CHECK(reinterpret_cast<std::uintptr_t>(buffer) % 64 == 0, "a buffer at %p", buffer);
     const auto *first = static_cast<std::uint8_t *>(buffer);
-    CHECK(std::all_of(first, first + size, [](std::uint8_t byte) { return byte == 0; }), "a fresh buffer is not zeros");
+    CHECK(first[0] == 0 && std::memcmp(first, first + 1, bytes.memory.size() - 1) == 0, "a fresh buffer is not zeros");
     *pointer = buffer;
     buffers.push_back({buffer, &bytes});
   }

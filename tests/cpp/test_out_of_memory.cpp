@@ -18,14 +18,19 @@ struct Setup {
   int calls_since_large = 0;  // so many, and before them one of many rows, whose memory is given back one day
 };
 
+// What the processes of a case begin with: its models, not stepped yet, and the bytes of one before and after a step.
+struct Prepared {
+  std::unique_ptr<Model> model, small, many, few;  // null: not needed
+  std::vector<std::uint8_t> before, after;
+};
+
 struct Stepped {
   std::unique_ptr<Model> model;
-  std::vector<std::uint8_t> before, after;  // this step
   std::int64_t rows_stepped = -77;
   adamw_pager *pager = nullptr;
 
-  std::vector<std::uint8_t> contents() {
-    return pager != nullptr ? static_cast<PagedModel &>(*model).paged_contents() : model->contents();
+  bool holds(const std::vector<std::uint8_t> &must) {
+    return pager != nullptr ? static_cast<PagedModel &>(*model).paged_holds(must) : model->holds(must);
   }
 };
 
@@ -40,67 +45,69 @@ std::vector<TensorShape> shapes_of(const Setup &setup) {
 }
 
 // What a step makes of it, computed in a process of its own, so that this one has never stepped.
-std::vector<std::uint8_t> stepped(const Setup &setup) {
-  const auto model = [&] {
-    Model m(options_of(setup), shapes_of(setup));
-    m.new_gradients(1);
-    return m;
-  };
-  const std::size_t bytes = model().contents().size();
+std::vector<std::uint8_t> stepped(const char *name, Model &m) {
+  const std::size_t bytes = m.bytes();
   void *const shared = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
   const pid_t child = fork();
   if (child == 0) {
-    Model m = model();
     if (m.call(1) != ADAMW_OK) _exit(1);
     std::memcpy(shared, m.contents().data(), bytes);
     _exit(0);
   }
   int status = 0;
   waitpid(child, &status, 0);
-  CHECK(status == 0, "%s: the step without failures", setup.name);
+  CHECK(status == 0, "%s: the step without failures", name);
   std::vector<std::uint8_t> contents(static_cast<std::uint8_t *>(shared), static_cast<std::uint8_t *>(shared) + bytes);
   munmap(shared, bytes);
   return contents;
 }
 
-Trial step_trial(const Setup &setup, const std::vector<std::uint8_t> &after) {
+std::shared_ptr<Prepared> prepared(const Setup &setup) {
   const adamw_step_options o = options_of(setup);
   const std::vector<TensorShape> shapes = shapes_of(setup);
-  auto s = std::make_shared<Stepped>();
-  s->after = after;
-  if (setup.warm) {
-    Model small(o, {shapes[0]});
-    CHECK(small.call(1) == ADAMW_OK, "%s", adamw_last_error());
-  }
+  auto p = std::make_shared<Prepared>();
+  p->model = std::make_unique<Model>(o, shapes);
+  p->model->new_gradients(1);
+  p->before = p->model->contents();
+  p->after = stepped(setup.name, *p->model);
+  if (setup.warm) p->small = std::make_unique<Model>(o, std::vector<TensorShape>{shapes[0]});
   if (setup.calls_since_large > 0) {
-    Model many(o, std::vector<TensorShape>(5000, {1, 1, 0})), few(o, shapes);
-    CHECK(many.call(1) == ADAMW_OK, "%s", adamw_last_error());
-    for (int i = 0; i < setup.calls_since_large; ++i) CHECK(few.call(1) == ADAMW_OK, "%s", adamw_last_error());
+    p->many = std::make_unique<Model>(o, std::vector<TensorShape>(5000, {1, 1, 0}));
+    p->few = std::make_unique<Model>(o, shapes);
+  }
+  return p;
+}
+
+// In a process of its own, which takes the models.
+Trial step_trial(const Setup &setup, const std::shared_ptr<Prepared> &p) {
+  auto s = std::make_shared<Stepped>();
+  if (setup.warm) CHECK(p->small->call(1) == ADAMW_OK, "%s", adamw_last_error());
+  if (setup.calls_since_large > 0) {
+    CHECK(p->many->call(1) == ADAMW_OK, "%s", adamw_last_error());
+    for (int i = 0; i < setup.calls_since_large; ++i) CHECK(p->few->call(1) == ADAMW_OK, "%s", adamw_last_error());
   }
   if (setup.backing >= 0) {
-    adamw_pager_options p = setup.on_disk ? file_options() : quick_file(setup.resident);
-    if (setup.max_unorm > 0) p.chunk_bytes = 1 << 17;  // adamw.h: then it is enough
-    if (setup.backing == ADAMW_PLACE_HOST) p = ADAMW_PAGER_OPTIONS_INIT;
-    s->pager = new_pager(p);
-    s->model = std::make_unique<PagedModel>(s->pager, o, shapes);
+    adamw_pager_options options = setup.on_disk ? file_options() : quick_file(setup.resident);
+    if (setup.max_unorm > 0) options.chunk_bytes = 1 << 17;  // adamw.h: then it is enough
+    if (setup.backing == ADAMW_PLACE_HOST) options = ADAMW_PAGER_OPTIONS_INIT;
+    s->pager = new_pager(options);
+    s->model = std::make_unique<PagedModel>(s->pager, std::move(*p->model));
   } else {
-    s->model = std::make_unique<Model>(o, shapes);
+    s->model = std::move(p->model);
   }
-  s->model->new_gradients(1);
   s->model->options.rows_stepped = &s->rows_stepped;
   for (adamw_tensor &row : s->model->rows) row.step = 1;
-  s->before = s->contents();
+  CHECK(s->holds(p->before), "%s: the model before the step", setup.name);
   const auto call = [s] {
     return adamw_step(&s->model->options, s->model->rows.data(), sizeof(adamw_tensor),
                       static_cast<std::int64_t>(s->model->rows.size()));
   };
-  const auto judge = [s](adamw_status done) -> std::string {
-    const std::vector<std::uint8_t> now = s->contents();
+  const auto judge = [s, p](adamw_status done) -> std::string {
     const auto rows = static_cast<std::int64_t>(s->model->rows.size());
     if (done == ADAMW_OK && s->rows_stepped != rows) return "rows_stepped is " + std::to_string(s->rows_stepped);
-    if (done == ADAMW_OK) return now == s->after ? "" : "other bits than without the failure";
+    if (done == ADAMW_OK) return s->holds(p->after) ? "" : "other bits than without the failure";
     if (s->rows_stepped != 0 && s->rows_stepped != -77) return "rows_stepped is " + std::to_string(s->rows_stepped);
-    return now == s->before ? "" : "something was written";
+    return s->holds(p->before) ? "" : "something was written";
   };
   return {call, judge, call, s};
 }
@@ -133,6 +140,7 @@ int main() {
   };
   std::vector<Case> cases;
   for (const Setup &setup : setups)
-    cases.push_back({setup.name, [&setup, after = stepped(setup)] { return step_trial(setup, after); }});
+    cases.push_back(
+        {setup.name, nullptr, [&setup] { return [&setup, p = prepared(setup)] { return step_trial(setup, p); }; }});
   return try_all(cases);
 }

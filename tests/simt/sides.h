@@ -35,9 +35,12 @@ class Guarded {
   std::size_t bytes() const { return bytes_; }
   bool intact() {
     protect(false);
-    bool same = true;
-    for (std::size_t i = 0; i < all_; ++i)
-      if (i < begin_ || i >= begin_ + bytes_) same = same && memory_[i] == guard_value;
+    const auto untouched = [&](std::size_t first, std::size_t end) {
+      int differs = 0;
+      for (std::size_t i = first; i < end; ++i) differs |= memory_[i] ^ guard_value;
+      return differs == 0;
+    };
+    const bool same = untouched(0, begin_) && untouched(begin_ + bytes_, all_);
     protect(true);
     return same;
   }

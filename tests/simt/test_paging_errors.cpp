@@ -9,15 +9,6 @@ namespace {
 
 const std::vector<TensorShape> shapes = {{1, 40, 0}, {1, 13000, 0}, {20, 300, 0}, {3, 33, 0}};
 
-// As the library finds a process in which nothing has been called yet.
-void fresh_driver() {
-  gpu::replace_driver(nullptr);
-  CHECK(held() == 0 && handles() == 0, "%d contexts, libraries and pools were not given back, %d handles", held(),
-        handles());
-  gpu::replace_driver(fake_driver());
-  restart();
-}
-
 struct Work {
   const char *name;
   int backing;

@@ -106,43 +106,41 @@ adamw_step_options options_of_dtypes(int format, int dtypes, std::uint32_t flags
   return options_of(format, ADAMW_BFLOAT16, dtypes % 3, flags, dtypes < 12 ? 8 : 16);
 }
 
-// Every kernel with every option that it reads.
-void check_all_kinds() {
+// Every kernel of a format with every option that it reads.
+void check_all_kinds(int format) {
   static const float scale = 1024.0f, no_inf = 0.0f, factor = 0.375f;
-  int number = 0;
-  for (int format = 0; format < state_formats; ++format) {
-    for (int dtypes = 0; dtypes < all_dtypes; ++dtypes) {
-      for (std::uint32_t amsgrad : {0u, unsigned{ADAMW_STEP_AMSGRAD}}) {
-        for (int variant = 0; variant < 8; ++variant, ++number) {
-          // Each option of each format still meets a third of the dtypes: this looks at memory, not at bits.
-          if (abridged && (number / 8 + variant) % 3 != 0) continue;
-          Case c{options_of_dtypes(format, dtypes, amsgrad)};
-          c.shift = static_cast<std::size_t>(number % 7 == 0 ? number % 5 : 0);
-          c.used_state = number % 3 == 1;
-          c.ordinary = (number / 8 + number) % 2 == 0;
-          adamw_step_options &o = c.options;
-          if (variant == 1) o.flags |= ADAMW_STEP_MAXIMIZE | ADAMW_STEP_STOCHASTIC_ROUNDING;
-          if (variant == 2) o.flags |= ADAMW_STEP_SKIP_ZEROS;
-          if (variant == 3) o.percentile_clipping = 30, o.grad_factor = &factor;
-          if (variant == 4) o.max_unorm = 0.01;
-          if (variant == 5) {
-            o.percentile_clipping = 99, o.max_unorm = 1.0;
-            o.flags |= ADAMW_STEP_SKIP_ZEROS | ADAMW_STEP_STOCHASTIC_ROUNDING;
-            c.spread = 3;
-          }
-          if (variant == 6) {
-            o.grad_scale = &scale, o.grad_factor = &factor, o.found_inf = &no_inf, o.eps = 0.0, o.weight_decay = 0.3;
-            c.from_tensors = true, c.spread = 20;  // more step numbers than a launch has room for coefficients
-          }
-          if (variant == 7) c.not_finite = true, c.ordinary = false;
-          if (number % 2 == 0) c.spoilt_params = 1 + number % 5;
-          settings().seed = settings().seed % 1000 + 1000 * static_cast<std::uint64_t>(number);
-          // Some of the tensors: over the cases, all meet all.
-          std::vector<TensorShape> some;
-          for (std::size_t i = 0; i < shapes.size(); ++i)
-            if ((i + static_cast<std::size_t>(number)) % 3 != 0) some.push_back(shapes[i]);
-          check(c, some);
+  int number = format * all_dtypes * 16;
+  for (int dtypes = 0; dtypes < all_dtypes; ++dtypes) {
+    for (std::uint32_t amsgrad : {0u, unsigned{ADAMW_STEP_AMSGRAD}}) {
+      for (int variant = 0; variant < 8; ++variant, ++number) {
+        // Each option of each format still meets a third of the dtypes: this looks at memory, not at bits.
+        if (abridged && (number / 8 + variant) % 3 != 0) continue;
+        Case c{options_of_dtypes(format, dtypes, amsgrad)};
+        c.shift = static_cast<std::size_t>(number % 7 == 0 ? number % 5 : 0);
+        c.used_state = number % 3 == 1;
+        c.ordinary = (number / 8 + number) % 2 == 0;
+        adamw_step_options &o = c.options;
+        if (variant == 1) o.flags |= ADAMW_STEP_MAXIMIZE | ADAMW_STEP_STOCHASTIC_ROUNDING;
+        if (variant == 2) o.flags |= ADAMW_STEP_SKIP_ZEROS;
+        if (variant == 3) o.percentile_clipping = 30, o.grad_factor = &factor;
+        if (variant == 4) o.max_unorm = 0.01;
+        if (variant == 5) {
+          o.percentile_clipping = 99, o.max_unorm = 1.0;
+          o.flags |= ADAMW_STEP_SKIP_ZEROS | ADAMW_STEP_STOCHASTIC_ROUNDING;
+          c.spread = 3;
         }
+        if (variant == 6) {
+          o.grad_scale = &scale, o.grad_factor = &factor, o.found_inf = &no_inf, o.eps = 0.0, o.weight_decay = 0.3;
+          c.from_tensors = true, c.spread = 20;  // more step numbers than a launch has room for coefficients
+        }
+        if (variant == 7) c.not_finite = true, c.ordinary = false;
+        if (number % 2 == 0) c.spoilt_params = 1 + number % 5;
+        settings().seed = settings().seed % 1000 + 1000 * static_cast<std::uint64_t>(number);
+        // Some of the tensors: over the cases, all meet all.
+        std::vector<TensorShape> some;
+        for (std::size_t i = 0; i < shapes.size(); ++i)
+          if ((i + static_cast<std::size_t>(number)) % 3 != 0) some.push_back(shapes[i]);
+        check(c, some);
       }
     }
   }
@@ -192,9 +190,9 @@ void check_places() {
 
 // Every buffer of a row in turn lies where the upper half of addresses changes, in the middle of a block or between
 // two.
-void check_carries() {
+void check_carries(std::initializer_list<int> all) {
   fake().multiprocessors = fake().blocks_per_multiprocessor = 1;
-  for (int dtypes : {0, bf16_bf16, bf16r8_bf16, bf16r16_bf16}) {
+  for (int dtypes : all) {
     for (std::uint32_t amsgrad : {0u, unsigned{ADAMW_STEP_AMSGRAD}}) {
       if (amsgrad != 0 && dtypes > bf16_bf16) continue;  // element by element
       Case c{options_of_dtypes(ADAMW_STATE_BLOCK8, dtypes, amsgrad)};
@@ -211,20 +209,18 @@ void check_carries() {
 
 // A warp goes through many blocks of a row, of which some are short, misplaced or with elements to skip: neighbours of
 // the other warps' in a long row, rounds of a chunk in short ones.
-void check_orders() {
+void check_orders(int format) {
   fake().multiprocessors = fake().blocks_per_multiprocessor = 1;
   const std::vector<TensorShape> long_rows = {{1, 60001, 0}, {1, 30000, (std::int64_t{1} << 35) - 16384}},
                                  short_rows(20, {1, 7100, 0});
-  for (int format : {ADAMW_STATE_FLOAT32, ADAMW_STATE_BLOCK8, ADAMW_STATE_BFLOAT16}) {
-    for (int dtypes : {0, 1, bf16_bf16, bf16r8_bf16, bf16r16_bf16}) {
-      for (std::uint32_t amsgrad : {0u, unsigned{ADAMW_STEP_AMSGRAD}}) {
-        for (bool ordinary : {false, true}) {
-          Case c{options_of_dtypes(format, dtypes, amsgrad)};
-          c.ordinary = ordinary, c.not_finite = !ordinary, c.spread = 3;
-          if (dtypes > bf16_bf16) c.spoilt_params = 7;
-          check(c, long_rows);
-          check(c, short_rows);
-        }
+  for (int dtypes : {0, 1, bf16_bf16, bf16r8_bf16, bf16r16_bf16}) {
+    for (std::uint32_t amsgrad : {0u, unsigned{ADAMW_STEP_AMSGRAD}}) {
+      for (bool ordinary : {false, true}) {
+        Case c{options_of_dtypes(format, dtypes, amsgrad)};
+        c.ordinary = ordinary, c.not_finite = !ordinary, c.spread = 3;
+        if (dtypes > bf16_bf16) c.spoilt_params = 7;
+        check(c, long_rows);
+        check(c, short_rows);
       }
     }
   }
@@ -353,11 +349,17 @@ void check_devices() {
 
 int main(int argc, char **argv) {
   return run_parts(argc, argv,
-                   {{"kinds", check_all_kinds},
+                   {{"kinds.32", [] { check_all_kinds(ADAMW_STATE_FLOAT32); }},
+                    {"kinds.block8", [] { check_all_kinds(ADAMW_STATE_BLOCK8); }},
+                    {"kinds.tensor8", [] { check_all_kinds(ADAMW_STATE_TENSOR8); }},
+                    {"kinds.16", [] { check_all_kinds(ADAMW_STATE_BFLOAT16); }},
                     {"rows", check_many_rows},
                     {"places", check_places},
-                    {"carries", check_carries},
-                    {"orders", check_orders},
+                    {"carries", [] { check_carries({0, bf16_bf16}); }},
+                    {"carries.remainder", [] { check_carries({bf16r8_bf16, bf16r16_bf16}); }},
+                    {"orders.32", [] { check_orders(ADAMW_STATE_FLOAT32); }},
+                    {"orders.block8", [] { check_orders(ADAMW_STATE_BLOCK8); }},
+                    {"orders.16", [] { check_orders(ADAMW_STATE_BFLOAT16); }},
                     {"side_by_side", check_side_by_side},
                     {"schedules", check_schedules},
                     {"found_inf", check_found_inf},
