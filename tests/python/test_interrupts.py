@@ -198,7 +198,8 @@ def test_every_point_of_the_first_step(cls):
         for i, (value, state) in enumerate(now):
             assert (value, state) == after[i] or (
                 # State may be there already, in which nothing has happened.
-                value == before[i][0] and (not state or all(content.count(0) == len(content) for content in state.values()))
+                value == before[i][0]
+                and (not state or all(content.count(0) == len(content) for content in state.values()))
             ), (at, i)
             if (value, state) == after[i]:
                 params[i].grad = None
