@@ -307,7 +307,7 @@ print("holds")
 
 def test_every_point_of_a_step_of_gathered_parameters(tmp_path):
     """Those that processes gather for the step: each has its copy, and its call."""
-    done = forked.run(GATHERED, tmp_path / "store", modules=("sharded_script",), OMP_NUM_THREADS="1")
+    done = forked.run(GATHERED, tmp_path / "store", modules=forked.SHARDED, OMP_NUM_THREADS="1")
     assert done.returncode == 0, done.stderr[-3000:]
 
 
