@@ -20,6 +20,8 @@ import threading
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+TORCH = ("torch", "torch._dynamo")
+SHARDED = (*TORCH, "sharded_script")
 
 
 # ---- here ------------------------------------------------------------------------------------------------------------
@@ -33,7 +35,9 @@ def changed_environment(changes):
 
 @functools.cache
 def _process(modules, settings):
-    """The one that is forked, of this process; it ends when its input does."""
+    """(input, output) of the one that is forked, of this process; it ends when its input does."""
+    if modules[: len(TORCH)] == TORCH != modules:
+        return _fork_of(modules, settings)
     # passive: threads that wait leave the processors to others. Without BLAS threads of numpy, no thread is forked.
     settings = {"OMP_WAIT_POLICY": "passive", "OPENBLAS_NUM_THREADS": "1", **dict(settings)}
     started = subprocess.Popen(
@@ -44,13 +48,27 @@ def _process(modules, settings):
         text=True,
     )
     atexit.register(started.stdin.close)
-    return started
+    return started.stdin, started.stdout
 
 
-def run(script, *arguments, modules=("torch", "torch._dynamo"), settings=(), timeout=300, **environment):
+def _fork_of(modules, settings):
+    """One that is itself a fork of the one that has torch, and imports the other modules only."""
+    jobs, _ = _process(TORCH, settings)
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [os.path.join(folder, name) for name in ("jobs", "answers")]
+        for path in paths:
+            os.mkfifo(path)
+        jobs.write(json.dumps({"modules": modules[len(TORCH) :], "pipes": paths}) + "\n")
+        jobs.flush()
+        own, answers = open(paths[0], "w"), open(paths[1])  # noqa: SIM115 (as long as this process)
+    atexit.register(own.close)
+    return own, answers
+
+
+def run(script, *arguments, modules=TORCH, settings=(), timeout=300, **environment):
     """Runs a script in a fork with changed environment variables (None removes one); settings, pairs, are those that
     the forked process has been started with."""
-    process = _process(modules, settings)
+    jobs, answers = _process(modules, settings)
     with tempfile.TemporaryDirectory() as folder:
         out, error = Path(folder) / "out", Path(folder) / "error"
         job = {
@@ -59,14 +77,14 @@ def run(script, *arguments, modules=("torch", "torch._dynamo"), settings=(), tim
             "environment": changed_environment(environment),
             "output": [str(out), str(error)],
         }
-        process.stdin.write(json.dumps(job) + "\n")
-        process.stdin.flush()
-        child, late = int(process.stdout.readline()), threading.Event()
+        jobs.write(json.dumps(job) + "\n")
+        jobs.flush()
+        child, late = int(answers.readline()), threading.Event()
         # It and all that it has forked.
         timer = threading.Timer(timeout, lambda: (late.set(), os.killpg(child, signal.SIGKILL)))
         timer.start()
         try:
-            status = int(process.stdout.readline())
+            status = int(answers.readline())
         finally:
             timer.cancel()
         if late.is_set():
@@ -98,7 +116,7 @@ def run_processes(module, folder, *jobs):
     """Jobs are (mode, number of processes) of a script that is made like sharded_script.py: all of them hold."""
     arguments = [f"{mode}:{processes}" for mode, processes in jobs]
     script = f"import sharded_script, {module}; sharded_script.main()"
-    done = run(script, folder, *arguments, modules=("sharded_script",), timeout=600, OMP_NUM_THREADS="1")
+    done = run(script, folder, *arguments, modules=SHARDED, timeout=600, OMP_NUM_THREADS="1")
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]
     for mode in {mode for mode, _ in jobs}:
         assert done.stdout.count(f"{mode}: holds") == sum(processes for m, processes in jobs if m == mode)
@@ -107,16 +125,32 @@ def run_processes(module, folder, *jobs):
 # ---- there -----------------------------------------------------------------------------------------------------------
 
 
-def wait_for_jobs():
-    """Returns in children only, with their job."""
+def wait_for_jobs(modules):
+    """Returns in children only, with their job, when the modules have been imported."""
+    for name in modules:
+        importlib.import_module(name)
+    assert len(os.listdir("/proc/self/task")) == 1, "threads are not forked"
+    gc.freeze()  # a child's collector does not go through all of torch
     for line in sys.stdin:
         job = json.loads(line)
         child = os.fork()
         if child == 0:
-            return job
+            return wait_as(job) if "modules" in job else job
+        if "modules" in job:
+            continue
         print(child, flush=True)
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
     os._exit(0)
+
+
+def wait_as(job):
+    """As one of those that are forked, with pipes of its own."""
+    for target, path, flags in zip((0, 1), job["pipes"], (os.O_RDONLY, os.O_WRONLY), strict=True):
+        pipe = os.open(path, flags)
+        os.dup2(pipe, target)
+        os.close(pipe)
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115 (without what the other one has read)
+    return wait_for_jobs(job["modules"])
 
 
 def become(job):
@@ -132,11 +166,7 @@ def become(job):
 
 
 if __name__ == "__main__":
-    for name in sys.argv[1:]:
-        importlib.import_module(name)
-    assert len(os.listdir("/proc/self/task")) == 1, "threads are not forked"
-    gc.freeze()  # a child's collector does not go through all of torch
-    task = wait_for_jobs()
+    task = wait_for_jobs(sys.argv[1:])
     become(task)
     sys.path.remove(str(Path(__file__).parent))
     exec(compile(task["script"], "<string>", "exec"), {"__name__": "__main__"})

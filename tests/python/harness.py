@@ -1,5 +1,6 @@
 """Owns making parameters, feeding gradients and comparing results for all Python tests. Must not know any law."""
 
+import ctypes
 import importlib
 import subprocess
 import sys
@@ -82,9 +83,10 @@ def decoded(state, moment="exp_avg"):
 
 def bits(tensor):
     """A tensor's memory in logical order, as bytes."""
-    copy = torch.empty(tensor.numel(), dtype=tensor.dtype)  # numpy() makes memory that cannot be resized afterwards
-    copy.copy_(tensor.detach().reshape(-1))
-    return copy.view(torch.uint8).numpy().tobytes()
+    plain = tensor.detach().contiguous().resolve_conj().resolve_neg()
+    address, size = plain.data_ptr(), plain.nbytes
+    assert plain.is_cpu and (address or not size)
+    return ctypes.string_at(address, size)  # numpy() makes memory that cannot be resized afterwards
 
 
 def state_bits(optimizer, param):

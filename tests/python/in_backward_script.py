@@ -2,13 +2,15 @@
 and its checkpoints. python in_backward_script.py FOLDER MODE:PROCESSES ..., as sharded_script.py.
 """
 
+import functools
 from itertools import product
 
 import sharded_script
 import torch
 import torch.distributed.checkpoint as dcp
 from distributed_names import fully_shard
-from sharded_script import KINDS, MASTERS, assert_equal, distribute, full, model, sharded_model
+from parts import assert_equal, distribute, full, is_part
+from sharded_script import KINDS, MASTERS, model, sharded_model
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
 from torch.distributed.device_mesh import init_device_mesh
@@ -42,16 +44,22 @@ def train(net, optimizer, first, count):
         optimizer.zero_grad()
 
 
-def assert_steps_equal(net, optimizer, steps, kind, what):
-    """They are those of the plain class in one process."""
+@functools.cache
+def alone(kind, steps):
     whole = model(kind)
     plain = optimizer_of(whole, kind, False)
     train(whole, plain, 0, steps)
+    return whole, plain
+
+
+def assert_steps_equal(net, optimizer, steps, kind, what):
+    """They are those of the plain class in one process."""
+    whole, plain = alone(kind, steps)
     assert_equal((optimizer, list(net.parameters())), (plain, list(whole.parameters())), what)
     assert optimizer.memory_report().entries[0].bits == plain.memory_report().entries[0].bits
     wide = pyadamw.fp32_state_dict(net, optimizer)
     for ours, weights in zip(wide.values(), plain.fp32_weights().values(), strict=True):
-        assert torch.equal(full(ours), weights), what
+        assert is_part(ours, weights), what
 
 
 def made(world, kind, in_backward):

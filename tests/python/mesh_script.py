@@ -9,7 +9,8 @@ import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from distributed_names import HAS_STRIDED_SHARDS, DTensor, Replicate, Shard, distribute_tensor, fully_shard
-from sharded_script import assert_equal, assert_weights, distribute, load, numbers
+from parts import assert_equal, assert_weights, distribute, numbers
+from sharded_script import load
 from torch.distributed._functional_collectives import all_reduce
 from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
 from torch.distributed.device_mesh import init_device_mesh
@@ -132,6 +133,8 @@ def train(net, optimizer, first, count):
 def distribute_like(whole, param):
     if not hasattr(param, "placements"):
         return whole
+    if all(type(placement) in (Shard, Replicate) for placement in param.placements):
+        return distribute(whole, param.device_mesh, param.placements)
     everywhere = distribute(whole, param.device_mesh, [Replicate()] * param.device_mesh.ndim)
     return everywhere.redistribute(placements=param.placements)
 

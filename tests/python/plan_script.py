@@ -4,8 +4,9 @@ import sharded_script
 import torch
 import torch.distributed as dist
 from distributed_names import Replicate, Shard, fully_shard
+from parts import distribute, numbers
 from plan_models import Awkward, Live, Taken, bytes_of, code_of, inner, taken
-from sharded_script import SHAPES, distribute, numbers
+from sharded_script import SHAPES
 from torch.distributed.device_mesh import init_device_mesh
 
 import pyadamw

@@ -214,7 +214,8 @@ def _nearest(values, moment):
     blocks = values.view(-1, dynamic_maps.BLOCK)
     scales = blocks.abs().amax(1, keepdim=True)
     scaled = blocks / torch.where(scales > 0, scales, 1.0)
-    return _nearest_table(moment == "exp_avg")[scaled.view(torch.int32) >> 16 & 0xFFFF].mul_(scales).flatten()
+    upper = scaled.view(torch.int32).flatten() >> 16 & 0xFFFF
+    return _nearest_table(moment == "exp_avg").index_select(0, upper).view_as(blocks).mul_(scales).flatten()
 
 
 def _truncated(values, moment):

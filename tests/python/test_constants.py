@@ -5,9 +5,8 @@ must add to it is asked for at import, or here.
 import importlib.util
 import re
 import shutil
-import subprocess
-import sys
 
+import forked
 import pytest
 import torch
 from harness import ROOT
@@ -19,7 +18,13 @@ from pyadamw.paging import _BACKINGS
 
 HEADER = (ROOT / "include" / "adamw.h").read_text(encoding="utf-8")
 # What an editable installation finds would come before the folder.
-FIRST = "import sys; sys.meta_path[:] = [finder for finder in sys.meta_path if isinstance(finder, type)]; "
+FIRST = """
+import os, sys
+sys.meta_path[:] = [finder for finder in sys.meta_path if isinstance(finder, type)]
+folder = sys.argv.pop()
+os.chdir(folder)
+sys.path.insert(0, folder)
+"""
 PRINT = "from pyadamw._native import constants as c, cdef; print(eval(__import__('sys').argv[1]))"
 
 
@@ -90,10 +95,7 @@ def with_header(folder, before, after):
     generator.TARGET.write_text(generator.generate(), encoding="utf-8")
 
     def ask(expression):
-        script = FIRST + PRINT
-        return subprocess.run(
-            [sys.executable, "-c", script, expression], cwd=folder, capture_output=True, text=True, check=False
-        )
+        return forked.run(FIRST + PRINT, expression, folder)
 
     return ask
 

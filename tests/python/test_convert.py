@@ -15,7 +15,7 @@ import foreign
 import forked
 import pytest
 import torch
-from harness import changed_environment, run_python
+from harness import changed_environment
 from versions import needs_safetensors
 
 from pyadamw import cli
@@ -357,6 +357,6 @@ used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + 30_000_000, resource.RLIM_INFINITY))
 sys.exit(cli.main(["convert", "large.pt", "out", "--to", "torch"]))
 """
-    done = run_python(script, folder)
+    done = forked.run(script, folder)
     assert done.returncode == 1 and is_one_line(done.stderr), done.stderr
     assert sorted(os.listdir()) == ["good.pt", "large.pt"]

@@ -42,7 +42,7 @@ def refused(call, net, message="belongs to a DistributedDataParallel"):
 """
 
 
-def holds(script, *arguments, prelude=DDP, modules=("sharded_script",)):
+def holds(script, *arguments, prelude=DDP, modules=forked.SHARDED):
     done = forked.run(prelude + script + "\nprint('holds')\n", *arguments, modules=modules)
     assert done.returncode == 0 and "holds" in done.stdout, done.stdout + done.stderr[-3000:]
 

@@ -7,8 +7,9 @@ import re
 import subprocess
 from types import SimpleNamespace
 
+import forked
 import pytest
-from harness import ROOT, run_python
+from harness import ROOT
 from test_describe import NEEDS_LOOP
 
 from pyadamw._native import cdef, library
@@ -62,7 +63,7 @@ def without_private(tmp_path_factory):
 @NEEDS_LOOP
 def test_a_library_without_them_steps_the_same(without_private):
     usual = library.library().path
-    with_them, without = (run_python(STEPS, PYADAMW_LIBRARY=str(path)) for path in (usual, without_private))
+    with_them, without = (forked.run(STEPS, PYADAMW_LIBRARY=str(path)) for path in (usual, without_private))
     *where, digest = with_them.stdout.split() or [with_them.stderr]
     assert where == [str(usual), "True", "True"], digest
     assert without.stdout.split() == [str(without_private), "False", "False", digest], without.stderr

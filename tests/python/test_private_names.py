@@ -143,8 +143,17 @@ print("asked" if seen or how != "hide" else "never asked", digest.hexdigest())
 """
 
 
+# All that the script imports but pyadamw.
+MODULES = (
+    *forked.TORCH,
+    "torch.distributed.optim",
+    "torch.distributed._composable.fsdp",
+    "distributed_names",
+)
+
+
 def digest(owner, name, how):
-    done = forked.run(SCRIPT, owner, name, how, modules=("torch", "torch._dynamo", "torch.distributed.fsdp"))
+    done = forked.run(SCRIPT, owner, name, how, modules=MODULES)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout.split()[-1], done.stdout
 

@@ -10,14 +10,14 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from forked import run
+from forked import TORCH, run
 from harness import ROOT
 
 import pyadamw._native.library
 
 FOLDER = ROOT / "docs" / "recipes"
 SAME_BITS = (r"the same bits: (?:True|yes)",)
-HUGGING_FACE = ("torch", "torch._dynamo", "accelerate", "transformers.trainer")
+HUGGING_FACE = (*TORCH, "accelerate", "transformers.trainer")
 
 
 def below(limit):
@@ -147,7 +147,7 @@ def run_python(recipe, folder, command=None):
     else:
         assert program == "python"
         start += "runpy.run_path(sys.argv[0], run_name='__main__')"
-    modules = HUGGING_FACE if "from transformers import" in recipe.read_text(encoding="utf-8") else HUGGING_FACE[:2]
+    modules = HUGGING_FACE if "from transformers import" in recipe.read_text(encoding="utf-8") else TORCH
     done = run(start, modules=modules, OMP_NUM_THREADS="1")
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]
     return done.stdout, done.stderr

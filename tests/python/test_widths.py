@@ -5,7 +5,7 @@ torch.distributed.checkpoint has: it is converted, or an error says what is the 
 
 import pytest
 import torch
-from forked import run
+from forked import SHARDED, run
 from versions import FSDP2_RUNS_ON_CPUS
 
 import pyadamw
@@ -13,9 +13,7 @@ import pyadamw
 
 def test_every_pair_in_every_way():
     """Full state dicts, those from rank 0 and load_state_dict() convert; files may be refused."""
-    done = run(
-        "import widths_script; widths_script.main()", modules=("sharded_script",), timeout=600, OMP_NUM_THREADS="1"
-    )
+    done = run("import widths_script; widths_script.main()", modules=SHARDED, timeout=600, OMP_NUM_THREADS="1")
     wrong = [line for line in done.stdout.splitlines() if "WRONG" in line]
     assert done.returncode == 0, "\n".join(wrong) + done.stderr[-3000:]
     assert done.stdout.count("\n") == (540 if FSDP2_RUNS_ON_CPUS else 270)

@@ -2,6 +2,7 @@
 torch has. python widths_script.py; prints a line for each, and fails if one has loaded quietly wrong.
 """
 
+import functools
 import itertools
 import sys
 import tempfile
@@ -113,11 +114,25 @@ if older("torch", "2.5"):  # its error is the key alone
     SAID += ("'state.",)
 
 
-def judge(one, other, way, sharded):
-    source, target = net(sharded), net(sharded)
-    source, target = (source, OPTIMIZERS[one](source.parameters())), (target, OPTIMIZERS[other](target.parameters()))
+@functools.cache
+def trained(one, sharded):
+    """A source, its state in memory of its own, and what is judged: one serves every target and way."""
+    source = net(sharded)
+    source = source, OPTIMIZERS[one](source.parameters())
     train(*source, 4)
-    wanted = momentum(source[1], source[0][0].weight)
+    kept = [{key: value.clone() for key, value in source[1].state[p].items()} for p in source[0].parameters()]
+    return source, kept, momentum(source[1], source[0][0].weight).clone()
+
+
+def judge(one, other, way, sharded):
+    source, kept, wanted = trained(one, sharded)
+    for p, state in zip(source[0].parameters(), kept, strict=True):  # what was loaded may have been this very memory
+        assert source[1].state[p].keys() == state.keys()
+        for key, value in state.items():
+            source[1].state[p][key].copy_(value)
+    assert torch.equal(momentum(source[1], source[0][0].weight), wanted)
+    target = net(sharded)
+    target = target, OPTIMIZERS[other](target.parameters())
     call, options = WAYS[way]
     try:
         call(source, target, StateDictOptions(**options))
