@@ -5,7 +5,7 @@
 help:
 	@echo 'make demo    trains a small GPT four times and compares optimizer memory, time and loss'
 	@echo 'make test    runs the tests'
-	@echo 'make test-more   runs those that take longest: under sanitizers, on emulated processors, of the CUDA libraries, the fuzzer'
+	@echo 'make test-more   runs those that take longest: sanitizers, emulated processors, CUDA libraries, fuzzer'
 	@echo 'make lint    checks formatting, static rules and file lengths'
 	@echo 'make docs    builds the site in build/docs/html; works offline'
 	@echo 'make bench   measures speed, relative to torch and to the limit of the memory'

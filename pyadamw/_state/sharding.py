@@ -199,8 +199,12 @@ def wrapped(state: Any, param: Any, local: Any, by_element: Any, by_block: Any) 
     if not is_sharded(param) or local.whole:
         return state
     shapes = dict.fromkeys(by_element, param.shape) | {key: torch.Size(absmax_shape(param.shape)) for key in by_block}
+    # What is replicated is whole: it may have one scale, which parts never have.
+    replicated = all(placement.is_replicate() for placement in param.placements)
 
     def wrap(key: str, value: Any) -> Any:
-        return value if key not in shapes or is_sharded(value) else placed_as(value, param, shapes[key])
+        if key not in shapes or is_sharded(value):
+            return value
+        return placed_as(value, param, value.shape if replicated else shapes[key])
 
     return {key: wrap(key, value) for key, value in state.items()}

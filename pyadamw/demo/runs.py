@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -58,27 +61,40 @@ def run(result: Result, steps: int, seed: int, text: str) -> Iterator[int]:
 
 
 def _events(settings: dict[str, Any], text: str) -> Iterator[dict[str, Any]]:
-    with tempfile.TemporaryFile() as messages:
-        child = subprocess.Popen(
-            [sys.executable, "-m", f"{__package__}.training"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=messages,
-            env=_environment(),
-        )
+    command = [sys.executable, "-m", f"{__package__}.training"]
+    with tempfile.TemporaryFile() as messages, contextlib.ExitStack() as ends:
+        with _interrupts_later():
+            pipe = subprocess.PIPE
+            child = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=messages, env=_environment())
+            ends.callback(_end, child)
         try:
-            try:
-                with child.stdin as pipe:  # type: ignore[union-attr]
-                    pipe.write(json.dumps(settings).encode() + b"\n" + text.encode())
-            except BrokenPipeError:
-                pass  # It died while starting; its exit status says so below.
-            for line in child.stdout:  # type: ignore[union-attr]
-                yield json.loads(line)
-            status = child.wait()
-        finally:
-            _end(child)
+            with child.stdin as settings_and_text:  # type: ignore[union-attr]
+                settings_and_text.write(json.dumps(settings).encode() + b"\n" + text.encode())
+        except BrokenPipeError:
+            pass  # It died while starting; its exit status says so below.
+        for line in child.stdout:  # type: ignore[union-attr]
+            yield json.loads(line)
+        status = child.wait()
         if status != 0:
             raise DemoError(f"the {settings['optimizer']} run failed (exit status {status}): {_last_line(messages)}")
+
+
+@contextlib.contextmanager
+def _interrupts_later() -> Iterator[None]:
+    """Ctrl-C comes after this: within Popen() it would leave a child that nobody knows of."""
+    came = []
+    handler = signal.getsignal(signal.SIGINT)
+    # Only the main thread has interrupts, and may say what they do. Where they are ignored, so does the child.
+    if not callable(handler) or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGINT, lambda number, frame: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    if came:
+        signal.raise_signal(signal.SIGINT)
 
 
 def _environment() -> dict[str, str]:

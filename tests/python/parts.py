@@ -20,12 +20,13 @@ def is_part(ours, whole):
     """Whether this process has what placements leave it of the whole: then all together have the whole. To bring the
     parts together takes as long as all else, so only those are whose cut torch does not say beforehand."""
     placements = getattr(ours, "placements", ())
-    if not WITHOUT_SOURCE or any(type(placement) not in (Shard, Replicate) for placement in placements):
-        return torch.equal(full(ours), whole)
-    if all(type(placement) is Replicate for placement in placements):
+    if ours.shape != whole.shape:
+        return False
+    replicated = all(type(placement) is Replicate for placement in placements)
+    if replicated or not WITHOUT_SOURCE or any(type(placement) not in (Shard, Replicate) for placement in placements):
         return torch.equal(full(ours), whole)
     mine = distribute_tensor(whole, ours.device_mesh, placements, **WITHOUT_SOURCE).to_local()
-    return ours.shape == whole.shape and torch.equal(ours.to_local(), mine)
+    return torch.equal(ours.to_local(), mine)
 
 
 @functools.lru_cache(16)  # for this step or the next ones of another optimizer

@@ -1,4 +1,4 @@
-"""Owns the law of the libraries that ci/cuda has built, which runs this: to Python they are the CPU's, without a driver."""
+"""Owns the law of the libraries of ci/cuda, which runs this: to Python they are the CPU's, without a driver."""
 
 import forked
 import pytest

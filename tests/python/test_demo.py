@@ -171,6 +171,24 @@ def test_ctrl_c_ends_the_child_and_leaves_quietly(prose, tmp_path):
             os.kill(pid, signal.SIGKILL)
 
 
+def test_an_interrupt_while_the_child_is_started_ends_it_too(monkeypatch):
+    started, popen = [], subprocess.Popen
+
+    def interrupted(*arguments, **options):
+        started.append(popen(*arguments, **options))
+        signal.raise_signal(signal.SIGINT)
+        return started[0]
+
+    monkeypatch.setattr(subprocess, "Popen", interrupted)
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            list(runs.run(runs.Result("AdamW8bit"), 5, 0, PROSE))
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    assert started[0].returncode == -signal.SIGTERM
+
+
 def members(session):
     """The running processes of a session."""
     found = set()

@@ -348,6 +348,7 @@ void check_devices() {
 }  // namespace
 
 int main(int argc, char **argv) {
+  static_assert(state_formats == 4, "a new format has its own parts, here and in CMakeLists.txt");
   return run_parts(argc, argv,
                    {{"kinds.32", [] { check_all_kinds(ADAMW_STATE_FLOAT32); }},
                     {"kinds.block8", [] { check_all_kinds(ADAMW_STATE_BLOCK8); }},
