@@ -24,7 +24,7 @@ import sass  # noqa: E402
 BUDGETS = ROOT / "ci" / "kernel_budgets.json"
 WHEELS = ROOT / ".venv" / "cuda"
 ARCHITECTURES = ("80", "90", "120")
-QUICK = ("90",)  # what ci/cuda compiles anyway for make test-more; compiling takes long
+QUICK = ("90",)  # what ci/cuda compiles for make test-more; compiling takes long
 ELEMENTS = 8  # that a lane handles once around the main loop: a warp owns a block of 256
 
 
